@@ -1,0 +1,92 @@
+"""From a run of a network to the records that energy is counted on: what was sent, read and updated, per inference."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dsnn.energy import NeuronRecord, Record, SynapseRecord
+from dsnn.layers import Conv, Layer
+from dsnn.models import Stack
+from dsnn.types import Array, Int
+
+
+def records(
+    model: Stack,
+    inputs: Array,
+    spikes: dict[str, Array],
+    stop: Int[np.ndarray, " batch"] | None = None,
+    *,
+    held: bool,
+    analog: bool,
+) -> list[Record]:
+    """Returns one record per synapse and per population, means per inference over the batch that ran.
+
+    Args:
+        model: the network that ran, best compacted, since closed sites cost nothing.
+        inputs: what it was given, held ``[batch, ...]`` or ``[time, batch, ...]``.
+        spikes: each layer's output at every step, ``[time, batch, ...]``.
+        stop: step after which an example ran no more; None is all steps.
+        held: the input was held, so its product was computed once.
+        analog: inputs carry values and not spikes.
+    """
+    time = next(iter(spikes.values())).shape[0]
+    batch = next(iter(spikes.values())).shape[1]
+    taken = np.full(batch, time) if stop is None else np.asarray(stop)
+    running = (np.arange(time)[:, None] < taken).astype(np.float32)
+    mean_steps = float(taken.mean())
+    out: list[Record] = []
+    before, once = np.asarray(inputs), held
+    for name, layer in model.layers():
+        x = before[None] if once else before
+        for module in layer.before:
+            flat = module(x.reshape(-1, *x.shape[2:]))
+            x = np.asarray(flat).reshape(*x.shape[:2], *flat.shape[1:])
+        active = (x != 0).reshape(*x.shape[:2], *layer.synapse.in_shape)
+        events = _mean(active, np.ones((1, batch), np.float32) if once else running)
+        source = "analog" if (analog and name == model.names[0]) or _averaged(layer) else "spikes"
+        out.append(_synapse(name, layer, events, 1.0 if once else mean_steps, source))
+        fired = np.asarray(spikes[name])
+        sent = _mean(fired != 0, running)
+        if layer.recurrent is not None:
+            # the last step's spikes are not read again
+            back = _mean((fired != 0)[:-1], running[1:]) if time > 1 else np.zeros_like(sent)
+            shape = layer.out_shape
+            out.append(SynapseRecord(f"{name}.recurrent", "recurrent", shape, shape, back, mean_steps))
+        kind = type(layer.cell).__name__
+        spiking = 0.0 if kind == "LI" else sent
+        out.append(NeuronRecord(name, kind, layer.out_shape, mean_steps, spiking))
+        before, once = fired, False
+    return out
+
+
+def _mean(active: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Events per inference at each unit: summed over the steps that ran, averaged over the batch."""
+    batch = active.shape[1]
+    flat = active.reshape(active.shape[0] * batch, -1).astype(np.float32)
+    return (weight.reshape(-1) @ flat / batch).reshape(active.shape[2:])
+
+
+def _averaged(layer: Layer) -> bool:
+    return any(module.kind == "mean" for module in layer.before)
+
+
+def _synapse(name: str, layer: Layer, events: np.ndarray, executions: float, source: Any) -> SynapseRecord:
+    synapse = layer.synapse
+    connected = np.asarray(synapse.kernel[...]) != 0
+    common: dict[str, Any] = {"source": source, "bias": synapse.bias is not None, "connected": connected}
+    if isinstance(synapse, Conv):
+        return SynapseRecord(
+            name,
+            "conv",
+            synapse.in_shape,
+            synapse.out_shape,
+            events,
+            executions,
+            kernel_shape=connected.shape,
+            strides=synapse.strides,
+            padding=synapse.padding,
+            **common,
+        )
+    size = (math.prod(synapse.in_shape),)
+    return SynapseRecord(name, "dense", size, synapse.out_shape, events.reshape(size), executions, **common)

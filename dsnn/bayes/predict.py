@@ -1,0 +1,80 @@
+"""The posterior predictive: averaged over weights, gates and firing noise, streamed over samples and examples."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn.bayes import halting
+from dsnn.bayes.lift import Lifted
+from dsnn.data import eval_batches
+from dsnn.rng import stream
+from dsnn.types import Array, Key
+
+
+class Prediction(NamedTuple):
+    """What the posterior predicts.
+
+    Attributes:
+        probs: predictive probabilities with early stopping, ``[n, class]``.
+        full: the same when every step runs.
+        aleatoric: mean entropy of the samples' predictions in nats, ``[n]``.
+        steps: mean stopping step, ``[n]``.
+    """
+
+    probs: np.ndarray
+    full: np.ndarray
+    aleatoric: np.ndarray
+    steps: np.ndarray
+
+
+def predictor(lifted: Lifted) -> Callable[..., Prediction]:
+    """Returns a compiled ``predict(params, x, key, *, samples, quantile=0.5, batch_size=256) -> Prediction``.
+
+    Memory is bounded: posterior draws run one after another, examples in batches. Any number of draws uses the same
+    compiled program.
+    """
+
+    def one(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array) -> Prediction:
+        draw = lifted.draw(params, stream(key, "weights"))
+        logits = lifted.forward.logits(lifted.network(draw), x, key)
+        stop = jnp.full(x.shape[0], logits.shape[0])
+        if lifted.feature is not None:
+            hazards = halting.hazard_logits(lifted.head(params), logits, lifted.feature)
+            stop = halting.stop_step(hazards, quantile)
+        log_p = jax.nn.log_softmax(jnp.take_along_axis(logits, (stop - 1)[None, :, None], 0)[0])
+        probs = jnp.exp(log_p)
+        return Prediction(probs, jax.nn.softmax(logits[-1]), -(probs * log_p).sum(-1), stop.astype(jnp.float32))
+
+    @jax.jit
+    def batch(
+        params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, samples: Array
+    ) -> Prediction:
+        def add(sample: Array, total: Prediction) -> Prediction:
+            return jax.tree.map(jnp.add, total, one(params, x, jax.random.fold_in(key, sample), quantile))
+
+        shapes = jax.eval_shape(one, params, x, key, quantile)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.tree.map(lambda a: a / samples, jax.lax.fori_loop(0, samples, add, zero))
+
+    def predict(
+        params: dict[str, Array],
+        x: np.ndarray,
+        key: Key[Array, ""],
+        *,
+        samples: int,
+        quantile: float = 0.5,
+        batch_size: int = 256,
+    ) -> Prediction:
+        if samples < 1:
+            raise ValueError(f"the number of posterior samples must be at least 1, got {samples}.")
+        parts = []
+        indices, masks = eval_batches(len(x), batch_size)
+        for index, mask in zip(indices, masks, strict=True):
+            part = batch(params, jnp.asarray(x[index]), key, jnp.asarray(quantile), jnp.asarray(samples))
+            parts.append(jax.tree.map(lambda a, mask=mask: np.asarray(a)[mask], part))
+        return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+
+    return predict

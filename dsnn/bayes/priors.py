@@ -1,0 +1,114 @@
+"""Priors by parameter name: a pattern that matches nothing, or a parameter without a pattern, stops with a sentence."""
+
+import fnmatch
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from dsnn.parameters import Template
+
+Prior = Callable[[str, tuple[int, ...]], dist.Distribution | None]
+SUPPORTS: dict[str, Any] = {
+    "real": constraints.real,
+    "positive": constraints.positive,
+    "unit_interval": constraints.unit_interval,
+}
+
+
+def fan_in_normal(scale: float = 1.0) -> Prior:
+    """Normal(0, scale / sqrt(fan in)): a layer's currents have the variance scale² whatever its width (Neal 1996)."""
+    _positive(scale)
+
+    def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution:
+        fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 1
+        return dist.Normal(0.0, scale / math.sqrt(fan_in)).expand(shape).to_event(len(shape))
+
+    return prior
+
+
+def normal(scale: float = 1.0) -> Prior:
+    """Normal(0, scale) on every entry."""
+    _positive(scale)
+    return lambda name, shape: dist.Normal(0.0, scale).expand(shape).to_event(len(shape))
+
+
+def laplace(scale: float = 1.0) -> Prior:
+    """Laplace(0, scale / sqrt(fan in)) on every entry."""
+    _positive(scale)
+
+    def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution:
+        fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 1
+        return dist.Laplace(0.0, scale / math.sqrt(fan_in)).expand(shape).to_event(len(shape))
+
+    return prior
+
+
+def beta(mean: float = 0.9, concentration: float = 20.0) -> Prior:
+    """Beta with this mean and total concentration, for decays in [0, 1]."""
+    _positive(concentration)
+    a, b = mean * concentration, (1.0 - mean) * concentration
+    return lambda name, shape: dist.Beta(a, b).expand(shape).to_event(len(shape))
+
+
+def lognormal(median: float = 1.0, scale: float = 0.5) -> Prior:
+    """LogNormal with this median and log standard deviation, for time constants, thresholds and noise widths."""
+    _positive(scale)
+    return lambda name, shape: dist.LogNormal(math.log(median), scale).expand(shape).to_event(len(shape))
+
+
+def point(name: str, shape: tuple[int, ...]) -> None:
+    """No prior: the parameter is a point estimate, started at the network's own value."""
+
+
+def by_pattern(patterns: Mapping[str, Prior], template: Template) -> Prior:
+    """Returns the prior of each parameter by the first shell pattern that matches its name.
+
+    Args:
+        patterns: for example ``{"*.kernel": fan_in_normal(), "*.bias": normal(), "*": point}``.
+        template: the network whose parameters have to be covered.
+
+    Raises:
+        ValueError: a pattern matches no parameter, a parameter has no pattern, or a prior's support is not the
+            parameter's.
+    """
+    names = template.names
+    for pattern in patterns:
+        if pattern != "*" and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"a prior pattern must match a parameter, {pattern!r} matches none of {', '.join(names)}.")
+    chosen: dict[str, Prior] = {}
+    for name in names:
+        matches = [prior for pattern, prior in patterns.items() if fnmatch.fnmatchcase(name, pattern)]
+        if not matches:
+            raise ValueError(f"every parameter needs a prior, {name!r} has none; add a pattern, or '*' with point.")
+        chosen[name] = matches[0]
+
+    def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution | None:
+        fn = chosen[name](name, shape)
+        if fn is not None and (support := template.supports[name]) != "real":
+            base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+            if base.support is not SUPPORTS[support]:
+                raise ValueError(f"the prior of {name!r} must have the support {support}, got {fn}; use beta/lognormal.")
+        return fn
+
+    return prior
+
+
+def default(template: Template, scale: float = 1.0, bias_scale: float = 1.0) -> Prior:
+    """Returns fan-in scaled Normals on kernels, Normals on biases, and points for everything else."""
+    patterns = {
+        "*.kernel": fan_in_normal(scale),
+        "*.recurrent": fan_in_normal(scale),
+        "*.bias": normal(bias_scale),
+        "*": point,
+    }
+    used = {p: fn for p, fn in patterns.items() if p == "*" or fnmatch.filter(template.names, p)}
+    return by_pattern(used, template)
+
+
+def _positive(scale: float) -> None:
+    if not scale > 0 or not jnp.isfinite(scale):
+        raise ValueError(f"a prior scale must be positive and finite, got {scale}.")

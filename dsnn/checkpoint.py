@@ -1,0 +1,249 @@
+"""Checkpoints of a training state: a thin, synchronous layer over Orbax.
+
+A checkpoint is one folder per step, written under a temporary name and renamed when complete, so a process killed at
+any moment leaves the previous one intact. Orbax stores the leaves under their key paths; beside them lies a manifest
+with the shape and dtype of every leaf and the CRC-32 of every file, so that damage is found before Orbax reads it:
+Orbax alone notices a missing file but not every flipped bit.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+__all__ = ["CheckpointError", "latest", "restore", "save", "steps"]
+
+KEEP = 2
+
+Tree = TypeVar("Tree")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or read, in one sentence."""
+
+
+def save(directory: str | Path, step: int, tree: Any) -> Path:
+    """Writes `tree` as the checkpoint of `step`, returns its folder, and keeps the last two checkpoints.
+
+    Returns only when the checkpoint is complete on disk.
+
+    Args:
+        directory: Folder of the checkpoints; made if it is missing.
+        step: Number of the training step, ≥ 0. A checkpoint of the same step is replaced.
+        tree: Pytree of arrays, numbers and random keys.
+
+    Raises:
+        CheckpointError: The disk is full or read-only, or a leaf is not an array.
+    """
+    if step < 0:
+        raise CheckpointError(f"a checkpoint's step must be at least 0, got {step}.")
+    directory = Path(directory).absolute()
+    leaves = _named_leaves(tree)
+    target, partial = directory / str(step), directory / f"{step}.partial"
+    with _disk_errors(target):
+        directory.mkdir(parents=True, exist_ok=True)
+        for leftover in directory.glob("*.partial"):
+            shutil.rmtree(leftover)
+        with _orbax() as checkpointer:
+            checkpointer.save(partial / "state", args=ocp.args.PyTreeSave(_stored(leaves)))
+        _write_manifest(partial, {name: _describe(leaf) for name, leaf in leaves.items()})
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    for old in steps(directory)[:-KEEP]:
+        if old != step:
+            shutil.rmtree(directory / str(old), ignore_errors=True)
+    return target
+
+
+def latest(directory: str | Path) -> int | None:
+    """The newest step with an intact checkpoint, or None where there is none.
+
+    Torn and corrupted newer checkpoints are passed over, each with a sentence on standard error.
+    """
+    for step in reversed(steps(directory)):
+        try:
+            _read(Path(directory).absolute() / str(step))
+        except CheckpointError as error:
+            print(f"{error} Going back to the checkpoint before it.", file=sys.stderr)
+        else:
+            return step
+    return None
+
+
+def restore(directory: str | Path, step: int, like: Tree) -> Tree:
+    """The tree saved at `step`, bit for bit, in the structure, array types and placement of `like`.
+
+    Args:
+        directory: Folder of the checkpoints.
+        step: A step that `latest` or `steps` named.
+        like: Tree of the same structure, shapes and dtypes, for example a freshly initialised training state.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged, or belongs to another structure.
+    """
+    path = Path(directory).absolute() / str(step)
+    saved = _read(path)
+    _check_structure(path, saved, _named_leaves(like))
+    flat, treedef = jax.tree_util.tree_flatten_with_path(like)
+    leaves = [_as_like(saved[jax.tree_util.keystr(name)], leaf) for name, leaf in flat]
+    return jax.tree_util.tree_unflatten(treedef, leaves)
+
+
+def steps(directory: str | Path) -> list[int]:
+    """The steps with a checkpoint folder, in increasing order, damaged ones included."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if re.fullmatch(r"\d+", path.name))
+
+
+@contextmanager
+def _orbax() -> Iterator[ocp.Checkpointer]:
+    """A synchronous Orbax checkpointer whose log is quiet: what fails is raised, and said once."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            yield checkpointer
+    finally:
+        log.setLevel(level)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _named_leaves(tree: Any) -> dict[str, np.ndarray]:
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(path)
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        if array.dtype.hasobject or array.dtype.kind in "SU":
+            raise CheckpointError(
+                f"a checkpoint holds arrays and numbers only, got {type(leaf).__name__} at {name or 'the root'}; "
+                "take it out of the training state."
+            )
+        leaves[name] = array
+    return leaves
+
+
+def _stored(leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    # Orbax refuses arrays without elements; the manifest alone says all there is to know about them.
+    return {name: leaf for name, leaf in leaves.items() if leaf.size}
+
+
+def _describe(leaf: np.ndarray) -> dict[str, Any]:
+    return {"shape": list(leaf.shape), "dtype": leaf.dtype.name}
+
+
+def _file_sums(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in (folder / "state").rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes()) for path in files}
+
+
+def _write_manifest(folder: Path, leaves: dict[str, Any]) -> None:
+    body = json.dumps({"leaves": leaves, "files": _file_sums(folder)})
+    with (folder / "manifest.json").open("w") as file:
+        file.write(f"{zlib.crc32(body.encode())}\n{body}\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        checksum, body = (folder / "manifest.json").read_text().splitlines()
+        if int(checksum) != zlib.crc32(body.encode()):
+            raise ValueError
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint {folder} is damaged (its manifest.json is missing or torn).") from error
+    return json.loads(body)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The named leaves of one checkpoint, after every file was checked against the manifest."""
+    if not path.is_dir():
+        raise CheckpointError(f"there is no checkpoint {path}; start afresh, or name a run directory that has one.")
+    manifest = _read_manifest(path)
+    found = _file_sums(path)
+    for name in sorted(manifest["files"].keys() | found.keys()):
+        if found.get(name) != manifest["files"].get(name):
+            state = "is missing" if name not in found else "does not match its checksum"
+            raise CheckpointError(f"the checkpoint {path} is damaged ({name} {state}).")
+    names = [name for name, entry in manifest["leaves"].items() if 0 not in entry["shape"]]
+    as_numpy = ocp.args.PyTreeRestore(restore_args=dict.fromkeys(names, ocp.RestoreArgs(restore_type=np.ndarray)))
+    try:
+        with _orbax() as checkpointer:
+            saved = checkpointer.restore(path / "state", args=as_numpy)
+    except Exception as error:  # Orbax raises whatever its storage layers raise
+        raise CheckpointError(f"the checkpoint {path} cannot be read ({_reason(error)}).") from error
+    leaves = {name: saved[name] if name in saved else _empty(entry) for name, entry in manifest["leaves"].items()}
+    return {name: np.asarray(leaf) for name, leaf in leaves.items()}
+
+
+def _empty(entry: dict[str, Any]) -> np.ndarray:
+    return np.empty(entry["shape"], jax.numpy.dtype(entry["dtype"]))
+
+
+def _check_structure(path: Path, saved: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    def fail(what: str) -> None:
+        raise CheckpointError(
+            f"the checkpoint {path} belongs to another model or optimiser: {what}; "
+            "use the configuration it was saved with, or another run directory."
+        )
+
+    if missing := sorted(wanted.keys() - saved.keys()):
+        fail(f"{len(missing)} expected arrays are not in it, the first is {missing[0]}")
+    if extra := sorted(saved.keys() - wanted.keys()):
+        fail(f"it holds {len(extra)} arrays that are not expected, the first is {extra[0]}")
+    for name, leaf in wanted.items():
+        if (saved[name].shape, saved[name].dtype) != (leaf.shape, leaf.dtype):
+            fail(
+                f"{name} is {saved[name].dtype.name}{list(saved[name].shape)} in it, "
+                f"expected {leaf.dtype.name}{list(leaf.shape)}"
+            )
+
+
+def _as_like(saved: np.ndarray, like: Any) -> Any:
+    if _is_key(like):
+        key = jax.random.wrap_key_data(jax.numpy.asarray(saved), impl=jax.random.key_impl(like))
+        return jax.device_put(key, like.sharding)
+    if isinstance(like, jax.Array):
+        # The copy matters: on CPU device_put may share memory with the NumPy array, which a donated buffer must not.
+        return jax.device_put(saved.copy(), like.sharding)
+    if isinstance(like, np.ndarray | np.generic):
+        return saved.copy() if isinstance(like, np.ndarray) else saved[()]
+    return type(like)(saved.item())
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # tensorstore reports a full disk as ValueError, Python as OSError
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}: {_reason(error)}; "
+            "free space on that disk, or choose a writable folder with run.dir=DIR."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The operating system's own words where the error carries them, else the first line of the message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if match := re.search(r": ([^:]+) \[os_error_code=", str(error)):
+        return match[1]
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

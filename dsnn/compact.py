@@ -1,0 +1,135 @@
+"""A gated network made physically smaller: closed sites leave the kernels, and open gates are folded into them."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from dsnn.layers import Conv, Dense, Layer
+from dsnn.models import Stack
+from dsnn.types import Array, Float
+
+INPUT = "input"
+
+
+class Select(nnx.Module):
+    """Takes the inputs that are still read from each (flattened) example.
+
+    Args:
+        in_shape: shape of one full input.
+        keep: flat indices of the inputs to keep; channels when the input is an image that a convolution reads.
+        channels: whether ``keep`` indexes the last axis instead of the flattened input.
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], keep: np.ndarray, *, channels: bool = False):
+        self.in_shape, self.channels = in_shape, channels
+        self.keep = nnx.Variable(jnp.asarray(keep, jnp.int32))
+        self.out_shape = (*in_shape[:-1], len(keep)) if channels else (len(keep),)
+        self.kind = "select"
+
+    def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Returns the kept inputs."""
+        x = x if self.channels else x.reshape(x.shape[0], -1)
+        return jnp.take(x, self.keep[...], axis=-1)
+
+
+def compact(model: Stack, gates: dict[str, Array]) -> Stack:
+    """Returns the smaller network with the same outputs as ``model`` under ``gates``.
+
+    Args:
+        model: the ungated network.
+        gates: decided gate values by group (layer names, and ``input``), ``[site]`` in [0, 1]; zero is closed. A group
+            that is left out stays whole. A group with no open site keeps one, with weight zero, so that every layer
+            exists.
+
+    Raises:
+        ValueError: a group that the network has not, or of another size.
+    """
+    names = [name for name, _ in model.layers()]
+    unknown = sorted(gates.keys() - {INPUT, *names[:-1]})
+    if unknown:
+        raise ValueError(f"gates must name the input or a hidden layer, got {', '.join(unknown)}.")
+    layers: dict[str, Layer] = {}
+    sender = gates.get(INPUT)
+    for index, (name, layer) in enumerate(model.layers()):
+        receiver = gates.get(name)
+        layers[name] = _compact_layer(layer, sender, receiver, name, first=index == 0)
+        sender = receiver
+    return Stack(model.readout_kind, **layers)
+
+
+def kept(gate: Array) -> np.ndarray:
+    """Returns the indices of the open sites, or of the first when all are closed."""
+    open_sites = np.flatnonzero(np.asarray(gate) > 0)
+    return open_sites if len(open_sites) else np.zeros(1, int)
+
+
+def _compact_layer(layer: Layer, sender: Array | None, receiver: Array | None, name: str, *, first: bool) -> Layer:
+    synapse = nnx.clone(layer.synapse)
+    before: list[Any] = []
+    recurrent = layer.recurrent
+    kernel = np.asarray(synapse.kernel[...])
+    for module in layer.before:
+        before.append(nnx.clone(module))
+    if sender is not None:
+        sites = len(sender)
+        if kernel.shape[-2] % sites:
+            raise ValueError(f"gates before {name!r} must divide its {kernel.shape[-2]} inputs, got {sites} gates.")
+        keep = kept(sender)
+        kernel = _keep_rows(kernel * _rows(sender, kernel.shape[-2])[:, None], keep, sites)
+        if first:
+            channels = isinstance(synapse, Conv)
+            before.insert(0, Select(layer.in_shape, keep, channels=channels))
+        for module in before[1:] if first else before:
+            module.in_shape = (*module.in_shape[:-1], len(keep))
+            module.out_shape = (*module.out_shape[:-1], len(keep))
+        flat = isinstance(synapse, Dense)
+        synapse.in_shape = _fewer(synapse.in_shape, sites, len(keep), flat and first)
+    if receiver is not None:
+        keep = kept(receiver)
+        if len(receiver) != kernel.shape[-1]:
+            raise ValueError(f"gates of {name!r} must be one per neuron, {kernel.shape[-1]}, got {len(receiver)}.")
+        kernel = kernel[..., keep]
+        if synapse.bias is not None:
+            synapse.bias = nnx.Param(synapse.bias[...][keep])
+        synapse.out_shape = (*synapse.out_shape[:-1], len(keep))
+    synapse.kernel = nnx.Param(jnp.asarray(kernel))
+    new = Layer(synapse, _compact_cell(layer.cell, receiver), before=tuple(before))
+    if recurrent is not None:
+        back = np.asarray(recurrent[...])
+        if receiver is not None:
+            back = (back * np.asarray(receiver)[:, None])[np.ix_(kept(receiver), kept(receiver))]
+        new.recurrent = nnx.Param(jnp.asarray(back))
+    return new
+
+
+def _rows(gate: Array, rows: int) -> np.ndarray:
+    return np.tile(np.asarray(gate), rows // len(gate))
+
+
+def _keep_rows(kernel: np.ndarray, keep: np.ndarray, sites: int) -> np.ndarray:
+    """Keeps the rows of the kept sites; a flattened feature map repeats its channels along the rows."""
+    *lead, rows, out = kernel.shape
+    return kernel.reshape(*lead, rows // sites, sites, out)[..., keep, :].reshape(*lead, -1, out)
+
+
+def _fewer(shape: tuple[int, ...], sites: int, keep: int, flat: bool) -> tuple[int, ...]:
+    return (keep,) if flat else (*shape[:-1], shape[-1] // sites * keep)
+
+
+def _compact_cell(cell: Any, receiver: Array | None) -> Any:
+    """Returns the cell with its per-neuron arrays cut to the kept sites."""
+    new = nnx.clone(cell)
+    if receiver is None:
+        return new
+    keep = kept(receiver)
+
+    def cut(variable: Any) -> Any:
+        array = variable[...]
+        whole = array.ndim and array.shape[-1] == len(receiver)
+        return variable.replace(jnp.take(array, keep, axis=-1)) if whole else variable
+
+    graphdef, state = nnx.split(new)
+    flat = [(path, cut(variable)) for path, variable in nnx.to_flat_state(state)]
+    return nnx.merge(graphdef, nnx.from_flat_state(flat))

@@ -1,0 +1,149 @@
+"""Data sets as plain arrays: ``load("digits")`` returns a ``Split`` whose every value, label and file was checked.
+
+Files lie at ``<root>/<set>/<published name>``, where the root is an argument, the folder that ``DSNN_DATA`` names, or
+the user's cache; they are verified by sha256 before use and downloaded from their official address when missing.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dsnn.data import (
+    diabetes,
+    digits,
+    fashion_mnist,
+    fsdd,
+    kmnist,
+    mnist,
+    newsgroups,
+    nmnist_small,
+    npz,
+    planted,
+    qtdb,
+    shd,
+    two_moons,
+)
+from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
+from dsnn.data.files import File, default_root, locate
+from dsnn.data.split import (
+    Arrays,
+    DataError,
+    Split,
+    check,
+    check_fraction,
+    check_seed,
+    input_shape,
+    per_step,
+    require_training,
+    require_unit_range,
+    size,
+    steps,
+)
+
+__all__ = [
+    "Arrays",
+    "DataError",
+    "EvalBatches",
+    "File",
+    "Split",
+    "check",
+    "default_root",
+    "epoch_permutation",
+    "eval_batches",
+    "fetch",
+    "input_shape",
+    "load",
+    "names",
+    "per_step",
+    "require_training",
+    "require_unit_range",
+    "size",
+    "steps",
+    "take",
+]
+
+
+class Source(NamedTuple):
+    """Where a data set comes from: the function ``(root, seed, val_fraction, **options)`` and its published files."""
+
+    load: Callable[..., Split]
+    files: tuple[File, ...] = ()
+
+
+_SOURCES = {
+    "20newsgroups": Source(newsgroups.load, newsgroups.FILES),
+    "diabetes": Source(diabetes.load),
+    "digits": Source(digits.load),
+    "fashion-mnist": Source(fashion_mnist.load, fashion_mnist.FILES),
+    "fsdd": Source(fsdd.load, fsdd.FILES),
+    "kmnist": Source(kmnist.load, kmnist.FILES),
+    "mnist": Source(mnist.load, mnist.FILES),
+    "nmnist-small": Source(nmnist_small.load, nmnist_small.FILES),
+    "npz": Source(npz.load),
+    "planted-blocks": Source(planted.blocks),
+    "planted-channels": Source(planted.channels),
+    "planted-difficulty": Source(planted.difficulty),
+    "planted-window": Source(planted.window),
+    "qtdb": Source(qtdb.load, qtdb.FILES),
+    "shd": Source(shd.load, shd.FILES),
+    "two-moons": Source(two_moons.load),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names that ``load`` knows, sorted."""
+    return tuple(sorted(_SOURCES))
+
+
+def load(
+    name: str, *, root: str | Path | None = None, seed: int = 0, val_fraction: float | None = None, **options: Any
+) -> Split:
+    """Returns a checked data set.
+
+    Args:
+        name: one of ``names()``.
+        root: the data folder; by default the one ``DSNN_DATA`` names, else ``~/.cache/dsnn``.
+        seed: chooses the validation part where it is drawn, and generates the generated sets; never the test part of a
+            published set.
+        val_fraction: of the training part, in [0, 1); None keeps each set's published or default choice.
+        **options: the set's own, as its module's ``load`` lists them.
+
+    Raises:
+        DataError: one sentence with the rule, the value received and the fix.
+    """
+    source = _source(name)
+    known = [p.name for p in inspect.signature(source.load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            raise DataError(
+                f"data set {name!r} takes {'the options ' + ', '.join(known) if known else 'no options'}, "
+                f"got {option!r}; {f'did you mean {near[0]!r}?' if near else 'leave it out.'}"
+            )
+    check_fraction(val_fraction, 0.0)
+    return check(source.load(_root(root), check_seed(seed), val_fraction, **options))
+
+
+def fetch(name: str, root: str | Path | None = None) -> tuple[Path, ...]:
+    """Returns the paths of a set's published files, verified and, where missing, downloaded.
+
+    Raises:
+        DataError: a file is corrupted, or missing and cannot be had.
+    """
+    return tuple(locate(_root(root), name, file) for file in _source(name).files)
+
+
+def _root(root: str | Path | None) -> Path:
+    return default_root() if root is None else Path(root).expanduser()
+
+
+def _source(name: str) -> Source:
+    if name not in _SOURCES:
+        near = difflib.get_close_matches(str(name), names(), n=3)
+        raise DataError(
+            f"a data set must be one of {', '.join(names())}, got {name!r}"
+            f"{'; did you mean ' + ' or '.join(map(repr, near)) + '?' if near else '.'}"
+        )
+    return _SOURCES[name]

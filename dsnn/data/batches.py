@@ -1,0 +1,85 @@
+"""Batches as index arrays: an epoch is drawn inside a compiled function, evaluation sees each example once."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sparse
+
+from dsnn.data.split import Arrays, DataError
+from dsnn.types import Array, Bool, Int, Key
+
+
+class EvalBatches(NamedTuple):
+    """Indices of every example once, the last batch filled up with index 0.
+
+    Attributes:
+        indices: int32 ``[batches, batch]``.
+        mask: bool ``[batches, batch]``, False where the index only fills up.
+    """
+
+    indices: Int[np.ndarray, "batches batch"]
+    mask: Bool[np.ndarray, "batches batch"]
+
+
+def epoch_permutation(key: Key[Array, ""], n: int, batch_size: int) -> Int[Array, "batches batch"]:
+    """Returns one epoch's batches of shuffled indices; the incomplete last batch is dropped.
+
+    Works inside ``jax.jit`` with ``n`` and ``batch_size`` static. Give each epoch its own key, for example
+    ``rng.stream(root, "data", epoch)``: a resumed run then needs only the number of the epoch.
+
+    Args:
+        key: consumed.
+        n: number of examples.
+        batch_size: from 1 to ``n``.
+
+    Raises:
+        DataError: there is not one full batch.
+    """
+    _check_batch_size(batch_size)
+    if n < batch_size:
+        raise DataError(f"batch_size must be at most the {n} training examples, got {batch_size}; lower it.")
+    batches = n // batch_size
+    return jax.random.permutation(key, n)[: batches * batch_size].reshape(batches, batch_size)
+
+
+def eval_batches(n: int, batch_size: int) -> EvalBatches:
+    """Returns indices that cover 0 .. n-1 exactly once in order, in equal batches, with a mask of the real ones.
+
+    Args:
+        n: number of examples.
+        batch_size: at least 1; lowered to ``n`` where it is larger.
+    """
+    _check_batch_size(batch_size)
+    if n < 0:
+        raise DataError(f"the number of examples must not be negative, got {n}.")
+    batch_size = min(batch_size, n) or batch_size
+    slots = np.arange(-(-n // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
+    return EvalBatches(np.where(slots < n, slots, 0).astype(np.int32), slots < n)
+
+
+def take(
+    arrays: Arrays, index: Int[Array, "batch"] | Int[np.ndarray, "batch"], temporal: bool = False
+) -> tuple[Array, Array]:
+    """Returns the chosen (x, y), time first where there is time: ``[time, batch, ...]``.
+
+    Works inside ``jax.jit`` on dense arrays; sparse rows are made dense here, a batch at a time, on the host only.
+
+    Args:
+        arrays: one part of a split, stored ``[n, ...]`` or ``[n, time, ...]``.
+        index: of the examples.
+        temporal: as the split says.
+    """
+    if isinstance(arrays.x, sparse.csr_array):
+        return jnp.asarray(arrays.x[np.asarray(index)].toarray()), jnp.asarray(arrays.y[np.asarray(index)])
+    x, y = jnp.asarray(arrays.x)[index], jnp.asarray(arrays.y)[index]
+    if not temporal:
+        return x, y
+    stepwise = jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 2 and y.shape[1] == x.shape[1]
+    return jnp.moveaxis(x, 1, 0), jnp.moveaxis(y, 1, 0) if stepwise else y
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise DataError(f"batch_size must be a positive integer, got {batch_size!r}.")

@@ -1,0 +1,62 @@
+"""Energy and carbon, honestly counted: records of what ran -> counts -> joules on named hardware, beside a fair rival.
+
+`count` turns records of measured activity into operations, `price` turns operations into joules with a `profile`,
+`compare` sets them beside the network's non-spiking twins in three accountings, and `meter` says what the run itself
+used, measured where the machine allows and labelled an estimate elsewhere.
+"""
+
+from dsnn.energy.carbon import INTENSITY_G_PER_KWH, PUE, Meter, co2e_g, meter, training_kwh
+from dsnn.energy.count import Counts, LayerCounts, count, fan_out
+from dsnn.energy.neurons import NEURONS, NeuronCost, neuron_cost
+from dsnn.energy.price import Price, PriceInterval, SitePrices, price, price_interval, site_prices
+from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_names
+from dsnn.energy.records import NeuronRecord, Record, SynapseRecord, merge
+from dsnn.energy.twin import (
+    BreakEven,
+    Comparison,
+    ann_twin,
+    break_even,
+    compare,
+    gated_twin,
+    quantised_bits,
+    spike_rate,
+)
+
+__all__ = [
+    "ACCOUNTINGS",
+    "INTENSITY_G_PER_KWH",
+    "NEURONS",
+    "PUE",
+    "Accounting",
+    "BreakEven",
+    "Comparison",
+    "Counts",
+    "LayerCounts",
+    "Meter",
+    "NeuronCost",
+    "NeuronRecord",
+    "Price",
+    "PriceInterval",
+    "Profile",
+    "Record",
+    "SitePrices",
+    "SynapseRecord",
+    "ann_twin",
+    "break_even",
+    "co2e_g",
+    "compare",
+    "count",
+    "fan_out",
+    "gated_twin",
+    "merge",
+    "meter",
+    "neuron_cost",
+    "price",
+    "price_interval",
+    "profile",
+    "profile_names",
+    "quantised_bits",
+    "site_prices",
+    "spike_rate",
+    "training_kwh",
+]

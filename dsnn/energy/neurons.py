@@ -1,0 +1,62 @@
+"""What one update of a neuron costs, by kind, in operations that a profile can price.
+
+An update is one time step of one neuron: decay and addition of the current (the bias included), comparison with the
+threshold. The subtraction at a spike is priced per spike. These are counts of arithmetic on scalars, from the
+recurrences; a chip that publishes joules per update replaces them (`Profile.update_pj`).
+"""
+
+from typing import NamedTuple
+
+__all__ = ["NEURONS", "NeuronCost", "neuron_cost"]
+
+
+class NeuronCost(NamedTuple):
+    """Operations of one neuron update, and the state variables it reads and writes.
+
+    Args:
+        macs: Multiply-accumulates.
+        acs: Additions.
+        compares: Comparisons with a threshold (for a ReLU, with zero).
+        states: State variables that must be read and written back.
+        fires: Whether its output is spikes, which NeuroBench's activation sparsity counts.
+    """
+
+    macs: int
+    acs: int
+    compares: int
+    states: int
+    fires: bool = True
+
+
+NEURONS = {
+    "IF": NeuronCost(macs=0, acs=1, compares=1, states=1),
+    "LIF": NeuronCost(macs=1, acs=0, compares=1, states=1),
+    "CuBaLIF": NeuronCost(macs=2, acs=0, compares=1, states=2),
+    # Yin, Corradi & Bohte 2021 (arXiv 2103.12593) charge an adaptive neuron 3 MAC a step, its comparison not counted.
+    "ALIF": NeuronCost(macs=3, acs=0, compares=0, states=2),
+    "LI": NeuronCost(macs=1, acs=0, compares=0, states=1, fires=False),
+    # u + dt (b u - w v + I), v + dt (w u + b v): four products (Izhikevich 2001; Higuchi et al. 2024, eq. 2).
+    "RF": NeuronCost(macs=4, acs=0, compares=1, states=2),
+    # RF, and q' = gamma q + z and the divergence bound b = p(w) - b' - q (Higuchi et al. 2024, eqs. 6 to 9).
+    "BRF": NeuronCost(macs=5, acs=2, compares=1, states=3),
+    # Liquid time constants: their gates are dense layers, recorded as synapses; here the two state equations.
+    "LTC": NeuronCost(macs=4, acs=0, compares=1, states=2),
+    "ReLU": NeuronCost(macs=0, acs=0, compares=1, states=0, fires=False),
+    "Linear": NeuronCost(macs=0, acs=0, compares=0, states=0, fires=False),
+    "tanh": NeuronCost(macs=0, acs=0, compares=0, states=1, fires=False),
+    # f*c + i*g and o*tanh(c); the sigmoids are not counted (NeuroBench, metrics/utils/layers/macs.py).
+    "LSTM": NeuronCost(macs=3, acs=0, compares=0, states=2, fires=False),
+    # r*h, (1-z)*n + z*h; the sigmoids are not counted (NeuroBench, same file).
+    "GRU": NeuronCost(macs=3, acs=0, compares=0, states=1, fires=False),
+}
+
+
+def neuron_cost(kind: str) -> NeuronCost:
+    """The operations of one update of a neuron of this kind.
+
+    Raises:
+        ValueError: No such kind.
+    """
+    if kind not in NEURONS:
+        raise ValueError(f"A neuron's kind must be one of {', '.join(NEURONS)}, got {kind!r}; add it to NEURONS.")
+    return NEURONS[kind]

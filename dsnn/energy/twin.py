@@ -1,0 +1,218 @@
+"""The fair rival: a non-spiking network of the same shape, at full and at matched precision, in three accountings.
+
+A spiking network is cheaper than a dense one only if few enough spikes are sent; the rate at which it would break even
+stands beside the measured one. A T-step rate-coded network carries T + 1 levels, so the rival with the same
+information has ceil(log2(T + 1)) bits (Yan, Bai & Wong 2024, arXiv 2409.08290).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from dsnn.energy.count import count
+from dsnn.energy.price import Price, price
+from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile
+from dsnn.energy.records import NeuronRecord, Number, Record, SynapseRecord
+
+__all__ = [
+    "BreakEven",
+    "Comparison",
+    "ann_twin",
+    "break_even",
+    "compare",
+    "gated_twin",
+    "quantised_bits",
+    "spike_rate",
+]
+
+GATES = {"LSTM": 4, "GRU": 3, "tanh": 1}
+
+
+def quantised_bits(steps: Number) -> int:
+    """Bits of the quantised network that carries as many levels as a spike count over `steps` steps.
+
+    Raises:
+        ValueError: Fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}; give the steps that the network was built for.")
+    return math.ceil(math.log2(math.ceil(steps) + 1))
+
+
+def ann_twin(records: Sequence[Record]) -> list[Record]:
+    """Records of the dense network of the same shape: every weight connected, every input non-zero, one pass.
+
+    A recurrent network's twin is a recurrent network (tanh units), so it runs as many steps as were recorded.
+
+    Args:
+        records: Of the spiking network, gated or not; the twin ignores gates, masks and rates.
+    """
+    recurrent = any(r.kind == "recurrent" for r in records if isinstance(r, SynapseRecord))
+    return [_dense(r, recurrent) if isinstance(r, SynapseRecord) else _unit(r, recurrent) for r in records]
+
+
+def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
+    """Records of an LSTM or a GRU of the same width in place of each recurrent layer, run for the same steps.
+
+    Its gates multiply the recurrent weights, and those of the layer that feeds it, by 4 (LSTM) or 3 (GRU). The feeding
+    layer and the neurons are the ones of the recurrent layer's shape that stand nearest to it in the records.
+
+    Args:
+        records: Of the recurrent spiking network.
+        kind: "LSTM", "GRU", or "tanh" for a plain recurrent network.
+
+    Raises:
+        ValueError: Another kind, or nothing recurrent in the records.
+    """
+    if kind not in GATES:
+        raise ValueError(f"The kind of a gated twin must be one of {', '.join(GATES)}, got {kind!r}.")
+    loops = [i for i, r in enumerate(records) if isinstance(r, SynapseRecord) and r.kind == "recurrent"]
+    if not loops:
+        raise ValueError(f"A twin with {kind} units needs a recurrent layer in the records, got none; use ann_twin.")
+    gated, hidden = set(loops), set()
+    for loop in loops:
+        shape = records[loop].out_shape  # type: ignore[union-attr]
+        feeds = [i for i in range(len(records)) if i not in loops and getattr(records[i], "out_shape", None) == shape]
+        gated |= {min(feeds, key=lambda i: (abs(i - loop), i))} if feeds else set()
+        units = [
+            i for i, r in enumerate(records) if isinstance(r, NeuronRecord) and r.shape == shape and i not in hidden
+        ]
+        hidden |= {min(units, key=lambda i: (abs(i - loop), i))} if units else set()
+    twin: list[Record] = []
+    for i, record in enumerate(records):
+        if isinstance(record, NeuronRecord):
+            twin.append(replace(_unit(record, True), kind=kind if i in hidden else "Linear"))
+            continue
+        dense = _dense(record, True)
+        if i in gated:
+            width = (GATES[kind] * math.prod(dense.out_shape),)
+            dense = replace(dense, out_shape=width, kernel_shape=())
+        twin.append(dense)
+    return twin
+
+
+def _dense(record: SynapseRecord, recurrent: bool) -> SynapseRecord:
+    executions = record.executions if recurrent else 1.0
+    events = np.full(record.in_shape, executions, dtype=np.float64)
+    return replace(record, source="analog", events=events, executions=executions, connected=None)
+
+
+def _unit(record: NeuronRecord, recurrent: bool) -> NeuronRecord:
+    kinds = {"LI": "Linear", "Linear": "Linear"}
+    updates = float(np.max(record.updates, initial=0.0)) if recurrent else 1.0
+    return replace(record, kind=kinds.get(record.kind, "tanh" if recurrent else "ReLU"), updates=updates, spikes=0.0)
+
+
+def spike_rate(records: Sequence[Record]) -> float:
+    """Mean spikes per input and step over all synaptic inputs that are spikes; 0 where there are none."""
+    spiking = [r for r in records if isinstance(r, SynapseRecord) and r.source == "spikes" and r.kind != "pool"]
+    chances = sum(r.executions * math.prod(r.in_shape) for r in spiking)
+    return float(sum(r.events.sum() for r in spiking) / chances) if chances else 0.0
+
+
+class BreakEven(NamedTuple):
+    """The spike rate as it was measured, and the rate at which the energy would equal the rival's.
+
+    `break_even` is 0 where the cost that spikes do not cause is already above the rival's, and above 1 where even a
+    spike at every input and step would be cheaper.
+    """
+
+    measured: float
+    break_even: float
+
+
+def break_even(
+    records: Sequence[Record], rival_nj: Number, profile: Profile, accounting: Accounting = "memory"
+) -> BreakEven:
+    """The rate at which the network would cost as much as its rival, all its spike counts scaled alike.
+
+    The energy is a constant (analog inputs, neuron updates) plus a part proportional to the spikes, so two prices
+    determine it exactly. A network that sent no spike at all is taken to send them uniformly.
+
+    Args:
+        records: Of the spiking network.
+        rival_nj: Energy of the rival's inference.
+        profile: The spiking network's hardware.
+        accounting: One of the three.
+    """
+    measured = spike_rate(records)
+    unit = _scaled_spikes(records, 1 / measured) if measured else _uniform_spikes(records)
+    silent = price(count(_scaled_spikes(records, 0.0)), profile, accounting).total_nj
+    slope = price(count(unit), profile, accounting).total_nj - silent  # at a mean rate of one
+    return BreakEven(measured, max(0.0, float(rival_nj - silent) / slope) if slope else math.inf)
+
+
+def _scaled_spikes(records: Sequence[Record], factor: float) -> list[Record]:
+    """The records with every spike count multiplied; executions grow along, so that no rate passes one."""
+    scaled: list[Record] = []
+    for record in records:
+        if isinstance(record, NeuronRecord):
+            scaled.append(replace(record, spikes=record.spikes * factor))
+        elif record.source == "spikes":
+            grown = record.executions * max(1.0, factor)
+            scaled.append(replace(record, events=record.events * factor, executions=grown))
+        else:
+            scaled.append(record)
+    return scaled
+
+
+def _uniform_spikes(records: Sequence[Record]) -> list[Record]:
+    uniform: list[Record] = []
+    for record in records:
+        if isinstance(record, NeuronRecord):
+            uniform.append(replace(record, spikes=record.total_updates))
+        elif record.source == "spikes":
+            uniform.append(replace(record, events=np.full(record.in_shape, record.executions)))
+        else:
+            uniform.append(record)
+    return uniform
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One accounting of a spiking network against its rivals, all in nJ per inference.
+
+    Args:
+        accounting: Which parts were charged.
+        snn: The spiking network.
+        rivals: By name: "ann" (dense twin), "quantised" (its matched-precision version), and for recurrent networks
+            "LSTM" and "GRU" of the same width.
+        ratios: Each rival's energy over the spiking network's; above 1 the spiking network is cheaper.
+        rate: Measured spike rate, and the rate that would break even with the quantised twin.
+    """
+
+    accounting: Accounting
+    snn: Price
+    rivals: dict[str, Price]
+    ratios: dict[str, float]
+    rate: BreakEven
+
+
+def compare(
+    records: Sequence[Record], profile: Profile, steps: Number, rival_profile: Profile | None = None
+) -> list[Comparison]:
+    """The three accountings side by side: arithmetic only, with neuron updates, with memory.
+
+    Args:
+        records: Of the spiking network, as it ran.
+        profile: Its hardware.
+        steps: Steps that the network was built for; sets the quantised rival's bits.
+        rival_profile: The rivals' hardware; the same by default.
+    """
+    rival_profile = rival_profile or profile
+    twin = count(ann_twin(records))
+    matched = rival_profile.at_bits(quantised_bits(steps))
+    priced = {"ann": (twin, rival_profile), "quantised": (twin, matched)}
+    if any(isinstance(r, SynapseRecord) and r.kind == "recurrent" for r in records):
+        priced |= {kind: (count(gated_twin(records, kind)), rival_profile) for kind in ("LSTM", "GRU")}
+    table = []
+    for accounting in ACCOUNTINGS:
+        snn = price(count(records), profile, accounting)
+        rivals = {name: price(counts, hardware, accounting) for name, (counts, hardware) in priced.items()}
+        ratios = {name: rival.total_nj / snn.total_nj if snn.total_nj else math.inf for name, rival in rivals.items()}
+        rate = break_even(records, rivals["quantised"].total_nj, profile, accounting)
+        table.append(Comparison(accounting, snn, rivals, ratios, rate))
+    return table

@@ -1,0 +1,37 @@
+"""Scores of predictions, on arrays only: accuracy, calibration, ranking, uncertainty, intervals, recalibration.
+
+Probabilities are [batch, class] (or [sample, batch, class] where posterior samples are told apart), labels [batch].
+Everything is NumPy in double precision; a score is a float, a curve a small named tuple of arrays.
+"""
+
+from dsnn.evaluate.calibration import Reliability, ece, reliability
+from dsnn.evaluate.classification import accuracy, brier, nll
+from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
+from dsnn.evaluate.recalibrate import conformal_sets, conformal_threshold, fit_temperature, with_temperature
+from dsnn.evaluate.regression import credible_interval, interval_coverage, interval_score
+from dsnn.evaluate.uncertainty import Uncertainty, entropy, epistemic_by_source, uncertainty
+
+__all__ = [
+    "Reliability",
+    "RiskCoverage",
+    "Uncertainty",
+    "accuracy",
+    "aurc",
+    "auroc",
+    "brier",
+    "conformal_sets",
+    "conformal_threshold",
+    "credible_interval",
+    "ece",
+    "entropy",
+    "epistemic_by_source",
+    "fit_temperature",
+    "fpr95",
+    "interval_coverage",
+    "interval_score",
+    "nll",
+    "reliability",
+    "risk_coverage",
+    "uncertainty",
+    "with_temperature",
+]

@@ -1,0 +1,76 @@
+"""Whether predicted intervals hold what they promise: coverage and the interval score."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from dsnn.evaluate.checks import checked_reals, checked_share
+
+__all__ = ["Interval", "credible_interval", "interval_coverage", "interval_score"]
+
+
+class Interval(NamedTuple):
+    """Lower and upper ends, per example."""
+
+    lower: Float[np.ndarray, "*batch"]
+    upper: Float[np.ndarray, "*batch"]
+
+
+def credible_interval(samples: Shaped[np.ndarray, "sample *batch"], level: float = 0.9) -> Interval:
+    """The central interval that holds a share `level` of the predictive samples.
+
+    Args:
+        samples: Draws from the predictive distribution (noise of the observation included).
+        level: Nominal coverage in (0, 1).
+    """
+    tail = (1 - checked_share("level", level)) / 2
+    lower, upper = np.quantile(checked_reals("Predictive samples", samples), [tail, 1 - tail], axis=0)
+    return Interval(lower, upper)
+
+
+def interval_coverage(
+    lower: Shaped[np.ndarray, "*batch"], upper: Shaped[np.ndarray, "*batch"], targets: Shaped[np.ndarray, "*batch"]
+) -> float:
+    """Share of targets that lie in their interval, ends included."""
+    lower, upper, targets = _ordered(lower, upper, targets)
+    return float(np.mean((lower <= targets) & (targets <= upper)))
+
+
+def interval_score(
+    lower: Shaped[np.ndarray, "*batch"],
+    upper: Shaped[np.ndarray, "*batch"],
+    targets: Shaped[np.ndarray, "*batch"],
+    level: float = 0.9,
+) -> float:
+    """Mean interval score (Gneiting & Raftery 2007, eq. 43): width, plus 2/(1 - level) times the distance of a miss.
+
+    Args:
+        lower: Lower ends, in the targets' unit.
+        upper: Upper ends.
+        targets: Observed values.
+        level: Nominal coverage of the intervals, in (0, 1).
+    """
+    lower, upper, targets = _ordered(lower, upper, targets)
+    penalty = 2 / (1 - checked_share("level", level))
+    miss = np.maximum(lower - targets, 0) + np.maximum(targets - upper, 0)
+    return float(np.mean(upper - lower + penalty * miss))
+
+
+def _ordered(
+    lower: Shaped[np.ndarray, "..."], upper: Shaped[np.ndarray, "..."], targets: Shaped[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    lower, upper = checked_reals("Lower ends", lower), checked_reals("Upper ends", upper)
+    targets = checked_reals("Targets", targets)
+    if not lower.shape == upper.shape == targets.shape:
+        raise ValueError(
+            f"Ends and targets must have one shape, got {lower.shape}, {upper.shape} and {targets.shape}; "
+            "give one interval per target."
+        )
+    if np.any(lower > upper):
+        worst = int(np.argmax(np.ravel(lower - upper)))
+        raise ValueError(
+            f"Lower ends must not exceed upper ends, got [{np.ravel(lower)[worst]:g}, {np.ravel(upper)[worst]:g}]; "
+            "swap them."
+        )
+    return lower, upper, targets

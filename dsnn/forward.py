@@ -1,0 +1,107 @@
+"""From a batch of examples to running logits: encoding, the time loop and the readout in one pure function."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dsnn import encode
+from dsnn.parameters import Params, Template
+from dsnn.rng import stream
+from dsnn.types import Array, Float, Key
+from dsnn.unroll import unroll
+
+ENCODINGS = ("direct", "rate", "latency", "temporal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """How examples run through a network of given parameters.
+
+    Attributes:
+        template: the network without its parameters, see `dsnn.parameters.split`.
+        steps: number of time steps T (for "temporal" data their own).
+        encoding: "direct" holds the input for all steps, "rate" draws Bernoulli spikes, "latency" one spike per input,
+            "temporal" takes ``[batch, time, ...]`` as it is.
+        schedule: see `dsnn.unroll`.
+        memory: see `dsnn.unroll`.
+        stochastic: whether keys reach the neurons; without, firing is deterministic.
+    """
+
+    template: Template
+    steps: int
+    encoding: str = "direct"
+    schedule: str = "auto"
+    memory: str | int = "full"
+    stochastic: bool = True
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {self.encoding!r}.")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}.")
+
+    @property
+    def held(self) -> bool:
+        """Whether the first product is computed once per inference."""
+        return self.encoding == "direct"
+
+    @property
+    def analog(self) -> bool:
+        """Whether inputs carry values and not spikes."""
+        return self.encoding == "direct"
+
+    def encode(self, x: Float[Array, "batch ..."], key: Key[Array, ""] | None) -> Array:
+        """Returns the network's inputs: held ``[batch, ...]`` or ``[time, batch, ...]``; a key is consumed."""
+        match self.encoding:
+            case "direct":
+                return x
+            case "rate":
+                if key is None:
+                    raise ValueError("rate encoding needs a key, got None; use direct or latency encoding without one.")
+                return encode.rate(x, self.steps, key)
+            case "latency":
+                return encode.latency(x, self.steps)
+            case _:
+                return jnp.swapaxes(x, 0, 1)
+
+    def run(
+        self,
+        params: Params,
+        x: Float[Array, "batch ..."],
+        key: Key[Array, ""] | None = None,
+        record: Callable[[Any, Any], Any] | None = None,
+    ) -> tuple[Float[Array, "time batch class"], Array, Any]:
+        """Returns the running logits, the encoded inputs and what ``record`` kept; a key is consumed."""
+        model = self.template.build(params)
+        inputs = self.encode(x, None if key is None else stream(key, "data"))
+        noise = None if key is None or not self.stochastic else stream(key, "noise")
+        steps = self.steps if self.held else None
+        outputs, _, records = unroll(
+            model, inputs, noise, record, self.schedule, steps=steps, memory=self.memory
+        )
+        return model.logits(outputs), inputs, records
+
+    def logits(
+        self, params: Params, x: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
+    ) -> Float[Array, "time batch class"]:
+        """Returns the running logits; a key is consumed."""
+        return self.run(params, x, key)[0]
+
+
+def keep_spikes(states: Any, spikes: dict[str, Array]) -> dict[str, Array]:
+    """Records every layer's output."""
+    return spikes
+
+
+def keep_traces(states: Any, spikes: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """Records every layer's membrane and output."""
+    return {name: (states[name].cell.membrane, spikes[name]) for name in spikes}
+
+
+def log_likelihood(logits: Float[Array, "*axes batch class"], y: Array) -> Float[Array, "*axes batch"]:
+    """Returns log p(y | logits) of class labels."""
+    log_p = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(log_p, jnp.broadcast_to(y, log_p.shape[:-1])[..., None], -1)[..., 0]

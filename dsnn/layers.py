@@ -1,0 +1,229 @@
+"""Layers: a stateless synapse, optional recurrent wiring, and a cell.
+
+A synapse has no memory of its own, so it can be applied to all time steps in one product while only the neuron is
+scanned; `dsnn.unroll` relies on this. Synapses take ``[batch, ...]`` with time folded into the batch.
+"""
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dsnn.types import Array, Float, Key
+
+
+class Synapse(Protocol):
+    """What a layer needs of a synapse: its shapes and a product."""
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+
+    def __call__(self, x: Array) -> Array: ...
+
+
+def fan_in_normal(key: Key[Array, ""], shape: tuple[int, ...], gain: float) -> Array:
+    """Returns weights ~ Normal(0, gain / sqrt(fan in)); the last axis is the fan out. The key is consumed."""
+    return gain / math.prod(shape[:-1]) ** 0.5 * jax.random.normal(key, shape)
+
+
+def _positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be a positive integer, got {size}; give the number of units.")
+
+
+class Dense(nnx.Module):
+    """Fully connected synapse, current = x W + b; inputs of any rank are flattened per example.
+
+    Args:
+        in_shape: shape of one input without the batch axis, or its size.
+        features: number of neurons it drives.
+        key: initialises the kernel; consumed.
+        gain: kernel standard deviation times sqrt(fan in).
+        bias: whether to add a current at every step.
+        dtype: dtype of the product ("bfloat16" halves its traffic); None keeps the input's.
+    """
+
+    def __init__(
+        self,
+        in_shape: int | tuple[int, ...],
+        features: int,
+        *,
+        key: Key[Array, ""],
+        gain: float = 1.0,
+        bias: bool = True,
+        dtype: str | None = None,
+    ):
+        self.in_shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
+        _positive(in_shape=math.prod(self.in_shape), features=features)
+        self.out_shape = (features,)
+        self.dtype = dtype
+        self.kernel = nnx.Param(fan_in_normal(key, (math.prod(self.in_shape), features), gain))
+        self.bias = nnx.Param(jnp.zeros(features)) if bias else None
+
+    def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch neuron"]:
+        """Returns the currents that ``x`` drives."""
+        x = x.reshape(x.shape[0], -1)
+        kernel = self.kernel[...]
+        if self.dtype is not None:
+            x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        current = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+        return current if self.bias is None else current + self.bias[...]
+
+
+class Conv(nnx.Module):
+    """Two-dimensional convolution, channels last (height, width, channel).
+
+    Args:
+        in_shape: (height, width, channel) of one input.
+        features: number of output channels.
+        key: initialises the kernel; consumed.
+        window: kernel height and width.
+        strides: steps of the window.
+        padding: "SAME" or "VALID".
+        gain: kernel standard deviation times sqrt(fan in).
+        bias: whether to add a current at every step.
+        dtype: dtype of the product; None keeps the input's.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        features: int,
+        *,
+        key: Key[Array, ""],
+        window: tuple[int, int] = (3, 3),
+        strides: tuple[int, int] = (1, 1),
+        padding: str = "SAME",
+        gain: float = 1.0,
+        bias: bool = True,
+        dtype: str | None = None,
+    ):
+        if len(in_shape) != 3:
+            raise ValueError(f"in_shape must be (height, width, channel), got {in_shape}; add a channel axis.")
+        if padding not in ("SAME", "VALID"):
+            raise ValueError(f'padding must be "SAME" or "VALID", got {padding!r}.')
+        _positive(features=features, window=min(window), strides=min(strides))
+        self.in_shape, self.window, self.strides, self.padding = tuple(in_shape), window, strides, padding
+        height, width = (
+            -(-n // s) if padding == "SAME" else -(-(n - w + 1) // s)
+            for n, w, s in zip(in_shape[:2], window, strides, strict=True)
+        )
+        _positive(out_height=height, out_width=width)
+        self.out_shape = (height, width, features)
+        self.dtype = dtype
+        self.kernel = nnx.Param(fan_in_normal(key, (*window, in_shape[2], features), gain))
+        self.bias = nnx.Param(jnp.zeros(features)) if bias else None
+
+    def __call__(
+        self, x: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch out_height out_width neuron"]:
+        """Returns the currents that ``x`` drives."""
+        kernel = self.kernel[...]
+        if self.dtype is not None:
+            x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        current = jax.lax.conv_general_dilated(
+            x, kernel, self.strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ).astype(jnp.float32)
+        return current if self.bias is None else current + self.bias[...]
+
+
+class Pool(nnx.Module):
+    """Pooling without neurons: "max" of spikes is their logical or and stays binary, "mean" does not.
+
+    Args:
+        in_shape: (height, width, channel) of one input.
+        window: height and width of the pooled cells, which do not overlap.
+        kind: "max" or "mean".
+    """
+
+    def __init__(self, in_shape: tuple[int, int, int], window: tuple[int, int] = (2, 2), kind: str = "max"):
+        if kind not in ("max", "mean"):
+            raise ValueError(f'kind must be "max" or "mean", got {kind!r}.')
+        if in_shape[0] % window[0] or in_shape[1] % window[1]:
+            raise ValueError(f"window must divide height and width, got {window} for {in_shape}; crop or pad the input.")
+        self.in_shape, self.window, self.kind = tuple(in_shape), window, kind
+        self.out_shape = (in_shape[0] // window[0], in_shape[1] // window[1], in_shape[2])
+
+    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch rows columns channel"]:
+        """Returns the pooled input."""
+        batch, height, width, channel = x.shape
+        rows, columns = self.window
+        cells = x.reshape(batch, height // rows, rows, width // columns, columns, channel)
+        return cells.max((2, 4)) if self.kind == "max" else cells.mean((2, 4))
+
+
+class LayerState(NamedTuple):
+    """State of a layer: that of its cell, and the last spikes when the layer is recurrent (else None)."""
+
+    cell: Any
+    spikes: Float[Array, "*batch neuron"] | None
+
+
+class Layer(nnx.Module):
+    """A synapse and the cell it drives, with an optional recurrent kernel: I_t = f(x_t) + s_{t-1} R.
+
+    Args:
+        synapse: `Dense`, `Conv` or any module with ``in_shape``, ``out_shape`` and a call on ``[batch, ...]``.
+        cell: any cell of `dsnn.cells`.
+        recurrent_key: makes the layer recurrent and initialises the kernel; consumed. None is feed-forward.
+        recurrent_gain: recurrent kernel standard deviation times sqrt(number of neurons).
+        before: stateless modules (pooling) applied to the input first.
+    """
+
+    def __init__(
+        self,
+        synapse: Any,
+        cell: Any,
+        *,
+        recurrent_key: Key[Array, ""] | None = None,
+        recurrent_gain: float = 1.0,
+        before: tuple[Any, ...] = (),
+    ):
+        self.synapse, self.cell, self.before = synapse, cell, nnx.List(before)
+        if recurrent_key is not None and len(synapse.out_shape) != 1:
+            raise ValueError(f"a recurrent layer needs a flat output, got {synapse.out_shape}; use a Dense synapse.")
+        self.recurrent = (
+            None
+            if recurrent_key is None
+            else nnx.Param(fan_in_normal(recurrent_key, synapse.out_shape * 2, recurrent_gain))
+        )
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        first = self.before[0] if len(self.before) else self.synapse
+        return first.in_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of one output without the batch axis."""
+        return self.synapse.out_shape
+
+    def init(self, batch_shape: tuple[int, ...]) -> LayerState:
+        """Returns the state before the first step for ``batch_shape`` = (batch,)."""
+        shape = (*batch_shape, *self.out_shape)
+        return LayerState(self.cell.init(shape), None if self.recurrent is None else jnp.zeros(shape))
+
+    def drive(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Returns the feed-forward current; it needs no state, so all time steps can be folded into the batch."""
+        for module in self.before:
+            x = module(x)
+        return self.synapse(x)
+
+    def advance(
+        self, state: LayerState, current: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
+    ) -> tuple[LayerState, Array]:
+        """Returns the next state and the spikes for a feed-forward current; a key is consumed."""
+        if self.recurrent is not None:
+            current = current + jnp.dot(state.spikes, self.recurrent[...])
+        cell, spikes = self.cell.step(state.cell, current, key)
+        return LayerState(cell, None if self.recurrent is None else spikes), spikes
+
+    def step(
+        self, state: LayerState, x: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
+    ) -> tuple[LayerState, Array]:
+        """Returns the next state and the spikes for one input; a key is consumed."""
+        return self.advance(state, self.drive(x), key)

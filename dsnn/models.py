@@ -1,0 +1,208 @@
+"""Networks: a stack of named layers, its readout over time, and the model zoo."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dsnn.cells import LI, LIF
+from dsnn.layers import Conv, Dense, Layer, LayerState, Pool
+from dsnn.types import Array, Float, Key
+
+READOUTS = ("mean", "last", "max", "sum")
+
+
+def running_logits(outputs: Float[Array, "time batch class"], readout: str) -> Float[Array, "time batch class"]:
+    """Returns the logits that a decision after each step would use, from the outputs up to that step.
+
+    Args:
+        outputs: what the last layer gave at every step (membranes of `LI`, or spikes).
+        readout: "mean" (rate coding), "sum" (spike count), "max" (largest membrane) or "last".
+
+    Raises:
+        ValueError: an unknown readout.
+    """
+    steps = jnp.arange(1, outputs.shape[0] + 1, dtype=outputs.dtype)[:, None, None]
+    match readout:
+        case "mean":
+            return jnp.cumsum(outputs, 0) / steps
+        case "sum":
+            return jnp.cumsum(outputs, 0)
+        case "max":
+            return jax.lax.cummax(outputs)
+        case "last":
+            return outputs
+    raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout!r}.")
+
+
+class Stack(nnx.Module):
+    """Layers applied one after another within each time step; the names given are the names everywhere.
+
+    ``Stack(hidden0=Layer(Dense(64, 128, key=k0), LIF(beta=0.9)), readout=Layer(Dense(128, 10, key=k1), LI(beta=0.9)))``
+
+    Args:
+        readout_kind: how the outputs become logits, see `running_logits`.
+        layers: name = `Layer`, first to last.
+
+    Raises:
+        ValueError: no layer, or a layer whose input shape is not its predecessor's output shape.
+    """
+
+    def __init__(self, readout_kind: str = "mean", /, **layers: Layer):
+        if not layers:
+            raise ValueError("a stack needs at least one layer, got none; give name=Layer(...).")
+        if readout_kind not in READOUTS:
+            raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout_kind!r}.")
+        self.readout_kind = readout_kind
+        self.names = tuple(layers)
+        previous = None
+        for name, layer in layers.items():
+            # a dense synapse flattens what it is given, so sizes and not shapes have to agree
+            if previous is not None and math.prod(layer.in_shape) != math.prod(layer_shape):
+                raise ValueError(
+                    f"layer {name!r} must take what {previous!r} gives, {layer_shape}, got in_shape {layer.in_shape}."
+                )
+            setattr(self, name, layer)
+            previous, layer_shape = name, layer.out_shape
+
+    def layers(self) -> Iterator[tuple[str, Layer]]:
+        """Yields (name, layer), first to last."""
+        return ((name, getattr(self, name)) for name in self.names)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        return getattr(self, self.names[0]).in_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of one output without the batch axis."""
+        return getattr(self, self.names[-1]).out_shape
+
+    def init(self, batch_shape: tuple[int, ...]) -> dict[str, LayerState]:
+        """Returns the states before the first step for ``batch_shape`` = (batch,)."""
+        return {name: layer.init(batch_shape) for name, layer in self.layers()}
+
+    def drive(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Returns the first layer's feed-forward current."""
+        return getattr(self, self.names[0]).drive(x)
+
+    def advance(
+        self, state: dict[str, LayerState], current: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
+    ) -> tuple[dict[str, LayerState], dict[str, Array]]:
+        """Returns the next states and every layer's spikes for the first layer's current; a key is consumed."""
+        spikes: dict[str, Array] = {}
+        new: dict[str, LayerState] = {}
+        signal = current
+        for index, (name, layer) in enumerate(self.layers()):
+            signal = signal if index == 0 else layer.drive(signal)
+            new[name], signal = layer.advance(state[name], signal, layer_key(key, index))
+            spikes[name] = signal
+        return new, spikes
+
+    def step(
+        self, state: dict[str, LayerState], x: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
+    ) -> tuple[dict[str, LayerState], Array]:
+        """Returns the next states and the last layer's output for one input; a key is consumed."""
+        state, spikes = self.advance(state, self.drive(x), key)
+        return state, spikes[self.names[-1]]
+
+    def logits(self, outputs: Float[Array, "time batch class"]) -> Float[Array, "time batch class"]:
+        """Returns the running logits under this network's readout."""
+        return running_logits(outputs, self.readout_kind)
+
+
+def layer_key(key: Key[Array, ""] | None, index: int) -> Key[Array, ""] | None:
+    """Returns layer ``index``'s key of one time step, the same in every schedule."""
+    return None if key is None else jax.random.fold_in(key, index)
+
+
+
+def mlp(
+    in_shape: tuple[int, ...],
+    hidden: tuple[int, ...],
+    classes: int,
+    *,
+    key: Key[Array, ""],
+    cell: Any = None,
+    gain: float = 1.0,
+    recurrent: bool = False,
+    readout: str = "mean",
+    readout_beta: float = 0.9,
+) -> Stack:
+    """Returns a dense (or recurrent) stack hidden0, hidden1, ..., readout with a leaky integrator at the end.
+
+    Args:
+        in_shape: shape of one input.
+        hidden: neurons of each hidden layer.
+        classes: number of outputs.
+        key: initialises the kernels; consumed.
+        cell: a function ``neurons -> cell`` for the hidden layers; None is ``LIF(beta=0.9)``.
+        gain: kernel standard deviation times sqrt(fan in).
+        recurrent: wires every hidden layer to itself.
+        readout: see `running_logits`.
+        readout_beta: decay of the readout membrane per step; 1 is the pure integrator.
+    """
+    cell = cell or (lambda neurons: LIF(beta=0.9))
+    layers: dict[str, Layer] = {}
+    shape: tuple[int, ...] = in_shape
+    for index, neurons in enumerate(hidden):
+        feed, back = jax.random.split(jax.random.fold_in(key, index))
+        synapse = Dense(shape, neurons, key=feed, gain=gain)
+        layers[f"hidden{index}"] = Layer(synapse, cell(neurons), recurrent_key=back if recurrent else None)
+        shape = synapse.out_shape
+    synapse = Dense(shape, classes, key=jax.random.fold_in(key, len(hidden)), gain=1.0)
+    layers["readout"] = Layer(synapse, LI(beta=readout_beta))
+    return Stack(readout, **layers)
+
+
+def convnet(
+    in_shape: tuple[int, int, int],
+    channels: tuple[int, ...],
+    hidden: tuple[int, ...],
+    classes: int,
+    *,
+    key: Key[Array, ""],
+    cell: Any = None,
+    gain: float = 1.0,
+    window: tuple[int, int] = (5, 5),
+    padding: str = "VALID",
+    readout: str = "mean",
+    readout_beta: float = 0.9,
+) -> Stack:
+    """Returns a LeNet-like stack conv0, conv1, ..., hidden0, ..., readout with 2 x 2 max pooling between.
+
+    Args:
+        in_shape: (height, width, channel) of one input.
+        channels: output channels of each convolution.
+        hidden: neurons of each dense layer after them.
+        classes: number of outputs.
+        key: initialises the kernels; consumed.
+        cell: a function ``neurons -> cell``; None is ``LIF(beta=0.9)``.
+        gain: kernel standard deviation times sqrt(fan in).
+        window: kernel height and width.
+        padding: "SAME" or "VALID".
+        readout: see `running_logits`.
+        readout_beta: decay of the readout membrane per step.
+    """
+    cell = cell or (lambda neurons: LIF(beta=0.9))
+    layers: dict[str, Layer] = {}
+    shape: tuple[int, ...] = in_shape
+    pool: tuple[Pool, ...] = ()
+    for index, features in enumerate(channels):
+        synapse_key = jax.random.fold_in(key, index)
+        inner = pool[0].out_shape if pool else shape
+        conv = Conv(inner, features, key=synapse_key, window=window, padding=padding, gain=gain)
+        layers[f"conv{index}"] = Layer(conv, cell(features), before=pool)
+        pool, shape = (Pool(conv.out_shape),), conv.out_shape
+    for index, neurons in enumerate((*hidden, classes)):
+        last = index == len(hidden)
+        synapse_key = jax.random.fold_in(key, len(channels) + index)
+        dense = Dense(pool[0].out_shape if pool else shape, neurons, key=synapse_key, gain=1.0 if last else gain)
+        name, neuron = ("readout", LI(beta=readout_beta)) if last else (f"hidden{index}", cell(neurons))
+        layers[name] = Layer(dense, neuron, before=pool)
+        pool, shape = (), dense.out_shape
+    return Stack(readout, **layers)

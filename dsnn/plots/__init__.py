@@ -1,0 +1,31 @@
+"""Figures a person would rather look at than read: functions from arrays to Matplotlib figures, no global state."""
+
+from dsnn.plots.activity import gate_map, membrane_traces, raster, running_decision, steps_histogram
+from dsnn.plots.cost import accuracy_energy, energy_bars, parallel_coordinates, pareto_front
+from dsnn.plots.quality import learning_curves, overlaid_curves, reliability, risk_coverage, uncertainty_histogram
+from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, save_png, to_svg
+
+__all__ = [
+    "ACCENT",
+    "INK",
+    "MUTED",
+    "PAPER",
+    "SERIES",
+    "TINT",
+    "accuracy_energy",
+    "energy_bars",
+    "gate_map",
+    "learning_curves",
+    "membrane_traces",
+    "overlaid_curves",
+    "parallel_coordinates",
+    "pareto_front",
+    "raster",
+    "reliability",
+    "risk_coverage",
+    "running_decision",
+    "save_png",
+    "steps_histogram",
+    "to_svg",
+    "uncertainty_histogram",
+]

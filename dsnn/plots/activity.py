@@ -1,0 +1,224 @@
+"""What the network does: spikes, membranes, the running decision, and where computation runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, WIDTH_IN, bare, new_figure, opaque, styled
+
+RUNS_ABOVE = 0.5
+"""A site is counted as running when its probability exceeds this."""
+
+
+@styled
+def raster(spikes: Mapping[str, Shaped[np.ndarray, "..."]], stop_step: int | None = None) -> Figure:
+    """Spikes of one example, a panel per layer: time runs right, every row is a neuron.
+
+    Args:
+        spikes: Per layer [time, neuron], or [time, ...] with several neuron axes, which are laid in one row.
+        stop_step: The number of steps after which the network answered.
+    """
+    layers = {name: np.asarray(s).reshape(len(s), -1) != 0 for name, s in spikes.items()}
+    heights = [np.clip(np.sqrt(s.shape[1]) / 9, 0.55, 1.7) for s in layers.values()]
+    figure = new_figure(sum(heights) + 0.34 * len(heights) + 0.45)
+    panels = figure.subplots(len(layers), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, (name, spiked) in zip(panels, layers.items(), strict=True):
+        steps, neurons = spiked.shape
+        mark_stop(axes, stop_step, steps)
+        axes.imshow(
+            opaque(spiked.T.astype(float)),
+            aspect="auto",
+            extent=(0.5, steps + 0.5, neurons + 0.5, 0.5),
+            zorder=2,
+        )
+        axes.set(xlim=(0.5, steps + 0.5), yticks=[1, neurons] if neurons > 1 else [1])
+        axes.set_title(name)
+        axes.set_title(
+            f"{100 * spiked.mean():.1f} % of steps spike", loc="right", color=MUTED, weight="normal", size=8.5
+        )
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+    panels[-1].set_xlabel(_time_label(stop_step))
+    return figure
+
+
+@styled
+def membrane_traces(
+    traces: Mapping[str, Shaped[np.ndarray, "..."]],
+    threshold: Mapping[str, float] | float | None = None,
+    stop_step: int | None = None,
+) -> Figure:
+    """Membrane of a few neurons of each layer over time, with the firing threshold.
+
+    Args:
+        traces: Per layer [time, k].
+        threshold: One for all layers, or per layer; a layer without one has no line.
+        stop_step: The number of steps after which the network answered.
+    """
+    figure = new_figure(1.15 * len(traces) + 0.5)
+    panels = figure.subplots(len(traces), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, membrane) in zip(panels, traces.items(), strict=True):
+        membrane = np.asarray(membrane, float).reshape(len(membrane), -1)
+        steps = np.arange(1, len(membrane) + 1)
+        mark_stop(axes, stop_step, len(steps))
+        for index, trace in enumerate(membrane.T[:5]):
+            axes.plot(steps, trace, color=SERIES[index], linewidth=1.5, marker="o" if len(steps) <= 40 else "", ms=2.4)
+        level = threshold.get(name) if isinstance(threshold, Mapping) else threshold
+        if level is not None and np.isfinite(level):
+            axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate("threshold", (1, level), (0, 2), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", ha="right", color=INK, size=8)  # fmt: skip
+        axes.set_title(name)
+        axes.set_xlim(0.5, len(steps) + 0.5)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+    panels[-1].set_xlabel(_time_label(stop_step))
+    figure.supylabel("membrane", color=MUTED, size=9)
+    return figure
+
+
+@styled
+def gate_map(gates: Mapping[str, Shaped[np.ndarray, "..."]], input_shape: tuple[int, ...] | None = None) -> Figure:
+    """Where computation runs: every compute site is a square, filled as far as it is likely to run.
+
+    The input keeps its picture when it is one; neurons have no place, so they are sorted and fill their grid from
+    the top.
+
+    Args:
+        gates: Per group of sites, in the order of the network, the probabilities that each site runs.
+        input_shape: Shape of one input, (height, width) or (height, width, channel) for pictures.
+    """
+    columns = min(len(gates), 4 if len(gates) % 3 and len(gates) > 3 else 3)
+    rows = -(-len(gates) // columns)
+    panel = WIDTH_IN / max(columns, 3)
+    figure = new_figure(rows * (panel + 0.62) + 0.3, WIDTH_IN)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat:
+        bare(axes)
+    for index, (name, values) in enumerate(gates.items()):
+        probability = np.asarray(values, float)
+        grid = _as_picture(probability, input_shape) if name == "input" else None
+        _waffle(panels.flat[index], _sorted_grid(probability) if grid is None else grid)
+        kept, total = int((probability > RUNS_ABOVE).sum()), probability.size
+        panels.flat[index].set_title(name, pad=6)
+        panels.flat[index].set_xlabel(
+            f"{kept} of {total} run", color=INK, size=9.5, weight="bold", loc="left", labelpad=12
+        )
+        _share_bar(panels.flat[index], kept / max(total, 1))
+    key = [Patch(color=ACCENT, label="runs"), Patch(color=ACCENT, alpha=0.4, label="undecided"),
+           Patch(color=TINT, label="switched off")]  # fmt: skip
+    figure.legend(handles=key, loc="outside lower left", ncols=3, handlelength=0.8, columnspacing=1.2)
+    return figure
+
+
+@styled
+def running_decision(
+    logits: Float[np.ndarray, "time class"],
+    stop_step: int | None = None,
+    label: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> Figure:
+    """The class probabilities of one example as the steps pass, and the step at which the network answers.
+
+    Args:
+        logits: Running readout, [time, class].
+        stop_step: The number of steps after which the network answered; the last one if None.
+        label: The true class.
+        class_names: Names for the classes; their numbers if None.
+    """
+    logits = np.asarray(logits, float)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probs = weights / weights.sum(axis=-1, keepdims=True)
+    steps = np.arange(1, len(probs) + 1)
+    stop = min(stop_step or len(probs), len(probs))
+    answer = int(probs[stop - 1].argmax())
+    names = class_names or tuple(str(index) for index in range(probs.shape[1]))
+    figure = new_figure(2.5)
+    axes = figure.subplots()
+    mark_stop(axes, stop_step, len(steps))
+    named = [answer] + ([label] if label is not None and label != answer else [])
+    rivals = [index for index in np.argsort(probs[:stop].max(axis=0))[::-1] if index not in named][:2]
+    for index in range(probs.shape[1]):
+        if index not in named and index not in rivals:
+            axes.plot(steps, probs[:, index], color=MUTED, linewidth=0.8, alpha=0.35)
+    for colour, index in zip(SERIES, [*named, *rivals], strict=False):
+        axes.plot(steps, probs[:, index], color=colour, linewidth=2.4 if index in named else 1.4, label=names[index])
+    verdict = "" if label is None else (" (right)" if answer == label else f" (wrong: it is {names[label]})")
+    axes.set_title(f"answers {names[answer]} after {stop} of {len(steps)} steps{verdict}")
+    axes.set(xlim=(0.5, len(steps) + 0.5), ylim=(-0.02, 1.03), ylabel="probability", xlabel=_time_label(stop_step))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+    axes.legend(title="class", title_fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5), borderaxespad=0.2)
+    return figure
+
+
+@styled
+def steps_histogram(steps: Int[np.ndarray, "batch"], total: int) -> Figure:
+    """How many time steps the examples took before the network answered."""
+    steps = np.asarray(steps)
+    counts = np.bincount(steps, minlength=total + 1)[1 : total + 1]
+    figure = new_figure(2.1)
+    axes = figure.subplots()
+    axes.bar(np.arange(1, total + 1), 100 * counts / max(len(steps), 1), width=0.82, color=ACCENT)
+    axes.axvline(steps.mean(), color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    side = -1 if steps.mean() > 0.6 * total else 1
+    axes.annotate(f"mean {steps.mean():.1f} of {total}", (steps.mean(), 0.97), (5 * side, 0), size=8.5,
+                  xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
+                  ha="left" if side > 0 else "right")  # fmt: skip
+    axes.set(xlim=(0.4, total + 0.6), xlabel="steps until the answer", ylabel="% of examples")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+    return figure
+
+
+def mark_stop(axes: Axes, stop_step: int | None, steps: int) -> None:
+    """Shades the time steps that an early answer saves."""
+    if stop_step is not None and stop_step < steps:
+        axes.axvspan(stop_step + 0.5, steps + 0.5, facecolor=TINT, edgecolor="none", zorder=0)
+        axes.axvline(stop_step + 0.5, color=INK, linewidth=1.2, zorder=1)
+
+
+def _time_label(stop_step: int | None) -> str:
+    return "time step" if stop_step is None else "time step (shaded: after the answer, not computed)"
+
+
+def _as_picture(
+    probability: Float[np.ndarray, "..."], input_shape: tuple[int, ...] | None
+) -> Float[np.ndarray, "row column"] | None:
+    """The input's gates as its picture, averaged over colours; None when the input is no picture."""
+    shape = tuple(input_shape or ())
+    if len(shape) not in (2, 3) or min(shape[:2]) < 2 or probability.size != np.prod(shape):
+        return None
+    return probability.reshape(*shape[:2], -1).mean(axis=-1)
+
+
+def _sorted_grid(probability: Float[np.ndarray, "..."]) -> Float[np.ndarray, "row column"]:
+    """Sites from most to least likely, row by row in a near-square grid; NaN where there is no site."""
+    ordered = np.sort(probability.ravel())[::-1]
+    columns = int(np.ceil(np.sqrt(max(ordered.size, 1))))
+    rows = max(1, -(-ordered.size // columns))
+    return np.pad(ordered, (0, rows * columns - ordered.size), constant_values=np.nan).reshape(rows, columns)
+
+
+def _waffle(axes: Axes, grid: Float[np.ndarray, "row column"]) -> None:
+    rows, columns = grid.shape
+    whole, rest = divmod(int((~np.isnan(grid)).sum()), columns)
+    for corner, width, height in (((0, 0), columns, whole), ((0, whole), rest, 1)):
+        axes.add_patch(Rectangle(corner, width, height, facecolor=TINT, edgecolor="none", zorder=1))
+    axes.imshow(opaque(grid), extent=(0, columns, rows, 0), zorder=2)
+    side = max(rows, columns)
+    if side <= 64:
+        gap = 16 / side
+        axes.hlines(np.arange(rows + 1), 0, columns, color=PAPER, linewidth=gap, zorder=3)
+        axes.vlines(np.arange(columns + 1), 0, rows, color=PAPER, linewidth=gap, zorder=3)
+    axes.set(xlim=(0, side), ylim=(side, 0), aspect="equal", anchor="W")
+
+
+def _share_bar(axes: Axes, share: float) -> None:
+    """A thin bar below the panel: the share of its sites that run."""
+    bar: Any = {"transform": axes.transAxes, "clip_on": False, "linewidth": 4, "solid_capstyle": "butt"}
+    axes.plot([0, 1], [-0.06, -0.06], color=TINT, **bar)
+    axes.plot([0, share], [-0.06, -0.06], color=ACCENT, **bar)

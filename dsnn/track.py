@@ -1,0 +1,282 @@
+"""Weights & Biases beside a run, never in its way.
+
+Everything W&B does happens on one background thread fed by a queue: opening it takes a second or more, and a missing
+network, a missing key, a crash or a full disk must cost a training run one sentence and nothing else. What is logged
+also stands in the run directory's own files, so nothing is lost when W&B is.
+"""
+
+import contextlib
+import netrc
+import os
+import queue
+import secrets
+import shlex
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from dsnn import rundir
+
+__all__ = ["MODES", "Track", "open_track"]
+
+MODES = ("offline", "online", "disabled")
+
+_Job = Callable[[Any], None]
+
+
+class Track:
+    """A W&B run that accepts what it is given and returns at once.
+
+    Attributes:
+        run_id: The W&B run id, the same each time the run directory is opened; empty when tracking is disabled.
+        warnings: The sentences this track has printed, in order.
+    """
+
+    def __init__(self, directory: Path, run_id: str, open_run: Callable[[Callable[[str], None]], Any] | None) -> None:
+        self.directory = directory
+        self.run_id = run_id
+        self.warnings: list[str] = []
+        self._jobs: queue.SimpleQueue[_Job | int] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        if open_run is not None:
+            self._thread = threading.Thread(target=self._work, args=(open_run,), name="dsnn-track", daemon=True)
+            self._thread.start()
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Logs numbers at a training step; steps increase."""
+        values = dict(metrics)
+        self._put(lambda run: run.log(values, step=step))
+
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        """Sets the run's final numbers, such as those of ``metrics.json``."""
+        values = dict(metrics)
+        self._put(lambda run: run.summary.update(values))
+
+    def figure(self, name: str, path: str | Path) -> None:
+        """Logs a picture file; it is read when its turn comes, so it must stay where it is until `finish`."""
+        self._put(lambda run: run.log({name: _wandb().Image(str(path))}))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Logs a table, such as the bins of a reliability diagram."""
+        columns, data = list(columns), [list(row) for row in rows]
+        self._put(lambda run: run.log({name: _wandb().Table(columns=columns, data=data)}))
+
+    def artifact(self, name: str, path: str | Path, kind: str = "checkpoint") -> None:
+        """Adds a file or folder as a versioned artifact."""
+
+        def job(run: Any) -> None:
+            artifact = _wandb().Artifact(name, type=kind)
+            add = artifact.add_dir if Path(path).is_dir() else artifact.add_file
+            add(str(path), policy="immutable", skip_cache=True)
+            run.log_artifact(artifact)
+
+        self._put(job)
+
+    def finish(self, exit_code: int = 0, timeout_s: float = 60.0) -> None:
+        """Closes the W&B run as finished (0) or failed (anything else), waiting at most `timeout_s`. Idempotent."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._jobs.put(exit_code)
+        thread.join(timeout_s)
+        if thread.is_alive():
+            self._warn(
+                f"W&B has not finished after {timeout_s:g} s and is left behind; send the rest with: "
+                f"wandb sync --include-online {self._parts('*run')}"
+            )
+
+    @property
+    def sync_hint(self) -> str:
+        """The command that sends what was tracked offline; empty when nothing waits to be sent."""
+        waiting = any(self.directory.glob(f"wandb/offline-run-*-{self.run_id}"))
+        return f"wandb sync {self._parts('offline-run')}" if waiting else ""
+
+    def _parts(self, kind: str) -> str:
+        # A resumed run has one folder per start; the shell finds them all, and W&B sends them in order.
+        return f"{shlex.quote(str(self.directory))}/wandb/{kind}-*-{self.run_id}"
+
+    def _put(self, job: _Job) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self._jobs.put(job)
+
+    def _warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+        print(sentence, file=sys.stderr)
+
+    def _work(self, open_run: Callable[[Callable[[str], None]], Any]) -> None:
+        """Opens the run and works through the queue until told the exit code, or until W&B fails."""
+        run, exit_code = None, 0
+        with _local_folders(self.directory / "wandb"):
+            try:
+                run = open_run(self._warn)
+                while not isinstance(job := self._jobs.get(), int):
+                    job(run)
+                exit_code = job
+                run.finish(exit_code=exit_code)
+            except Exception as error:  # whatever W&B raises, training goes on
+                here = f"the run goes on, and its files stay in {self.directory}"
+                self._warn(f"W&B tracking stopped ({_sentence(error)}); {here}.")
+                if run is not None:
+                    _abandon(run)
+
+
+def open_track(
+    directory: str | Path,
+    *,
+    mode: str = "offline",
+    project: str = "dsnn",
+    group: str | None = None,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    job_type: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+    system_metrics: bool = False,
+) -> Track:
+    """A track for the run in `directory`, usable at once; W&B opens behind it.
+
+    The run id is kept in the run directory, so a resumed run continues the same W&B run.
+
+    Args:
+        directory: The run directory; W&B's files live in its ``wandb/``.
+        mode: "offline" (default) writes files for a later ``wandb sync``; "online" sends them and falls back to
+            offline without a key or a network; "disabled" does nothing.
+        project: W&B project.
+        group: Runs that belong together, such as the jobs of a sweep.
+        name: Displayed name.
+        tags: W&B tags.
+        job_type: Such as "train" or "eval".
+        config: The resolved configuration; the recorded environment is added to it.
+        run_id: Overrides the stored or random id.
+        system_metrics: Let W&B sample processor and accelerator use.
+    """
+    directory = Path(directory).absolute()
+    if mode not in MODES:
+        raise ValueError(f"track.wandb must be one of {', '.join(MODES)}, got {mode!r}.")
+    if mode == "disabled":
+        return Track(directory, "", None)
+    run_id = run_id or _stored_id(directory) or secrets.token_hex(4)
+    config = {**(config or {}), "environment": rundir.read_environment(directory)}
+    arguments = {
+        "project": project, "group": group, "name": name, "tags": list(tags), "job_type": job_type,
+        "config": config, "id": run_id, "dir": str(directory), "resume": "allow",
+    }  # fmt: skip
+
+    def open_run(warn: Callable[[str], None]) -> Any:
+        _store_id(directory, run_id)
+        return _open(mode, arguments, system_metrics, warn)
+
+    return Track(directory, run_id, open_run)
+
+
+def _open(mode: str, arguments: dict[str, Any], system_metrics: bool, warn: Callable[[str], None]) -> Any:
+    wandb = _wandb()
+
+    def init(mode: str) -> Any:
+        settings = wandb.Settings(
+            silent=True, console="off", init_timeout=20.0, reinit="create_new", save_code=False, disable_git=True,
+            x_disable_stats=not system_metrics, x_graphql_retry_max=3, x_graphql_timeout_seconds=10.0,
+            x_file_stream_retry_max=5, x_file_transfer_retry_max=3,
+        )  # fmt: skip
+        return wandb.init(mode=mode, settings=settings, **arguments)
+
+    kept = "the run is tracked offline, and its end says how to send it"
+    if mode == "online" and not _has_key(wandb):
+        warn(f"W&B has no API key (set one with: wandb login); {kept}.")
+        return init("offline")
+    if mode == "online" and (trouble := _unreachable(wandb.setup().settings.base_url)):
+        warn(f"W&B cannot be reached ({trouble}); {kept}.")
+        return init("offline")
+    try:
+        return init(mode)
+    except Exception as error:
+        if mode == "offline":
+            raise
+        warn(f"W&B refused the run ({_sentence(error)}); {kept}.")
+        wandb.teardown()  # its service still holds the run id
+        return init("offline")
+
+
+def _abandon(run: Any) -> None:
+    """Closes a run that failed; where W&B's own service has died, lets a later run start a new one."""
+    try:
+        run.finish(exit_code=1)
+    except Exception:
+        with contextlib.suppress(Exception):
+            _wandb().teardown()
+
+
+def _wandb() -> Any:
+    """The wandb package, imported where a run is opened: a disabled track need not spend the half second."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return wandb
+
+
+def _has_key(wandb: Any) -> bool:
+    """Whether W&B would find credentials; without them it would ask on the terminal, under a running progress bar."""
+    settings = wandb.setup().settings
+    if settings.api_key or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(settings.base_url).hostname or ""
+    files = [Path(os.environ[name]) for name in ("NETRC",) if name in os.environ]
+    for path in files or [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(str(path)).authenticators(host):
+                return True
+    return False
+
+
+def _unreachable(base_url: str) -> str:
+    """Why nothing answers at `base_url`; empty when something does. Asked first, because W&B itself waits 20 s."""
+    try:
+        with urllib.request.urlopen(base_url, timeout=8):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        return _sentence(error.reason if isinstance(error, urllib.error.URLError) else error)
+
+
+def _sentence(error: object) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+
+
+def _id_file(directory: Path) -> Path:
+    return directory / "wandb" / "run_id"
+
+
+def _stored_id(directory: Path) -> str | None:
+    try:
+        return _id_file(directory).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _store_id(directory: Path, run_id: str) -> None:
+    path = _id_file(directory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    partial.write_text(run_id + "\n")
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _local_folders(folder: Path) -> Iterator[None]:
+    """Points W&B's cache and staging folders below the run directory, unless the user chose others."""
+    missing = [name for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR") if name not in os.environ]
+    os.environ.update({name: str(folder / name.split("_")[1].lower()) for name in missing})
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)

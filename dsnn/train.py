@@ -1,0 +1,338 @@
+"""Learners, pairs of pure functions (init, step), and the loop that runs any of them over epochs."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import optax
+from numpyro.infer import SVI, TraceMeanField_ELBO
+from numpyro.optim import optax_to_numpyro
+
+from dsnn import data, rng
+from dsnn.bayes.lift import Context, Lifted
+from dsnn.bayes.priors import SUPPORTS
+from dsnn.parameters import Params, Template
+from dsnn.types import Array, Float, Int, Key
+
+
+class Batch(NamedTuple):
+    """A minibatch: inputs ``[batch, ...]`` and labels ``[batch]``."""
+
+    x: Array
+    y: Array
+
+
+class Learner(NamedTuple):
+    """A learning rule: ``init() -> state`` and ``step(state, batch) -> (state, info)``; the state is a pytree."""
+
+    init: Callable[[], Any]
+    step: Callable[[Any, Batch], tuple[Any, Any]]
+
+
+class MapState(NamedTuple):
+    """What maximum a posteriori learning carries from step to step; parameters are unconstrained."""
+
+    params: Params
+    opt_state: Any
+    step: Int[Array, ""]
+
+
+class SviState(NamedTuple):
+    """What variational inference carries from step to step.
+
+    Attributes:
+        svi: NumPyro's own state (unconstrained parameters and optimiser).
+        step: updates done.
+        log_lam: log of the price of energy λ, nats per nJ.
+        events: running average of the events per wire.
+        mean_steps: running average of the stopping time.
+    """
+
+    svi: Any
+    step: Int[Array, ""]
+    log_lam: Float[Array, ""]
+    events: dict[str, Array]
+    mean_steps: Float[Array, ""]
+
+
+class Info(NamedTuple):
+    """What a person wants to see of a step: loss in nats per example, λ, and the modelled energy in nJ."""
+
+    loss: Float[Array, "..."]
+    lam: Float[Array, "..."]
+    energy_nj: Float[Array, "..."]
+    mean_steps: Float[Array, "..."]
+    kept_fraction: Float[Array, "..."]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and what to do."""
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """Adam with a cosine decay to zero.
+
+    Attributes:
+        learning_rate: peak rate for weights.
+        gates_factor: rate of gates and halting relative to the weights'.
+        weight_decay: decoupled decay of weights (AdamW).
+        warmup_fraction: share of the steps over which the rate rises from zero.
+        clip: largest global norm of a gradient; 0 is no clipping.
+    """
+
+    learning_rate: float = 3e-3
+    gates_factor: float = 10.0
+    weight_decay: float = 0.0
+    warmup_fraction: float = 0.02
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"optimizer.learning_rate must be positive, got {self.learning_rate}.")
+        if self.gates_factor < 0 or self.weight_decay < 0 or self.clip < 0:
+            raise ValueError("optimizer.gates_factor, weight_decay and clip must not be negative.")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"optimizer.warmup_fraction must be in [0, 1), got {self.warmup_fraction}.")
+
+
+def optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """Returns the optimiser of a run of ``total_steps`` updates; gates and halting form a group of their own."""
+    warmup = round(config.warmup_fraction * total_steps)
+
+    def adam(peak: float, decay: float) -> optax.GradientTransformation:
+        schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(total_steps, 1))
+        return optax.adamw(schedule, weight_decay=decay)
+
+    def label(params: Params) -> dict[str, str]:
+        return {name: "gates" if name.startswith(("gates.", "halting.")) else "weights" for name in params}
+
+    rate = config.learning_rate
+    groups = optax.multi_transform(
+        {"weights": adam(rate, config.weight_decay), "gates": adam(rate * config.gates_factor, 0.0)}, label
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), groups) if config.clip else groups
+
+
+def map_learner(
+    loss: Callable[[Params, Batch, Key[Array, ""]], Float[Array, ""]],
+    template: Template,
+    params: Params,
+    tx: optax.GradientTransformation,
+    root: Key[Array, ""],
+) -> Learner:
+    """Returns the learner that follows the gradient of ``loss(params, batch, key)``.
+
+    Args:
+        loss: in nats per example; the key is consumed.
+        template: the network, whose supports keep constrained parameters inside.
+        params: where learning starts.
+        tx: Optax optimiser.
+        root: root key of the run.
+    """
+    transforms = {
+        name: numpyro.distributions.biject_to(SUPPORTS[support]) for name, support in template.supports.items()
+    }
+
+    def init() -> MapState:
+        raw = {name: transforms[name].inv(value) for name, value in params.items()}
+        return MapState(raw, tx.init(raw), jnp.zeros((), jnp.int32))
+
+    def objective(raw: Params, batch: Batch, key: Key[Array, ""]) -> Float[Array, ""]:
+        return loss({name: transforms[name](value) for name, value in raw.items()}, batch, key)
+
+    def step(state: MapState, batch: Batch) -> tuple[MapState, Info]:
+        value, grads = jax.value_and_grad(objective)(state.params, batch, rng.stream(root, "noise", state.step))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        nothing = jnp.zeros(())
+        new = MapState(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
+        return new, Info(value, nothing, nothing, nothing, nothing + 1)
+
+    return Learner(init, step)
+
+
+def map_params(template: Template, state: MapState) -> Params:
+    """Returns the natural (constrained) parameters of a MAP state."""
+    return {
+        name: numpyro.distributions.biject_to(SUPPORTS[template.supports[name]])(value)
+        for name, value in state.params.items()
+    }
+
+
+@dataclasses.dataclass
+class SviConfig:
+    """How variational inference runs.
+
+    Attributes:
+        particles: Monte Carlo samples of the objective per update.
+        kl_weight: final factor on KL(w); 1 is the ELBO, less is a tempered posterior.
+        kl_warmup_fraction: share of the updates over which the factor rises from zero.
+        lam: price of energy in nats per nJ; the start when a budget is given.
+        lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
+        budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
+        budget_fraction: the same as a fraction of the ungated, full-length network; 0 is none.
+        budget_rate: step size of the dual ascent on log λ per measurement.
+        measure_every: updates between measurements of activity.
+        memory: how much of the running average a measurement keeps.
+    """
+
+    particles: int = 1
+    kl_weight: float = 1.0
+    kl_warmup_fraction: float = 0.0
+    lam: float = 0.0
+    lam_warmup_fraction: float = 0.0
+    budget_nj: float = 0.0
+    budget_fraction: float = 0.0
+    budget_rate: float = 0.1
+    measure_every: int = 10
+    memory: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.particles < 1:
+            raise ValueError(f"svi.particles must be at least 1, got {self.particles}.")
+        for name in ("kl_weight", "lam", "budget_nj", "budget_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"svi.{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.budget_fraction < 1:
+            raise ValueError(f"svi.budget_fraction must be in [0, 1), got {self.budget_fraction}; 0 is no budget.")
+        if self.budget_nj and self.budget_fraction:
+            raise ValueError("give svi.budget_nj or svi.budget_fraction, got both; set one of them to 0.")
+        if self.measure_every < 1:
+            raise ValueError(f"svi.measure_every must be at least 1, got {self.measure_every}.")
+        if not 0 <= self.memory < 1:
+            raise ValueError(f"svi.memory must be in [0, 1), got {self.memory}.")
+
+
+def svi_learner(
+    lifted: Lifted, config: SviConfig, tx: optax.GradientTransformation, total_steps: int, root: Key[Array, ""]
+) -> Learner:
+    """Returns the learner that maximises the ELBO of a lifted network with `numpyro.infer.SVI`.
+
+    Args:
+        lifted: model and guide.
+        config: temperatures, prices and budgets.
+        tx: Optax optimiser over the guide's parameters.
+        total_steps: updates of the whole run, for the warm-ups.
+        root: root key of the run.
+    """
+    loss = TraceMeanField_ELBO(num_particles=config.particles)
+    svi = SVI(lifted.model, lifted.guide, tx, loss)
+    priced = lifted.sites is not None and lifted.prices is not None
+    empty = lifted.no_context()
+
+    def init() -> SviState:
+        shape = lifted.forward.template.build(lifted.initial).in_shape
+        lead = (1, lifted.forward.steps) if lifted.forward.encoding == "temporal" else (1,)
+        x, y = jnp.zeros((*lead, *shape)), jnp.zeros(1, jnp.int32)
+        state = svi.init(rng.stream(root, "init"), x, y, empty)
+        events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
+        log_lam = jnp.log(jnp.asarray(max(config.lam, 1e-12)))
+        return SviState(state, jnp.zeros((), jnp.int32), log_lam, events, jnp.asarray(float(lifted.forward.steps)))
+
+    def warm(step: Array, fraction: float) -> Array:
+        return jnp.minimum(1.0, step / (fraction * total_steps)) if fraction else jnp.ones(())
+
+    def has_budget() -> bool:
+        return bool(config.budget_nj or config.budget_fraction)
+
+    def price(state: SviState) -> Array:
+        if not (config.lam or has_budget()):
+            return jnp.zeros(())
+        ramp = jnp.ones(()) if has_budget() else warm(state.step, config.lam_warmup_fraction)
+        return jnp.exp(state.log_lam) * ramp
+
+    def remeasure(state: SviState, batch: Batch) -> SviState:
+        params = svi_params(lifted, state)
+        events, steps = lifted.measure(params, batch.x, rng.stream(root, "noise", state.step))
+        keep = jnp.where(state.step == 0, 0.0, config.memory)
+        events = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.events, events)
+        steps = keep * state.mean_steps + (1 - keep) * steps
+        log_lam = state.log_lam
+        if has_budget():
+            spent = lifted.energy(lifted.gate_probabilities(params), events).total(steps)
+            full = lifted.energy({}, events).total(float(lifted.forward.steps))
+            budget = config.budget_nj or config.budget_fraction * full
+            log_lam = log_lam + config.budget_rate * jnp.clip(jnp.log(spent / budget), -1.0, 1.0)
+        return state._replace(events=events, mean_steps=steps, log_lam=log_lam)
+
+    def step(state: SviState, batch: Batch) -> tuple[SviState, Info]:
+        if priced:
+            due = state.step % config.measure_every == 0
+            state = jax.lax.cond(due, remeasure, lambda s, _: s, state, batch)
+        lam = price(state)
+        context = Context(state.events, lam, config.kl_weight * warm(state.step, config.kl_warmup_fraction))
+        keyed = state.svi._replace(rng_key=rng.stream(root, "weights", state.step))
+        new, value = svi.update(keyed, batch.x, batch.y, context)
+        state = state._replace(svi=new, step=state.step + 1)
+        kept, energy = jnp.ones(()), jnp.zeros(())
+        if priced:
+            probabilities = lifted.gate_probabilities(svi_params(lifted, state))
+            kept = jnp.concatenate(list(probabilities.values())).__gt__(0.5).mean()
+            energy = lifted.energy(probabilities, state.events).total(state.mean_steps)
+        info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept)
+        return state, info
+
+    return Learner(init, step)
+
+
+def svi_params(lifted: Lifted, state: SviState) -> dict[str, Array]:
+    """Returns the guide's parameters in their natural spaces."""
+    return lifted.constrain(optax_to_numpyro(optax.identity()).get_params(state.svi.optim_state))
+
+
+class Epoch(NamedTuple):
+    """One epoch done: its number, the state after it, and the infos of its steps with time leading."""
+
+    number: int
+    state: Any
+    info: Any
+
+
+def fit(
+    learner: Learner,
+    state: Any,
+    arrays: Batch,
+    *,
+    epochs: int,
+    batch_size: int,
+    root: Key[Array, ""],
+    start: int = 0,
+) -> Iterator[Epoch]:
+    """Yields after every epoch; one compiled call runs all of an epoch's steps on device-resident data.
+
+    The order of examples in epoch e depends on the root key and e alone, so a run resumed at ``start`` goes on exactly
+    as if it had never stopped. The state passed in is donated.
+
+    Args:
+        learner: from `map_learner`, `svi_learner` or your own.
+        state: from ``learner.init()`` or a checkpoint.
+        arrays: all training examples.
+        epochs: number of epochs of the whole run.
+        batch_size: examples per step; an incomplete last batch is left out, other examples every epoch.
+        root: root key of the run.
+        start: first epoch to run.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    size = len(arrays.x)
+
+    def run(state: Any, arrays: Batch, epoch: Array) -> tuple[Any, Any]:
+        order = data.epoch_permutation(rng.stream(root, "data", epoch), size, batch_size)
+        return jax.lax.scan(lambda s, i: learner.step(s, Batch(arrays.x[i], arrays.y[i])), state, order)
+
+    compiled = jax.jit(run, donate_argnums=0)
+    arrays = jax.device_put(arrays)
+    for epoch in range(start, epochs):
+        state, info = compiled(state, arrays, jnp.asarray(epoch))
+        bad = ~jnp.isfinite(info.loss)
+        if bool(bad.any()):
+            step = epoch * (size // batch_size) + int(bad.argmax())
+            raise TrainingError(
+                f"the loss must stay finite, got {float(info.loss[int(bad.argmax())])} at step {step} "
+                f"(epoch {epoch}); lower optimizer.learning_rate or set optimizer.clip=1."
+            )
+        yield Epoch(epoch, state, info)

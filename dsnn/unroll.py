@@ -1,0 +1,169 @@
+"""The time loop: one scan, in two orders that give the same numbers.
+
+``schedule="layer"`` applies each synapse to all time steps in one product and scans only its neurons; ``"step"`` runs
+the whole stack inside one scan, with less memory. Keys are derived inside the scan, since noise drawn ahead has to be
+written to memory and read back.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dsnn.models import Stack, layer_key
+from dsnn.types import Array, Key
+
+SCHEDULES = ("auto", "layer", "step")
+Record = Callable[[Any, Any], Any]
+
+
+def unroll(
+    model: Any,
+    xs: Array,
+    key: Key[Array, ""] | None = None,
+    record: Record | None = None,
+    schedule: str = "auto",
+    *,
+    steps: int | None = None,
+    memory: str | int = "full",
+) -> tuple[Array, Any, Any]:
+    """Runs a cell, a layer or a stack over time from its initial state.
+
+    Args:
+        model: anything with ``init(batch_shape)`` and ``step(state, x, key)``.
+        xs: inputs ``[time, batch, ...]``; with ``steps``, one input ``[batch, ...]`` held for that many steps, whose
+            first product is then computed once.
+        key: drives stochastic firing and is consumed; None is the deterministic network.
+        record: ``record(states, spikes)`` of one step says what to keep. For a stack both are dictionaries by layer
+            name, for a cell the cell's own state and spikes.
+        schedule: "layer" (fast), "step" (small) or "auto" (layer).
+        steps: number of time steps of a held input.
+        memory: what the backward pass keeps: "full", "sqrt" (states at every sqrt(T)-th step, the rest recomputed) or
+            the number of steps between kept states.
+
+    Returns:
+        outputs ``[time, batch, ...]``, the final state, and what was recorded with time leading (None without record).
+
+    Raises:
+        ValueError: unknown schedule or memory, no time steps, or an input that does not fit the network.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}.")
+    length = xs.shape[0] if steps is None else steps
+    if length < 1:
+        raise ValueError(f"the number of time steps must be at least 1, got {length}.")
+    held = steps is not None
+    if not isinstance(model, Stack):
+        return _unroll_one(model, xs, key, record, length, held, memory)
+    _check_input(model, xs, held)
+    run = _unroll_steps if schedule == "step" else _unroll_layers
+    return run(model, xs, key, record, length, held, memory)
+
+
+def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "full") -> tuple[Any, Any]:
+    """`jax.lax.scan` that keeps only every k-th carry for the backward pass and recomputes between them.
+
+    Args:
+        body: ``(carry, x) -> (carry, y)``.
+        carry: initial carry.
+        xs: inputs with leading time, or None.
+        length: number of steps.
+        memory: "full", "sqrt" or k.
+    """
+    match memory:
+        case "full":
+            return jax.lax.scan(body, carry, xs, length)
+        case "sqrt":
+            chunk = max(1, round(length**0.5))
+        case int() if memory >= 1:
+            chunk = min(memory, length)
+        case _:
+            raise ValueError(f'memory must be "full", "sqrt" or a number of steps >= 1, got {memory!r}.')
+    whole = length - length % chunk
+
+    @jax.checkpoint
+    def inner(carry: Any, piece: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(body, carry, piece, chunk)
+
+    pieces = jax.tree.map(lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), xs)
+    carry, ys = jax.lax.scan(inner, carry, pieces, whole // chunk)
+    ys = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys)
+    if whole == length:
+        return carry, ys
+    rest = jax.tree.map(lambda a: a[whole:], xs)
+    carry, last = jax.checkpoint(lambda c, r: jax.lax.scan(body, c, r, length - whole))(carry, rest)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
+
+
+def _check_input(model: Stack, xs: Array, held: bool) -> None:
+    lead = 1 if held else 2
+    features, expected = 1, 1
+    for n in xs.shape[lead:]:
+        features *= n
+    for n in model.in_shape:
+        expected *= n
+    if xs.ndim < lead + 1 or features != expected:
+        axes = "[batch, ...]" if held else "[time, batch, ...]"
+        raise ValueError(f"the input must be {axes} with {model.in_shape} features, got shape {tuple(xs.shape)}.")
+
+
+def _time_key(key: Key[Array, ""] | None, t: Array) -> Key[Array, ""] | None:
+    return None if key is None else jax.random.fold_in(key, t)
+
+
+def _unroll_one(model, xs, key, record, length, held, memory):  # type: ignore[no-untyped-def]
+    state = model.init(xs.shape if held else xs.shape[1:])
+
+    def body(state, inputs):  # type: ignore[no-untyped-def]
+        t, x = inputs
+        state, out = model.step(state, xs if held else x, _time_key(key, t))
+        return state, (out, record(state, out) if record else None)
+
+    state, (outputs, records) = scan(body, state, (jnp.arange(length), None if held else xs), length, memory)
+    return outputs, state, records
+
+
+def _unroll_steps(model, xs, key, record, length, held, memory):  # type: ignore[no-untyped-def]
+    batch = xs.shape[0] if held else xs.shape[1]
+    currents = model.drive(xs) if held else _fold(model.drive, xs)
+
+    def body(state, inputs):  # type: ignore[no-untyped-def]
+        t, current = inputs
+        state, spikes = model.advance(state, currents if held else current, _time_key(key, t))
+        return state, (spikes[model.names[-1]], record(state, spikes) if record else None)
+
+    steps = (jnp.arange(length), None if held else currents)
+    state, (outputs, records) = scan(body, model.init((batch,)), steps, length, memory)
+    return outputs, state, records
+
+
+def _unroll_layers(model, xs, key, record, length, held, memory):  # type: ignore[no-untyped-def]
+    batch = xs.shape[0] if held else xs.shape[1]
+    times = jnp.arange(length)
+    final, states, spikes = {}, {}, {}
+    signal = xs
+    for index, (name, layer) in enumerate(model.layers()):
+        constant = held and index == 0
+        currents = layer.drive(signal) if constant else _fold(layer.drive, signal)
+
+        def body(state, inputs, layer=layer, index=index, currents=currents, constant=constant):  # type: ignore[no-untyped-def]
+            t, current = inputs
+            state, out = layer.advance(
+                state, currents if constant else current, layer_key(_time_key(key, t), index)
+            )
+            return state, (out, state if record else None)
+
+        steps = (times, None if constant else currents)
+        final[name], (signal, states[name]) = scan(body, layer.init((batch,)), steps, length, memory)
+        spikes[name] = signal
+    # a record sees one step at a time; what it does not keep is dead code to the compiler
+    records = jax.vmap(record)(states, spikes) if record else None
+    return signal, final, records
+
+
+def _fold(drive: Callable[[Array], Array], xs: Array) -> Array:
+    """Applies a stateless product to all time steps at once."""
+    time, batch = xs.shape[:2]
+    out = drive(xs.reshape(time * batch, *xs.shape[2:]))
+    return out.reshape(time, batch, *out.shape[1:])

@@ -1,0 +1,109 @@
+"""What a person sees: one bar while it learns, plain lines where there is no terminal, a short table at the end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Live:
+    """Progress over epochs: a bar on a terminal, a line per validation elsewhere."""
+
+    def __init__(self, epochs: int, done: int):
+        self._epochs = epochs
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total} epochs"),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("learning", total=epochs, completed=done, state="compiling")
+
+    def __enter__(self) -> "Live":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def epoch(self, number: int, loss: float, last: Mapping[str, float]) -> None:
+        """Shows one epoch done, with the latest validation."""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=number, state=_said(loss, last))
+
+    def validation(self, number: int, record: Mapping[str, float]) -> None:
+        """Shows a validation where there is no bar."""
+        if not self._bar:
+            console.print(f"epoch {number}/{self._epochs}: {_said(record['train/loss'], record)}")
+
+
+def _said(loss: float, record: Mapping[str, float]) -> str:
+    parts = [f"loss {loss:.3f}"]
+    for key, name, form in (
+        ("val/accuracy", "validation accuracy", "{:.3f}"),
+        ("gates/kept_fraction", "kept units", "{:.0%}"),
+        ("compute/steps_mean", "mean steps", "{:.1f}"),
+    ):
+        if key in record:
+            parts.append(f"{name} {form.format(record[key])}")
+    return ", ".join(parts)
+
+
+def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None, profile: str) -> None:
+    """Prints what was learned, what it costs, and where everything is."""
+    table = Table(show_header=False, title=f"{metrics['experiment']}", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+
+    def row(name: str, text: str, *keys: str) -> None:
+        if all(key in metrics for key in keys):
+            table.add_row(name, text.format(*(metrics[key] for key in keys)))
+
+    row("test accuracy", "{:.4f}   (NLL {:.3f}, ECE {:.3f}, Brier {:.3f})", *_test("accuracy", "nll", "ece", "brier"))
+    row("computation kept", "{:.0f} of {:.0f} sites ({:.0%})", *_gates("kept", "total", "kept_fraction"))
+    row("steps", "{:.2f} of {:.0f}", "compute/steps_mean", "compute/steps_total")
+    row("wall time", "{:.1f} times faster than the full network (measured)", "compute/speedup_realised")
+    keys = [f"energy/{profile}/{part}" for part in ("snn_nj", "ungated_nj", "ann_nj", "ratio")]
+    row("energy (modelled)", "{:.1f} nJ; ungated {:.1f} nJ; dense network {:.1f} nJ, {:.1f} times as much", *keys)
+    row("carbon", "{:.4f} g CO2e ({})", "carbon/co2e_g", "carbon/source")
+    row("time", "{:.0f} s learning, {:.0f} s in all", "time/train_s", "time/total_s")
+    table.add_row("files", str(directory))
+    if report is not None:
+        table.add_row("report", str(report))
+    console.print(table)
+
+
+def sweep_table(runs: list[dict[str, Any]]) -> None:
+    """Prints one line per job of a sweep, failures with their reason."""
+    table = Table(title=f"{len(runs)} runs", title_justify="left")
+    for column in ("run", "overrides", "accuracy", "ECE", "kept", "steps", "energy nJ", "status"):
+        table.add_column(column, overflow="fold")
+    for run in runs:
+        m = run.get("metrics", {})
+        energy = next((v for k, v in m.items() if k.endswith("/snn_nj") and k.count("/") == 2), None)
+        cells = [m.get("test/accuracy"), m.get("test/ece"), m.get("gates/kept_fraction"), m.get("compute/steps_mean")]
+        shown = ["" if c is None else f"{c:.4g}" for c in (*cells, energy)]
+        table.add_row(Path(run["dir"]).name, run["overrides"], *shown, run["status"])
+    console.print(table)
+
+
+def _test(*names: str) -> list[str]:
+    return [f"test/{name}" for name in names]
+
+
+def _gates(*names: str) -> list[str]:
+    return [f"gates/{name}" for name in names]

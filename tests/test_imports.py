@@ -1,0 +1,251 @@
+"""Imports point one way, and `import dsnn` does nothing that a user would have to wait or pay for."""
+
+import ast
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells"}
+NETWORKS = CELLS | {"layers", "models"}
+LOOP = NETWORKS | {"unroll", "gradients"}
+BAYES = LOOP | {"data", "encode", "forward", "anytime", "energy", "bayes"}
+
+# What each module of dsnn may import from dsnn. A package stands for everything in it.
+ALLOWED: dict[str, set[str]] = {
+    "types": set(),
+    "rng": {"types"},
+    "parameters": {"types"},  # a module as a function of named arrays; knows no cell
+    "surrogate": {"types"},
+    "escape": {"types", "rng", "surrogate"},
+    "cells": CELLS,
+    "layers": CELLS,
+    "models": CELLS | {"layers"},
+    "unroll": NETWORKS,
+    "gradients": NETWORKS | {"unroll"},
+    "forward": LOOP | {"encode"},
+    "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
+    "bayes": BAYES,
+    "train": BAYES | {"evaluate", "rundir", "checkpoint"},
+    "compact": BAYES,
+    "convert": LOOP,
+    "nir": LOOP,
+    "data": {"types", "rng"},
+    "encode": {"types", "rng", "data"},
+    # arrays and records only
+    "evaluate": {"types"},
+    "energy": {"types"},
+    # files and numbers only
+    "rundir": set(),
+    "checkpoint": {"types", "rundir"},
+    "track": {"rundir"},
+    "plots": {"rundir"},
+    "report": {"rundir", "plots"},
+    # assembles the parts; nothing in dsnn imports it
+    "config": BAYES | {"train", "evaluate", "compact", "convert"},
+}
+ALLOWED["__init__"] = set(ALLOWED)
+
+# Libraries that stay behind one door each: where in the repository they may be imported.
+DOORS: dict[str, set[str]] = {
+    "hydra": {"experiments"},
+    "omegaconf": {"experiments"},
+    "optuna": {"experiments"},
+    "joblib": {"experiments"},
+    "submitit": {"experiments"},
+    "experiments": {"experiments"},
+    "wandb": {"dsnn.track"},
+    "orbax": {"dsnn.checkpoint"},
+    "numpyro": {"dsnn.bayes", "dsnn.train"},
+    "nir": {"dsnn.nir"},
+    "codecarbon": {"dsnn.energy"},
+    "matplotlib": {"dsnn.plots", "dsnn.report"},
+    "sklearn": {"dsnn.data"},
+    "torch": set(),
+}
+
+
+def imported(tree: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
+    """Yields (line, dotted name) of everything a file imports, at its top or in a function, relative names resolved."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{module}.{alias.name}"
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) in {"import_module", "__import__"}
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield node.lineno, str(node.args[0].value)
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Returns a sentence for every import that the tables forbid, of the file at ``path`` in the repository."""
+    parts = list(Path(path).with_suffix("").parts)
+    here = ".".join(parts[:2])
+    found = []
+    for line, name in imported(ast.parse(source), parts[:-1]):
+        top, _, rest = name.partition(".")
+        if top in DOORS and not any(f"{here}.".startswith(f"{door}.") for door in DOORS[top]):
+            found.append(f"{path}:{line} imports {top}; only {', '.join(sorted(DOORS[top])) or 'nobody'} may.")
+        if top == "dsnn" and parts[0] == "dsnn":
+            target = rest.split(".")[0] or "__init__"
+            target = target if target in ALLOWED else "__init__"  # a name of the package itself, not a module
+            if target != parts[1] and target not in ALLOWED[parts[1]]:
+                found.append(f"{path}:{line} imports dsnn.{target}; it may import {sorted(ALLOWED[parts[1]])}.")
+    return found
+
+
+def sources() -> list[str]:
+    files = [*ROOT.glob("dsnn/**/*.py"), *ROOT.glob("experiments/**/*.py")]
+    return sorted(str(file.relative_to(ROOT)) for file in files)
+
+
+@pytest.mark.parametrize("path", sources())
+def test_imports_point_one_way(path):
+    parts = Path(path).with_suffix("").parts
+    assert parts[0] != "dsnn" or parts[1] in ALLOWED, f"{path} has no row in ALLOWED: say what it may import."
+    assert violations(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("dsnn/cells.py", "import dsnn.models"),
+        ("dsnn/cells.py", "from dsnn.unroll import unroll"),
+        ("dsnn/cells/lif.py", "from dsnn import layers"),
+        ("dsnn/cells/lif.py", "from .. import layers"),
+        ("dsnn/cells/lif.py", "from ..layers import Dense"),
+        ("dsnn/energy/count.py", "def f():\n    from dsnn.models import Stack"),
+        ("dsnn/energy/count.py", "import importlib\nimportlib.import_module('dsnn.cells')"),
+        ("dsnn/train.py", "if TYPE_CHECKING:\n    import dsnn.config"),
+        ("dsnn/layers.py", "import dsnn"),
+        ("dsnn/layers.py", "from dsnn import Stack"),
+        ("dsnn/train.py", "import wandb"),
+        ("dsnn/train.py", "from experiments.schema import Run"),
+        ("dsnn/models.py", "import numpyro.distributions as dist"),
+        ("dsnn/config.py", "from omegaconf import OmegaConf"),
+        ("dsnn/cells/lif.py", "import torch"),
+        ("experiments/run.py", "import wandb"),
+        ("experiments/run.py", "from orbax import checkpoint"),
+    ],
+)
+def test_checker_sees_a_planted_violation(path, source):
+    assert len(violations(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("dsnn/__init__.py", "from dsnn.models import Stack"),
+        ("dsnn/cells/lif.py", "from dsnn.cells import base\nfrom . import state\nfrom dsnn.escape import Logistic"),
+        ("dsnn/bayes/gates.py", "import numpyro\nfrom dsnn import energy"),
+        ("dsnn/nir.py", "import nir"),
+        ("dsnn/unroll.py", "import jax.numpy as jnp\nfrom dsnn.models import Stack"),
+        ("experiments/run.py", "import dsnn\nfrom dsnn import config, train\nimport hydra"),
+    ],
+)
+def test_checker_lets_the_design_through(path, source):
+    assert violations(path, source) == []
+
+
+def test_imports_form_no_cycle():
+    """The table itself must be an order, or the direction would mean nothing."""
+    placed: set[str] = set()
+    remaining = {name: allowed - {name} for name, allowed in ALLOWED.items() if name != "__init__"}
+    while remaining:
+        ready = {name for name, allowed in remaining.items() if allowed <= placed}
+        assert ready, f"these modules may import each other in a circle: {sorted(remaining)}"
+        placed |= ready
+        remaining = {name: allowed for name, allowed in remaining.items() if name not in ready}
+
+
+def undeclared(names: set[str]) -> set[str]:
+    """Returns the libraries among these import names that pyproject.toml does not ask for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(text for extra in project["optional-dependencies"].values() for text in extra),
+    ]
+    declared = {canonicalize_name(Requirement(text).name) for text in wanted}
+    distributions = {"pynvml": ["nvidia-ml-py"], **importlib.metadata.packages_distributions()}
+    foreign = names - set(sys.stdlib_module_names) - {"dsnn", "experiments", "hydra_plugins"}
+    return {name for name in foreign if not declared & {canonicalize_name(d) for d in distributions.get(name, [name])}}
+
+
+def test_every_imported_library_is_declared():
+    """A library that only a dependency asks for may leave with that dependency's next version."""
+    names = set()
+    for path in sources():
+        names |= {
+            name.split(".")[0] for _, name in imported(ast.parse((ROOT / path).read_text()), list(Path(path).parts))
+        }
+    assert undeclared(names - {""}) == set()
+
+
+def test_declaration_check_sees_a_planted_library():
+    assert undeclared({"os", "yaml", "jax", "orbax", "hydra", "tqdm", "no_such_library"}) == {"tqdm", "no_such_library"}
+
+
+# With a platform that does not exist, the first array, key or question about devices raises.
+PROBE = """
+import sys, time
+import jax, flax.nnx, numpyro, optax
+jax.config.update("jax_platforms", "no_such_platform")
+started = time.perf_counter()
+{statement}
+print(time.perf_counter() - started)
+heavy = {{"hydra", "matplotlib", "sklearn", "torch", "wandb"}} & set(sys.modules)
+assert not heavy, f"import dsnn pulled in {{sorted(heavy)}}"
+"""
+
+
+def probe(statement: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", PROBE.format(statement=statement)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "COVERAGE"))}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_import_starts_no_device_makes_no_array_and_takes_no_key():
+    outcome = probe("import dsnn")
+    assert outcome.returncode == 0, outcome.stderr[-2000:]
+    seconds = float(outcome.stdout.split()[-1])
+    assert seconds < 2.0, f"import dsnn takes {seconds:.1f} s beyond its libraries"
+
+
+def test_no_module_starts_a_device_when_imported():
+    """Lazily imported modules keep the same promise: an array at module level would hold memory on every device."""
+    modules = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in sources()]
+    code = "\n".join(f"import {module}" for module in modules)
+    command = [sys.executable, "-c", 'import jax; jax.config.update("jax_platforms", "no_such_platform")\n' + code]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr[-2000:]
+
+
+def test_import_leaves_no_live_array():
+    code = "import dsnn, jax; assert jax.live_arrays() == [], jax.live_arrays()"
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["jax.numpy.zeros(3)", "jax.random.key(0)", "jax.random.PRNGKey(0)", "jax.devices()", "import matplotlib"],
+)
+def test_probe_sees_a_planted_violation(statement):
+    assert probe(statement).returncode != 0
