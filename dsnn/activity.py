@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from dsnn.energy import NeuronRecord, Record, SynapseRecord
@@ -40,7 +41,7 @@ def records(
     for name, layer in model.layers():
         x = before[None] if once else before
         for module in layer.before:
-            flat = module(x.reshape(-1, *x.shape[2:]))
+            flat = module(jnp.asarray(x.reshape(-1, *x.shape[2:])))
             x = np.asarray(flat).reshape(*x.shape[:2], *flat.shape[1:])
         active = (x != 0).reshape(*x.shape[:2], *layer.synapse.in_shape)
         events = _mean(active, np.ones((1, batch), np.float32) if once else running)

@@ -29,18 +29,18 @@ class Rule(NamedTuple):
 
 
 class _Carry(NamedTuple):
+    """What one loop carries; rows are the examples still in the batch."""
+
     step: Array
     state: Any
     total: Array
     rule: Any
-    index: Array
     active: Array
-    logits: Array
-    steps: Array
+    decision: Decision
 
 
 def anytime(
-    model: Stack, rule: Rule, steps: int, *, held: bool = True, smallest: int = 8
+    model: Stack, rule: Rule, steps: int, *, held: bool = True, smallest: int = 32
 ) -> Callable[[Array, Key[Array, ""] | None], Decision]:
     """Returns a function ``(inputs, key=None) -> Decision`` that stops each example by ``rule``, at the latest at T.
 
@@ -62,51 +62,52 @@ def anytime(
             state=model.init((batch,)),
             total=jnp.zeros((batch, *model.out_shape)),
             rule=rule.init(batch),
-            index=jnp.arange(batch),
             active=jnp.ones(batch, bool),
-            logits=jnp.zeros((batch, *model.out_shape)),
-            steps=jnp.full(batch, steps, jnp.int32),
+            decision=Decision(jnp.zeros((batch, *model.out_shape)), jnp.full(batch, steps, jnp.int32)),
         )
-        size = batch
+        result, index, size = carry.decision, jnp.arange(batch), batch
         while size:
             smaller = size // 2 if size // 2 >= smallest else 0
-            carry = _loop(model, rule, carry, currents, key, steps, held, smaller)
+            carry = _loop(model, rule, carry, currents, index, key, steps, held, smaller)
+            result = jax.tree.map(lambda whole, part, i=index: whole.at[i].set(part), result, carry.decision)
             if smaller:
-                carry = _shrink(carry, smaller)
+                order = jnp.argsort(~carry.active, stable=True)[:smaller]
+                rows = jax.tree.map(lambda a, o=order: a[o], carry._replace(step=index))
+                carry, index = rows._replace(step=carry.step), rows.step
             size = smaller
-        return Decision(carry.logits, carry.steps)
+        return result
 
     return run
 
 
 def _loop(
-    model: Stack, rule: Rule, carry: _Carry, currents: Array, key: Key[Array, ""] | None, steps: int, held: bool, enough: int
+    model: Stack,
+    rule: Rule,
+    carry: _Carry,
+    currents: Array,
+    index: Array,
+    key: Key[Array, ""] | None,
+    steps: int,
+    held: bool,
+    enough: int,
 ) -> _Carry:
     """Runs until at most ``enough`` examples are active or time is over."""
-    here = currents[carry.index] if held else None
+    here = currents[index] if held else None
 
     def body(c: _Carry) -> _Carry:
-        current = here if held else model.drive(currents[c.step][c.index])
+        current = here if held else model.drive(currents[c.step][index])
         noise = None if key is None else jax.random.fold_in(key, c.step)
         state, spikes = model.advance(c.state, current, noise)
         step = c.step + 1
         total, logits = _accumulate(model.readout_kind, c.total, spikes[model.names[-1]], step)
         rule_state, stopped = rule.stop(c.rule, logits, step)
         done = c.active & (stopped | (step == steps))
-        out = c.logits.at[c.index].set(jnp.where(done[:, None], logits, c.logits[c.index]))
-        taken = c.steps.at[c.index].set(jnp.where(done, step, c.steps[c.index]))
-        return _Carry(step, state, total, rule_state, c.index, c.active & ~done, out, taken)
+        decision = Decision(
+            jnp.where(done[:, None], logits, c.decision.logits), jnp.where(done, step, c.decision.steps)
+        )
+        return _Carry(step, state, total, rule_state, c.active & ~done, decision)
 
     return jax.lax.while_loop(lambda c: (c.step < steps) & (c.active.sum() > enough), body, carry)
-
-
-def _shrink(carry: _Carry, size: int) -> _Carry:
-    """Keeps the first ``size`` examples once active ones are sorted to the front."""
-    order = jnp.argsort(~carry.active, stable=True)[:size]
-    state, total, rule, index, active = jax.tree.map(
-        lambda a: a[order], (carry.state, carry.total, carry.rule, carry.index, carry.active)
-    )
-    return carry._replace(state=state, total=total, rule=rule, index=index, active=active)
 
 
 def _accumulate(kind: str, total: Array, output: Array, step: Array) -> tuple[Array, Array]:

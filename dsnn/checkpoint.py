@@ -164,7 +164,7 @@ def _write_manifest(folder: Path, leaves: dict[str, Any]) -> None:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        checksum, body = (folder / "manifest.json").read_text().splitlines()
+        checksum, body, _ = (folder / "manifest.json").read_text().split("\n")
         if int(checksum) != zlib.crc32(body.encode()):
             raise ValueError
     except (OSError, ValueError) as error:

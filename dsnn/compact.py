@@ -100,7 +100,7 @@ def _compact_layer(layer: Layer, sender: Array | None, receiver: Array | None, n
         back = np.asarray(recurrent[...])
         if receiver is not None:
             back = (back * np.asarray(receiver)[:, None])[np.ix_(kept(receiver), kept(receiver))]
-        new.recurrent = nnx.Param(jnp.asarray(back))
+        new.recurrent = nnx.data(nnx.Param(jnp.asarray(back)))
     return new
 
 

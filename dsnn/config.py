@@ -25,7 +25,7 @@ class DataConfig:
         root: folder with the published files; by default the environment's DSNN_DATA, else a user cache.
         path: file of ``npz`` data.
         temporal: whether the second axis of ``npz`` data is time.
-        val_fraction: share of the training part that validates, 0 for the set's own choice.
+        val_fraction: share of the training part that validates; -1 is the set's own choice.
         limit: use only this many training examples; 0 is all.
         ood: data sets on which the predictive must be unsure, scored by AUROC.
     """
@@ -34,14 +34,15 @@ class DataConfig:
     root: str | None = None
     path: str | None = None
     temporal: bool = False
-    val_fraction: float = 0.0
+    val_fraction: float = -1.0
     limit: int = 0
     ood: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.ood):
             _one_of("data.name", name, data.names())
-        _fraction("data.val_fraction", self.val_fraction)
+        if not (self.val_fraction == -1 or 0 <= self.val_fraction < 1):
+            raise ValueError(f"data.val_fraction must be in [0, 1), or -1 for the set's own, got {self.val_fraction}.")
         if self.limit < 0:
             raise ValueError(f"data.limit must not be negative, got {self.limit}; 0 uses every example.")
         if self.name == "npz" and not self.path:
@@ -80,7 +81,7 @@ class ModelConfig:
     surrogate: str = ""
     noise: str = "logistic"
     noise_width: float = 0.2
-    gain: float = 1.5
+    gain: float = 1.0
     readout: str = "mean"
     readout_beta: float = 0.9
 
@@ -199,7 +200,7 @@ class TrainConfig:
         memory: what the backward pass keeps, "full", "sqrt" or a number of steps.
     """
 
-    epochs: int = 120
+    epochs: int = 150
     batch_size: int = 64
     steps: int = 16
     encoding: str = "direct"
@@ -296,7 +297,7 @@ def load_data(config: Config) -> data.Split:
     """Returns the data set of a configuration, checked."""
     c = config.data
     options: dict[str, Any] = {"path": c.path, "temporal": c.temporal} if c.name == "npz" else {}
-    split = data.load(c.name, root=c.root, seed=config.seed, val_fraction=c.val_fraction or None, **options)
+    split = data.load(c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options)
     data.require_training(split)
     if c.limit:
         split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))

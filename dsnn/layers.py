@@ -5,22 +5,13 @@ scanned; `dsnn.unroll` relies on this. Synapses take ``[batch, ...]`` with time 
 """
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from dsnn.types import Array, Float, Key
-
-
-class Synapse(Protocol):
-    """What a layer needs of a synapse: its shapes and a product."""
-
-    in_shape: tuple[int, ...]
-    out_shape: tuple[int, ...]
-
-    def __call__(self, x: Array) -> Array: ...
 
 
 def fan_in_normal(key: Key[Array, ""], shape: tuple[int, ...], gain: float) -> Array:
@@ -135,23 +126,24 @@ class Pool(nnx.Module):
 
     Args:
         in_shape: (height, width, channel) of one input.
-        window: height and width of the pooled cells, which do not overlap.
+        window: height and width of the pooled cells, which do not overlap; a remainder at the far border is left out.
         kind: "max" or "mean".
     """
 
     def __init__(self, in_shape: tuple[int, int, int], window: tuple[int, int] = (2, 2), kind: str = "max"):
         if kind not in ("max", "mean"):
             raise ValueError(f'kind must be "max" or "mean", got {kind!r}.')
-        if in_shape[0] % window[0] or in_shape[1] % window[1]:
-            raise ValueError(f"window must divide height and width, got {window} for {in_shape}; crop or pad the input.")
+        if in_shape[0] < window[0] or in_shape[1] < window[1]:
+            raise ValueError(f"window must fit into height and width, got {window} for {in_shape}.")
         self.in_shape, self.window, self.kind = tuple(in_shape), window, kind
         self.out_shape = (in_shape[0] // window[0], in_shape[1] // window[1], in_shape[2])
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch rows columns channel"]:
         """Returns the pooled input."""
-        batch, height, width, channel = x.shape
+        height, width, _ = self.out_shape
         rows, columns = self.window
-        cells = x.reshape(batch, height // rows, rows, width // columns, columns, channel)
+        whole = x[:, : height * rows, : width * columns]
+        cells = whole.reshape(x.shape[0], height, rows, width, columns, x.shape[3])
         return cells.max((2, 4)) if self.kind == "max" else cells.mean((2, 4))
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "claim",
     "config_hash",
     "environment",
+    "flat_config",
     "is_done",
     "lock",
     "mark_done",
@@ -68,8 +69,25 @@ def config_hash(config: Mapping[str, Any], exclude: Collection[str] = ELSEWHERE)
         config: The resolved configuration, nested mappings of plain values.
         exclude: Dotted keys left out; a key leaves out everything below it.
     """
-    text = json.dumps(_identity(config, exclude), sort_keys=True)
+    text = json.dumps(flat_config(config, exclude), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def flat_config(config: Mapping[str, Any], exclude: Collection[str] = ELSEWHERE) -> dict[str, Any]:
+    """The leaves of `config` by dotted key, without the excluded branches."""
+    leaves: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if prefix in exclude:
+            return
+        if isinstance(value, dict) and value:
+            for key, below in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), below)
+        else:
+            leaves[prefix] = value
+
+    walk("", _plain(config))
+    return leaves
 
 
 def claim(directory: str | Path, config: Mapping[str, Any], exclude: Collection[str] = ELSEWHERE) -> Claim:
@@ -85,8 +103,8 @@ def claim(directory: str | Path, config: Mapping[str, Any], exclude: Collection[
         _refuse_foreign(directory)
         write_config(directory, config)
         return "fresh"
-    theirs = _identity(read_config(directory), exclude)
-    ours = _identity(config, exclude)
+    theirs = flat_config(read_config(directory), exclude)
+    ours = flat_config(config, exclude)
     keys = sorted(theirs.keys() | ours.keys())
     if differing := [key for key in keys if _said(theirs, key) != _said(ours, key)]:
         shown = ", ".join(f"{key} ({_said(theirs, key)} there, {_said(ours, key)} now)" for key in differing[:6])
@@ -257,23 +275,6 @@ def read_environment(directory: str | Path) -> dict[str, Any]:
 
 
 # --- Below: plain values, atomic writing, errors
-
-
-def _identity(config: Mapping[str, Any], exclude: Collection[str]) -> dict[str, Any]:
-    """The leaves of `config` by dotted key, without the excluded branches."""
-    leaves: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if prefix in exclude:
-            return
-        if isinstance(value, dict) and value:
-            for key, below in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), below)
-        else:
-            leaves[prefix] = value
-
-    walk("", _plain(config))
-    return leaves
 
 
 def _plain(value: Any) -> Any:

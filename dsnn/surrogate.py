@@ -42,14 +42,14 @@ class Surrogate:
         return self.function(u, **dict(self.parameters))
 
 
-def get(name: "str | Surrogate", **parameters: float) -> Surrogate:
+def get(name: "str | Surrogate", **parameters: float | int) -> Surrogate:
     """Returns the named surrogate; parameters not given take their defaults.
 
     Raises:
         ValueError: unknown name or parameter; the message names the nearest.
     """
     if isinstance(name, Surrogate):
-        return Surrogate(name.function, tuple(sorted({**dict(name.parameters), **parameters}.items())))
+        return Surrogate(name.function, _sorted({**dict(name.parameters), **parameters}))
     function = _TABLE.get(ALIASES.get(name, name))
     if function is None:
         near = difflib.get_close_matches(name, [*_TABLE, *ALIASES], n=3, cutoff=0.4)
@@ -62,7 +62,7 @@ def get(name: "str | Surrogate", **parameters: float) -> Surrogate:
         )
     for parameter, number in parameters.items():
         _check(function.__name__, parameter, number, defaults[parameter])
-    return Surrogate(function, tuple(sorted({**defaults, **parameters}.items())))
+    return Surrogate(function, _sorted({**defaults, **parameters}))
 
 
 def names() -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_TABLE))
 
 
-def derivative(name: str | Surrogate, u: Float[Array, "..."], **parameters: float) -> Float[Array, "..."]:
+def derivative(name: str | Surrogate, u: Float[Array, "..."], **parameters: float | int) -> Float[Array, "..."]:
     """Returns the pseudo-derivative ``name`` at ``u`` (membrane minus threshold)."""
     return get(name, **parameters)(u)
 
@@ -102,7 +102,11 @@ def _heaviside_jvp(surrogate: Surrogate, compare: str, primals: tuple, tangents:
     return _heaviside(u, surrogate, compare), surrogate(u).astype(u.dtype) * u_dot
 
 
-def _check(name: str, parameter: str, number: float, default: float) -> None:
+def _sorted(parameters: dict[str, float | int]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted((name, float(number)) for name, number in parameters.items()))
+
+
+def _check(name: str, parameter: str, number: float | int, default: float | int) -> None:
     lowest = _ABOVE.get((name, parameter), 0.0 if default > 0 and parameter not in _MAY_VANISH else -math.inf)
     if not (math.isfinite(number) and number > lowest):
         rule = "finite" if lowest == -math.inf else f"above {lowest:g}"
@@ -255,7 +259,7 @@ def spike_rate_escape(u: Array, beta: float = 1.0, slope: float = 25.0) -> Array
     return slope * jnp.exp(-beta * jnp.abs(u - 1))
 
 
-def squarewave(u: Array, terms: int = 1, period: float = 8.0) -> Array:
+def squarewave(u: Array, terms: float = 1.0, period: float = 8.0) -> Array:
     """Returns 4/period sum_i cos((2 i - 1) 2 pi u / period), i = 1..terms, of a square wave's Fourier series.
 
     SpikingJelly's SquarewaveFourierSeries(n, T_period) sums n - 1 terms, by default one.
@@ -288,7 +292,7 @@ def superspike(u: Array, alpha: float = 100.0) -> Array:
 
 def tanh(u: Array, k: float = 1.0) -> Array:
     """Returns sech^2(k u); k = 1 in Spyx."""
-    return 1 - jnp.tanh(k * u) ** 2
+    return 1 / jnp.cosh(k * u) ** 2
 
 
 def triangle(u: Array, width: float = 1.0, height: float = 1.0) -> Array:

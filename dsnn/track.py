@@ -77,7 +77,7 @@ class Track:
 
         self._put(job)
 
-    def finish(self, exit_code: int = 0, timeout_s: float = 60.0) -> None:
+    def finish(self, exit_code: int = 0, timeout_s: float | int = 60) -> None:
         """Closes the W&B run as finished (0) or failed (anything else), waiting at most `timeout_s`. Idempotent."""
         thread, self._thread = self._thread, None
         if thread is None:
@@ -110,19 +110,20 @@ class Track:
 
     def _work(self, open_run: Callable[[Callable[[str], None]], Any]) -> None:
         """Opens the run and works through the queue until told the exit code, or until W&B fails."""
-        run, exit_code = None, 0
-        with _local_folders(self.directory / "wandb"):
+        run = None
+        with _using_wandb():
             try:
+                _point_folders(self.directory / "wandb")
                 run = open_run(self._warn)
                 while not isinstance(job := self._jobs.get(), int):
                     job(run)
-                exit_code = job
-                run.finish(exit_code=exit_code)
+                run.finish(exit_code=job)
             except Exception as error:  # whatever W&B raises, training goes on
                 here = f"the run goes on, and its files stay in {self.directory}"
                 self._warn(f"W&B tracking stopped ({_sentence(error)}); {here}.")
                 if run is not None:
-                    _abandon(run)
+                    with contextlib.suppress(Exception):
+                        run.finish(exit_code=1)
 
 
 def open_track(
@@ -197,18 +198,35 @@ def _open(mode: str, arguments: dict[str, Any], system_metrics: bool, warn: Call
     except Exception as error:
         if mode == "offline":
             raise
-        warn(f"W&B refused the run ({_sentence(error)}); {kept}.")
+        if _users > 1:
+            raise
         wandb.teardown()  # its service still holds the run id
+        warn(f"W&B refused the run ({_sentence(error)}); {kept}.")
         return init("offline")
 
 
-def _abandon(run: Any) -> None:
-    """Closes a run that failed; where W&B's own service has died, lets a later run start a new one."""
+_service = threading.Lock()
+_users = 0
+
+
+@contextlib.contextmanager
+def _using_wandb() -> Iterator[None]:
+    """Counts the runs that W&B's service process works for, and ends it with the last one.
+
+    Closing a run does not wait until its records are on the disk; ending the service does. A run of the same process
+    that opens later starts a new one, which also serves where the old one has died.
+    """
+    global _users
+    with _service:
+        _users += 1
     try:
-        run.finish(exit_code=1)
-    except Exception:
-        with contextlib.suppress(Exception):
-            _wandb().teardown()
+        yield
+    finally:
+        with _service:
+            _users -= 1
+            if _users == 0 and "wandb" in sys.modules:
+                with contextlib.suppress(Exception):
+                    _wandb().teardown()
 
 
 def _wandb() -> Any:
@@ -270,13 +288,15 @@ def _store_id(directory: Path, run_id: str) -> None:
     os.replace(partial, path)
 
 
-@contextlib.contextmanager
-def _local_folders(folder: Path) -> Iterator[None]:
-    """Points W&B's cache and staging folders below the run directory, unless the user chose others."""
-    missing = [name for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR") if name not in os.environ]
-    os.environ.update({name: str(folder / name.split("_")[1].lower()) for name in missing})
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
+_pointed: dict[str, str] = {}
+
+
+def _point_folders(folder: Path) -> None:
+    """Points W&B's cache and staging folders below the newest run directory, unless the user chose others.
+
+    W&B takes these from the environment of the process alone. They are left as they are at the end of a run: another
+    run of this process may still be using them.
+    """
+    for variable, name in (("WANDB_CACHE_DIR", "cache"), ("WANDB_DATA_DIR", "data")):
+        if os.environ.get(variable) == _pointed.get(variable):
+            _pointed[variable] = os.environ[variable] = str(folder / name)

@@ -275,6 +275,7 @@ def svi_learner(
         info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept)
         return state, info
 
+    jax.eval_shape(init)  # NumPyro keeps the parameters' transforms from its last init, and step needs them
     return Learner(init, step)
 
 
@@ -304,7 +305,7 @@ def fit(
     """Yields after every epoch; one compiled call runs all of an epoch's steps on device-resident data.
 
     The order of examples in epoch e depends on the root key and e alone, so a run resumed at ``start`` goes on exactly
-    as if it had never stopped. The state passed in is donated.
+    as if it had never stopped. Buffers are donated from step to step; the state passed in is copied first.
 
     Args:
         learner: from `map_learner`, `svi_learner` or your own.
@@ -326,6 +327,7 @@ def fit(
 
     compiled = jax.jit(run, donate_argnums=0)
     arrays = jax.device_put(arrays)
+    state = jax.tree.map(jnp.copy, state)
     for epoch in range(start, epochs):
         state, info = compiled(state, arrays, jnp.asarray(epoch))
         bad = ~jnp.isfinite(info.loss)

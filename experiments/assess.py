@@ -1,5 +1,6 @@
 """What a trained network is worth: scores, calibration, where it computes, what that costs, and how fast it really is."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -123,11 +124,11 @@ def _costs(setup: "Setup", deployed: Deployed) -> dict[str, float]:
     metrics = {"compute/spike_rate": energy.spike_rate(gated)}
     steps = setup.lifted.forward.steps
     for name in dict.fromkeys((config.energy.profile, *config.energy.also)):
-        profile = energy.profile(name)
+        profile, stem = energy.profile(name), Path(name).stem
         both = zip(energy.compare(gated, profile, steps), energy.compare(ungated, profile, steps), strict=True)
         for ours, whole in both:
             headline = ours.accounting == config.energy.accounting
-            for prefix in [f"energy/{profile.name}/{ours.accounting}"] + [f"energy/{profile.name}"] * headline:
+            for prefix in [f"energy/{stem}/{ours.accounting}"] + [f"energy/{stem}"] * headline:
                 dense = whole.rivals["ann"].total_nj
                 metrics |= {
                     f"{prefix}/snn_nj": ours.snn.total_nj,

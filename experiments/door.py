@@ -4,7 +4,6 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -15,8 +14,8 @@ from rich.table import Table
 
 from dsnn import data
 from dsnn.config import Config
+from experiments.schema import CONF
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 HELP = ("-h", "--help")
 
 

@@ -174,6 +174,7 @@ def _learn_and_assess(
     params = setup.params(state)
     assessed = assess.assess(setup, params, predict)
     metrics: dict[str, Any] = {"experiment": config.experiment, "seed": config.seed, **assessed.metrics}
+    rundir.write_arrays(directory, "parameters.npz", params)
     rundir.write_arrays(directory, "records.npz", assessed.records)
     if assessed.gates:
         rundir.write_arrays(directory, "gates.npz", assessed.gates)
@@ -188,7 +189,7 @@ def _learn_and_assess(
         for figure in sorted((directory / "figures").glob("*.png")):
             track.figure(figure.stem, figure)
     rundir.mark_done(directory)
-    final_table(metrics, directory, report, energy.profile(config.energy.profile).name)
+    final_table(metrics, directory, report, Path(config.energy.profile).stem)
     if hint := track.sync_hint:
         console.print(f"to send it to W&B: {hint}")
     return metrics

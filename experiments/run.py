@@ -61,13 +61,20 @@ def main() -> int:
         return 0
     sweep = None
     try:
+        # options before values, which Hydra's own parser insists on
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: not a.startswith("-"))
         door.check(sys.argv[1:])
         schema.register()
         if any(a in ("-m", "--multirun") for a in sys.argv[1:]):
             sweep = Path(_option("run.root", "outputs")) / "sweeps" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
             sweep.parent.mkdir(parents=True, exist_ok=True)
             os.environ[SWEEP] = str(sweep.absolute())
-        _hydra_job()
+        if all(not a.startswith(("-", "hydra")) for a in sys.argv[1:]):
+            from experiments import job
+
+            job.run(schema.compose(sys.argv[1:]))
+        else:
+            _hydra_job()
         if _failure:
             raise _failure[0]
     except Interrupted as stop:

@@ -1,11 +1,19 @@
 """The typed schema that Hydra composes against, and the way back from Hydra to plain dataclasses."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsnn import data
 from dsnn.config import Config
+
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def register() -> None:
@@ -14,6 +22,21 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for name in data.names():
         store.store(group="data", name=name, node={"name": name}, package="data")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Returns the checked configuration of one run.
+
+    Raises:
+        ValueError: an override that does not fit the schema, in one sentence.
+    """
+    register()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return typed(hydra.compose("config", overrides=list(overrides)))
+    except HydraException as error:
+        said = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
+        raise ValueError(": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")) from None
 
 
 def typed(composed: DictConfig) -> Config:

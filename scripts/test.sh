@@ -2,7 +2,7 @@
 # bash scripts/test.sh [pytest arguments]: ruff, the format check, the type checker, then pytest. All of them run.
 set -u
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-setup dev,sweep,nir
+setup dev,sweep,nir,data
 cd "$ROOT" || exit
 
 failed=""

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -12,16 +11,6 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two test proc
 import jax
 import pytest
 
-ADDRESSES = {
-    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "fashion-mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    "kmnist": "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-    "qtdb": "https://raw.githubusercontent.com/byin-cwi/Efficient-spiking-networks/main/data/",
-    "fsdd": "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz",
-    "nmnist-small": "https://github.com/bamsumit/slayerPytorch (example/NMNISTsmall)",
-    "20newsgroups": "https://ndownloader.figshare.com/files/5975967",
-}
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--leaks", action="store_true", help="run every test under jax.checking_leaks (slow)")
@@ -30,10 +19,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test marked data(name, ...) whose files are absent, and says where they are to be had."""
     for mark in item.iter_markers("data"):
+        from dsnn import data  # here, since most tests need not wait for it
+
         for name in mark.args:
-            root = os.environ.get("DSNN_DATA", "")
-            if not root or not (Path(root) / name).is_dir():
-                pytest.skip(f"needs {name} under DSNN_DATA={root or '(unset)'}; the files are at {ADDRESSES[name]}")
+            folder = data.default_root() / name
+            for file in data._source(name).files:
+                if not any((folder / known).is_file() for known in (file.name, *file.others)):
+                    address = (*file.addresses, file.page)[0]
+                    pytest.skip(f"needs {file.name} of {address} in {folder} (DSNN_DATA names the folder above)")
 
 
 @pytest.fixture(autouse=True)

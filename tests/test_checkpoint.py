@@ -136,6 +136,16 @@ def test_a_flipped_byte_in_any_file_is_found(tmp_path):
             checkpoint.restore(tmp_path, 1, state)
 
 
+def test_a_flipped_byte_anywhere_in_the_manifest_is_found(tmp_path):
+    state = {"w": jnp.arange(12.0), "empty": jnp.zeros((0, 3))}
+    manifest = checkpoint.save(tmp_path, 1, state) / "manifest.json"
+    whole = manifest.read_bytes()
+    for place in (*range(15), *range(15, len(whole), 7)):
+        manifest.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match="damaged"):
+            checkpoint.restore(tmp_path, 1, state)
+
+
 def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     torn = tmp_path / "5.partial"
     torn.mkdir()
@@ -179,12 +189,13 @@ def file_size_limit(limit_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_the_last_checkpoint(tmp_path, capfd):
+def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_the_last_checkpoint(tmp_path, capfd, caplog):
     state = {"w": jax.random.normal(jax.random.PRNGKey(0), (64, 64))}
     checkpoint.save(tmp_path, 1, state)
     with file_size_limit(4096), pytest.raises(CheckpointError, match=r"cannot write .*: File too large; free space"):
         checkpoint.save(tmp_path, 2, state)
     assert capfd.readouterr().err == ""
+    assert caplog.records == []
     assert checkpoint.latest(tmp_path) == 1
     assert_identical(checkpoint.restore(tmp_path, 1, state), state)
 

@@ -4,19 +4,24 @@ import gzip
 import hashlib
 import http.server
 import io
+import math
 import os
 import subprocess
 import sys
+import tarfile
 import threading
+import wave
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sparse
+from scipy.io import savemat
 
-from dsnn import data, rng
-from dsnn.data import files, idx
+from dsnn import data, encode, rng
+from dsnn.data import archive, audio, events, files, idx, newsgroups
 from dsnn.data.split import hold_out
 
 CHECKOUT = Path(__file__).parents[1]
@@ -37,13 +42,6 @@ def write_gz(place, content):
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(gzip.compress(content))
     return place
-
-
-def published(name):
-    """Skips, with the address, unless the files of a published set lie in the data folder."""
-    for file in data._SOURCES[name].files:
-        if not any((data.default_root() / name / n).exists() for n in (file.name, *file.others)):
-            pytest.skip(f"DSNN_DATA has no {name}/{file.name}; get it from {file.addresses[0]}")
 
 
 def rows(x):
@@ -521,9 +519,8 @@ def test_take_puts_time_first():
 # The published files themselves, where they are at hand.
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.data(n)) for n in ("mnist", "fashion-mnist")])
 def test_image_sets_are_as_published(name):
-    published(name)
     split = data.load(name)
     assert [data.size(p) for p in (split.train, split.val, split.test)] == [55000, 5000, 10000]
     assert data.input_shape(split) == (28, 28, 1)
@@ -534,8 +531,8 @@ def test_image_sets_are_as_published(name):
         assert np.isclose(np.concatenate([split.train.x, split.val.x]).mean(dtype=float), 0.1307, atol=5e-5)
 
 
+@pytest.mark.data("kmnist")
 def test_kmnist_has_only_a_test_part():
-    published("kmnist")
     split = data.load("kmnist")
     assert [data.size(p) for p in (split.train, split.val, split.test)] == [0, 0, 10000]
     assert np.array_equal(np.bincount(split.test.y), [1000] * 10)
@@ -543,3 +540,601 @@ def test_kmnist_has_only_a_test_part():
         data.require_training(split)
     with pytest.raises(data.DataError, match="val_fraction must be left out"):
         data.load("kmnist", val_fraction=0.1)
+
+
+# Archives.
+
+
+def write_tar(place, entries, mode="w:gz"):
+    """Writes (name, content) pairs; a content of None makes a link to /etc/passwd."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(place, mode) as tar:
+        for name, content in entries:
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            info.size = len(content or b"")
+            tar.addfile(info, io.BytesIO(content or b""))
+    return place
+
+
+@pytest.mark.parametrize("name", ["/etc/evil", "a/../../evil", "..", "C:\\evil", "a\\..\\..\\evil"])
+def test_archives_with_names_that_leave_the_folder_are_refused(tmp_path, name):
+    place = write_tar(tmp_path / "a.tar.gz", [("fine", b"1"), (name, b"2")])
+    with pytest.raises(data.DataError, match="names in an archive must stay inside it"):
+        list(archive.members(place))
+
+
+def test_archives_give_their_files_and_follow_no_link(tmp_path):
+    place = write_tar(tmp_path / "a.tar.xz", [("d/one", b"1"), ("link", None), ("two..txt", b"22")], "w:xz")
+    assert list(archive.members(place)) == [("d/one", b"1"), ("two..txt", b"22")]
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
+def test_a_damaged_archive_gets_a_sentence(tmp_path, mode):
+    place = write_tar(tmp_path / "a.tar", [("one", np.random.default_rng(0).bytes(5000))], mode)
+    place.write_bytes(place.read_bytes()[:2000])
+    with pytest.raises(data.DataError, match="must be a whole tar archive"):
+        list(archive.members(place))
+
+
+def stand_in(monkeypatch, module, places):
+    """Lets files made by a test take the place of a set's published ones."""
+    entries = [files.File(place.name, (sha(place.read_bytes()),), ()) for place in places]
+    monkeypatch.setattr(module, "FILES", tuple(entries))
+
+
+def test_md5_serves_where_there_is_no_sha256(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a").write_bytes(b"published")
+    good = files.File("a", (hashlib.md5(b"published").hexdigest(),), ())
+    assert files.locate(tmp_path, "set", good).name == "a"
+    bad = files.File("a", (hashlib.md5(b"other").hexdigest(),), (), page="the shelf")
+    with pytest.raises(data.DataError, match=r"expected md5 .* delete it and get it from the shelf"):
+        files.locate(tmp_path, "set", bad)
+    with pytest.raises(data.DataError, match=r"b is missing and must be had from the shelf; put it at .*set/b"):
+        files.locate(tmp_path, "set", bad._replace(name="b"))
+
+
+# Images as sequences.
+
+
+def test_images_become_sequences(tmp_path, monkeypatch):
+    arrays = small_mnist(tmp_path, monkeypatch)
+    image = arrays["t10k-images-idx3-ubyte.gz"][0] / 255
+
+    def loaded(**options):
+        return data.load("mnist", root=tmp_path, val_fraction=0.1, **options)
+
+    by_rows, by_pixels = loaded(sequence="rows"), loaded(sequence="pixels")
+    permuted, again = (loaded(sequence="pixels", permutation=3, seed=seed) for seed in (0, 9))
+    assert (by_rows.temporal, data.steps(by_rows), data.input_shape(by_rows)) == (True, 4, (4,))
+    assert np.allclose(by_rows.test.x[0], image)
+    assert (data.steps(by_pixels), data.input_shape(by_pixels)) == (16, (1,))
+    assert np.allclose(by_pixels.test.x[0, :, 0], image.ravel())
+    order = np.random.default_rng(3).permutation(16)
+    assert not np.array_equal(order, np.arange(16))
+    for part in ("train", "val", "test"):  # one order everywhere
+        assert np.array_equal(getattr(permuted, part).x, getattr(by_pixels, part).x[:, order])
+    assert np.array_equal(again.test.x, permuted.test.x)
+    with pytest.raises(data.DataError, match="permutation needs sequence=pixels, got sequence=rows"):
+        data.load("mnist", root=tmp_path, sequence="rows", permutation=1)
+    with pytest.raises(data.DataError, match="sequence must be one of image, rows, pixels, got 'row'"):
+        data.load("mnist", root=tmp_path, sequence="row")
+
+
+# ECG.
+
+
+def test_qtdb_counts_unlabelled_steps_as_class_zero_and_says_where_they_are(tmp_path, monkeypatch):
+    made = np.random.default_rng(0)
+    for name, n in (("QTDB_train.mat", 20), ("QTDB_test.mat", 5)):
+        x = made.integers(0, 2, (n, 7, 4)).astype(np.int16)
+        x[:, -1, 0] = -1
+        y = np.eye(6, dtype=np.uint8)[made.integers(0, 6, (n, 7))]
+        y[:, 2] = 0
+        (tmp_path / "qtdb").mkdir(exist_ok=True)
+        savemat(tmp_path / "qtdb" / name, {"x": x, "y": y})
+    stand_in(monkeypatch, data.qtdb, [tmp_path / "qtdb" / n for n in ("QTDB_train.mat", "QTDB_test.mat")])
+    split = data.load("qtdb", root=tmp_path, val_fraction=0.25)
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [15, 5, 5]
+    assert data.per_step(split)
+    assert np.array_equal(split.test.y, np.where(split.extra["test/labelled"], y.argmax(-1), 0))
+    for part in ("train", "val", "test"):
+        assert np.array_equal(split.extra[f"{part}/labelled"].all(0), np.arange(7) != 2)
+        assert split.extra[f"{part}/labelled"].shape == getattr(split, part).y.shape
+    assert set(np.unique(split.test.x)) == {0, 1}
+    assert np.array_equal(data.load("qtdb", root=tmp_path, as_published=True).test.x, x)
+
+
+@pytest.mark.data("qtdb")
+def test_qtdb_is_as_published():
+    split = data.load("qtdb", as_published=True)
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [556, 62, 141]
+    assert split.train.x.shape[1:] == (1301, 4)
+    x = np.concatenate([split.train.x, split.val.x])
+    assert (x[:, 1300, 0] == -1).all()
+    assert (x[:, :1300] >= 0).all()
+    labelled = np.concatenate([split.extra["train/labelled"], split.extra["val/labelled"]])
+    assert round(100 * (1 - labelled.mean()), 1) == 8.2
+    assert round(100 * (1 - split.extra["test/labelled"].mean()), 1) == 10.4
+    late = split.test.y[:, 10:]
+    assert np.bincount(late.ravel()).max() / late.size == pytest.approx(0.307, abs=5e-4)  # the majority baseline
+    assert data.load("qtdb").test.x.min() == 0
+
+
+# Sound.
+
+
+def tone(hertz, seconds=0.5, level=0.5):
+    return (level * np.sin(2 * np.pi * hertz * np.arange(int(8000 * seconds)) / 8000)).astype(np.float32)
+
+
+def test_a_tone_lands_in_its_own_band():
+    bands = 20
+    corners = 700 * (10 ** (np.linspace(*2595 * np.log10(1 + np.array([50, 4000]) / 700), bands + 2) / 2595) - 1)
+    for band in (2, 9, 17):
+        level = audio.log_mel(tone(corners[band + 1]), 8000, bands, 40)
+        assert (level[:40].argmax(1) == band).all()
+        assert level.max() == 1
+
+
+def test_levels_are_decibels_below_the_loudest():
+    loud, quiet = tone(1000, level=0.5), tone(1000, level=0.05)  # a tenth of the amplitude: 20 dB
+    level = audio.log_mel(np.concatenate([loud, quiet]), 8000, 20, 100).max(1)
+    assert level[20] == pytest.approx(1, abs=1e-3)
+    assert level[75] == pytest.approx(1 - 20 / 80, abs=1e-3)
+
+
+def test_frames_begin_every_ten_milliseconds_and_end_with_the_sound():
+    impulse = np.zeros(8000, np.float32)
+    impulse[4000] = 1.0  # in frames from 4000 - 199 to 4000: 48 (3840) to 50 (4000, where the window is 0)
+    heard = audio.log_mel(impulse, 8000, 20, 120).max(1) > 0
+    assert np.flatnonzero(heard).tolist() == [48, 49]
+    assert (audio.log_mel(tone(1000, 0.5), 8000, 20, 80)[50:] == 0).all()
+    assert (audio.log_mel(np.zeros(5000, np.float32), 8000, 20, 80) == 0).all()
+    assert audio.log_mel(tone(1000, 0.001), 8000, 20, 5).max() == 1  # shorter than a frame
+
+
+def test_delta_spikes_agree_with_the_encoder_and_crossings_with_a_hand_count():
+    levels = np.random.default_rng(0).random((3, 12, 5), np.float32)
+    expected = np.moveaxis(np.asarray(encode.delta(jnp.moveaxis(jnp.asarray(levels), 1, 0), 0.3, off="channel")), 0, 1)
+    assert np.array_equal(audio.spikes(levels, 0.3, since_spike=False), expected)
+    ramp = np.array([0, 0.06, 0.12, 0.18, 0.24, 0.18, 0.12, 0.06], np.float32)[None, :, None]
+    assert not audio.spikes(ramp, 0.1, since_spike=False).any()
+    crossed = audio.spikes(ramp, 0.1, since_spike=True)[0].T
+    assert crossed.tolist() == [[0, 0, 1, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0]]
+
+
+def wav(samples, rate=8000):
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(samples.astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def small_fsdd(root, monkeypatch, rate=8000):
+    made = np.random.default_rng(0)
+    entries = [("f/README.md", b"hello"), ("f/other/9_theo_0.wav", b"not a recording of the set")]
+    for digit in range(10):
+        for speaker in ("theo", "george"):
+            for take in (0, 4, 5, 6, 49):
+                samples = made.integers(-9000, 9000, 400 + 10 * digit + take)
+                entries.append((f"f/recordings/{digit}_{speaker}_{take}.wav", wav(samples, rate)))
+    place = write_tar(root / "fsdd" / "recordings.tar.gz", entries)
+    stand_in(monkeypatch, data.fsdd, [place])
+    return dict(entries)
+
+
+def test_fsdd_follows_the_official_split(tmp_path, monkeypatch):
+    content = small_fsdd(tmp_path, monkeypatch)
+    split = data.load("fsdd", root=tmp_path, bands=0, val_fraction=1 / 3)
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [40, 20, 40]
+    assert data.input_shape(split) == (1,)
+    assert data.steps(split) == 400 + 90 + 49
+    assert np.array_equal(np.bincount(split.test.y), [4] * 10)
+    # one of the three of each digit and speaker validates
+    groups = split.val.y * 6 + split.extra["val/speaker"]
+    assert len(np.unique(groups)) == 20
+    # ordered by digit, speaker and take: the second test recording is take 4 of george's zero
+    samples = np.frombuffer(content["f/recordings/0_george_4.wav"][44:], "<i2") / 32768
+    assert split.extra["test/length"][1] == len(samples) == 404
+    assert np.array_equal(split.test.x[1, :404, 0], samples.astype(np.float32))
+    assert not split.test.x[1, 404:].any()
+
+
+def test_fsdd_gives_bands_and_spikes(tmp_path, monkeypatch):
+    small_fsdd(tmp_path, monkeypatch)
+    bands = data.load("fsdd", root=tmp_path, bands=12, steps=9)
+    assert bands.test.x.shape == (40, 9, 12)
+    data.require_unit_range(bands)
+    spikes = data.load("fsdd", root=tmp_path, bands=12, steps=9, encoding="delta", threshold=0.1)
+    assert spikes.test.x.shape == (40, 9, 24)
+    assert np.array_equal(spikes.test.x, audio.spikes(bands.test.x, 0.1, since_spike=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bands": -1}, "bands must be an integer of at least 0, got -1"),
+        ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ({"encoding": "dlta"}, "encoding must be one of none, delta, crossing, got 'dlta'"),
+        ({"encoding": "delta", "bands": 0}, "needs a filter bank, got bands=0"),
+        ({"threshold": 1.0}, r"threshold must be in \(0, 1\), got 1.0"),
+    ],
+)
+def test_fsdd_mistakes_get_a_sentence(tmp_path, options, said):
+    with pytest.raises(data.DataError, match=said):
+        data.load("fsdd", root=tmp_path, **options)
+
+
+def test_fsdd_refuses_another_sample_rate(tmp_path, monkeypatch):
+    small_fsdd(tmp_path, monkeypatch, rate=16000)
+    with pytest.raises(data.DataError, match=r"must be mono 16-bit at 8 kHz, got .*16000"):
+        data.load("fsdd", root=tmp_path)
+
+
+@pytest.mark.data("fsdd")
+def test_fsdd_is_as_published():
+    split = data.load("fsdd", bands=40, steps=100, encoding="delta")
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [2430, 270, 300]
+    assert split.train.x.shape[1:] == (100, 80)
+    assert np.array_equal(np.bincount(split.test.y), [30] * 10)
+    assert np.array_equal(np.bincount(split.extra["val/speaker"]), [45] * 6)
+    longest = max(split.extra[f"{p}/length"].max() for p in ("train", "val", "test"))
+    shortest = min(split.extra[f"{p}/length"].min() for p in ("train", "val", "test"))
+    assert (longest, shortest) == (18262, 1148)
+    assert 0.01 < split.train.x.mean() < 0.2
+
+
+# Events.
+
+
+def test_events_fall_into_equal_bins():
+    times, channels = np.array([0.0, 0.19, 0.2, 0.2, 0.99, 1.0, -0.1]), np.array([0, 1, 2, 2, 0, 1, 1])
+    expected = np.zeros((5, 3), np.float32)
+    expected[0, 0] = expected[0, 1] = expected[1, 2] = expected[4, 0] = 1  # the last two lie outside
+    assert np.array_equal(events.frames(times, channels, 1.0, 5, 3, False, "float32"), expected)
+    expected[1, 2] = 2
+    counted = events.frames(times, channels, 1.0, 5, 3, True, "uint8")
+    assert counted.dtype == np.uint8
+    assert np.array_equal(counted, expected)
+    assert events.frames(np.zeros(300), np.zeros(300, int), 1.0, 1, 1, True, "uint8")[0, 0] == 255
+    assert not events.frames(np.zeros(0), np.zeros(0, int), 1.0, 5, 3, True, "uint8").any()
+
+
+def event(x, y, polarity, microseconds):
+    return bytes([x, y, polarity << 7 | microseconds >> 16, microseconds >> 8 & 255, microseconds & 255])
+
+
+NMNIST = {
+    "train1K.txt": b"#sample #class\n" + b"".join(b"%d\t%d\n" % (i, i % 2) for i in range(1, 11)),
+    "test100.txt": b"#sample #class\n60001\t7\n",
+    **{f"{i}.bs2": event(i, 0, 0, 5) for i in range(1, 11)},
+    "60001.bs2": event(33, 2, 1, 309_999) + event(3, 30, 0, 70_000) + event(3, 30, 0, 70_001) + event(0, 0, 1, 310_000),
+}
+
+
+def test_nmnist_places_hand_made_events(tmp_path, monkeypatch):
+    entries = [(f"NMNISTsmall/{name}", content) for name, content in NMNIST.items()] + [("NMNISTsmall/0.bsn", b"x")]
+    stand_in(monkeypatch, data.nmnist_small, [write_tar(tmp_path / "nmnist-small" / "NMNISTsmall.tar.xz", entries)])
+    split = data.load("nmnist-small", root=tmp_path, steps=31, counts=True, val_fraction=0.2)
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [8, 2, 1]
+    expected = np.zeros((31, 34, 34, 2))
+    expected[30, 2, 33, 1] = 1  # [step, row y, column x, polarity]; the event at 310 ms is past the end
+    expected[7, 30, 3, 0] = 2
+    assert np.array_equal(split.test.x[0], expected)
+    assert split.test.y.tolist() == [7]
+    small = data.load("nmnist-small", root=tmp_path, steps=31, dtype="uint8")
+    assert small.test.x.dtype == np.uint8
+    assert np.array_equal(small.test.x[0], expected > 0)
+    assert data.take(small.test, np.array([0]), temporal=True)[0].dtype == jnp.float32
+
+
+def test_nmnist_takes_the_published_folder_once_its_content_is_verified(tmp_path, monkeypatch):
+    folder = tmp_path / "nmnist-small" / "NMNISTsmall"
+    folder.mkdir(parents=True)
+    for name, content in (NMNIST | {"README": b"not counted"}).items():
+        (folder / name).write_bytes(content)
+    monkeypatch.setattr(data.nmnist_small, "CONTENT_SHA256", data.nmnist_small.content_digest(NMNIST))
+    assert data.size(data.load("nmnist-small", root=tmp_path).train) == 9
+    (folder / "3.bs2").write_bytes(event(4, 0, 0, 5))
+    with pytest.raises(data.DataError, match=r"NMNISTsmall is not the published folder: expected content sha256"):
+        data.load("nmnist-small", root=tmp_path)
+
+
+def test_nmnist_mistakes_get_a_sentence(tmp_path):
+    with pytest.raises(data.DataError, match="multiple of 5 bytes long, got 6"):
+        data.nmnist_small.read(event(0, 0, 0, 0) + b"x")
+    with pytest.raises(data.DataError, match="34 x 34 pixels, got 34"):
+        data.nmnist_small.read(event(0, 34, 0, 0))
+    with pytest.raises(data.DataError, match="steps must be an integer of at least 1, got 0"):
+        data.load("nmnist-small", root=tmp_path, steps=0)
+    with pytest.raises(data.DataError, match="dtype must be one of float32, uint8, got 'int8'"):
+        data.load("nmnist-small", root=tmp_path, dtype="int8")
+    with pytest.raises(data.DataError, match=r"must be had from https://github.com/bamsumit/slayerPytorch"):
+        data.load("nmnist-small", root=tmp_path)
+
+
+@pytest.mark.data("nmnist-small")
+def test_nmnist_is_as_published():
+    split = data.load("nmnist-small", steps=10, counts=True)
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [900, 100, 100]
+    events_each = np.concatenate([split.train.x, split.val.x]).sum((1, 2, 3, 4))
+    assert events_each.mean() == pytest.approx(4108, rel=0.02)
+    assert split.test.y[:2].tolist() == [7, 2]
+    content = data.nmnist_small._content(data.default_root())
+    assert data.nmnist_small.content_digest(content) == data.nmnist_small.CONTENT_SHA256
+
+
+def write_shd(place, gz):
+    h5py = pytest.importorskip("h5py")
+    buffer = io.BytesIO()
+    times = [np.array([0.0, 0.5, 0.5]), np.array([]), np.array([1.39])]
+    units = [np.array([0, 699, 699]), np.array([]), np.array([3])]
+    with h5py.File(buffer, "w") as file:
+        for name, rows, kind in (("times", times, np.float16), ("units", units, np.uint16)):
+            lists = file.create_dataset(f"spikes/{name}", 3, dtype=h5py.vlen_dtype(kind))
+            for i, row in enumerate(rows):
+                lists[i] = row.astype(kind)
+        file["labels"] = np.array([19, 0, 5], np.uint16)
+        file["extra/speaker"] = np.array([4, 4, 11], np.uint16)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(gzip.compress(buffer.getvalue()) if gz else buffer.getvalue())
+    return place
+
+
+@pytest.mark.parametrize("gz", [True, False])
+def test_shd_reads_its_format(tmp_path, monkeypatch, gz):
+    end = ".h5.gz" if gz else ".h5"
+    places = [write_shd(tmp_path / "shd" / f"shd_{part}{end}", gz) for part in ("train", "test")]
+    stand_in(monkeypatch, data.shd, places)
+    split = data.load("shd", root=tmp_path, steps=14, counts=True, val_fraction=0.0)
+    expected = np.zeros((3, 14, 700))
+    expected[0, 0, 0], expected[0, 5, 699], expected[2, 13, 3] = 1, 2, 1
+    assert np.array_equal(split.test.x, expected)
+    assert split.test.y.tolist() == [19, 0, 5]
+    assert split.class_names[19] == "nine"
+    assert split.extra["test/speaker"].tolist() == [4, 4, 11]
+
+
+def test_shd_without_its_package_or_format_gets_a_sentence(tmp_path, monkeypatch):
+    place = tmp_path / "shd_train.h5"
+    place.write_bytes(b"not hdf5")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(data.DataError, match="needs the package h5py"):
+            data.shd.read(place, 10, 1.4, False, "float32")
+    h5py = pytest.importorskip("h5py")
+    with pytest.raises(data.DataError, match="must be HDF5 with spikes/times"):
+        data.shd.read(place, 10, 1.4, False, "float32")
+    with h5py.File(place, "w") as file:
+        file["labels"] = np.zeros(3)
+    with pytest.raises(data.DataError, match="must be HDF5 with spikes/times"):
+        data.shd.read(place, 10, 1.4, False, "float32")
+
+
+# Text.
+
+MESSAGE = "From: a\nSubject: b\n\nJoe wrote:\n> old\nnew words\nmore in English\n\n--\nJoe, Inc.\n"
+
+
+def test_messages_lose_headers_footers_and_quotes():
+    assert newsgroups.strip(MESSAGE, ("headers", "footers", "quotes")) == "new words\nmore in English\n"
+    assert newsgroups.strip(MESSAGE, ("headers",)) == MESSAGE.split("\n\n", 1)[1]
+    assert newsgroups.strip(MESSAGE, ()) == MESSAGE
+
+
+def test_messages_are_stripped_as_scikit_learn_strips_them():
+    from sklearn.datasets import _twenty_newsgroups as reference
+
+    made = np.random.default_rng(0)
+    lines = ["", "--", "text", "> quote", "he writes: x", "|", "In article 3", "- -", "  ", "\t", "a -- b", "x wrote:"]
+    for _ in range(500):
+        text = "\n".join(lines[i] for i in made.integers(0, len(lines), made.integers(0, 12)))
+        expected = reference.strip_newsgroup_header(text)
+        expected = reference.strip_newsgroup_footer(expected)
+        expected = reference.strip_newsgroup_quoting(expected)
+        assert newsgroups.strip(text, ("headers", "footers", "quotes")) == expected
+
+
+def small_newsgroups(root, monkeypatch):
+    entries = []
+    for part, texts in (("train", ["apple pear apple"] * 6), ("test", ["apple plum"] * 2)):
+        for group, extra in (("sci.b", " banana"), ("alt.a", " cherry")):
+            entries += [
+                (f"20news-bydate-{part}/{group}/{i}", f"H: 1\n\n{t}{extra}".encode()) for i, t in enumerate(texts)
+            ]
+    stand_in(monkeypatch, newsgroups, [write_tar(root / "20newsgroups" / "20news-bydate.tar.gz", entries)])
+
+
+def test_text_becomes_sparse_counts_of_training_words(tmp_path, monkeypatch):
+    small_newsgroups(tmp_path, monkeypatch)
+    split = data.load("20newsgroups", root=tmp_path, weighting="counts", val_fraction=1 / 3)
+    assert split.class_names == ("alt.a", "sci.b")
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [8, 4, 4]
+    assert split.extra["vocabulary"].tolist() == ["apple", "banana", "cherry", "pear"]  # plum is only in the test part
+    assert split.train.y.tolist() == [0] * 4 + [1] * 4
+    assert isinstance(split.train.x, sparse.csr_array)
+    assert split.train.x.dtype == np.float32
+    assert split.train.x.toarray()[[0, 4]].tolist() == [[2, 0, 1, 1], [2, 1, 0, 1]]
+    x, y = data.take(split.test, np.array([3, 0]))
+    assert x.tolist() == [[1, 1, 0, 0], [1, 0, 1, 0]]
+    assert y.tolist() == [1, 0]
+
+
+def test_text_becomes_rows_of_length_one(tmp_path, monkeypatch):
+    small_newsgroups(tmp_path, monkeypatch)
+    split = data.load("20newsgroups", root=tmp_path, sublinear=False)
+    row = split.train.x.toarray()[0]
+    n = data.size(split.train)
+    idf = {
+        w: np.log((1 + n) / (1 + df)) + 1
+        for w, df in (("apple", n), ("cherry", (split.train.y == 0).sum()), ("pear", n))
+    }
+    expected = np.array([2 * idf["apple"], 0, idf["cherry"], idf["pear"]])
+    assert np.allclose(row, expected / np.linalg.norm(expected))
+    assert data.load("20newsgroups", root=tmp_path, vocabulary=2).train.x.shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"weighting": "tf"}, "weighting must be one of tfidf, counts, got 'tf'"),
+        ({"vocabulary": 0}, "vocabulary must be an integer of at least 1 or left out, got 0"),
+        ({"min_documents": 0}, "min_documents must be an integer of at least 1, got 0"),
+        ({"stop_words": "german"}, "stop_words must be 'english' or None, got 'german'"),
+        ({"remove": ["header"]}, "remove must name any of headers, footers, quotes, got 'header'"),
+    ],
+)
+def test_text_mistakes_get_a_sentence(tmp_path, options, said):
+    with pytest.raises(data.DataError, match=said):
+        data.load("20newsgroups", root=tmp_path, **options)
+
+
+@pytest.mark.data("20newsgroups")
+def test_20newsgroups_is_as_published():
+    split = data.load("20newsgroups", val_fraction=0.0)
+    assert (data.size(split.train), data.size(split.test)) == (11314, 7532)
+    assert split.class_names[:2] == ("alt.atheism", "comp.graphics")
+    assert np.bincount(split.train.y)[:3].tolist() == [480, 584, 591]
+    assert split.train.x.nnz / np.prod(split.train.x.shape) < 0.01
+    lengths = np.sqrt(split.train.x.multiply(split.train.x).sum(1))
+    assert np.isclose(lengths[lengths > 0], 1, atol=1e-5).all()
+
+
+# Generated sets.
+
+
+def q(z):
+    """The upper tail of the normal distribution."""
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def discriminated(split, sites):
+    """Test accuracy of a linear discriminant that sees the given sites (a mask over the axes after the examples)."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    fitted = LinearDiscriminantAnalysis().fit(split.train.x[:, sites].reshape(len(split.train.y), -1), split.train.y)
+    return fitted.score(split.test.x[:, sites].reshape(len(split.test.y), -1), split.test.y)
+
+
+PLANTED = [("planted-channels", "channels"), ("planted-window", "steps"), ("planted-blocks", "pixels")]
+
+
+@pytest.mark.parametrize(("name", "sites"), PLANTED)
+def test_only_the_planted_sites_tell_the_class(name, sites):
+    split = data.load(name, seed=4)
+    truth = split.truth[sites]
+    slack = 4 * math.sqrt(0.25 / 1000)  # four standard deviations of any accuracy on 1000 examples
+    best = discriminated(split, truth)
+    assert 1 - 3 * q(2.5) - 4 * math.sqrt(0.02 / 1000) - 0.01 < best < 1 - q(2.5) + 4 * math.sqrt(0.01 / 1000)
+    assert abs(discriminated(split, ~truth) - 0.25) < slack
+    without_one = truth.copy()
+    without_one[tuple(i[0] for i in np.nonzero(truth))] = False
+    assert discriminated(split, without_one) <= best
+    data.require_unit_range(split)
+
+
+@pytest.mark.parametrize(("name", "sites"), PLANTED)
+def test_site_by_site_the_planted_ones_look_like_the_others(name, sites):
+    from scipy.stats import ks_2samp
+
+    split = data.load(name, seed=5)
+    truth, n = split.truth[sites], data.size(split.train)
+    inside, outside = (split.train.x[:, t].reshape(n, -1) for t in (truth, ~truth))
+    assert ks_2samp(inside.ravel()[::37], outside.ravel()[::37]).pvalue > 1e-4
+    for x in (inside, outside):
+        # noise of variance 0.12^2 about two values 2 a apart, each shown half of the time
+        evidence = {"planted-channels": 8, "planted-window": 80, "planted-blocks": 48}[name]
+        variance = 0.12**2 * (1 + 2.5**2 / (2 / 3 * evidence))
+        assert (np.abs(x.mean(0) - 0.5) < 5 * math.sqrt(variance / n)).all()
+        assert x.var(0).mean() == pytest.approx(variance, rel=0.03)
+
+
+def test_planted_sites_are_as_many_as_asked_and_move_with_the_seed():
+    assert data.load("planted-channels").truth["channels"].sum() == 8
+    window = data.load("planted-window", steps=12, length=3).truth["steps"]
+    assert np.array_equal(np.diff(np.flatnonzero(window)), [1, 1])
+    planted = data.load("planted-blocks")
+    assert planted.truth["blocks"].sum() == 3
+    assert np.array_equal(planted.truth["pixels"], np.kron(planted.truth["blocks"], np.ones((4, 4))) > 0)
+    found = [data.load("planted-channels", seed=s).truth["channels"] for s in (0, 0, 1)]
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_every_planted_channel_is_needed():
+    split = data.load("planted-channels", examples=20_000, seed=1)
+    truth = split.truth["channels"]
+    whole = discriminated(split, truth)
+    for channel in np.flatnonzero(truth):
+        assert discriminated(split, truth & (np.arange(64) != channel)) < whole + 0.002
+
+
+def test_planted_difficulty_sets_how_many_steps_are_needed():
+    split = data.load("planted-difficulty", seed=2)
+    hard = split.truth["test/difficulty"]
+    assert data.size(split.test) == len(hard)
+    assert len(split.truth["train/difficulty"]) == data.size(split.train)
+    means = np.stack([split.train.x[split.train.y == c].mean((0, 1)) for c in range(4)]) - 0.5
+
+    def right(steps, chosen):
+        evidence = (split.test.x[chosen, :steps].sum(1) - 0.5 * steps) @ means.T
+        return (evidence.argmax(1) == split.test.y[chosen]).mean()
+
+    easy, difficult = hard < 0.2, hard > 0.8
+    assert right(1, easy) > 0.95  # 16 ** 0.2 = 1.7 steps' worth at most: Q(2.5 / 1.3) three times over
+    assert right(1, difficult) < 0.75
+    assert right(16, difficult) > 0.96
+
+
+def test_two_moons_are_half_circles():
+    split = data.load("two-moons", noise=0.0)
+    for part in (split.train, split.val, split.test):
+        upper, lower = part.x[part.y == 0], part.x[part.y == 1]
+        assert np.allclose(np.linalg.norm(upper, axis=1), 1, atol=1e-5)
+        assert (upper[:, 1] >= -1e-6).all()
+        assert np.allclose(np.linalg.norm(lower - [1, 0.5], axis=1), 1, atol=1e-5)
+        assert (lower[:, 1] <= 0.5 + 1e-6).all()
+    noisy = data.load("two-moons", noise=0.1, examples=4000)
+    upper = np.concatenate([noisy.train.x[noisy.train.y == 0], noisy.val.x[noisy.val.y == 0]])
+    radius = np.linalg.norm(upper, axis=1)
+    assert radius.std() == pytest.approx(0.1, abs=5 * 0.1 / math.sqrt(2 * len(radius)))
+
+
+def test_diabetes_is_standardised_by_its_training_part_alone():
+    from sklearn.datasets import load_diabetes
+
+    split = data.load("diabetes", seed=2)
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [319, 35, 88]
+    assert split.task == "regression"
+    assert np.allclose(split.train.x.mean(0), 0, atol=1e-5)
+    assert np.allclose(split.train.y.std(), 1, atol=1e-5)
+    parts = (split.train.y, split.val.y, split.test.y)
+    targets = np.concatenate(parts) * split.extra["target_std"] + split.extra["target_mean"]
+    assert np.array_equal(np.sort(np.rint(targets[:, 0])), np.sort(load_diabetes().target))
+    other = data.load("diabetes", seed=3)
+    back = [s.test.y * s.extra["target_std"] + s.extra["target_mean"] for s in (split, other)]
+    assert np.allclose(*back, atol=1e-3)
+    assert not np.array_equal(split.val.x, other.val.x)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("planted-channels", {"relevant": 65}, "relevant must be at most channels, 64, got 65"),
+        ("planted-channels", {"relevant": 0}, "relevant must be an integer of at least 1, got 0"),
+        ("planted-window", {"length": 21}, "length must be at most steps, 20, got 21"),
+        ("planted-blocks", {"relevant": 17}, r"relevant must be at most grid \* grid, 16, got 17"),
+        ("planted-difficulty", {"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ("two-moons", {"noise": -0.1}, "noise must be at least 0, got -0.1"),
+        ("two-moons", {"examples": 0}, "examples must be an integer of at least 1, got 0"),
+    ],
+)
+def test_generated_sets_refuse_options_out_of_range(name, options, said):
+    with pytest.raises(data.DataError, match=said):
+        data.load(name, **options)

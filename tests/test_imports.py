@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -36,7 +37,10 @@ ALLOWED: dict[str, set[str]] = {
     "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
     "bayes": BAYES,
     "train": BAYES | {"evaluate", "rundir", "checkpoint"},
-    "compact": BAYES,
+    # gates decided: a smaller network, what it did, and the two put to use
+    "compact": LOOP,
+    "activity": LOOP | {"energy"},
+    "deploy": BAYES | {"compact", "activity"},
     "convert": LOOP,
     "nir": LOOP,
     "data": {"types", "rng"},
@@ -51,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "plots": {"rundir"},
     "report": {"rundir", "plots"},
     # assembles the parts; nothing in dsnn imports it
-    "config": BAYES | {"train", "evaluate", "compact", "convert"},
+    "config": BAYES | {"train", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
 ALLOWED["__init__"] = set(ALLOWED)
 
@@ -200,6 +204,15 @@ def test_every_imported_library_is_declared():
 
 def test_declaration_check_sees_a_planted_library():
     assert undeclared({"os", "yaml", "jax", "orbax", "hydra", "tqdm", "no_such_library"}) == {"tqdm", "no_such_library"}
+
+
+def test_annotations_are_checked_while_tests_run():
+    import jaxtyping
+
+    from dsnn.models import running_logits
+
+    with pytest.raises(jaxtyping.TypeCheckError):
+        running_logits(np.zeros((3, 4)), "mean")
 
 
 # With a platform that does not exist, the first array, key or question about devices raises.

@@ -200,7 +200,7 @@ def test_uv_is_used_when_installed_and_pip_when_uv_fails(checkout):
 def test_the_checks_run_in_order_and_pytest_gets_the_arguments(checkout):
     code, _, _ = call(checkout, "test.sh", "-k", "some name", "tests/test_cells.py")
     assert code == 0
-    assert "[dev,sweep,nir]" in installations(checkout)[0]
+    assert "[dev,sweep,nir,data]" in installations(checkout)[0]
     done = [line for line in calls(checkout) if re.match(r"python -m (ruff|mypy|pytest)", line)]
     assert [line.split()[2:4] for line in done[:2]] == [["ruff", "check"], ["ruff", "format"]]
     assert done[2] == "python -m mypy"
@@ -247,7 +247,7 @@ def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-@pytest.mark.parametrize("group", ["", "sweep", "dev", "nir", "carbon", "docs"])
+@pytest.mark.parametrize("group", ["", "sweep", "dev", "nir", "data", "carbon", "docs"])
 def test_lock_satisfies_what_the_project_asks_for(group):
     pins = lock()
     wanted = project()["optional-dependencies"][group] if group else project()["dependencies"]
@@ -263,7 +263,8 @@ def test_lock_names_everything_that_the_two_commands_install(python):
     environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
     extras = project()["optional-dependencies"]
     queue = [
-        Requirement(text) for text in [*project()["dependencies"], *extras["sweep"], *extras["dev"], *extras["nir"]]
+        Requirement(text)
+        for text in [*project()["dependencies"], *extras["sweep"], *extras["dev"], *extras["nir"], *extras["data"]]
     ]
     seen = set()
     while queue:

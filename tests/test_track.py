@@ -19,7 +19,7 @@ CONFIG = {"model": {"widths": [64, 32]}, "train": {"rate": 1e-3}, "seed": 3}
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
     """No key, no netrc, no server: whatever the machine has, a test sends nothing."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -110,7 +110,35 @@ def test_opening_and_logging_do_not_wait_for_wandb(tmp_path):
         track.log({"x": 1.0}, step)
     assert time.perf_counter() - start < 0.1
     track.finish()
+    assert track.warnings == []
     assert len(read_offline(tmp_path)[0]["history"]) == 100
+
+
+def test_runs_of_one_process_at_the_same_time_keep_apart(tmp_path):
+    tracks = [open_track(tmp_path / str(member), name=str(member)) for member in range(3)]
+    for member, track in enumerate(tracks):
+        track.summary({"member": member})
+    for member, track in enumerate(tracks):
+        track.finish(exit_code=member)
+    for member, track in enumerate(tracks):
+        (start,) = read_offline(tmp_path / str(member))
+        assert (start["summary"]["member"], start["exit"], track.warnings) == (member, member, [])
+
+
+def services() -> set[str]:
+    """Process ids of the W&B services this process has started and not ended."""
+    children = {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+    return {pid for pid in children if "wandb" in Path(f"/proc/{pid}/comm").read_text()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts processes in Linux's /proc")
+def test_everything_is_on_the_disk_when_the_last_run_has_finished(tmp_path):
+    """W&B's service writes behind; only its end makes sure of the records."""
+    one, two = open_track(tmp_path / "one"), open_track(tmp_path / "two")
+    one.finish()
+    assert services()
+    two.finish()
+    assert not services()
 
 
 def test_disabled_writes_nothing_and_imports_nothing(tmp_path):
@@ -190,11 +218,13 @@ def test_a_crash_in_the_middle_costs_one_sentence(tmp_path, capfd):
 def test_finish_does_not_wait_for_ever(tmp_path):
     release = threading.Event()
     track = Track(tmp_path, "id", lambda warn: release.wait(30))
+    waiting = next(thread for thread in threading.enumerate() if thread.name == "dsnn-track")
     start = time.perf_counter()
     track.finish(timeout_s=0.1)
     assert time.perf_counter() - start < 5
     assert "has not finished after 0.1 s" in track.warnings[0]
     release.set()
+    waiting.join(30)
 
 
 def test_what_is_logged_is_what_it_was_at_that_moment(tmp_path):
@@ -216,12 +246,12 @@ def test_what_is_logged_is_what_it_was_at_that_moment(tmp_path):
     assert seen == [1]
 
 
-def test_users_wandb_folders_are_left_alone(tmp_path, monkeypatch):
+def test_wandb_folders_follow_the_run_unless_the_user_chose_others(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "mine"))
-    track = Track(tmp_path, "id", lambda warn: BrokenRun())
-    track.finish()
-    assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "mine")
-    assert "WANDB_DATA_DIR" not in os.environ
+    for name in ("one", "two"):
+        Track(tmp_path / name, "id", lambda warn: BrokenRun()).finish()
+        assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "mine")
+        assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / name / "wandb" / "data")
 
 
 def test_unknown_mode_is_refused(tmp_path):

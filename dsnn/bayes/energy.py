@@ -4,7 +4,7 @@ E(z, n) = E_once(z) + n E_step(z). Every term is bilinear in z: a synapse costs 
 sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired to itself counts once).
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -12,6 +12,7 @@ from dsnn.bayes.sites import Sites
 from dsnn.types import Array, Float
 
 
+@runtime_checkable
 class Prices(Protocol):
     """What the prior needs of an energy profile (`dsnn.energy.Profile` has it)."""
 

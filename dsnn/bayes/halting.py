@@ -23,8 +23,9 @@ def certainty(logits: Float[Array, "*axes class"], feature: str = "margin") -> F
             in nats.
     """
     if feature == "margin":
-        best = jax.lax.top_k(logits, 2)[0]
-        return best[..., 0] - best[..., 1]
+        # two maxima are much faster than a sort on CPU
+        first = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
+        return logits.max(-1) - jnp.where(first, -jnp.inf, logits).max(-1)
     if feature == "entropy":
         log_p = jax.nn.log_softmax(logits)
         return -jnp.log(jnp.maximum(-(jnp.exp(log_p) * log_p).sum(-1), 1e-9))

@@ -104,10 +104,13 @@ class Lifted:
             energy = self.energy(self._gate_probabilities(), context.events)
             numpyro.factor("energy", -context.lam * self.data_size * energy.total(steps.mean()))
 
-    def guide(self, x: Array, y: Int[Array, " batch"], context: Context) -> None:
+    def guide(
+        self, x: Array | None = None, y: Int[Array, " batch"] | None = None, context: Context | None = None
+    ) -> None:
         """Mean-field posterior over weights begun at the network's own initialisation, and hard-concrete gates."""
         key = numpyro.prng_key()
-        self._weights(context.kl_weight, lambda index, name, fn: self._guide_site(index, name, fn, key))
+        kl_weight = jnp.ones(()) if context is None else context.kl_weight
+        self._weights(kl_weight, lambda index, name, fn: self._guide_site(index, name, fn, key))
         if self.sites is not None:
             numpyro.sample(GATES, HardConcrete(self._log_alpha()), rng_key=stream(key, "gates"))
         if self.feature is not None:
@@ -125,7 +128,7 @@ class Lifted:
         """Returns one draw of weights and gates from the guide with parameters ``params``; the key is consumed."""
         with handlers.block(), handlers.trace() as sites_, handlers.seed(rng_seed=key):
             with handlers.substitute(data=params):
-                self.guide(None, None, self.no_context())  # type: ignore[arg-type]
+                self.guide()
         weights = {name: sites_[name]["value"] for name in self.forward.template.names}
         return Draw(weights, None if self.sites is None else self.sites.unflatten(sites_[GATES]["value"]))
 

@@ -4,9 +4,40 @@
 ``cell.step(state, current, key)`` the next state and the spikes. Without a key the neuron is deterministic.
 """
 
+from dsnn.cells.adex import AdEx, AdExState
 from dsnn.cells.alif import ALIF, ALIFState
 from dsnn.cells.cubalif import CuBaLIF, CuBaLIFState
+from dsnn.cells.izhikevich import Izhikevich, IzhikevichState
 from dsnn.cells.li import LI, LIState
-from dsnn.cells.lif import IF, LIF, LIFState
+from dsnn.cells.lif import IF, LIF, PLIF, LIFState
+from dsnn.cells.ltc import LTC, LTCState
+from dsnn.cells.noisy import Noisy, NoisyState
+from dsnn.cells.presets import like, presets
+from dsnn.cells.resonate import BRF, RF, BRFState, RFState
 
-__all__ = ["ALIF", "IF", "LI", "LIF", "ALIFState", "CuBaLIF", "CuBaLIFState", "LIFState", "LIState"]
+__all__ = [
+    "ALIF",
+    "BRF",
+    "IF",
+    "LI",
+    "LIF",
+    "LTC",
+    "PLIF",
+    "RF",
+    "ALIFState",
+    "AdEx",
+    "AdExState",
+    "BRFState",
+    "CuBaLIF",
+    "CuBaLIFState",
+    "Izhikevich",
+    "IzhikevichState",
+    "LIFState",
+    "LIState",
+    "LTCState",
+    "Noisy",
+    "NoisyState",
+    "RFState",
+    "like",
+    "presets",
+]

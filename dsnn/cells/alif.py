@@ -1,12 +1,14 @@
 """Adaptive leaky integrate-and-fire: each spike raises the threshold for a while."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
 from dsnn.cells.decay import per_step, scaled, set_decay, set_time
-from dsnn.cells.firing import at_rest, integrate_and_fire, set_firing
+from dsnn.cells.membrane import at_rest, integrate_and_fire, set_membrane
+from dsnn.cells.rounding import rounded
 from dsnn.escape.parameters import check_learnable, parameter, value
 from dsnn.surrogate import Surrogate
 from dsnn.types import Array, Float, Key
@@ -23,7 +25,7 @@ class ALIFState(NamedTuple):
 
 
 class ALIF(nnx.Module):
-    """Adaptive leaky integrate-and-fire (Bellec et al. 2018; Yin et al. 2021, eq. 3 to 6).
+    """Adaptive leaky integrate-and-fire (Bellec et al. 2018; Yin et al. 2021).
 
         theta = threshold + strength a
         u' = beta u + k I,   s = fire(u' - theta),   u = reset(u', s),   a = rho a + (1 - rho) s
@@ -46,7 +48,7 @@ class ALIF(nnx.Module):
         refractory: time in ms after a spike during which the membrane holds and no spike is possible, a multiple of dt.
         rest: membrane without input; the first state is there.
         compare: ">" or ">=".
-        input_scale: k = 1 ("one"), 1 - beta ("decay") or dt/tau ("dt_over_tau").
+        input_scale: k = 1 ("one"), 1 - beta ("decay"), dt/tau ("dt_over_tau") or a number.
         surrogate: name or `dsnn.surrogate.Surrogate`; None is "atan", or the density of the noise.
         noise: None or one of `dsnn.escape`.
         learnable: names among beta, rho, strength, tau, tau_adp, threshold.
@@ -65,19 +67,19 @@ class ALIF(nnx.Module):
         tau: Any = None,
         tau_adp: Any = None,
         strength: Any = 1.8,
-        dt: float = 1.0,
+        dt: float | int = 1.0,
         method: str = "exp",
         threshold: Any = 1.0,
-        reset: str | float = "subtract",
+        reset: Any = "subtract",
         reset_timing: str = "same",
-        refractory: float = 0.0,
-        rest: float = 0.0,
+        refractory: float | int = 0.0,
+        rest: Any = 0.0,
         compare: str = ">",
-        input_scale: str = "one",
+        input_scale: Any = "one",
         surrogate: str | Surrogate | None = None,
         noise: Any = None,
-        learnable: tuple[str, ...] = (),
-        shape: tuple[int, ...] = (),
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
         detach_reset: bool = False,
     ):
         check_learnable(learnable, ("beta", "rho", "strength", "tau", "tau_adp", "threshold"))
@@ -85,7 +87,7 @@ class ALIF(nnx.Module):
         set_decay(self, ("beta", "tau"), (beta, tau), 0.9, learnable, shape)
         set_decay(self, ("rho", "tau_adp"), (rho, tau_adp), 0.97, learnable, shape)
         self.strength = parameter("strength", strength, "real", learnable="strength" in learnable, shape=shape)
-        set_firing(
+        set_membrane(
             self,
             threshold=threshold,
             rest=rest,
@@ -109,7 +111,7 @@ class ALIF(nnx.Module):
     ) -> tuple[ALIFState, Float[Array, "*batch neuron"]]:
         """Returns the next state and the spikes; a key is consumed, None is the deterministic neuron."""
         beta, rho = per_step(self), per_step(self, "rho", "tau_adp")
-        threshold = value(self.threshold) + value(self.strength) * state.adaptation
+        threshold = value(self.threshold) + rounded(value(self.strength) * state.adaptation)
         drive = scaled(self, current, beta)
         state, spikes = integrate_and_fire(self, state, drive, beta, threshold, key)
-        return state._replace(adaptation=rho * state.adaptation + (1 - rho) * spikes), spikes
+        return state._replace(adaptation=rounded(rho * state.adaptation) + (1 - rho) * spikes), spikes

@@ -1,12 +1,14 @@
 """Current-based leaky integrate-and-fire: a synapse with memory before the membrane."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
 from dsnn.cells.decay import per_step, scaled, set_decay, set_time
-from dsnn.cells.firing import at_rest, integrate_and_fire, set_firing
+from dsnn.cells.membrane import at_rest, integrate_and_fire, set_membrane
+from dsnn.cells.rounding import rounded
 from dsnn.escape.parameters import check_learnable, value
 from dsnn.surrogate import Surrogate
 from dsnn.types import Array, Float, Key
@@ -42,7 +44,7 @@ class CuBaLIF(nnx.Module):
         refractory: time in ms after a spike during which the membrane holds and no spike is possible, a multiple of dt.
         rest: membrane without input; the first state is there.
         compare: ">" or ">=".
-        input_scale: k = 1 ("one"), 1 - beta ("decay") or dt/tau ("dt_over_tau").
+        input_scale: k = 1 ("one"), 1 - beta ("decay"), dt/tau ("dt_over_tau") or a number.
         surrogate: name or `dsnn.surrogate.Surrogate`; None is "atan", or the density of the noise.
         noise: None or one of `dsnn.escape`.
         learnable: names among alpha, beta, tau, tau_syn, threshold.
@@ -60,26 +62,26 @@ class CuBaLIF(nnx.Module):
         *,
         tau: Any = None,
         tau_syn: Any = None,
-        dt: float = 1.0,
+        dt: float | int = 1.0,
         method: str = "exp",
         threshold: Any = 1.0,
-        reset: str | float = "subtract",
+        reset: Any = "subtract",
         reset_timing: str = "same",
-        refractory: float = 0.0,
-        rest: float = 0.0,
+        refractory: float | int = 0.0,
+        rest: Any = 0.0,
         compare: str = ">",
-        input_scale: str = "one",
+        input_scale: Any = "one",
         surrogate: str | Surrogate | None = None,
         noise: Any = None,
-        learnable: tuple[str, ...] = (),
-        shape: tuple[int, ...] = (),
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
         detach_reset: bool = False,
     ):
         check_learnable(learnable, ("alpha", "beta", "tau", "tau_syn", "threshold"))
         set_time(self, dt, method, input_scale, tau)
         set_decay(self, ("beta", "tau"), (beta, tau), 0.9, learnable, shape)
         set_decay(self, ("alpha", "tau_syn"), (alpha, tau_syn), 0.8, learnable, shape)
-        set_firing(
+        set_membrane(
             self,
             threshold=threshold,
             rest=rest,
@@ -103,7 +105,7 @@ class CuBaLIF(nnx.Module):
     ) -> tuple[CuBaLIFState, Float[Array, "*batch neuron"]]:
         """Returns the next state and the spikes; a key is consumed, None is the deterministic neuron."""
         beta = per_step(self)
-        synaptic = per_step(self, "alpha", "tau_syn") * state.current + current
+        synaptic = rounded(per_step(self, "alpha", "tau_syn") * state.current) + current
         drive = scaled(self, synaptic, beta)
         state, spikes = integrate_and_fire(self, state, drive, beta, value(self.threshold), key)
         return state._replace(current=synaptic), spikes

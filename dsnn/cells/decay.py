@@ -1,10 +1,12 @@
 """How fast a trace forgets: a decay per step, or a time constant in ms with its discretisation."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
+from dsnn.cells.rounding import rounded
 from dsnn.escape.parameters import check_choice, parameter, value
 from dsnn.types import Array
 
@@ -13,7 +15,12 @@ INPUT_SCALES = ("one", "decay", "dt_over_tau")
 
 
 def set_decay(
-    cell: Any, names: tuple[str, str], given: tuple[Any, Any], default: float, learnable: tuple[str, ...], shape: tuple
+    cell: Any,
+    names: tuple[str, str],
+    given: tuple[Any, Any],
+    default: float,
+    learnable: Sequence[str],
+    shape: Sequence[int],
 ) -> None:
     """Checks a decay and puts it on a cell under construction, whose ``dt`` and ``method`` are set.
 
@@ -62,26 +69,31 @@ def per_step(cell: Any, name: str = "beta", tau_name: str = "tau") -> float | Ar
 
 
 def scaled(cell: Any, current: Array, decay: float | Array) -> Array:
-    """Returns the current as it enters the membrane: times 1, 1 - decay, or dt / tau."""
+    """Returns the current as it enters the membrane: times 1, 1 - decay, dt / tau, or a number."""
+    if not isinstance(cell.input_scale, str):
+        return rounded(value(cell.input_scale) * current)
     match cell.input_scale:
         case "decay":
-            return (1 - decay) * current
+            return rounded((1 - decay) * current)
         case "dt_over_tau":
-            return cell.dt / value(cell.tau) * current
+            return rounded(cell.dt / value(cell.tau) * current)
     return current
 
 
-def set_time(cell: Any, dt: float, method: str, input_scale: str, tau: Any) -> None:
+def set_time(cell: Any, dt: float | int, method: str, input_scale: Any, tau: Any) -> None:
     """Checks the discretisation and puts it on a cell under construction."""
     check_choice("method", method, METHODS)
-    check_choice("input_scale", input_scale, INPUT_SCALES)
-    if input_scale == "dt_over_tau" and tau is None:
+    if isinstance(input_scale, str):
+        check_choice("input_scale", input_scale, INPUT_SCALES)
+    else:
+        input_scale = parameter("input_scale", input_scale, "real")
+    if isinstance(input_scale, str) and input_scale == "dt_over_tau" and tau is None:
         raise ValueError('input_scale="dt_over_tau" needs tau, got beta; use input_scale="decay" or give tau in ms.')
     cell.dt = parameter("dt", dt, "positive", hint="it is the length of a step in ms")
     cell.method, cell.input_scale = method, input_scale
 
 
-def _from_tau(tau: Any, dt: float, method: str) -> Any:
+def _from_tau(tau: Any, dt: float | int, method: str) -> Any:
     if method == "euler":
         return 1.0 - dt / tau
     return math.exp(-dt / tau) if isinstance(tau, float) else jnp.exp(-dt / tau)

@@ -1,11 +1,13 @@
 """The leaky integrator: a readout that never fires."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
 from dsnn.cells.decay import per_step, scaled, set_decay, set_time
+from dsnn.cells.rounding import rounded
 from dsnn.escape.parameters import check_learnable
 from dsnn.types import Array, Float, Key
 
@@ -24,7 +26,7 @@ class LI(nnx.Module):
         tau: time constant in ms, in place of beta.
         dt: length of a step in ms.
         method: beta = exp(-dt/tau) ("exp") or 1 - dt/tau ("euler").
-        input_scale: k = 1 ("one"), 1 - beta ("decay") or dt/tau ("dt_over_tau").
+        input_scale: k = 1 ("one"), 1 - beta ("decay"), dt/tau ("dt_over_tau") or a number.
         learnable: names among beta, tau.
         shape: shape of the learnable parameters, () shared or (neurons,).
 
@@ -37,11 +39,11 @@ class LI(nnx.Module):
         beta: Any = None,
         *,
         tau: Any = None,
-        dt: float = 1.0,
+        dt: float | int = 1.0,
         method: str = "exp",
-        input_scale: str = "one",
-        learnable: tuple[str, ...] = (),
-        shape: tuple[int, ...] = (),
+        input_scale: Any = "one",
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
     ):
         check_learnable(learnable, ("beta", "tau"))
         set_time(self, dt, method, input_scale, tau)
@@ -57,5 +59,5 @@ class LI(nnx.Module):
         """Returns the next state and the membrane; a key is accepted and not used."""
         del key
         beta = per_step(self)
-        membrane = beta * state.membrane + scaled(self, current, beta)
+        membrane = rounded(beta * state.membrane) + scaled(self, current, beta)
         return LIState(membrane), membrane

@@ -1,11 +1,12 @@
 """Leaky and perfect integrate-and-fire neurons."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from flax import nnx
 
 from dsnn.cells.decay import per_step, scaled, set_decay, set_time
-from dsnn.cells.firing import at_rest, integrate_and_fire, set_firing
+from dsnn.cells.membrane import at_rest, integrate_and_fire, set_membrane
 from dsnn.escape.parameters import check_learnable, value
 from dsnn.surrogate import Surrogate
 from dsnn.types import Array, Float, Key
@@ -45,7 +46,7 @@ class LIF(nnx.Module):
         refractory: time in ms after a spike during which the membrane holds and no spike is possible, a multiple of dt.
         rest: membrane without input; the first state is there.
         compare: ">" or ">=", whether a membrane at the threshold spikes.
-        input_scale: k = 1 ("one"), 1 - beta ("decay") or dt/tau ("dt_over_tau").
+        input_scale: k = 1 ("one"), 1 - beta ("decay"), dt/tau ("dt_over_tau") or a number.
         surrogate: name or `dsnn.surrogate.Surrogate`; None is "atan", or the density of the noise.
         noise: None or one of `dsnn.escape`.
         learnable: names among beta, tau, threshold.
@@ -61,25 +62,25 @@ class LIF(nnx.Module):
         beta: Any = None,
         *,
         tau: Any = None,
-        dt: float = 1.0,
+        dt: float | int = 1.0,
         method: str = "exp",
         threshold: Any = 1.0,
-        reset: str | float = "subtract",
+        reset: Any = "subtract",
         reset_timing: str = "same",
-        refractory: float = 0.0,
-        rest: float = 0.0,
+        refractory: float | int = 0.0,
+        rest: Any = 0.0,
         compare: str = ">",
-        input_scale: str = "one",
+        input_scale: Any = "one",
         surrogate: str | Surrogate | None = None,
         noise: Any = None,
-        learnable: tuple[str, ...] = (),
-        shape: tuple[int, ...] = (),
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
         detach_reset: bool = False,
     ):
         check_learnable(learnable, ("beta", "tau", "threshold"))
         set_time(self, dt, method, input_scale, tau)
         set_decay(self, ("beta", "tau"), (beta, tau), 0.9, learnable, shape)
-        set_firing(
+        set_membrane(
             self,
             threshold=threshold,
             rest=rest,
@@ -108,5 +109,22 @@ class LIF(nnx.Module):
 
 
 def IF(**options: Any) -> LIF:
-    """Returns the perfect integrator, an `LIF` with beta = 1: u' = u + I (Lapicque 1907); options as there."""
+    """Returns the perfect integrator, an `LIF` with beta = 1: u' = u + k I (Lapicque 1907); options as there."""
     return LIF(1.0, **options)
+
+
+def PLIF(beta: Any = 0.5, **options: Any) -> LIF:
+    """Returns an `LIF` with a learnable decay, the parametric LIF of Fang et al. 2021.
+
+        u' = beta u + (1 - beta) I,   s = fire(u' - 1),   u = 0 where s
+
+    Their 1/tau = sigmoid(w) is 1 - beta; beta is an `nnx.Param` on the unit interval, which a learner moves through
+    the same sigmoid. Their defaults are tau = 2 steps (beta = 1/2), a decaying input, ">=" and a reset to zero; any
+    option of `LIF` may be given instead.
+
+    Args:
+        beta: first decay per step, in (0, 1).
+        **options: of `LIF`.
+    """
+    fang = {"learnable": ("beta",), "input_scale": "decay", "reset": "zero", "compare": ">="}
+    return LIF(beta, **(fang | options))

@@ -74,6 +74,7 @@ def take(
     if isinstance(arrays.x, sparse.csr_array):
         return jnp.asarray(arrays.x[np.asarray(index)].toarray()), jnp.asarray(arrays.y[np.asarray(index)])
     x, y = jnp.asarray(arrays.x)[index], jnp.asarray(arrays.y)[index]
+    x = x.astype(jnp.float32)  # events may be stored as bytes
     if not temporal:
         return x, y
     stepwise = jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 2 and y.shape[1] == x.shape[1]

@@ -70,7 +70,7 @@ def load(
     parts = ([t for t, m in zip(texts, mask, strict=True) if not m], [t for t, m in zip(texts, mask, strict=True) if m])
     words = _words(weighting, vocabulary, min_documents, stop_words, sublinear).fit(parts[0])
     train, val, test = (
-        Arrays(sparse.csr_array(words.transform(part), dtype=np.float32), y)
+        Arrays(_rows(words, part), y)
         for part, y in zip((*parts, test_texts), (labels[~mask], labels[mask], test_labels), strict=True)
     )
     extra = {"vocabulary": words.get_feature_names_out().astype(str)}
@@ -100,6 +100,12 @@ def _words(weighting: str, vocabulary: int | None, min_documents: int, stop_word
 
     options = {"max_features": vocabulary, "min_df": min_documents, "stop_words": stop_words, "dtype": np.float32}
     return CountVectorizer(**options) if weighting == "counts" else TfidfVectorizer(sublinear_tf=sublinear, **options)
+
+
+def _rows(words: Any, texts: list[str]) -> sparse.csr_array:
+    if not texts:  # which scikit-learn refuses
+        return sparse.csr_array((0, len(words.vocabulary_)), dtype=np.float32)
+    return sparse.csr_array(words.transform(texts), dtype=np.float32)
 
 
 def _check(

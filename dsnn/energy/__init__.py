@@ -6,7 +6,18 @@ used, measured where the machine allows and labelled an estimate elsewhere.
 """
 
 from dsnn.energy.carbon import INTENSITY_G_PER_KWH, PUE, Meter, co2e_g, meter, training_kwh
+from dsnn.energy.claims import FUNCTIONS, evaluate_claim
 from dsnn.energy.count import Counts, LayerCounts, count, fan_out
+from dsnn.energy.ledger import (
+    REFERENCES_G,
+    Entry,
+    Ledger,
+    as_references,
+    entry,
+    ledger,
+    petaflops_days,
+    training_operations,
+)
 from dsnn.energy.neurons import NEURONS, NeuronCost, neuron_cost
 from dsnn.energy.price import Price, PriceInterval, SitePrices, price, price_interval, site_prices
 from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_names
@@ -24,14 +35,18 @@ from dsnn.energy.twin import (
 
 __all__ = [
     "ACCOUNTINGS",
+    "FUNCTIONS",
     "INTENSITY_G_PER_KWH",
     "NEURONS",
     "PUE",
+    "REFERENCES_G",
     "Accounting",
     "BreakEven",
     "Comparison",
     "Counts",
+    "Entry",
     "LayerCounts",
+    "Ledger",
     "Meter",
     "NeuronCost",
     "NeuronRecord",
@@ -42,15 +57,20 @@ __all__ = [
     "SitePrices",
     "SynapseRecord",
     "ann_twin",
+    "as_references",
     "break_even",
     "co2e_g",
     "compare",
     "count",
+    "entry",
+    "evaluate_claim",
     "fan_out",
     "gated_twin",
+    "ledger",
     "merge",
     "meter",
     "neuron_cost",
+    "petaflops_days",
     "price",
     "price_interval",
     "profile",
@@ -59,4 +79,5 @@ __all__ = [
     "site_prices",
     "spike_rate",
     "training_kwh",
+    "training_operations",
 ]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import NamedTuple
 
 from dsnn.energy.records import Number
@@ -20,6 +20,7 @@ from dsnn.energy.records import Number
 __all__ = [
     "INTENSITY_G_PER_KWH",
     "LB_G",
+    "PETAFLOPS_DAY",
     "PUE",
     "Meter",
     "Sourced",
@@ -33,6 +34,7 @@ __all__ = [
 
 LB_G = 453.59237
 J_PER_KWH = 3.6e6
+PETAFLOPS_DAY = 1e15 * 86_400
 
 
 class Sourced(NamedTuple):
@@ -174,21 +176,27 @@ class Meter:
         self._last = [counter.read() for counter in self._counters]
         self._joules = [0.0] * len(self._counters)
         self._wall, self._cpu = time.monotonic(), time.process_time()
-        self._stop = Event()
+        self._stop, self._reading = Event(), Lock()
         self._thread = Thread(target=self._poll, daemon=True, name="dsnn-energy-meter")
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._advance()
         self._stop.set()
         self._thread.join()
-        self._advance()
 
     def _poll(self) -> None:
         while not self._stop.wait(float(self.interval_s)):
             self._advance()
 
     def _advance(self) -> None:
+        if self._stop.is_set():
+            return
+        with self._reading:
+            self._read()
+
+    def _read(self) -> None:
         for i, counter in enumerate(self._counters):
             now, last = counter.read(), self._last[i]
             if now is None or last is None:
@@ -199,7 +207,8 @@ class Meter:
         self.cpu_seconds = time.process_time() - self._cpu
 
     def parts(self) -> dict[str, Sourced]:
-        """Energy in joules by part (cpu, memory, gpu) with "measured: ..." or "estimated: ..." as source."""
+        """Energy so far, in joules, by part (cpu, memory, gpu), with "measured: ..." or "estimated: ..." as source."""
+        self._advance()
         parts = measured_parts(self._counters, self._joules)
         if "cpu" not in parts:
             parts["cpu"] = Sourced(
@@ -213,14 +222,21 @@ class Meter:
             parts["gpu"] = Sourced(self.seconds * power, f"estimated: {self.gpus} x {GPU_W.value:g} W of GPU")
         return parts
 
-    def metrics(self) -> dict[str, float | str]:
-        """The run's entries for `metrics.json`: carbon/kwh, carbon/co2e_g, carbon/source."""
+    def metrics(self, operations: Number | None = None) -> dict[str, float | str]:
+        """The run's entries for `metrics.json`: carbon/kwh, /co2e_g, /source, /device_hours and /petaflops_days.
+
+        Args:
+            operations: Of training (`training_operations`); without them carbon/petaflops_days is left out.
+        """
         parts = self.parts()
         kwh = sum(part.value for part in parts.values()) / J_PER_KWH * named(PUE, self.pue).value
+        used = {} if operations is None else {"carbon/petaflops_days": float(operations) / PETAFLOPS_DAY}
         return {
             "carbon/kwh": kwh,
             "carbon/co2e_g": co2e_g(kwh, self.intensity),
             "carbon/source": _label(parts),
+            "carbon/device_hours": max(self.gpus, 1) * self.seconds / 3600,
+            **used,
         }
 
 
@@ -296,7 +312,7 @@ def _read_uj(path: Path) -> float | None:
 def _nvml() -> list[Counter]:
     """NVML's total energy counter of each visible GPU (Volta and later)."""
     try:
-        import pynvml  # type: ignore[import-not-found]
+        import pynvml
 
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]

@@ -39,8 +39,14 @@ NEURONS = {
     "RF": NeuronCost(macs=4, acs=0, compares=1, states=2),
     # RF, and q' = gamma q + z and the divergence bound b = p(w) - b' - q (Higuchi et al. 2024, eqs. 6 to 9).
     "BRF": NeuronCost(macs=5, acs=2, compares=1, states=3),
-    # Liquid time constants: their gates are dense layers, recorded as synapses; here the two state equations.
-    "LTC": NeuronCost(macs=4, acs=0, compares=1, states=2),
+    # a = s + rho (a - s), u = u + k (I - u), theta + strength a (Yin, Corradi & Bohte 2023). The dense products and the
+    # sigmoids behind rho and k are not in here: record each as a synapse of twice the width to the width.
+    "LTC": NeuronCost(macs=3, acs=2, compares=1, states=2),
+    # Leak, slope, exponential's scale and resistance; coupling and decay of w (Brette & Gerstner 2005). The exponential
+    # itself is not counted.
+    "AdEx": NeuronCost(macs=6, acs=3, compares=1, states=2),
+    # (0.04 v + 5) v and its step, with 140 - r + I, twice; a (b v - r) (Izhikevich 2003, his program).
+    "Izhikevich": NeuronCost(macs=8, acs=6, compares=1, states=2),
     "ReLU": NeuronCost(macs=0, acs=0, compares=1, states=0, fires=False),
     "Linear": NeuronCost(macs=0, acs=0, compares=0, states=0, fires=False),
     "tanh": NeuronCost(macs=0, acs=0, compares=0, states=1, fires=False),

@@ -1,6 +1,8 @@
 """Noise in the membrane that lasts: an Ornstein-Uhlenbeck current."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -30,12 +32,12 @@ class OrnsteinUhlenbeck(nnx.Module):
 
     def __init__(
         self,
-        sigma: float = 0.1,
-        tau: float | None = 5.0,
-        dt: float = 1.0,
+        sigma: Any = 0.1,
+        tau: Any = 5.0,
+        dt: float | int = 1.0,
         *,
-        learnable: tuple[str, ...] = (),
-        shape: tuple[int, ...] = (),
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
     ):
         check_learnable(learnable, ("sigma", "tau") if tau is not None else ("sigma",))
         hint = "leave the noise out for a neuron without it"

@@ -1,6 +1,8 @@
 """Gaussian escape noise: the probit neuron."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ class Gaussian(nnx.Module):
         ValueError: the width is not positive.
     """
 
-    def __init__(self, width: float = 0.3, *, learnable: tuple[str, ...] = (), shape: tuple[int, ...] = ()):
+    def __init__(self, width: Any = 0.3, *, learnable: Sequence[str] = (), shape: Sequence[int] = ()):
         check_learnable(learnable, ("width",))
         self.width = parameter("width", width, "positive", learnable="width" in learnable, shape=shape, hint=WIDTH_HINT)
 

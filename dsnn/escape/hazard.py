@@ -1,6 +1,8 @@
 """Exponential hazard: the escape rate of spike response models."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +13,14 @@ from dsnn.escape.parameters import WIDTH_HINT, check_learnable, parameter, value
 from dsnn.surrogate import Surrogate
 from dsnn.types import Array, Float, Key
 
+LOG_2 = math.log(2)
 SATURATION = 80.0
 
 
 class ExponentialHazard(nnx.Module):
     """Spikes at the rate rho0 exp(u / width): P(s = 1) = 1 - exp(-rho0 exp(u / width) dt).
 
-    (Gerstner et al. 2014, eq. 9.5 and 9.7; Jolivet et al. 2006.) As s = H(u - xi), xi = width log(E / (rho0 dt)) with
+    (Gerstner et al. 2014, chapter 9; Jolivet et al. 2006.) As s = H(u - xi), xi = width log(E / (rho0 dt)) with
     E exponential. Derivative as in `Logistic`. Without a key xi is its median, width log(log 2 / (rho0 dt)), the u at
     which a spike has probability 1/2: with rho0 dt = log 2 that is the threshold itself, and u = 0 is the usual
     threshold neuron.
@@ -35,12 +38,12 @@ class ExponentialHazard(nnx.Module):
 
     def __init__(
         self,
-        rho0: float = math.log(2),
-        width: float = 0.2,
-        dt: float = 1.0,
+        rho0: Any = LOG_2,
+        width: Any = 0.2,
+        dt: float | int = 1.0,
         *,
-        learnable: tuple[str, ...] = (),
-        shape: tuple[int, ...] = (),
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
     ):
         check_learnable(learnable, ("rho0", "width"))
         self.rho0 = parameter("rho0", rho0, "positive", learnable="rho0" in learnable, shape=shape)
@@ -74,14 +77,7 @@ class ExponentialHazard(nnx.Module):
         """Returns log P(s | u) for s in {0, 1}; -log P(0) saturates at e^80."""
         a = self._log_expected(u)
         expected = jnp.exp(a)
-        rare = a < -6
-        # log(1 - exp(-x)) = log x - x/2 + x^2/24 - ...
-        some = jnp.where(
-            rare,
-            a - expected / 2 + expected**2 / 24,
-            jnp.log(-jnp.expm1(-jnp.where(rare, 1.0, expected))),
-        )
-        return s * some - (1 - s) * expected
+        return s * _log_at_least_one(a) - (1 - s) * expected
 
     def quantile(self, rank: Float[Array, "..."]) -> Float[Array, "..."]:
         """Returns the noise xi below which lies the fraction ``rank`` of it."""
@@ -102,3 +98,14 @@ def _at_least_one_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # written out for speed; the probability itself is then dead code where only its slope is used
     (a,), (a_dot,) = primals, tangents
     return _at_least_one(a), jnp.exp(a - jnp.exp(a)) * a_dot
+
+
+def _log_at_least_one(a: Array) -> Array:
+    """Returns log(1 - exp(-x)) for x = e^a, with the branch not taken held where its slope is finite."""
+    x = jnp.exp(a)
+    rare, sure = a < -6, a > 0
+    small = jnp.where(rare, x, 0.0)
+    few = a - small / 2 + small**2 / 24
+    some = jnp.log(-jnp.expm1(-jnp.where(rare | sure, 1.0, x)))
+    many = jnp.log1p(-jnp.exp(-jnp.where(sure, x, 1.0)))
+    return jnp.where(rare, few, jnp.where(sure, many, some))

@@ -1,5 +1,8 @@
 """Threshold jitter: a threshold that is drawn anew after each spike."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -26,7 +29,7 @@ class ThresholdJitter(nnx.Module):
         ValueError: sigma is not positive.
     """
 
-    def __init__(self, sigma: float = 0.1, *, learnable: tuple[str, ...] = (), shape: tuple[int, ...] = ()):
+    def __init__(self, sigma: Any = 0.1, *, learnable: Sequence[str] = (), shape: Sequence[int] = ()):
         check_learnable(learnable, ("sigma",))
         hint = "noise=None is the neuron without noise"
         self.sigma = parameter("sigma", sigma, "positive", learnable="sigma" in learnable, shape=shape, hint=hint)

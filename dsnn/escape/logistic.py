@@ -1,5 +1,8 @@
 """Logistic escape noise: the sigmoid neuron."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,8 +18,7 @@ class Logistic(nnx.Module):
 
     u is the membrane minus the threshold. Without a named surrogate the derivative of a spike is the density of xi at
     u, which is the derivative of its probability, in u and in the width; with one it is that surrogate at u - xi.
-    Without a key xi is its median, 0, and this is the threshold neuron. (Gerstner et al. 2014, section 9.1; Jordan et
-    al. 2015, "Bernoulli neurons", for the sigmoid.)
+    Without a key xi is its median, 0, and this is the threshold neuron. (Gerstner et al. 2014, chapter 9.)
 
     Args:
         width: scale of the noise in units of the membrane, positive; its standard deviation is 1.81 times that.
@@ -27,7 +29,7 @@ class Logistic(nnx.Module):
         ValueError: the width is not positive.
     """
 
-    def __init__(self, width: float = 0.2, *, learnable: tuple[str, ...] = (), shape: tuple[int, ...] = ()):
+    def __init__(self, width: Any = 0.2, *, learnable: Sequence[str] = (), shape: Sequence[int] = ()):
         check_learnable(learnable, ("width",))
         self.width = parameter("width", width, "positive", learnable="width" in learnable, shape=shape, hint=WIDTH_HINT)
 

@@ -5,6 +5,7 @@ A fixed scalar is a Python float (static under `jax.jit`), a fixed array a `Fixe
 """
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def parameter(
     support: str,
     *,
     learnable: bool = False,
-    shape: tuple[int, ...] = (),
+    shape: Sequence[int] = (),
     hint: str = "",
 ) -> float | Fixed | nnx.Param:
     """Returns ``value`` as a float, a `Fixed` array or a learnable `nnx.Param`, after checking its range.
@@ -61,10 +62,10 @@ def value(parameter: "float | nnx.Variable | Array") -> "float | Float[Array, '.
     return parameter[...] if isinstance(parameter, nnx.Variable) else parameter
 
 
-def check_learnable(learnable: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+def check_learnable(learnable: Sequence[str], allowed: tuple[str, ...]) -> None:
     """Raises a ValueError that names the nearest parameter if ``learnable`` holds something else."""
-    if isinstance(learnable, str):
-        raise ValueError(f'learnable must be a tuple of names, got the string {learnable!r}; write ("{learnable}",).')
+    if not isinstance(learnable, (tuple, list)):
+        raise ValueError(f'learnable must be a tuple of names, got {learnable!r}; write ("{allowed[0]}",).')
     for name in learnable:
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)

@@ -1,5 +1,8 @@
 """Synaptic release failure: a spike that is fired and not passed on."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from flax import nnx
 
 from dsnn.escape.draw import uniform16, with_gradient_of
@@ -22,7 +25,7 @@ class ReleaseFailure(nnx.Module):
         ValueError: the probability is out of range.
     """
 
-    def __init__(self, probability: float = 0.9, *, learnable: tuple[str, ...] = (), shape: tuple[int, ...] = ()):
+    def __init__(self, probability: Any = 0.9, *, learnable: Sequence[str] = (), shape: Sequence[int] = ()):
         check_learnable(learnable, ("probability",))
         hint = "it is the probability that a spike is passed on"
         self.probability = parameter(

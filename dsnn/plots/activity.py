@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -31,12 +31,8 @@ def raster(spikes: Mapping[str, Shaped[np.ndarray, "..."]], stop_step: int | Non
     for axes, (name, spiked) in zip(panels, layers.items(), strict=True):
         steps, neurons = spiked.shape
         mark_stop(axes, stop_step, steps)
-        axes.imshow(
-            opaque(spiked.T.astype(float)),
-            aspect="auto",
-            extent=(0.5, steps + 0.5, neurons + 0.5, 0.5),
-            zorder=2,
-        )
+        extent = (0.5, steps + 0.5, neurons + 0.5, 0.5)
+        axes.imshow(opaque(_ticks(spiked)), aspect="auto", extent=extent, zorder=2)
         axes.set(xlim=(0.5, steps + 0.5), yticks=[1, neurons] if neurons > 1 else [1])
         axes.set_title(name)
         axes.set_title(
@@ -50,13 +46,13 @@ def raster(spikes: Mapping[str, Shaped[np.ndarray, "..."]], stop_step: int | Non
 @styled
 def membrane_traces(
     traces: Mapping[str, Shaped[np.ndarray, "..."]],
-    threshold: Mapping[str, float] | float | None = None,
+    threshold: Mapping[str, float | int] | float | int | None = None,
     stop_step: int | None = None,
 ) -> Figure:
     """Membrane of a few neurons of each layer over time, with the firing threshold.
 
     Args:
-        traces: Per layer [time, k].
+        traces: Per layer [time, k]; the first four are drawn.
         threshold: One for all layers, or per layer; a layer without one has no line.
         stop_step: The number of steps after which the network answered.
     """
@@ -66,13 +62,12 @@ def membrane_traces(
         membrane = np.asarray(membrane, float).reshape(len(membrane), -1)
         steps = np.arange(1, len(membrane) + 1)
         mark_stop(axes, stop_step, len(steps))
-        for index, trace in enumerate(membrane.T[:5]):
+        for index, trace in enumerate(membrane.T[:4]):
             axes.plot(steps, trace, color=SERIES[index], linewidth=1.5, marker="o" if len(steps) <= 40 else "", ms=2.4)
         level = threshold.get(name) if isinstance(threshold, Mapping) else threshold
         if level is not None and np.isfinite(level):
             axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate("threshold", (1, level), (0, 2), xycoords=("axes fraction", "data"),
-                          textcoords="offset points", ha="right", color=INK, size=8)  # fmt: skip
+            axes.set_title("dashed: threshold", loc="right", color=MUTED, weight="normal", size=8.5)
         axes.set_title(name)
         axes.set_xlim(0.5, len(steps) + 0.5)
         axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -83,7 +78,11 @@ def membrane_traces(
 
 
 @styled
-def gate_map(gates: Mapping[str, Shaped[np.ndarray, "..."]], input_shape: tuple[int, ...] | None = None) -> Figure:
+def gate_map(
+    gates: Mapping[str, Shaped[np.ndarray, "..."]],
+    input_shape: tuple[int, ...] | None = None,
+    kept: Mapping[str, int] | None = None,
+) -> Figure:
     """Where computation runs: every compute site is a square, filled as far as it is likely to run.
 
     The input keeps its picture when it is one; neurons have no place, so they are sorted and fill their grid from
@@ -92,6 +91,7 @@ def gate_map(gates: Mapping[str, Shaped[np.ndarray, "..."]], input_shape: tuple[
     Args:
         gates: Per group of sites, in the order of the network, the probabilities that each site runs.
         input_shape: Shape of one input, (height, width) or (height, width, channel) for pictures.
+        kept: Per group, how many sites the deployed network runs; by default those more likely to run than not.
     """
     columns = min(len(gates), 4 if len(gates) % 3 and len(gates) > 3 else 3)
     rows = -(-len(gates) // columns)
@@ -104,12 +104,13 @@ def gate_map(gates: Mapping[str, Shaped[np.ndarray, "..."]], input_shape: tuple[
         probability = np.asarray(values, float)
         grid = _as_picture(probability, input_shape) if name == "input" else None
         _waffle(panels.flat[index], _sorted_grid(probability) if grid is None else grid)
-        kept, total = int((probability > RUNS_ABOVE).sum()), probability.size
+        total = probability.size
+        runs = (kept or {}).get(name, int((probability > RUNS_ABOVE).sum()))
         panels.flat[index].set_title(name, pad=6)
         panels.flat[index].set_xlabel(
-            f"{kept} of {total} run", color=INK, size=9.5, weight="bold", loc="left", labelpad=12
+            f"{runs} of {total} run", color=INK, size=9.5, weight="bold", loc="left", labelpad=12
         )
-        _share_bar(panels.flat[index], kept / max(total, 1))
+        _share_bar(panels.flat[index], runs / max(total, 1))
     key = [Patch(color=ACCENT, label="runs"), Patch(color=ACCENT, alpha=0.4, label="undecided"),
            Patch(color=TINT, label="switched off")]  # fmt: skip
     figure.legend(handles=key, loc="outside lower left", ncols=3, handlelength=0.8, columnspacing=1.2)
@@ -122,6 +123,7 @@ def running_decision(
     stop_step: int | None = None,
     label: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    picture: Shaped[np.ndarray, "..."] | None = None,
 ) -> Figure:
     """The class probabilities of one example as the steps pass, and the step at which the network answers.
 
@@ -130,6 +132,7 @@ def running_decision(
         stop_step: The number of steps after which the network answered; the last one if None.
         label: The true class.
         class_names: Names for the classes; their numbers if None.
+        picture: The example itself, (height, width) or (height, width, channel); not shown where it is no picture.
     """
     logits = np.asarray(logits, float)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -139,7 +142,11 @@ def running_decision(
     answer = int(probs[stop - 1].argmax())
     names = class_names or tuple(str(index) for index in range(probs.shape[1]))
     figure = new_figure(2.5)
-    axes = figure.subplots()
+    if picture is not None and is_picture(picture.shape):
+        shown, axes = figure.subplots(1, 2, width_ratios=(1, 3), gridspec_kw={"wspace": 0.12})
+        _show_picture(shown, picture)
+    else:
+        axes = figure.subplots()
     mark_stop(axes, stop_step, len(steps))
     named = [answer] + ([label] if label is not None and label != answer else [])
     rivals = [index for index in np.argsort(probs[:stop].max(axis=0))[::-1] if index not in named][:2]
@@ -149,7 +156,8 @@ def running_decision(
     for colour, index in zip(SERIES, [*named, *rivals], strict=False):
         axes.plot(steps, probs[:, index], color=colour, linewidth=2.4 if index in named else 1.4, label=names[index])
     verdict = "" if label is None else (" (right)" if answer == label else f" (wrong: it is {names[label]})")
-    axes.set_title(f"answers {names[answer]} after {stop} of {len(steps)} steps{verdict}")
+    figure.suptitle(f"answers {names[answer]} after {stop} of {len(steps)} steps{verdict}", x=0.01, ha="left",
+                    size=9.5, weight="bold")  # fmt: skip
     axes.set(xlim=(0.5, len(steps) + 0.5), ylim=(-0.02, 1.03), ylabel="probability", xlabel=_time_label(stop_step))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
     axes.legend(title="class", title_fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5), borderaxespad=0.2)
@@ -157,10 +165,11 @@ def running_decision(
 
 
 @styled
-def steps_histogram(steps: Int[np.ndarray, "batch"], total: int) -> Figure:
-    """How many time steps the examples took before the network answered."""
-    steps = np.asarray(steps)
-    counts = np.bincount(steps, minlength=total + 1)[1 : total + 1]
+def steps_histogram(steps: Shaped[np.ndarray, "batch"], total: int) -> Figure:
+    """How many time steps the examples took before the network answered; expected numbers of steps are rounded."""
+    steps = np.asarray(steps, float)
+    whole = np.clip(np.rint(steps), 1, total).astype(int)
+    counts = np.bincount(whole, minlength=total + 1)[1 : total + 1]
     figure = new_figure(2.1)
     axes = figure.subplots()
     axes.bar(np.arange(1, total + 1), 100 * counts / max(len(steps), 1), width=0.82, color=ACCENT)
@@ -174,11 +183,37 @@ def steps_histogram(steps: Int[np.ndarray, "batch"], total: int) -> Figure:
     return figure
 
 
+def is_picture(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape is (height, width) or (height, width, channel) with one, two or three channels."""
+    return (len(shape) == 2 or (len(shape) == 3 and shape[2] <= 3)) and min(shape[:2]) >= 4
+
+
+def _show_picture(axes: Axes, picture: Shaped[np.ndarray, "..."]) -> None:
+    values = np.asarray(picture, float).reshape(*picture.shape[:2], -1)
+    low, high = values.min(), values.max()
+    values = (values - low) / (high - low if high > low else 1.0)
+    if values.shape[2] == 3:
+        axes.imshow(values)
+    else:
+        axes.imshow(opaque(values.mean(axis=2), MUTED))
+    bare(axes)
+
+
 def mark_stop(axes: Axes, stop_step: int | None, steps: int) -> None:
     """Shades the time steps that an early answer saves."""
     if stop_step is not None and stop_step < steps:
         axes.axvspan(stop_step + 0.5, steps + 0.5, facecolor=TINT, edgecolor="none", zorder=0)
         axes.axvline(stop_step + 0.5, color=INK, linewidth=1.2, zorder=1)
+
+
+def _ticks(spiked: Bool[np.ndarray, "time neuron"]) -> Float[np.ndarray, "neuron column"]:
+    """The spikes as an image, a few pixels a step with a gap between steps where there are few enough to see it."""
+    image = spiked.T.astype(float)
+    if image.shape[1] > 64:
+        return image
+    image = np.repeat(image, 8, axis=1)
+    image[:, 0::8] = image[:, 7::8] = 0.0
+    return image
 
 
 def _time_label(stop_step: int | None) -> str:
@@ -190,7 +225,7 @@ def _as_picture(
 ) -> Float[np.ndarray, "row column"] | None:
     """The input's gates as its picture, averaged over colours; None when the input is no picture."""
     shape = tuple(input_shape or ())
-    if len(shape) not in (2, 3) or min(shape[:2]) < 2 or probability.size != np.prod(shape):
+    if not is_picture(shape) or probability.size != np.prod(shape):
         return None
     return probability.reshape(*shape[:2], -1).mean(axis=-1)
 

@@ -8,24 +8,32 @@ from matplotlib.figure import Figure
 
 from dsnn.plots.style import ACCENT, INK, MUTED, SERIES, TINT, new_figure, styled
 
-_NETWORKS = (("snn_nj", "this network", SERIES[0]), ("ungated_nj", "all sites, all steps", SERIES[5]),
-             ("ann_nj", "dense ANN twin", SERIES[1]))  # fmt: skip
+NETWORKS = {
+    "snn_nj": "this network",
+    "ungated_nj": "all sites, all steps",
+    "ann_nj": "dense ANN twin",
+    "ann_compact_nj": "ANN of the kept sites",
+    "quantised_nj": "quantised ANN twin",
+}
+"""What the quantities of ``energy/<profile>/`` stand for, in the order in which they are shown."""
+
+_COLOURS = dict(zip(NETWORKS, (SERIES[0], SERIES[5], SERIES[1], SERIES[4], SERIES[2]), strict=True))
 
 
 @styled
-def energy_bars(costs: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Modelled energy per inference, a panel per hardware profile: gated SNN, ungated SNN and ANN twin.
+def energy_bars(costs: Mapping[str, Mapping[str, float | int]]) -> Figure:
+    """Modelled energy per inference, a panel per hardware profile: this network beside its ungated self and its twins.
 
     Args:
-        costs: Per profile the energies in nJ under ``snn_nj``, ``ungated_nj`` and ``ann_nj``, as far as they are known.
+        costs: Per profile the energies in nJ under the names of `NETWORKS`, as far as they are known.
     """
-    shown = {profile: [entry for entry in _NETWORKS if entry[0] in cost] for profile, cost in costs.items()}
+    shown = {profile: [key for key in NETWORKS if key in cost] for profile, cost in costs.items()}
     heights = [max(len(entries), 1) for entries in shown.values()]
     figure = new_figure(0.27 * sum(heights) + 0.42 * len(heights) + 0.1)
     panels = figure.subplots(len(costs), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, (profile, entries) in zip(panels, shown.items(), strict=True):
-        values = [costs[profile][key] for key, _, _ in entries]
-        axes.barh([label for _, label, _ in entries], values, color=[colour for _, _, colour in entries], height=0.72)
+        values = [costs[profile][key] for key in entries]
+        axes.barh([NETWORKS[key] for key in entries], values, color=[_COLOURS[key] for key in entries], height=0.72)
         for row, value in enumerate(values):
             axes.annotate(format_nj(value), (value, row), (4, 0), textcoords="offset points", va="center", size=8.5)
         axes.set(xlim=(0, 1.28 * max([*values, 1e-12])), xticks=[], ylim=(len(entries) - 0.4, -0.6))
@@ -35,7 +43,7 @@ def energy_bars(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def format_nj(nanojoules: float) -> str:
+def format_nj(nanojoules: float | int) -> str:
     """Energy in the unit that keeps it between 1 and 1000."""
     for unit, scale in (("mJ", 1e6), ("µJ", 1e3), ("nJ", 1.0)):
         if abs(nanojoules) >= scale:
@@ -68,7 +76,7 @@ def accuracy_energy(
         profile: Hardware profile the energies were computed with.
     """
     front = pareto_front(energy_nj, accuracy)
-    figure = new_figure(3.0, 5.6)
+    figure = new_figure(2.8)
     axes = figure.subplots()
     axes.scatter(energy_nj, 100 * accuracy, s=26, color=MUTED, alpha=0.55, linewidths=0, label="run")
     axes.plot(energy_nj[front], 100 * accuracy[front], color=ACCENT, marker="o", ms=5, drawstyle="steps-post",
@@ -82,12 +90,12 @@ def accuracy_energy(
     axes.set(xlabel=f"energy per inference, nJ{f' ({profile})' if profile else ''}", ylabel="test accuracy, %")
     axes.margins(x=0.12, y=0.12)
     axes.grid()
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=2, borderaxespad=0, columnspacing=1.2)
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.12, 1.16), ncols=2, borderaxespad=0, columnspacing=1.2)
     return figure
 
 
 @styled
-def parallel_coordinates(columns: Mapping[str, Sequence[float | str]], colour_by: str) -> Figure:
+def parallel_coordinates(columns: Mapping[str, Sequence[float | int | str]], colour_by: str) -> Figure:
     """Runs as lines across their settings and results; the better a run is in `colour_by`, the stronger its line.
 
     Args:
@@ -118,7 +126,7 @@ def parallel_coordinates(columns: Mapping[str, Sequence[float | str]], colour_by
     return figure
 
 
-def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[float, str]]]:
+def _scaled(values: Sequence[float | int | str]) -> tuple[list[float], list[tuple[float, str]]]:
     """Heights in [0, 1] and the labels of an axis: its ends for numbers, every value for texts."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = np.asarray(values, float)

@@ -23,7 +23,7 @@ def reliability(
     confidence: Float[np.ndarray, "bin"],
     accuracy: Float[np.ndarray, "bin"],
     counts: Shaped[np.ndarray, "bin"],
-    ece: float | None = None,
+    ece: float | int | None = None,
 ) -> Figure:
     """A reliability diagram: how often the network is right when it says it is sure; on the diagonal it is calibrated.
 
@@ -39,8 +39,9 @@ def reliability(
     figure = new_figure(3.7)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    axes.vlines(confidence, confidence, accuracy, color=SERIES[1], linewidth=2.2, label="gap")
-    axes.scatter(confidence, accuracy, s=14 + 160 * np.sqrt(share), color=ACCENT, zorder=3, label="bin")
+    weight = np.sqrt(share / max(share.max(initial=0.0), 1e-9))
+    axes.vlines(confidence, confidence, accuracy, color=SERIES[1], linewidth=2.2, alpha=0.2 + 0.8 * weight)
+    axes.scatter(confidence, accuracy, s=10 + 90 * weight, color=ACCENT, alpha=0.35 + 0.65 * weight, zorder=3)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="accuracy")
     axes.annotate("too cautious", (0.03, 0.93), color=MUTED, size=8.5)
     axes.annotate("too sure", (0.98, 0.05), color=MUTED, size=8.5, ha="right")
@@ -72,10 +73,12 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
         for colour, name in zip(SERIES, names, strict=False):
             x, y = zip(*[(record[at], record[name]) for record in history if _is_number(record.get(name))], strict=True)
             axes.plot(x, y, color=colour, label=name, marker="o" if len(x) < 3 else "", ms=3)
+            if len(x) == 1:
+                axes.set_xlim(x[0] - 1, x[0] + 1)
         axes.set_title(title)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         if len(names) > 1:
             axes.legend()
         elif title == "accuracy":
@@ -93,14 +96,16 @@ def overlaid_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], metric
         histories: Per run, its records.
         metric: A name in the records, such as ``val/accuracy``.
     """
-    figure = new_figure(2.8, 5.6)
+    figure = new_figure(2.6)
     axes = figure.subplots()
     shown = {name: history for name, history in histories.items() if _values(history, metric)}
     named = len(shown) <= len(SERIES)
     at = "epoch" if all("epoch" in record for history in shown.values() for record in history) else "step"
     for index, (name, history) in enumerate(shown.items()):
         x, y = zip(*[(record[at], record[metric]) for record in history if _is_number(record.get(metric))], strict=True)
-        style = {"color": SERIES[index], "label": name} if named else {"color": ACCENT, "alpha": 0.35}
+        style: dict[str, Any] = {"color": ACCENT, "alpha": 0.35}
+        if named:
+            style = {"color": SERIES[index], "label": name, "linestyle": "-" if index < 4 else (0, (4, 1.5))}
         axes.plot(x, y, linewidth=1.5, marker="o" if len(x) < 3 else "", ms=3, **style)
     axes.set(xlabel=at, title=metric)
     axes.grid(axis="y")

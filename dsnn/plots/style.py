@@ -1,7 +1,8 @@
 """One look for every figure: palette, type size, and the two ways out (PNG, SVG).
 
-The series colours follow Okabe & Ito (2008), told apart under every common colour blindness, moved to a middle
-lightness so that they stand on white and on near-black alike. Ink, muted, tint and paper are exact hexadecimal values
+The first four series colours follow Okabe & Ito (2008), told apart under every common colour blindness, moved to a
+middle lightness so that they stand on white and on near-black alike; where more are used, something else tells them
+apart too. Ink, muted, tint and paper are exact hexadecimal values
 that occur nowhere else, so that a page can exchange them for its own theme.
 """
 
@@ -24,7 +25,7 @@ INK = "#1b2027"
 MUTED = "#68707c"
 TINT = "#e7eaee"
 PAPER = "#fffffe"
-SERIES = ("#2878c8", "#e1701a", "#12966f", "#bf5fa0", "#b58a00", "#4fa9dd", "#8a7264", "#7a6fd0")
+SERIES = ("#2878c8", "#e1701a", "#0b7a55", "#d0699f", "#b58a00", "#4fa9dd", "#8a7264", "#7a6fd0")
 ACCENT = SERIES[0]
 WIDTH_IN = 4.6
 
@@ -75,7 +76,10 @@ def styled(draw: Callable[_Args, Figure]) -> Callable[_Args, Figure]:
     @functools.wraps(draw)
     def wrapper(*args: _Args.args, **kwargs: _Args.kwargs) -> Figure:
         with mpl.rc_context(_STYLE):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()  # lays out once; each way out would do it again
+            figure.set_layout_engine("none")
+            return figure
 
     return wrapper
 
@@ -103,7 +107,7 @@ def to_svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(metadata|style)[ >].*?</\1>\s*", "", svg, flags=re.DOTALL)  # a page's style would reach its text
     head, rest = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
     return f"{head}>{rest}"

@@ -1,0 +1,133 @@
+"""Integrate, fire, reset, stay silent: what every neuron of the LIF family does once its current is known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dsnn.cells.firing import fire, noise_state, set_spike
+from dsnn.cells.rounding import rounded
+from dsnn.escape.parameters import check_choice, parameter, value
+from dsnn.types import Array, Float, Key
+
+RESETS = ("subtract", "zero", "none")
+TIMINGS = ("same", "next")
+
+
+def integrate_and_fire(
+    cell: Any, state: Any, drive: Float[Array, "..."], beta: Any, threshold: Any, key: Key[Array, ""] | None
+) -> tuple[Any, Float[Array, "..."]]:
+    """Returns the state with its membrane part one step later, and the spikes; a key is consumed.
+
+    Args:
+        cell: a cell on which `set_membrane` was called.
+        state: with the fields membrane, spikes, refractory, shift.
+        drive: what is added to the decayed membrane.
+        beta: decay of the membrane.
+        threshold: of this step.
+        key: None is the deterministic neuron.
+    """
+    if cell.reset_timing == "same":
+        membrane = _decayed(cell, state.membrane, beta) + drive
+    elif cell.reset == "subtract":
+        membrane = apply_reset(cell, _decayed(cell, state.membrane, beta) + drive, state.spikes, threshold)
+    else:
+        membrane = _decayed(cell, apply_reset(cell, state.membrane, state.spikes, threshold), beta) + drive
+    if cell.refractory:
+        awake = state.refractory <= 0
+        membrane = jnp.where(awake, membrane, state.membrane)
+    shift, spikes = fire(cell, state.shift, membrane - threshold, key)
+    if cell.refractory:
+        spikes = jnp.where(awake, spikes, 0.0)
+        shift = None if shift is None else jnp.where(awake, shift, state.shift)
+        refractory = jnp.where(spikes > 0, float(cell.refractory), jnp.maximum(state.refractory - 1, 0))
+        state = state._replace(refractory=refractory)
+    if cell.reset_timing == "next":
+        return state._replace(membrane=membrane, spikes=spikes, shift=shift), spikes
+    return state._replace(membrane=apply_reset(cell, membrane, spikes, threshold), shift=shift), spikes
+
+
+def apply_reset(
+    cell: Any, membrane: Float[Array, "..."], spikes: Float[Array, "..."], threshold: Any
+) -> Float[Array, "..."]:
+    """Returns the membrane after the cell's reset where it spiked."""
+    if cell.detach_reset:
+        spikes = jax.lax.stop_gradient(spikes)
+    match cell.reset:
+        case "subtract":
+            return membrane - spikes * threshold
+        case "none":
+            return membrane
+        case "zero":
+            return membrane * (1 - spikes)
+    return membrane * (1 - spikes) + spikes * value(cell.reset)
+
+
+def set_membrane(
+    cell: Any,
+    *,
+    threshold: Any,
+    rest: Any,
+    reset: Any,
+    reset_timing: str,
+    refractory: float | int,
+    compare: str,
+    surrogate: Any,
+    noise: Any,
+    detach_reset: bool,
+    learnable: Sequence[str],
+    shape: Sequence[int],
+) -> None:
+    """Checks the options of threshold, noise and reset, and puts them on a cell under construction with its dt."""
+    if reset is None or isinstance(reset, (str, bool)):
+        check_choice("reset", reset, RESETS)
+    check_choice("reset_timing", reset_timing, TIMINGS)
+    hint = "1 is usual"
+    cell.threshold = parameter(
+        "threshold",
+        threshold,
+        "positive" if _is_zero(rest) else "real",
+        learnable="threshold" in learnable,
+        shape=shape,
+        hint=hint,
+    )
+    cell.rest = parameter("rest", rest, "real")
+    cell.reset = reset if isinstance(reset, str) else parameter("reset", reset, "real")
+    cell.reset_timing, cell.detach_reset = reset_timing, detach_reset
+    cell.refractory = _steps(refractory, cell.dt, reset_timing)
+    set_spike(cell, compare, surrogate, noise)
+
+
+def at_rest(cell: Any, batch_shape: tuple[int, ...]) -> dict[str, Array]:
+    """Returns the membrane part of a cell's first state, with the fields that its options need."""
+    zeros = jnp.zeros(batch_shape)
+    fields = {"membrane": jnp.broadcast_to(value(cell.rest), batch_shape) + zeros}
+    if cell.reset_timing == "next":
+        fields["spikes"] = zeros
+    if cell.refractory:
+        fields["refractory"] = zeros
+    return fields | noise_state(cell, batch_shape)
+
+
+def _decayed(cell: Any, membrane: Array, beta: Any) -> Array:
+    rest = value(cell.rest)
+    if _is_zero(rest):
+        return rounded(beta * membrane)
+    return rest + rounded(beta * (membrane - rest))
+
+
+def _is_zero(rest: Any) -> bool:
+    return isinstance(rest, (int, float)) and rest == 0
+
+
+def _steps(refractory: float | int, dt: float | int, reset_timing: str) -> int:
+    steps = round(refractory / dt)
+    if refractory < 0 or abs(steps * dt - refractory) > 1e-6 * dt:
+        raise ValueError(f"refractory must be a multiple of dt = {dt} ms, at least 0, got {refractory}; round it.")
+    if steps and reset_timing == "next":
+        raise ValueError(
+            f'a refractory period needs reset_timing="same", got "next" with refractory={refractory}; with "next" the '
+            "reset would fall into the silent time."
+        )
+    return steps

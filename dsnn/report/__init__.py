@@ -1,0 +1,6 @@
+"""Reports: self-contained pages over one run or many, from the run directories' files alone."""
+
+from dsnn.report.run import write_report
+from dsnn.report.runs import write_runs_report
+
+__all__ = ["write_report", "write_runs_report"]

@@ -1,0 +1,317 @@
+"""Times spiking networks: ours, other frameworks given by their interpreters, and the matrix products alone.
+
+    python scripts/benchmark.py --workloads W1 W3 --peer spyx=ENV/bin/python --peer snntorch=ENV/bin/python
+    python scripts/benchmark.py --workloads W2-4096 --device cuda --json table.json --markdown table.md
+
+Every implementation runs in a process of its own, on the same input spikes and the same weights, with leaky neurons of
+decay 0.95, threshold 1 and reset by subtraction, each in its framework's own step order; the spike rate of every layer
+is reported, since only networks that fire alike do the same work. Times are medians over ``--repeats`` calls, each
+waited for. The floor is the matrix products of the workload without any neuron, each in its fastest form, timed in
+turn with our own steps; a ratio of 1 would mean that neurons, loss and optimiser cost nothing.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+PEERS = ("snntorch", "spikingjelly", "norse", "spyx")
+BETA = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A network, its input and what one training step is.
+
+    Attributes:
+        sizes: neurons of the input and of every layer.
+        batch: examples per step.
+        steps: time steps.
+        rate: probability of an input spike.
+        gain: standard deviation of a weight times sqrt(fan in).
+        objective: "adam" is cross-entropy of the spike counts and an Adam update; "sum" is the gradient of the sum of
+            all output spikes, without update; "posterior" is "adam" on mean and scale of every weight, one draw each.
+        recurrent: wires every hidden layer to itself.
+        variants: our own implementations, as `benchmark_ours` reads them.
+        peers: whether other frameworks are asked to run it.
+    """
+
+    sizes: tuple[int, ...]
+    batch: int
+    steps: int
+    rate: float
+    gain: float = 2.0
+    objective: str = "adam"
+    recurrent: bool = False
+    variants: tuple[str, ...] = ("dsnn",)
+    peers: bool = True
+
+
+WORKLOADS = {
+    "W0": Workload((20, 16, 5), batch=4, steps=12, rate=0.2, variants=("dsnn", "dsnn:stochastic")),
+    "W1": Workload(
+        (700, 512, 512, 20), batch=128, steps=100, rate=0.03, variants=("dsnn", "dsnn:stochastic", "dsnn:schedule=step")
+    ),
+    "W2-512": Workload((512, 512), batch=16, steps=500, rate=0.1, gain=1.0, objective="sum"),
+    "W2-4096": Workload((4096, 4096), batch=16, steps=500, rate=0.1, gain=1.0, objective="sum"),
+    "W2-16384": Workload((16384, 16384), batch=16, steps=500, rate=0.1, gain=1.0, objective="sum"),
+    "W3": Workload((4, 36, 6), batch=64, steps=1300, rate=0.2, recurrent=True),
+    "W4": Workload(
+        (64, 256, 256, 10), batch=32, steps=2000, rate=0.1, variants=("dsnn", "dsnn:memory=sqrt"), peers=False
+    ),
+    "W5": Workload(
+        (700, 512, 512, 20),
+        batch=128,
+        steps=25,
+        rate=0.03,
+        objective="posterior",
+        variants=("dsnn", "dsnn:samples=8"),
+        peers=False,
+    ),
+}
+DEFAULT = ("W1", "W2-512", "W2-4096", "W3", "W4", "W5")
+
+
+def arrays(workload: Workload, seed: int) -> dict[str, np.ndarray]:
+    """Returns input spikes ``x [time, batch, features]``, labels ``y``, kernels ``w0 ...`` and recurrent ``r0 ...``."""
+    rng = np.random.default_rng(seed)
+    shape = (workload.steps, workload.batch, workload.sizes[0])
+    out = {
+        "x": (rng.random(shape, np.float32) < workload.rate).astype(np.uint8),
+        "y": rng.integers(workload.sizes[-1], size=workload.batch).astype(np.int32),
+    }
+    last = len(workload.sizes) - 2
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(workload.sizes)):
+        out[f"w{i}"] = workload.gain / n_in**0.5 * rng.standard_normal((n_in, n_out), np.float32)
+        if workload.recurrent and i < last:
+            out[f"r{i}"] = 0.5 / n_out**0.5 * rng.standard_normal((n_out, n_out), np.float32)
+    return out
+
+
+def measure(actions: dict[str, Callable[[], Any]], repeats: int, warmups: int = 2) -> dict[str, dict[str, float]]:
+    """Times actions in turn, so that a busy moment of the machine falls on all of them.
+
+    Args:
+        actions: functions that return when their work is done.
+        repeats: timed calls of each.
+        warmups: calls before.
+
+    Returns:
+        by name ``median_s``, the quartiles ``q1_s`` and ``q3_s``, the shortest ``min_s``, and ``n``.
+    """
+    for _ in range(warmups):
+        for action in actions.values():
+            action()
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            seconds[name].append(time.perf_counter() - started)
+    out = {}
+    for name, values in seconds.items():
+        q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive") if repeats > 1 else values * 3
+        out[name] = {"median_s": median, "q1_s": q1, "q3_s": q3, "min_s": min(values), "n": repeats}
+    return out
+
+
+def first_call(action: Callable[[], Any]) -> float:
+    """Returns the seconds of an action's first call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def peak_mb() -> float:
+    """Returns the largest resident memory that this process ever had, in MB."""
+    import resource  # absent on Windows, where only a worker would need it
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+
+
+def child(command: list[str], environment: dict[str, str], timeout_s: float) -> dict[str, Any]:
+    """Returns what a worker process printed as its last line, or ``{"error": why}``."""
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return {"error": f"took longer than {timeout_s:.0f} s"}
+    except OSError as error:
+        return {"error": f"could not start {command[0]}: {error.strerror}"}
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        return {"error": lines[-1] if lines else f"ended with code {done.returncode}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the machine, the settings and one record per workload and implementation."""
+    platforms = {"JAX_PLATFORMS": "cpu" if options.device == "cpu" else "cuda,cpu", "PYTHONPATH": ""}
+    environment = {**os.environ, **platforms}
+    ours = [sys.executable, str(HERE / "benchmark_ours.py")]
+    machine = child([*ours, "machine", options.device], environment, options.timeout)
+    if "error" in machine:
+        sys.exit(f"The machine could not be probed on {options.device}: {machine['error']}")
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.workloads:
+            workload = dataclasses.replace(WORKLOADS[name], **({"steps": options.steps} if options.steps else {}))
+            data = Path(folder) / f"{name}.npz"
+            np.savez(data, **arrays(workload, options.seed))
+            spec = {**dataclasses.asdict(workload), "data": str(data), "device": options.device}
+            spec |= {"repeats": options.repeats, "dtype": options.dtype}
+            wanted = [(v, [*ours, v]) for v in options.variants or workload.variants]
+            if workload.peers:
+                script = str(HERE / "benchmark_peers.py")
+                wanted += [(peer, [python, script, peer]) for peer, python in options.peers.items()]
+            for implementation, command in wanted:
+                record = child([*command, json.dumps(spec)], environment, options.timeout)
+                results.append({"workload": name, "implementation": implementation, **record})
+                print(_progress(results[-1]), file=sys.stderr, flush=True)
+            data.unlink()
+    _compare(results)
+    settings = {"repeats": options.repeats, "seed": options.seed, "dtype": options.dtype, "device": options.device}
+    shapes = {name: dataclasses.asdict(WORKLOADS[name]) for name in options.workloads}
+    return {"machine": machine, "settings": settings, "workloads": shapes, "results": results}
+
+
+def _compare(results: list[dict[str, Any]]) -> None:
+    """Adds each record's ratios to the floor and to our first variant of the same workload."""
+    for record in results:
+        if "error" in record:
+            continue
+        same = [r for r in results if r["workload"] == record["workload"] and "error" not in r]
+        floor = record if "floor_step_s" in record else next((r for r in same if "floor_step_s" in r), None)
+        first = next((r for r in same if r["implementation"].startswith("dsnn")), None)
+        for part in ("forward", "step"):
+            if floor is not None:
+                record[f"{part}_over_floor"] = record[part]["median_s"] / floor[f"floor_{part}_s"]
+            if first is not None:
+                record[f"{part}_over_dsnn"] = record[part]["median_s"] / first[part]["median_s"]
+
+
+def _progress(record: dict[str, Any]) -> str:
+    outcome = record.get("error") or f"{1e3 * record['step']['median_s']:.1f} ms a training step"
+    return f"{record['workload']} {record['implementation']}: {outcome}"
+
+
+COLUMNS = (
+    "implementation",
+    "version",
+    "compile s",
+    "forward ms",
+    "step ms",
+    "step quartiles",
+    "peak MB",
+    "program MB",
+    "spike rate by layer",
+    "forward / floor",
+    "step / floor",
+    "step / dsnn",
+)
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """Returns the results as one table per workload, under a line on the machine."""
+    machine = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in table["machine"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in table["settings"].items())
+    lines = [f"Machine: {machine}.", "", f"Settings: {settings}; medians.", ""]
+    for name, shape in table["workloads"].items():
+        kind = "recurrent " if shape["recurrent"] else ""
+        lines += [
+            f"### {name}: {kind}{'-'.join(map(str, shape['sizes']))}, batch {shape['batch']}, {shape['steps']} steps, "
+            f"input rate {shape['rate']}, objective {shape['objective']}",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + " --- |" * len(COLUMNS),
+        ]
+        lines += [_row(record) for record in table["results"] if record["workload"] == name]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(record: dict[str, Any]) -> str:
+    if "error" in record:
+        cells = [record["implementation"], f"failed: {record['error'].replace('|', '/')}", *[""] * (len(COLUMNS) - 2)]
+        return "| " + " | ".join(cells) + " |"
+    step = record["step"]
+
+    def number(key: str, digits: int = 2) -> str:
+        return f"{record[key]:.{digits}f}" if key in record else ""
+
+    cells = [
+        record["implementation"],
+        record["version"],
+        number("compile_s"),
+        f"{1e3 * record['forward']['median_s']:.2f}",
+        f"{1e3 * step['median_s']:.2f}",
+        f"{1e3 * step['q1_s']:.2f} to {1e3 * step['q3_s']:.2f}",
+        number("peak_mb", 0),
+        number("program_mb", 0),
+        " ".join(f"{rate:.3f}" for rate in record["spike_rates"]),
+        number("forward_over_floor"),
+        number("step_over_floor"),
+        number("step_over_dsnn"),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _peer(text: str) -> tuple[str, str]:
+    name, _, python = text.partition("=")
+    if name not in PEERS or not python:
+        raise argparse.ArgumentTypeError(f"must be NAME=INTERPRETER with NAME one of {', '.join(PEERS)}, got {text!r}.")
+    return name, python
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the options of a command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--workloads", nargs="+", choices=WORKLOADS, default=DEFAULT, metavar="NAME", help=", ".join(WORKLOADS)
+    )
+    parser.add_argument("--peer", action="append", type=_peer, default=[], dest="peers", metavar="NAME=INTERPRETER")
+    parser.add_argument("--variants", nargs="+", help="our implementations, such as dsnn:schedule=step,memory=sqrt")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the matrix products")
+    parser.add_argument("--repeats", type=int, default=20, help="timed calls of each part (20)")
+    parser.add_argument("--steps", type=int, help="time steps in place of the workload's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one process may take (1800)")
+    parser.add_argument("--json", type=Path, help="where to write everything that was measured")
+    parser.add_argument("--markdown", type=Path, help="where to write the table; it is printed in any case")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}.")
+    options.peers = dict(options.peers)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 1 if any implementation failed, else 0."""
+    options = parse(arguments)
+    table = run(options)
+    table["machine"]["python"] = platform.python_version()
+    text = markdown(table)
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps(table, indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text(text)
+    return int(any("error" in record for record in table["results"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Every configuration composes, builds and takes a step; every mistake on the command line gets a sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dsnn import data, train
+from dsnn.config import Config, DataConfig, ModelConfig
+from experiments import door, job, schema
+
+EXPERIMENTS = sorted(path.stem for path in (schema.CONF / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> Config:
+    return schema.compose(overrides)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_builds_and_takes_a_step(name: str) -> None:
+    config = composed(f"experiment={name}", "train.batch_size=2", "train.steps=2")
+    assert config.experiment == name
+    try:
+        setup = job.build(config)
+    except data.DataError as error:
+        pytest.skip(str(error))
+    batch = train.Batch(jnp.asarray(setup.split.train.x[:2]), jnp.asarray(setup.split.train.y[:2]))
+    state = jax.jit(setup.learner.init)()
+    _, info = jax.jit(setup.learner.step)(state, batch)
+    assert jnp.isfinite(info.loss)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_states_command_time_and_result(name: str) -> None:
+    assert door.experiments()[name].keys() >= {"title", "command", "time", "expected"}
+
+
+def test_defaults_live_in_the_dataclasses() -> None:
+    assert composed("experiment=digits").model == ModelConfig()
+    assert composed("data=mnist").data.name == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", "'train.epoch' is not an option; did you mean train.epochs"),
+        ("epochs=3", "did you mean train.epochs"),
+        ("experiment=digit", "got 'digit'; did you mean digits"),
+        ("data=minst", "did you mean mnist"),
+        ("seed 3", "given as name=value, got 'seed 3'"),
+    ],
+)
+def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
+    with pytest.raises(door.UsageError, match=message.replace("(", "\\(")):
+        door.check([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=-1", "seed must be a non-negative integer, got -1"),
+        ("train.epochs=0", "train.epochs must be at least 1, got 0"),
+        ("model.beta=1.3", "model.beta must be in \\[0, 1\\], got 1.3"),
+        ("track.wandb=of", "track.wandb must be one of offline, online, disabled, got 'of'"),
+        ("gates.open_probability=1", "got 1.0"),
+        ("energy.profile=abacus", "abacus"),
+        ("data=npz", "give data.path=FILE"),
+    ],
+)
+def test_values_out_of_range_stop_before_any_work(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        composed(override)
+
+
+def test_a_configuration_can_be_made_in_python() -> None:
+    setup = job.build(Config(data=DataConfig("digits"), model=ModelConfig(hidden=[5])))
+    assert setup.lifted.sites is not None
+    assert setup.lifted.sites.groups == {"input": 64, "hidden0": 5}
+
+
+def test_help_lists_experiments_and_options() -> None:
+    out = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(name in out for name in (*EXPERIMENTS, "svi.lam", "train.epochs", "kmnist"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.epoch=1"], "error: 'train.epoch' is not an option"),
+        (["model.beta=2"], "error: model.beta must be in [0, 1], got 2.0"),
+        (["train.epochs=many"], "error: train.epochs=many: Value 'many' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_the_door_says_one_sentence_and_no_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", f"run.dir={tmp_path}/run", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert len(done.stderr.strip().splitlines()) <= 2

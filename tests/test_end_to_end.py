@@ -1,0 +1,145 @@
+"""The door itself, in processes of its own: a run to its end, a kill and going on, a sweep, one's own data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsnn import checkpoint, rundir
+
+TINY = [
+    "model.hidden=[12]",
+    "train.steps=4",
+    "train.epochs=8",
+    "train.eval_every=2",
+    "train.checkpoint_s=0",
+    "bayes.samples=3",
+    "run.report=false",
+    "track.wandb=disabled",
+]
+CLOCKS = ("time/", "carbon/", "compute/speedup", "compute/full_ms", "compute/deployed_ms")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "experiments.run", *TINY, *arguments]
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    return done.stdout + done.stderr
+
+
+def timeless(directory: Path) -> dict:
+    return {k: v for k, v in rundir.read_metrics(directory).items() if not k.startswith(CLOCKS)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    run(f"run.dir={directory}", "run.report=true", "track.wandb=offline")
+    return directory
+
+
+def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
+    metrics = rundir.read_metrics(whole)
+    names = {p.name for p in whole.iterdir()}
+    files = {"config.yaml", "metrics.json", "history.jsonl", "environment.json", "gates.npz", "checkpoints", "DONE"}
+    assert names >= files | {"report.html", "figures"}
+    wanted = """test/accuracy test/nll test/ece test/brier val/accuracy uncertainty/aleatoric uncertainty/epistemic
+        gates/input/kept gates/input/total gates/hidden0/kept gates/kept_fraction compute/steps_mean
+        compute/steps_total compute/spike_rate compute/speedup_realised energy/45nm/snn_nj time/setup_s
+        time/compile_s time/train_s time/eval_s carbon/kwh carbon/co2e_g carbon/source""".split()
+    assert not set(wanted) - metrics.keys()
+    assert metrics["compute/compaction_error"] <= 1e-5
+    gates = np.load(whole / "gates.npz")
+    assert {name: gates[name].shape for name in gates.files} == {"input": (64,), "hidden0": (12,)}
+    assert all(0 <= gates[name].min() <= gates[name].max() <= 1 for name in gates.files)
+    assert [record["step"] for record in rundir.read_history(whole)] == [2, 4, 6, 8]
+    assert len((whole / "report.html").read_text()) > 10_000
+
+
+def test_a_finished_run_is_not_run_again(whole: Path) -> None:
+    before = (whole / "metrics.json").stat().st_mtime_ns
+    assert "is finished" in run(f"run.dir={whole}", "run.report=true", "track.wandb=offline")
+    assert (whole / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_another_configuration_does_not_get_the_directory(whole: Path) -> None:
+    said = run(f"run.dir={whole}", "seed=1", code=1)
+    assert "another configuration" in said
+    assert "seed" in said
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_resumed_is_bit_identical_to_uninterrupted(
+    whole: Path, tmp_path: Path, signal_number: signal.Signals
+) -> None:
+    directory = tmp_path / "run"
+    process = subprocess.Popen(command(f"run.dir={directory}"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    patience = time.monotonic() + 240
+    while not (checkpoint.latest(directory / "checkpoints") or 0) and process.poll() is None:
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    process.send_signal(signal_number)
+    said = process.communicate()[0].decode()
+    if signal_number == signal.SIGTERM and not rundir.is_done(directory):
+        assert process.returncode == 128 + signal.SIGTERM, said
+        assert "goes on" in said
+    run(f"run.dir={directory}")
+    assert rundir.is_done(directory)
+    assert timeless(directory) == timeless(whole)
+    for name in ("parameters.npz", "gates.npz", "records.npz"):
+        ours, theirs = rundir.read_arrays(directory, name), rundir.read_arrays(whole, name)
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours), name
+    assert rundir.read_history(directory) == rundir.read_history(whole)
+
+
+def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:
+    said = run("-m", f"run.root={tmp_path}", "seed=0,1", "train.epochs=1", "train.batch_size=64,5000", code=1)
+    assert said.count("train.batch_size must be at most") >= 2
+    lines = [json.loads(line) for line in next((tmp_path / "sweeps").glob("*.jsonl")).read_text().splitlines()]
+    assert sorted(line["status"].split(":")[0] for line in lines) == ["done", "done", "failed", "failed"]
+    assert len({line["dir"] for line in lines}) == 4
+
+
+def test_own_data_trains_from_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 240)
+    x = rng.random((240, 9, 6)).astype(np.float32) * 0.3
+    x[np.arange(240), :, y] += 0.7
+    x = (rng.random(x.shape) < x).astype(np.float32)
+    np.savez(tmp_path / "own.npz", x_train=x[:160], y_train=y[:160], x_test=x[160:], y_test=y[160:])
+    directory = tmp_path / "run"
+    own = ["data=npz", f"data.path={tmp_path}/own.npz", "data.temporal=true", "train.encoding=temporal"]
+    run(*own, f"run.dir={directory}", "train.epochs=30", "train.batch_size=16", "optimizer.learning_rate=0.01")
+    metrics = rundir.read_metrics(directory)
+    assert metrics["test/accuracy"] > 0.9
+    assert metrics["compute/steps_total"] == 9
+
+
+def test_bad_data_gets_a_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bad.npz", x_train=np.full((8, 2), np.nan), y_train=np.zeros(8, int), x_test=np.ones((2, 2)))
+    assert "error: " in run("data=npz", f"data.path={tmp_path}/bad.npz", f"run.dir={tmp_path}/run", code=1)
+    environment = {**os.environ, "DSNN_DATA": str(tmp_path)}
+    (tmp_path / "mnist").mkdir()
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (tmp_path / "mnist" / name).write_bytes(b"not the file")
+    done = subprocess.run(
+        command("data=mnist", f"run.dir={tmp_path}/mnist-run"),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "sha256" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,152 @@
+"""Published claims are recomputed within their tolerance, and the checker can say no."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dsnn.energy import FUNCTIONS, evaluate_claim
+from experiments import reproduce
+
+ROOT = Path(__file__).resolve().parents[1]
+MINE = ["openai2018", "patterson2021", "strubell2019", "yan2024"]
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_every_claim_of_the_paper_holds(name, capsys):
+    assert reproduce.main([f"paper={name}"]) == 0
+    shown = capsys.readouterr().out
+    assert "OUTSIDE" not in shown
+    assert "What the press got wrong" in shown
+
+
+def test_acceptance_cells_are_among_the_claims():
+    def targets(name):
+        return [(c.target, c.tolerance) for c in reproduce.read_paper(reproduce.PAPERS / f"{name}.yaml").claims]
+
+    strubell = dict(targets("strubell2019"))
+    for cell in (27, 201, 275, 1507, 656347, 26, 192, 262, 1438, 626155):
+        assert strubell[cell] == 0.5  # half a unit of the printed figure
+    assert {15.2, 3.2, 88, 18.7} <= {target for target, tolerance in targets("patterson2021") if tolerance == "1%"}
+    yan = [target for target, tolerance in targets("yan2024") if tolerance == 0.005]
+    assert yan == [7.50, 6.25, 5.36, 6.25, 5.56, 5.00, 5.99]
+
+
+def write(tmp_path, monkeypatch, **claim):
+    entry = {"claim": "one half", "target": 0.5, "tolerance": 0.01, "source": "nowhere"} | claim
+    monkeypatch.setattr(reproduce, "PAPERS", tmp_path)
+    content = {"title": "A paper", "source": "A journal", "claims": [entry]}
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize(("of", "status"), [(1.0, 0), (1.019, 0), (1.021, 1), (0.979, 1), (1e400, 1)])
+def test_exit_status_says_whether_a_claim_fell_outside(tmp_path, monkeypatch, capsys, of, status):
+    write(tmp_path, monkeypatch, compute={"function": "ratio", "of": of, "to": 2})
+    assert reproduce.main(["paper=made"]) == status
+    assert ("OUTSIDE" in capsys.readouterr().out) == bool(status)
+
+
+def test_a_percentage_is_of_the_target():
+    claim = reproduce.Claim("c", 200, "1%", "s", compute={"function": "ratio"})
+    assert claim.allowed == 2
+    assert claim.holds(198)
+    assert not claim.holds(197.9)
+    assert not claim.holds(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({}, "must have either compute or run, got both or neither"),
+        ({"compute": {"function": "ratio"}, "run": ["a=b"], "metric": "m"}, "got both or neither"),
+        ({"run": ["experiment=digits"]}, "must name the metric of its run"),
+        ({"compute": {"function": "eval", "of": 1}}, "got 'eval'; did you mean"),
+        ({"compute": {"function": "ratios", "of": 1, "to": 2}}, "did you mean ['ratio'"),
+        ({"compute": {"function": "ratio", "of": 1}}, "ratio takes of, to, but missing a required argument: 'to'"),
+        ({"compute": {"function": "ratio", "of": 1, "to": 0}}, "ratio cannot be worked out"),
+        ({"compute": {"function": "ratio", "of": 1, "to": 2}, "tolerance": "one"}, "tolerance must be a number"),
+        ({"compute": {"function": "ratio", "of": 1, "to": 2}, "tolerance": -1}, "tolerance must be a number"),
+        ({"compute": {"function": "ratio", "of": 1, "to": 2}, "target": "5"}, "target must be a finite number"),
+        ({"compute": {"function": "ratio", "of": 1, "to": 2}, "colour": 1}, "unknown entry 'colour'"),
+        ({"compute": {"function": "ratio", "of": 1, "to": 2}, "source": None}, ""),
+    ],
+)
+def test_claims_that_cannot_be_meant_stop_with_a_sentence(tmp_path, monkeypatch, capsys, claim, message):
+    write(tmp_path, monkeypatch, **claim)
+    status = reproduce.main(["paper=made"])
+    shown = capsys.readouterr().err
+    if message:
+        assert (status, message in shown, shown.count("\n")) == (2, True, 1), shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paper=strubel2019"], "did you mean strubell2019?"),
+        ([], "paper must be one of"),
+        (["strubell2019"], "An option must be paper=NAME or root=DIR, got 'strubell2019'"),
+        (["papre=strubell2019"], "got 'papre=strubell2019'"),
+    ],
+)
+def test_a_mistyped_call_stops_with_a_sentence(capsys, arguments, message):
+    assert reproduce.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_nested_call_is_worked_out_first():
+    nested = {
+        "function": "ratio",
+        "of": {"function": "mean", "values": [2, {"function": "ratio", "of": 8, "to": 2}]},
+        "to": 2,
+    }
+    assert evaluate_claim(nested) == 1.5
+
+
+def test_doubling_time_of_exact_doublings():
+    points = [[f"20{12 + i}-01-01", 2.0**i * 7] for i in range(5)]  # doubling every year
+    assert evaluate_claim({"function": "doubling_months", "points": points}) == pytest.approx(12.0, rel=1e-3)
+
+
+def test_every_function_states_what_it_returns():
+    assert all(function.__doc__ and function.__name__ == name for name, function in FUNCTIONS.items())
+
+
+def test_a_claim_about_a_run_is_read_from_its_metrics(tmp_path, monkeypatch, capsys):
+    """A stand-in for experiments.run that notes its call and writes metrics: the same run serves two claims."""
+    package = tmp_path / "experiments"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "run.py").write_text(
+        "import json, pathlib, sys\n"
+        "with open('calls', 'a') as calls: calls.write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "folder = pathlib.Path(dict(a.split('=', 1) for a in sys.argv[1:])['run.dir'])\n"
+        "folder.mkdir(parents=True)\n"
+        "(folder / 'metrics.json').write_text(json.dumps({'test/accuracy': 0.97, 'test/nll': 0.1}))\n"
+        "sys.exit(3 if 'experiment=broken' in sys.argv else 0)\n"
+    )
+    papers = tmp_path / "conf" / "paper"
+    papers.mkdir(parents=True)
+    monkeypatch.setattr(reproduce, "PAPERS", papers)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+
+    def check(*claims):
+        entries = [{"target": 0.97, "tolerance": 0.005, "source": "s", "claim": "c"} | claim for claim in claims]
+        (papers / "made.yaml").write_text(yaml.safe_dump({"title": "t", "source": "s", "claims": entries}))
+        return reproduce.main(["paper=made", "root=runs"])
+
+    run = {"run": ["experiment=digits", "seed=3"]}
+    assert check(run | {"metric": "test/accuracy"}, run | {"metric": "test/nll", "target": 0.1}) == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == 1
+    assert re.fullmatch(r"experiment=digits seed=3 run\.dir=runs/[0-9a-f]{12}", calls[0])
+    written = tmp_path / calls[0].split("run.dir=")[1] / "metrics.json"
+    assert json.loads(written.read_text())["test/accuracy"] == 0.97
+
+    assert check({"run": ["seed=4"], "metric": "test/acuracy"}) == 2
+    assert "must write test/acuracy, got None; it wrote ['test/accuracy']" in capsys.readouterr().err
+    assert check({"run": ["experiment=broken"], "metric": "test/nll"}) == 2
+    assert "must end well, got exit status 3" in capsys.readouterr().err

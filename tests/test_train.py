@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dsnn import checkpoint, rng, train
+from dsnn.bayes import priors, sites
+from dsnn.bayes.lift import Lifted
+from dsnn.energy import profile
+from dsnn.forward import Forward, log_likelihood
+from dsnn.models import mlp
+from dsnn.parameters import split
+from dsnn.train import Batch, OptimizerConfig, SviConfig
+
+ROOT = rng.root(0)
+X = np.asarray(jax.random.uniform(jax.random.key(1), (48, 4)))
+Y = (X[:, 0] > 0.5).astype(np.int32)
+DATA = Batch(jnp.asarray(X), jnp.asarray(Y))
+
+
+def lifted() -> Lifted:
+    model = mlp((4,), (8,), 2, key=ROOT, gain=2.0)
+    template, params = split(model)
+    return Lifted(
+        Forward(template, 4),
+        params,
+        priors.default(template),
+        len(X),
+        sites=sites.sites(model),
+        prices=profile("45nm"),
+        feature="margin",
+    )
+
+
+def learner(kind: str, **options: float) -> train.Learner:
+    net = lifted()
+    tx = train.optimizer(OptimizerConfig(0.01), 60)
+    if kind == "svi":
+        return train.svi_learner(net, SviConfig(kl_weight=0.01, **options), tx, 60, ROOT)
+
+    def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
+        return -log_likelihood(net.forward.logits(params, batch.x, key)[-1], batch.y).mean()
+
+    return train.map_learner(loss, net.forward.template, net.initial, tx, ROOT)
+
+
+def run(rule: train.Learner, state: object, epochs: int, start: int = 0) -> tuple[object, list[float]]:
+    losses = []
+    for epoch in train.fit(rule, state, DATA, epochs=epochs, batch_size=16, root=ROOT, start=start):
+        state = epoch.state
+        losses += epoch.info.loss.tolist()
+    return state, losses
+
+
+@pytest.mark.parametrize("kind", ["map", "svi"])
+def test_every_learner_learns_and_is_reproducible(kind: str) -> None:
+    rule = learner(kind)
+    _, first = run(rule, rule.init(), 8)
+    _, again = run(rule, rule.init(), 8)
+    assert first == again
+    assert np.mean(first[-3:]) < np.mean(first[:3])
+
+
+@pytest.mark.parametrize("kind", ["map", "svi"])
+def test_going_on_is_the_same_as_never_stopping(kind: str, tmp_path: Path) -> None:
+    rule = learner(kind, **({"budget_fraction": 0.5} if kind == "svi" else {}))
+    whole, losses = run(rule, rule.init(), 5)
+    half, first = run(rule, rule.init(), 2)
+    checkpoint.save(tmp_path, 2, half)
+    rest, second = run(rule, checkpoint.restore(tmp_path, 2, rule.init()), 5, start=2)
+    assert losses == first + second
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_that_is_not_finite_names_its_step() -> None:
+    net = lifted()
+
+    def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
+        return jnp.where(batch.y.sum() >= 0, jnp.nan, 0.0) + 0 * params["readout.synapse.bias"].sum()
+
+    rule = train.map_learner(loss, net.forward.template, net.initial, optax.sgd(0.1), ROOT)
+    with pytest.raises(train.TrainingError, match="got nan at step 0 .* lower optimizer.learning_rate"):
+        run(rule, rule.init(), 1)
+
+
+def test_the_price_of_energy_closes_gates() -> None:
+    rules = [learner("svi", lam=lam) for lam in (30.0, 0.0)]
+    dear, cheap = (run(rule, rule.init(), 20)[0] for rule in rules)
+    net = lifted()
+    open_dear, open_cheap = (
+        float(jnp.concatenate(list(net.gate_probabilities(train.svi_params(net, s)).values())).mean())
+        for s in (dear, cheap)
+    )
+    assert open_dear < open_cheap - 0.05
+
+
+def test_dual_ascent_moves_the_price_towards_the_budget() -> None:
+    rule = learner("svi", budget_fraction=0.1, lam=1.0, measure_every=1)
+    state, _ = run(rule, rule.init(), 3)
+    assert float(state.log_lam) > 0.0, "above the budget the price has to rise"
+    rule = learner("svi", budget_nj=1e9, lam=1.0, measure_every=1)
+    state, _ = run(rule, rule.init(), 3)
+    assert float(state.log_lam) < 0.0, "below the budget it has to fall"
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        (OptimizerConfig, {"warmup_fraction": 1.0}, "in \\[0, 1\\), got 1.0"),
+        (SviConfig, {"particles": 0}, "particles must be at least 1, got 0"),
+        (SviConfig, {"budget_nj": 1.0, "budget_fraction": 0.5}, "got both"),
+        (SviConfig, {"budget_fraction": 1.5}, "got 1.5"),
+        (SviConfig, {"lam": -1.0}, "svi.lam must not be negative"),
+        (SviConfig, {"measure_every": 0}, "measure_every must be at least 1"),
+    ],
+)
+def test_bad_values_get_a_sentence(config, values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**values)
