@@ -95,7 +95,7 @@ def _loop(
     here = currents[index] if held else None
 
     def body(c: _Carry) -> _Carry:
-        current = here if held else model.drive(currents[c.step][index])
+        current = model.drive(currents[c.step][index]) if here is None else here
         noise = None if key is None else jax.random.fold_in(key, c.step)
         state, spikes = model.advance(c.state, current, noise)
         step = c.step + 1

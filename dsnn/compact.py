@@ -67,11 +67,9 @@ def kept(gate: Array) -> np.ndarray:
 
 def _compact_layer(layer: Layer, sender: Array | None, receiver: Array | None, name: str, *, first: bool) -> Layer:
     synapse = nnx.clone(layer.synapse)
-    before: list[Any] = []
     recurrent = layer.recurrent
     kernel = np.asarray(synapse.kernel[...])
-    for module in layer.before:
-        before.append(nnx.clone(module))
+    before: list[Any] = [nnx.clone(module) for module in layer.before]
     if sender is not None:
         sites = len(sender)
         if kernel.shape[-2] % sites:

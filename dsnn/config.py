@@ -297,7 +297,9 @@ def load_data(config: Config) -> data.Split:
     """Returns the data set of a configuration, checked."""
     c = config.data
     options: dict[str, Any] = {"path": c.path, "temporal": c.temporal} if c.name == "npz" else {}
-    split = data.load(c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options)
+    split = data.load(
+        c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
+    )
     data.require_training(split)
     if c.limit:
         split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))

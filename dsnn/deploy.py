@@ -87,7 +87,7 @@ def speed(lifted: Lifted, deployed: Deployed, inputs: Array, repeats: int = 21) 
     model, steps = lifted.forward.template.build(deployed.full), lifted.forward.steps
     full = jax.jit(anytime(model, never(), steps, held=lifted.forward.held))
     layered = jax.jit(lambda x: _logits(lifted, deployed.full, x))
-    runs = (full, layered, deployed.run)
+    runs: tuple[Callable[[Array], Any], ...] = (full, layered, deployed.run)
     times: list[list[float]] = [[], [], []]
     for repeat in range(repeats + 1):
         for log, run in zip(times, runs, strict=True):

@@ -79,9 +79,7 @@ class Forward:
         inputs = self.encode(x, None if key is None else stream(key, "data"))
         noise = None if key is None or not self.stochastic else stream(key, "noise")
         steps = self.steps if self.held else None
-        outputs, _, records = unroll(
-            model, inputs, noise, record, self.schedule, steps=steps, memory=self.memory
-        )
+        outputs, _, records = unroll(model, inputs, noise, record, self.schedule, steps=steps, memory=self.memory)
         return model.logits(outputs), inputs, records
 
     def logits(

@@ -103,7 +103,7 @@ class Conv(nnx.Module):
             for n, w, s in zip(in_shape[:2], window, strides, strict=True)
         )
         _positive(out_height=height, out_width=width)
-        self.out_shape = (height, width, features)
+        self.out_shape: tuple[int, int, int] = (height, width, features)
         self.dtype = dtype
         self.kernel = nnx.Param(fan_in_normal(key, (*window, in_shape[2], features), gain))
         self.bias = nnx.Param(jnp.zeros(features)) if bias else None
@@ -136,7 +136,7 @@ class Pool(nnx.Module):
         if in_shape[0] < window[0] or in_shape[1] < window[1]:
             raise ValueError(f"window must fit into height and width, got {window} for {in_shape}.")
         self.in_shape, self.window, self.kind = tuple(in_shape), window, kind
-        self.out_shape = (in_shape[0] // window[0], in_shape[1] // window[1], in_shape[2])
+        self.out_shape: tuple[int, int, int] = (in_shape[0] // window[0], in_shape[1] // window[1], in_shape[2])
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch rows columns channel"]:
         """Returns the pooled input."""
@@ -209,7 +209,7 @@ class Layer(nnx.Module):
         self, state: LayerState, current: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
     ) -> tuple[LayerState, Array]:
         """Returns the next state and the spikes for a feed-forward current; a key is consumed."""
-        if self.recurrent is not None:
+        if self.recurrent is not None and state.spikes is not None:
             current = current + jnp.dot(state.spikes, self.recurrent[...])
         cell, spikes = self.cell.step(state.cell, current, key)
         return LayerState(cell, None if self.recurrent is None else spikes), spikes

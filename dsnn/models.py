@@ -58,15 +58,15 @@ class Stack(nnx.Module):
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout_kind!r}.")
         self.readout_kind = readout_kind
         self.names = tuple(layers)
-        previous = None
+        given: tuple[int, ...] | None = None
         for name, layer in layers.items():
             # a dense synapse flattens what it is given, so sizes and not shapes have to agree
-            if previous is not None and math.prod(layer.in_shape) != math.prod(layer_shape):
+            if given is not None and math.prod(layer.in_shape) != math.prod(given):
                 raise ValueError(
-                    f"layer {name!r} must take what {previous!r} gives, {layer_shape}, got in_shape {layer.in_shape}."
+                    f"layer {name!r} must take what its predecessor gives, {given}, got in_shape {layer.in_shape}."
                 )
             setattr(self, name, layer)
-            previous, layer_shape = name, layer.out_shape
+            given = layer.out_shape
 
     def layers(self) -> Iterator[tuple[str, Layer]]:
         """Yields (name, layer), first to last."""
@@ -118,7 +118,6 @@ class Stack(nnx.Module):
 def layer_key(key: Key[Array, ""] | None, index: int) -> Key[Array, ""] | None:
     """Returns layer ``index``'s key of one time step, the same in every schedule."""
     return None if key is None else jax.random.fold_in(key, index)
-
 
 
 def mlp(
@@ -192,12 +191,13 @@ def convnet(
     layers: dict[str, Layer] = {}
     shape: tuple[int, ...] = in_shape
     pool: tuple[Pool, ...] = ()
+    inner = in_shape
     for index, features in enumerate(channels):
         synapse_key = jax.random.fold_in(key, index)
-        inner = pool[0].out_shape if pool else shape
         conv = Conv(inner, features, key=synapse_key, window=window, padding=padding, gain=gain)
         layers[f"conv{index}"] = Layer(conv, cell(features), before=pool)
         pool, shape = (Pool(conv.out_shape),), conv.out_shape
+        inner = pool[0].out_shape
     for index, neurons in enumerate((*hidden, classes)):
         last = index == len(hidden)
         synapse_key = jax.random.fold_in(key, len(channels) + index)

@@ -39,14 +39,14 @@ class Template:
         if params.keys() != self.variables.keys():
             odd = sorted(params.keys() ^ self.variables.keys())
             raise KeyError(f"parameters must be exactly those of the network, these differ: {', '.join(odd)}.")
-        state = nnx.from_flat_state([(path, v.replace(params[n])) for n, (path, v) in self.variables.items()])
+        state = nnx.from_flat_state([(v[0], v[1].replace(params[n])) for n, v in self.variables.items()])
         return nnx.merge(self.graphdef, state, self.rest)
 
 
 def split(module: Any) -> tuple[Template, Params]:
     """Returns a module's template and its parameters by name."""
     graphdef, state, rest = nnx.split(module, nnx.Param, ...)
-    variables = {".".join(map(str, path)): (tuple(path), v) for path, v in nnx.to_flat_state(state)}
+    variables: dict[str, Any] = {".".join(map(str, path)): (path, v) for path, v in nnx.to_flat_state(state)}
     supports = {name: v.get_metadata().get("support", "real") for name, (_, v) in variables.items()}
     return Template(graphdef, rest, variables, supports), {name: v[...] for name, (_, v) in variables.items()}
 

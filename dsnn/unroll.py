@@ -149,9 +149,7 @@ def _unroll_layers(model, xs, key, record, length, held, memory):  # type: ignor
 
         def body(state, inputs, layer=layer, index=index, currents=currents, constant=constant):  # type: ignore[no-untyped-def]
             t, current = inputs
-            state, out = layer.advance(
-                state, currents if constant else current, layer_key(_time_key(key, t), index)
-            )
+            state, out = layer.advance(state, currents if constant else current, layer_key(_time_key(key, t), index))
             return state, (out, state if record else None)
 
         steps = (times, None if constant else currents)

@@ -1,4 +1,4 @@
-"""What a trained network is worth: scores, calibration, where it computes, what that costs, and how fast it really is."""
+"""What a trained network is worth: scores, calibration, where it computes, what that costs, and how fast it is."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,7 +35,7 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
     config, split, lifted = setup.config, setup.split, setup.lifted
     key = rng.stream(setup.root, "noise", config.train.epochs)
 
-    def predicted(x: np.ndarray) -> Prediction:
+    def predicted(x: Any) -> Prediction:
         options = {"samples": config.bayes.samples, "quantile": config.halting.quantile, "batch_size": EVAL_BATCH}
         return predict(params, x, key, **options)
 

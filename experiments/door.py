@@ -78,7 +78,9 @@ def check(arguments: Sequence[str]) -> None:
 def _near(name: str, names: Sequence[str]) -> str:
     tails = {n.rsplit(".", 1)[-1]: n for n in names}
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    near += [tails[t] for t in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=3) if tails[t] not in near]
+    near += [
+        tails[t] for t in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=3) if tails[t] not in near
+    ]
     return f"did you mean {' or '.join(near[:3])}?" if near else "see --help for all of them."
 
 

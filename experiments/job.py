@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, data, deploy, energy, evaluate, parameters, rng, rundir, train
+from dsnn import checkpoint, data, energy, evaluate, parameters, rng, rundir, train
 from dsnn.bayes import priors, sites
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.predict import predictor

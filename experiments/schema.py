@@ -12,7 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 from dsnn import data
 from dsnn.config import Config
 
-
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -45,7 +44,7 @@ def typed(composed: DictConfig) -> Config:
     Raises:
         ValueError: a value of the wrong type or out of range, in one sentence.
     """
-    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
     except OmegaConfBaseException as error:

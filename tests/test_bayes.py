@@ -155,9 +155,9 @@ def test_priors_by_pattern_cover_everything_or_say_so() -> None:
     fn = prior("hidden0.synapse.kernel", (3, 4))
     np.testing.assert_allclose(fn.variance, 4.0 / 3, rtol=1e-6)
     assert prior("hidden0.synapse.bias", (4,)) is None
-    with pytest.raises(ValueError, match="'\\*.kernal' matches none"):
+    with pytest.raises(ValueError, match=r"'\*\.kernal' matches none"):
         priors.by_pattern({"*.kernal": priors.normal(), "*": priors.point}, template)
-    with pytest.raises(ValueError, match="'hidden0.synapse.bias' has none"):
+    with pytest.raises(ValueError, match=r"'hidden0\.synapse\.bias' has none"):
         priors.by_pattern({"*.kernel": priors.normal()}, template)
 
 

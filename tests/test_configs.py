@@ -93,7 +93,10 @@ def test_help_lists_experiments_and_options() -> None:
     [
         (["train.epoch=1"], "error: 'train.epoch' is not an option"),
         (["model.beta=2"], "error: model.beta must be in [0, 1], got 2.0"),
-        (["train.epochs=many"], "error: train.epochs=many: Value 'many' of type 'str' could not be converted to Integer"),
+        (
+            ["train.epochs=many"],
+            "error: train.epochs=many: Value 'many' of type 'str' could not be converted to Integer",
+        ),
     ],
 )
 def test_the_door_says_one_sentence_and_no_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_loss_that_is_not_finite_names_its_step() -> None:
         return jnp.where(batch.y.sum() >= 0, jnp.nan, 0.0) + 0 * params["readout.synapse.bias"].sum()
 
     rule = train.map_learner(loss, net.forward.template, net.initial, optax.sgd(0.1), ROOT)
-    with pytest.raises(train.TrainingError, match="got nan at step 0 .* lower optimizer.learning_rate"):
+    with pytest.raises(train.TrainingError, match=r"got nan at step 0 .* lower optimizer.learning_rate"):
         run(rule, rule.init(), 1)
 
 

@@ -1,0 +1,1 @@
+"""Inference: priors, gates, halting, the lifted model, and what its posterior predicts."""

@@ -4,7 +4,7 @@ E(z, n) = E_once(z) + n E_step(z). Every term is bilinear in z: a synapse costs 
 sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired to itself counts once).
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -16,9 +16,13 @@ from dsnn.types import Array, Float
 class Prices(Protocol):
     """What the prior needs of an energy profile (`dsnn.energy.Profile` has it)."""
 
-    def event_nj(self, source: str, accounting: str) -> float: ...
+    def event_nj(self, source: Any, accounting: Any) -> float:
+        """Returns the price in nJ of one event at one target; the source is "spikes" or "analog"."""
+        ...
 
-    def update_nj(self, kind: str, accounting: str) -> float: ...
+    def update_nj(self, kind: str, accounting: Any) -> float:
+        """Returns the price in nJ of one update of a neuron."""
+        ...
 
 
 class Energy(NamedTuple):

@@ -6,6 +6,7 @@ divergence is registered in closed form, so `TraceMeanField_ELBO` uses it; the e
 """
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +55,9 @@ class HardConcrete(dist.Distribution):
         temperature: T, 2/3 as published.
     """
 
-    arg_constraints = {"log_alpha": constraints.real_vector}
+    arg_constraints: ClassVar = {"log_alpha": constraints.real_vector}
     support = constraints.unit_interval
-    reparametrized_params = ["log_alpha"]
+    reparametrized_params: ClassVar = ["log_alpha"]
 
     def __init__(
         self,

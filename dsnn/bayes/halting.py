@@ -63,7 +63,7 @@ def mixture_elbo(
     return (q * log_likelihood).sum(0), -(q * log_q).sum(0), (q * steps).sum(0)
 
 
-def stop_step(hazards: Float[Array, "time *batch"], quantile: float = 0.5) -> Int[Array, "*batch"]:
+def stop_step(hazards: Float[Array, "time *batch"], quantile: float | Array = 0.5) -> Int[Array, "*batch"]:
     """Returns the step, 1..T, by which q has stopped with probability ``quantile``: the rule used at run time."""
     stopped = jnp.cumsum(jnp.exp(log_stop(hazards)), 0) >= quantile
     return jnp.where(stopped.any(0), stopped.argmax(0) + 1, hazards.shape[0])

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -120,15 +119,13 @@ class Lifted:
         """Returns the guide's parameters in their natural spaces from the optimiser's unconstrained ones."""
         supports = {name: SUPPORTS[kind] for name, kind in self.forward.template.supports.items()}
         supports |= {f"{name}.scale": constraints.positive for name in supports}
-        return {
-            name: dist.biject_to(supports.get(name, constraints.real))(value) for name, value in params.items()
-        }
+        return {name: dist.biject_to(supports.get(name, constraints.real))(value) for name, value in params.items()}
 
     def draw(self, params: Params, key: Key[Array, ""]) -> Draw:
         """Returns one draw of weights and gates from the guide with parameters ``params``; the key is consumed."""
-        with handlers.block(), handlers.trace() as sites_, handlers.seed(rng_seed=key):
-            with handlers.substitute(data=params):
-                self.guide()
+        substituted = handlers.substitute(handlers.seed(self.guide, key), data=params)
+        with handlers.block():
+            sites_ = handlers.trace(substituted).get_trace()
         weights = {name: sites_[name]["value"] for name in self.forward.template.names}
         return Draw(weights, None if self.sites is None else self.sites.unflatten(sites_[GATES]["value"]))
 
@@ -159,7 +156,8 @@ class Lifted:
 
     def energy(self, probabilities: dict[str, Array], events: dict[str, Array]) -> Energy:
         """Returns the expected energy per inference for these open probabilities (empty: everything runs)."""
-        assert self.sites is not None and self.prices is not None
+        assert self.sites is not None
+        assert self.prices is not None
         everything = {name: jnp.ones(size) for name, size in self.sites.groups.items()}
         return expected_energy(self.sites, {**everything, **probabilities}, events, self.prices, self.accounting)
 
@@ -196,9 +194,7 @@ class Lifted:
             value = self.initial[name]
             fn = self.prior(name, value.shape)
             if fn is None:
-                weights[name] = numpyro.param(
-                    name, value, constraint=SUPPORTS[self.forward.template.supports[name]]
-                )
+                weights[name] = numpyro.param(name, value, constraint=SUPPORTS[self.forward.template.supports[name]])
             else:
                 with handlers.scale(scale=kl_weight):
                     weights[name] = site(index, name, fn)
@@ -211,9 +207,7 @@ class Lifted:
         value = self.initial[name]
         transform = dist.biject_to(SUPPORTS[self.forward.template.supports[name]])
         loc = numpyro.param(f"{name}.loc", transform.inv(value))
-        scale = numpyro.param(
-            f"{name}.scale", jnp.full(value.shape, self.guide_scale), constraint=constraints.positive
-        )
+        scale = numpyro.param(f"{name}.scale", jnp.full(value.shape, self.guide_scale), constraint=constraints.positive)
         q: Any = dist.Normal(loc, scale)
         if self.forward.template.supports[name] != "real":
             q = dist.TransformedDistribution(q, transform)

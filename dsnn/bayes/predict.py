@@ -1,7 +1,7 @@
 """The posterior predictive: averaged over weights, gates and firing noise, streamed over samples and examples."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,10 @@ class Prediction(NamedTuple):
         steps: mean stopping step, ``[n]``.
     """
 
-    probs: np.ndarray
-    full: np.ndarray
-    aleatoric: np.ndarray
-    steps: np.ndarray
+    probs: Any
+    full: Any
+    aleatoric: Any
+    steps: Any
 
 
 def predictor(lifted: Lifted) -> Callable[..., Prediction]:
@@ -49,9 +49,7 @@ def predictor(lifted: Lifted) -> Callable[..., Prediction]:
         return Prediction(probs, jax.nn.softmax(logits[-1]), -(probs * log_p).sum(-1), stop.astype(jnp.float32))
 
     @jax.jit
-    def batch(
-        params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, samples: Array
-    ) -> Prediction:
+    def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, samples: Array) -> Prediction:
         def add(sample: Array, total: Prediction) -> Prediction:
             return jax.tree.map(jnp.add, total, one(params, x, jax.random.fold_in(key, sample), quantile))
 

@@ -91,7 +91,9 @@ def by_pattern(patterns: Mapping[str, Prior], template: Template) -> Prior:
         if fn is not None and (support := template.supports[name]) != "real":
             base = fn.base_dist if isinstance(fn, dist.Independent) else fn
             if base.support is not SUPPORTS[support]:
-                raise ValueError(f"the prior of {name!r} must have the support {support}, got {fn}; use beta/lognormal.")
+                raise ValueError(
+                    f"the prior of {name!r} must have the support {support}, got {fn}; use beta/lognormal."
+                )
         return fn
 
     return prior
