@@ -239,9 +239,8 @@ def s2nn(u: Array, alpha: float = 4.0, beta: float = 1.0) -> Array:
 
 
 def sigmoid(u: Array, alpha: float = 4.0) -> Array:
-    """Returns alpha s(alpha u) (1 - s(alpha u)), s the logistic function; alpha = 4 in SpikingJelly, 25 in snnTorch."""
-    s = jax.nn.sigmoid(alpha * u)
-    return alpha * s * (1 - s)
+    """Returns alpha s(alpha u) s(-alpha u), s the logistic function; alpha = 4 in SpikingJelly, 25 in snnTorch."""
+    return alpha * jax.nn.sigmoid(alpha * u) * jax.nn.sigmoid(-alpha * u)
 
 
 def soft_sign(u: Array, alpha: float = 2.0) -> Array:
@@ -265,7 +264,8 @@ def squarewave(u: Array, terms: float = 1.0, period: float = 8.0) -> Array:
     SpikingJelly's SquarewaveFourierSeries(n, T_period) sums n - 1 terms, by default one.
     """
     omega = 2 * math.pi / period
-    return 4 / period * sum(jnp.cos((2 * i - 1) * omega * u) for i in range(1, int(terms) + 1))
+    odd = range(1, 2 * int(terms), 2)
+    return 4 / period * sum((jnp.cos(n * omega * u) for n in odd), start=jnp.zeros_like(u))
 
 
 def stochastic(u: Array, mean: float = 0.0, variance: float = 0.2) -> Array:

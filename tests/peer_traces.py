@@ -1,8 +1,9 @@
 """Membranes and spikes of other frameworks, written by their own code; run by test_presets.py in their interpreter.
 
-Usage: python peer_traces.py REQUEST.json INPUT.npy OUTPUT.npz, where the request is a list of [preset, parameters] and
-the input is [time, batch, neuron]. For each case the output holds "<index>/membrane" and "<index>/spikes", or
-"<index>/missing" with the reason.
+Usage: python peer_traces.py REQUEST.json INPUT.npz OUTPUT.npz. The request has "cells", a list of [preset, parameters],
+and "surrogates", a list of [original, parameters]; the input has xs [time, batch, neuron] and u. For each cell the
+output holds "<index>/membrane" and "<index>/spikes", or "<index>/missing" with the reason, and for each surrogate its
+derivative at u under the name of the original.
 """
 
 import json
@@ -79,19 +80,57 @@ def spyx(name, xs, parameters):
         yield state[:, : shape[0]], spikes
 
 
+def slope(framework, name, parameters, u):
+    """Returns the surrogate derivative of a framework at u, by its own backward pass."""
+    if framework == "spyx":
+        import jax
+        from spyx import axn
+
+        return jax.vmap(jax.grad(getattr(axn, name)(**parameters)))(u)
+    import torch
+
+    x = torch.from_numpy(u).requires_grad_()
+    if framework == "snntorch":
+        from snntorch import surrogate
+
+        spikes = getattr(surrogate, name)(**parameters)(x)
+    elif framework == "spikingjelly":
+        from spikingjelly.activation_based import surrogate
+
+        spikes = getattr(surrogate, name)(**parameters)(x)
+    elif framework == "norse":
+        from norse.torch.functional.threshold import threshold
+
+        spikes = threshold(x, name, **parameters)
+    else:
+        from sinabs.activation import surrogate_gradient_fn
+
+        return getattr(surrogate_gradient_fn, name)(**parameters)(torch.from_numpy(u) + 1, 1.0)
+    return torch.autograd.grad(spikes.sum(), x)[0]
+
+
+def array(a):
+    return np.array(a.detach().numpy() if hasattr(a, "detach") else a)
+
+
 def main(request, inputs, output):
-    xs = np.load(inputs)
-    found = {}
-    for index, (preset, parameters) in enumerate(json.loads(Path(request).read_text())):
+    given = json.loads(Path(request).read_text())
+    archive = np.load(inputs)
+    xs, found = archive["xs"], {}
+    for index, (preset, parameters) in enumerate(given["cells"]):
         framework, name = preset.split(".")
         try:
-            trace = [[np.array(a.detach() if hasattr(a, "detach") else a) for a in pair]
-                     for pair in globals()[framework](name, xs, parameters)]  # fmt: skip
+            trace = [[array(a) for a in pair] for pair in globals()[framework](name, xs, parameters)]
         except ImportError as error:
             found[f"{index}/missing"] = np.array(str(error))
             continue
         found[f"{index}/membrane"] = np.stack([membrane for membrane, _ in trace])
         found[f"{index}/spikes"] = np.stack([spikes for _, spikes in trace])
+    for original, parameters in given["surrogates"]:
+        try:
+            found[original] = array(slope(*original.split("."), parameters, archive["u"]))
+        except ImportError:
+            continue
     np.savez(output, **found)
 
 

@@ -360,6 +360,13 @@ def test_refractory_neuron_holds_and_cannot_fire():
     np.testing.assert_allclose(membrane[1:6].ravel(), 0.2, atol=1e-6)
 
 
+def test_refractory_neuron_is_silent_even_above_its_threshold():
+    """Subtraction leaves 4 of 5 units, which holds until the silence is over."""
+    membrane, spikes = trace(LIF(1.0, refractory=2.0), np.full((7, 1, 1), 5.0))
+    assert spikes.ravel().tolist() == [1, 0, 0, 1, 0, 0, 1]
+    np.testing.assert_allclose(membrane.ravel(), [4, 4, 4, 8, 8, 8, 12])
+
+
 def test_jittered_threshold_changes_only_after_a_spike():
     xs = np.full((200, 1, 500), 0.05)
     cell = LIF(1.0, reset="zero", noise=escape.ThresholdJitter(0.2))

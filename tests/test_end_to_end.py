@@ -125,11 +125,11 @@ def test_killed_and_resumed_is_bit_identical_to_uninterrupted(
 
 
 def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:
-    said = run("-m", f"run.root={tmp_path}", "seed=0,1", "train.epochs=1", "train.batch_size=64,5000", code=1)
-    assert said.count("train.batch_size must be at most") >= 2
+    said = run("-m", f"run.root={tmp_path}", "train.epochs=1", "train.batch_size=64,5000", code=1)
+    assert "train.batch_size must be at most" in said
     lines = [json.loads(line) for line in next((tmp_path / "sweeps").glob("*.jsonl")).read_text().splitlines()]
-    assert sorted(line["status"].split(":")[0] for line in lines) == ["done", "done", "failed", "failed"]
-    assert len({line["dir"] for line in lines}) == 4
+    assert sorted(line["status"].split(":")[0] for line in lines) == ["done", "failed"]
+    assert len({line["dir"] for line in lines}) == 2
 
 
 def test_own_data_trains_from_the_command_line(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_spikes_occur_with_their_probability(name, named):
 @noises
 def test_log_prob_is_the_log_of_the_probability_and_sums_to_one(name):
     noise, law = LAWS[name]
-    u = np.linspace(-1.2, 0.7, 39)
+    u = np.linspace(-2.4, 0.7, 39)
     silent, spiking = (noise.log_prob(jnp.float32(u), jnp.full(39, s)) for s in (0.0, 1.0))
     np.testing.assert_allclose(np.exp(np.logaddexp(np.float64(silent), np.float64(spiking))), 1, atol=2e-6)
     np.testing.assert_allclose(spiking, np.log(law(u)), rtol=2e-5, atol=2e-6)

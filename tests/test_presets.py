@@ -19,6 +19,7 @@ from dsnn import surrogate
 from dsnn.cells import like, presets
 
 STEPS = 64
+GRID = np.linspace(-2.0137, 2.0271, 300, dtype=np.float32)
 
 
 def leaky(xs, beta=None, threshold=1.0, reset_mechanism="subtract", reset_delay=True, alpha=None, synaptic=False):
@@ -188,6 +189,48 @@ CASES = [
     ("nir.LIF", nir_lif, {"tau": np.linspace(0.002, 0.02, 48), "r": np.linspace(1, 4, 48), "dt": 0.001}),
     ("yin.ALIF", yin_alif, {"tau_m": 10.0, "tau_adp": 30.0}),
 ]  # fmt: skip
+# a framework's surrogate and its parameters, and ours with the factor by which theirs is higher
+SURROGATES = [
+    ("snntorch.atan", {"alpha": 3.0}, "atan", {"alpha": 3.0}, 1),
+    ("snntorch.fast_sigmoid", {}, "fast_sigmoid", {}, 1),
+    ("snntorch.heaviside", {}, "heaviside", {}, 1),
+    ("snntorch.sigmoid", {}, "sigmoid", {"alpha": 25.0}, 1),
+    ("snntorch.SFS", {"B": 0.2}, "sfs", {"above": 0.2}, 1),
+    ("snntorch.spike_rate_escape", {}, "spike_rate_escape", {}, 1),
+    ("snntorch.straight_through_estimator", {}, "ste", {}, 1),
+    ("snntorch.triangular", {}, "triangle_slope", {}, 1),
+    ("spikingjelly.ATan", {}, "atan", {}, 1),
+    ("spikingjelly.DeterministicPass", {}, "deterministic_pass", {}, 1),
+    ("spikingjelly.Erf", {}, "erf", {}, 1),
+    ("spikingjelly.FakeNumericalGradient", {"alpha": 2.0}, "fake_numerical_gradient", {"alpha": 2.0}, 1),
+    ("spikingjelly.LeakyKReLU", {"leak": 0.2, "k": 0.7}, "leaky_k_relu", {"leak": 0.2, "slope": 0.7}, 1),
+    ("spikingjelly.LogTailedReLU", {"alpha": 0.1}, "log_tailed_relu", {"alpha": 0.1}, 1),
+    ("spikingjelly.NonzeroSignLogAbs", {}, "nonzero_sign_log_abs", {}, 1),
+    ("spikingjelly.PiecewiseExp", {}, "piecewise_exp", {}, 1),
+    ("spikingjelly.PiecewiseLeakyReLU", {}, "piecewise_leaky_relu", {}, 1),
+    ("spikingjelly.PiecewiseQuadratic", {}, "piecewise_quadratic", {}, 1),
+    ("spikingjelly.QPseudoSpike", {"alpha": 3.0}, "q_pseudo_spike", {"alpha": 3.0}, 1),
+    ("spikingjelly.Rect", {"alpha": 0.7}, "rect", {"width": 1 / 0.7, "height": 0.7}, 1),
+    ("spikingjelly.S2NN", {}, "s2nn", {}, 1),
+    ("spikingjelly.Sigmoid", {}, "sigmoid", {}, 1),
+    ("spikingjelly.SoftSign", {}, "soft_sign", {}, 1),
+    ("spikingjelly.SquarewaveFourierSeries", {"n": 4}, "squarewave", {"terms": 3}, 1),
+    ("spikingjelly.SuperSpike", {"alpha": 2.0}, "fast_sigmoid", {"slope": 1.0, "height": 2.0}, 1),
+    ("norse.circ", {"alpha": 0.6}, "circ", {"alpha": 0.6}, 1),
+    ("norse.heavi_erfc", {"alpha": 2.0}, "erf", {"alpha": 2.0}, 1),
+    ("norse.super", {"alpha": 1.0}, "super", {"alpha": 1.0}, 1),
+    ("norse.tanh", {"alpha": 2.0}, "tanh", {"k": 2.0}, 1),
+    ("norse.triangle", {"alpha": 0.3}, "triangle", {"height": 0.3}, 1),
+    ("spyx.arctan", {}, "arctan", {}, 1),
+    ("spyx.boxcar", {}, "boxcar", {}, 1),
+    ("spyx.superspike", {}, "fast_sigmoid", {}, 1),
+    ("spyx.tanh", {}, "tanh", {}, 1),
+    ("spyx.triangular", {}, "triangle", {"width": 0.5}, 1),
+    ("sinabs.Gaussian", {}, "gaussian", {}, 1),
+    ("sinabs.MultiGaussian", {}, "multi_gaussian", {}, 2),
+    ("sinabs.PeriodicExponential", {}, "periodic_exponential", {}, 1),
+    ("sinabs.SingleExponential", {}, "single_exponential", {}, 1),
+]
 PEERS = ("snntorch", "spikingjelly", "norse", "sinabs", "spyx")
 
 
@@ -356,10 +399,11 @@ def originals(tmp_path_factory):
     folder = tmp_path_factory.mktemp("peers")
     cases = [(preset, parameters) for preset, _, parameters in CASES if preset.split(".")[0] in PEERS]
     xs = np.concatenate([drive(), ties()], 1)
-    (folder / "request.json").write_text(json.dumps(cases))
-    np.save(folder / "input.npy", xs)
+    request = {"cells": cases, "surrogates": [(original, theirs) for original, theirs, *_ in SURROGATES]}
+    (folder / "request.json").write_text(json.dumps(request))
+    np.savez(folder / "input.npz", xs=xs, u=GRID)
     script = Path(__file__).with_name("peer_traces.py")
-    files = [folder / name for name in ("request.json", "input.npy", "output.npz")]
+    files = [folder / name for name in ("request.json", "input.npz", "output.npz")]
     subprocess.run([python, script, *files], check=True, capture_output=True, cwd=folder)
     return cases, xs, np.load(files[-1])
 
@@ -380,6 +424,16 @@ def test_preset_is_the_framework_itself(framework, originals):
         np.testing.assert_allclose(membrane, traces[f"{index}/membrane"], atol=1e-5, err_msg=f"{preset} {parameters}")
         compared += 1
     assert compared
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("original", "theirs", "name", "parameters", "factor"), SURROGATES)
+def test_surrogate_is_the_framework_itself(original, theirs, name, parameters, factor, originals):
+    _, _, traces = originals
+    if original not in traces:
+        pytest.skip(f"{original.split('.')[0]} is not installed there")
+    got = factor * surrogate.derivative(name, jnp.asarray(GRID), **parameters)
+    np.testing.assert_allclose(got, traces[original], rtol=1e-4, atol=1e-6)
 
 
 def test_installed_frameworks_are_asked_for_every_preset_they_have():

@@ -56,6 +56,17 @@ class AdEx(nnx.Module):
         ValueError: a value out of range or an unknown option.
     """
 
+    tau: Any
+    tau_w: Any
+    resistance: Any
+    rest: Any
+    rheobase: Any
+    sharpness: Any
+    threshold: Any
+    reset: Any
+    coupling: Any
+    jump: Any
+
     def __init__(
         self,
         *,

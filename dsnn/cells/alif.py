@@ -59,6 +59,12 @@ class ALIF(nnx.Module):
         ValueError: a value out of range, an unknown option, or options that exclude each other.
     """
 
+    beta: Any
+    rho: Any
+    tau: Any
+    tau_adp: Any
+    threshold: Any
+
     def __init__(
         self,
         beta: Any = None,

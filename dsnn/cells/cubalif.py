@@ -55,6 +55,12 @@ class CuBaLIF(nnx.Module):
         ValueError: a value out of range, an unknown option, or options that exclude each other.
     """
 
+    alpha: Any
+    beta: Any
+    tau: Any
+    tau_syn: Any
+    threshold: Any
+
     def __init__(
         self,
         beta: Any = None,

@@ -23,7 +23,7 @@ def fire(
     """
     if cell.noise is None:
         return shift, heaviside(u, cell.surrogate, cell.compare)
-    if isinstance(cell.noise, ThresholdJitter):
+    if isinstance(cell.noise, ThresholdJitter) and shift is not None:
         return cell.noise.step(shift, u, key, cell.surrogate, cell.compare)
     return shift, cell.noise.spike(u, key, cell.surrogate, cell.compare)
 

@@ -52,6 +52,13 @@ class Izhikevich(nnx.Module):
         ValueError: a value out of range or an unknown option.
     """
 
+    a: Any
+    b: Any
+    c: Any
+    d: Any
+    threshold: Any
+    scale: Any
+
     def __init__(
         self,
         *,

@@ -34,6 +34,9 @@ class LI(nnx.Module):
         ValueError: a value out of range or an unknown option.
     """
 
+    beta: Any
+    tau: Any
+
     def __init__(
         self,
         beta: Any = None,

@@ -57,6 +57,10 @@ class LIF(nnx.Module):
         ValueError: a value out of range, an unknown option, or options that exclude each other.
     """
 
+    beta: Any
+    tau: Any
+    threshold: Any
+
     def __init__(
         self,
         beta: Any = None,

@@ -64,7 +64,8 @@ class Noisy(nnx.Module):
 
     def init(self, batch_shape: tuple[int, ...]) -> NoisyState:
         """Returns the resting state for currents of shape ``batch_shape``."""
-        return NoisyState(self.cell.init(batch_shape), self.current and self.current.init(batch_shape))
+        noise = None if self.current is None else self.current.init(batch_shape)
+        return NoisyState(self.cell.init(batch_shape), noise)
 
     def step(
         self, state: NoisyState, current: Float[Array, "*batch neuron"], key: Key[Array, ""] | None = None
@@ -72,7 +73,7 @@ class Noisy(nnx.Module):
         """Returns the next state and the released spikes; a key is consumed, None is the deterministic neuron."""
         current_key, cell_key, release_key = (None,) * 3 if key is None else jax.random.split(key, 3)
         noise = None
-        if self.current is not None:
+        if self.current is not None and state.current is not None:
             noise = self.current.step(state.current, current_key)
             current = current + noise
         cell, spikes = self.cell.step(state.cell, current, cell_key)

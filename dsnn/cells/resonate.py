@@ -45,6 +45,10 @@ class RF(nnx.Module):
         ValueError: a value out of range or an unknown option.
     """
 
+    omega: Any
+    damping: Any
+    threshold: Any
+
     def __init__(
         self,
         omega: Any = 10.0,
@@ -109,6 +113,11 @@ class BRF(nnx.Module):
     Raises:
         ValueError: a value out of range or an unknown option.
     """
+
+    omega: Any
+    damping: Any
+    threshold: Any
+    dt: Any
 
     def __init__(
         self,

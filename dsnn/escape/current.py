@@ -1,6 +1,5 @@
 """Noise in the membrane that lasts: an Ornstein-Uhlenbeck current."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,8 +60,5 @@ class OrnsteinUhlenbeck(nnx.Module):
         if self.tau is None:
             return jnp.zeros_like(noise) if key is None else sigma * normal16(key, noise.shape)
         tau = value(self.tau)
-        if isinstance(tau, float):
-            decay, kick = math.exp(-self.dt / tau), math.sqrt(-math.expm1(-2 * self.dt / tau))
-        else:
-            decay, kick = jnp.exp(-self.dt / tau), jnp.sqrt(-jnp.expm1(-2 * self.dt / tau))
+        decay, kick = jnp.exp(-self.dt / tau), jnp.sqrt(-jnp.expm1(-2 * self.dt / tau))
         return decay * noise if key is None else decay * noise + sigma * kick * normal16(key, noise.shape)

@@ -12,8 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.types import Array, Float
-
 SUPPORTS = ("positive", "real", "unit_interval")
 WIDTH_HINT = "noise=None is the neuron without noise"
 
@@ -30,7 +28,7 @@ def parameter(
     learnable: bool = False,
     shape: Sequence[int] = (),
     hint: str = "",
-) -> float | Fixed | nnx.Param:
+) -> Any:
     """Returns ``value`` as a float, a `Fixed` array or a learnable `nnx.Param`, after checking its range.
 
     Args:
@@ -57,7 +55,7 @@ def parameter(
     return nnx.Param(jnp.full(shape, jnp.asarray(array, jnp.float32)), support=support)
 
 
-def value(parameter: "float | nnx.Variable | Array") -> "float | Float[Array, '...']":
+def value(parameter: Any) -> Any:
     """Returns the number or array that a parameter holds."""
     return parameter[...] if isinstance(parameter, nnx.Variable) else parameter
 

@@ -78,6 +78,10 @@ class CurrentLIF(nnx.Module):
     This is `dsnn.cells.CuBaLIF` with input_scale="decay", Euler decays and j for its current, up to the last bit.
     """
 
+    surrogate: Surrogate
+    compare: str
+    noise: None
+
     def __init__(
         self,
         rate: float | int,

@@ -32,6 +32,10 @@ class Ordered(nnx.Module):
         detach_reset: whether gradients stop at the spike that resets.
     """
 
+    surrogate: Surrogate
+    compare: str
+    noise: None
+
     def __init__(
         self,
         charge: Charge,

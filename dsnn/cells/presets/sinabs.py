@@ -78,11 +78,9 @@ class MultiSpikeLIF(nnx.Module):
         """Returns the next state and the number of spikes; a key is accepted and not used."""
         del key
         decay, threshold = jnp.exp(-1 / jnp.float32(value(self.tau_mem))), value(self.threshold)
-        synaptic = None
-        if self.tau_syn is not None:
-            decay_syn = jnp.exp(-1 / jnp.float32(value(self.tau_syn)))
-            synaptic = rounded(decay_syn * (state.current + current))
-        drive = current if synaptic is None else synaptic
+        synaptic, drive = None, current
+        if state.current is not None:
+            drive = synaptic = rounded(jnp.exp(-1 / jnp.float32(value(self.tau_syn))) * (state.current + current))
         membrane = rounded(decay * state.membrane) + (rounded((1 - decay) * drive) if self.norm_input else drive)
         soft = heaviside(membrane - threshold, self.surrogate, ">=")
         count = jnp.clip(jnp.trunc(membrane / threshold), 0, self.most)

@@ -83,6 +83,10 @@ class Spyx(nnx.Module):
     and with alpha, which excludes gamma, v = beta (v - s theta) + i, i = alpha i + x.
     """
 
+    beta: Any
+    alpha: Any
+    gamma: Any
+
     def __init__(
         self,
         beta: Any,
