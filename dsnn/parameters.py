@@ -45,10 +45,10 @@ class Template:
 
 def split(module: Any) -> tuple[Template, Params]:
     """Returns a module's template and its parameters by name."""
-    graphdef, state, rest = nnx.split(module, nnx.Param, ...)
+    graphdef, state, *others = nnx.split(module, nnx.Param, ...)
     variables: dict[str, Any] = {".".join(map(str, pair[0])): tuple(pair) for pair in nnx.to_flat_state(state)}
     supports = {name: v.get_metadata().get("support", "real") for name, (_, v) in variables.items()}
-    return Template(graphdef, rest, variables, supports), {name: v[...] for name, (_, v) in variables.items()}
+    return Template(graphdef, others[0], variables, supports), {name: v[...] for name, (_, v) in variables.items()}
 
 
 def count(params: Params) -> int:

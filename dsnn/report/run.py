@@ -49,7 +49,7 @@ def write_report(run_dir: str | Path) -> Path:
         "title": title(config, directory),
         "verdict": verdict(metrics),
         "facts": facts(config),
-        "finished": rundir.is_done(directory),
+        "finished": (directory / "metrics.json").exists(),  # DONE is written after the report
         "tiles": tiles(metrics),
         "figures": drawn,
         "quality": _quality_rows(metrics),
