@@ -121,7 +121,10 @@ def _costs(setup: "Setup", deployed: Deployed) -> dict[str, float]:
     stop = np.asarray(deployed.run(inputs).steps)
     gated = _ran(setup, deployed.small, inputs, stop)
     ungated = _ran(setup, setup.lifted.forward.template.build(deployed.full), inputs, None)
-    metrics = {"compute/spike_rate": energy.spike_rate(gated)}
+    metrics = {
+        "compute/spike_rate": energy.spike_rate(gated),
+        "compute/dense_macs": energy.count(ungated).total.dense_macs,
+    }
     steps = setup.lifted.forward.steps
     for name in dict.fromkeys((config.energy.profile, *config.energy.also)):
         profile, stem = energy.profile(name), Path(name).stem

@@ -79,6 +79,7 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
     row("wall time", "{:.1f} times faster than the full network (measured)", "compute/speedup_realised")
     keys = [f"energy/{profile}/{part}" for part in ("snn_nj", "ungated_nj", "ann_nj", "ratio")]
     row("energy (modelled)", "{:.1f} nJ; ungated {:.1f} nJ; dense network {:.1f} nJ, {:.1f} times as much", *keys)
+    row("spike rate", "{:.3f} a step; at {:.3f} a matched quantised network costs the same", *_rates(profile))
     row("carbon", "{:.4f} g CO2e ({})", "carbon/co2e_g", "carbon/source")
     row("time", "{:.0f} s learning, {:.0f} s in all", "time/train_s", "time/total_s")
     table.add_row("files", str(directory))
@@ -99,6 +100,10 @@ def sweep_table(runs: list[dict[str, Any]]) -> None:
         shown = ["" if c is None else f"{c:.4g}" for c in (*cells, energy)]
         table.add_row(Path(run["dir"]).name, run["overrides"], *shown, run["status"])
     console.print(table)
+
+
+def _rates(profile: str) -> list[str]:
+    return ["compute/spike_rate", f"energy/{profile}/break_even_rate"]
 
 
 def _test(*names: str) -> list[str]:

@@ -180,8 +180,9 @@ def _learn_and_assess(
         rundir.write_arrays(directory, "gates.npz", assessed.gates)
     clock["time/eval_s"] = time.monotonic() - before
     clock["time/total_s"] = time.monotonic() - started
-    meter_metrics = meter.metrics()
-    metrics |= clock | meter_metrics
+    examples = len(setup.split.train.x)
+    operations = energy.training_operations(metrics["compute/dense_macs"], examples, config.train.epochs)
+    metrics |= clock | meter.metrics(operations)
     rundir.write_metrics(directory, metrics)
     report = _report(directory) if config.run.report else None
     track.summary(metrics)
