@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,21 +38,21 @@ def records(
     running = (np.arange(time)[:, None] < taken).astype(np.float32)
     mean_steps = float(taken.mean())
     out: list[Record] = []
-    before, once = np.asarray(inputs), held
+    before, once = jnp.asarray(inputs), held
     for name, layer in model.layers():
         x = before[None] if once else before
         for module in layer.before:
-            flat = module(jnp.asarray(x.reshape(-1, *x.shape[2:])))
-            x = np.asarray(flat).reshape(*x.shape[:2], *flat.shape[1:])
-        active = (x != 0).reshape(*x.shape[:2], *layer.synapse.in_shape)
-        events = _mean(active, np.ones((1, batch), np.float32) if once else running)
+            flat = module(x.reshape(-1, *x.shape[2:]))
+            x = flat.reshape(*x.shape[:2], *flat.shape[1:])
+        signal = x.reshape(*x.shape[:2], *layer.synapse.in_shape)
+        events = _mean(signal, np.ones((1, batch), np.float32) if once else running)
         source = "analog" if (analog and name == model.names[0]) or _averaged(layer) else "spikes"
         out.append(_synapse(name, layer, events, 1.0 if once else mean_steps, source))
-        fired = np.asarray(spikes[name])
-        sent = _mean(fired != 0, running)
+        fired = jnp.asarray(spikes[name])
+        sent = _mean(fired, running)
         if layer.recurrent is not None:
             # the last step's spikes are not read again
-            back = _mean((fired != 0)[:-1], running[1:]) if time > 1 else np.zeros_like(sent)
+            back = _mean(fired[:-1], running[1:]) if time > 1 else np.zeros_like(sent)
             shape = layer.out_shape
             out.append(SynapseRecord(f"{name}.recurrent", "recurrent", shape, shape, back, mean_steps))
         kind = type(layer.cell).__name__
@@ -61,11 +62,14 @@ def records(
     return out
 
 
-def _mean(active: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Events per inference at each unit: summed over the steps that ran, averaged over the batch."""
-    batch = active.shape[1]
-    flat = active.reshape(active.shape[0] * batch, -1).astype(np.float32)
-    return (weight.reshape(-1) @ flat / batch).reshape(active.shape[2:])
+@jax.jit
+def _weighted(signal: Array, weight: Array) -> Array:
+    return jnp.tensordot(weight, (signal != 0).astype(jnp.float32), 2) / signal.shape[1]
+
+
+def _mean(signal: Array, weight: np.ndarray) -> np.ndarray:
+    """Events (non-zero values) per inference at each unit: summed over the steps that ran, averaged over the batch."""
+    return np.asarray(_weighted(signal, jnp.broadcast_to(jnp.asarray(weight), signal.shape[:2])))
 
 
 def _averaged(layer: Layer) -> bool:
