@@ -266,7 +266,7 @@ def _unreachable(base_url: str) -> str:
 def _sentence(error: object) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:120]
 
 
 def _id_file(directory: Path) -> Path:

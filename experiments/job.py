@@ -24,6 +24,7 @@ from experiments import assess
 from experiments.console import Live, console, final_table
 
 VALIDATION_SAMPLES = 8
+FAILED = "FAILED"
 
 
 class Interrupted(RuntimeError):
@@ -130,6 +131,7 @@ def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]
         return directory, rundir.read_metrics(directory)
     with rundir.lock(directory), energy.meter(config.energy.pue, config.energy.intensity) as meter:
         rundir.write_environment(directory, config.seed)
+        (directory / FAILED).unlink(missing_ok=True)
         setup = build(config)
         described = _described(setup)
         console.print(f"{config.experiment}: {described}")
@@ -150,8 +152,13 @@ def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]
         except Interrupted as stop:
             code = stop.exit_code
             raise
+        except Exception as error:
+            rundir.write_text(directory, FAILED, f"{error}\n")
+            raise
         finally:
             track.finish(code)
+        if hint := track.sync_hint:
+            console.print(f"to send it to W&B: {hint}")
     return directory, metrics
 
 
@@ -191,8 +198,6 @@ def _learn_and_assess(
             track.figure(figure.stem, figure)
     rundir.mark_done(directory)
     final_table(metrics, directory, report, Path(config.energy.profile).stem)
-    if hint := track.sync_hint:
-        console.print(f"to send it to W&B: {hint}")
     return metrics
 
 

@@ -148,6 +148,13 @@ def test_steps_histogram_counts_and_rounds():
     assert "mean 2.8 of 4" in texts(figure)
 
 
+def test_risk_coverage_stays_small_and_ends_at_the_error_of_all():
+    figure = plots.risk_coverage(np.arange(1, 20001) / 20000, np.linspace(0, 0.25, 20000))
+    assert len(plots.to_svg(figure)) < 80_000
+    assert figure.axes[0].lines[0].get_xydata()[-1].tolist() == [100.0, 25.0]
+    assert "all answered: 25.0 % wrong" in texts(figure)
+
+
 def test_reliability_draws_filled_bins_only():
     figure = plots.reliability(np.array([0.2, np.nan, 0.9]), np.array([0.1, np.nan, 1.0]), np.array([1, 0, 3]), 0.05)
     assert figure.axes[0].collections[-1].get_offsets().tolist() == [[0.2, 0.1], [0.9, 1.0]]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from dsnn import evaluate, rundir
-from dsnn.report import run as run_page
+from dsnn.report import figures as run_figures
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report
+from dsnn.report.page import number
 from dsnn.rundir import RunDirError
 from experiments import report as door
 
@@ -233,12 +234,12 @@ def test_reliability_and_risk_are_those_of_the_metrics():
     probs = softmax(np.round(3 * rng.normal(size=(300, 4)), 1))
     probs[:3] = np.eye(4)[:3]
     labels = rng.integers(0, 4, 300)
-    for ours, theirs in zip(run_page.reliability(probs, labels), evaluate.reliability(probs, labels), strict=True):
+    for ours, theirs in zip(run_figures.reliability(probs, labels), evaluate.reliability(probs, labels), strict=True):
         np.testing.assert_allclose(ours, theirs)
-    assert np.allclose(run_page.entropy(probs), evaluate.entropy(probs))
-    score, wrong = np.round(run_page.entropy(probs), 1), probs.argmax(axis=-1) != labels
+    assert np.allclose(run_figures.entropy(probs), evaluate.entropy(probs))
+    score, wrong = np.round(run_figures.entropy(probs), 1), probs.argmax(axis=-1) != labels
     theirs = evaluate.risk_coverage(score, wrong.astype(float))
-    for ours, their in zip(run_page.risk_coverage(score, wrong), theirs, strict=True):
+    for ours, their in zip(run_figures.risk_coverage(score, wrong), theirs, strict=True):
         np.testing.assert_allclose(ours, their)
 
 
@@ -246,7 +247,7 @@ def test_reliability_and_risk_are_those_of_the_metrics():
     ("value", "said"), [(3, "3"), (16.0, "16"), (12345, "12 345"), (0.123456, "0.1235"), (1e-9, "1e-09"), ("x", "x")]
 )
 def test_numbers_are_said_shortly(value, said):
-    assert run_page.number(value).replace("\u202f", " ") == said
+    assert number(value).replace("\u202f", " ") == said
 
 
 # --- Many runs

@@ -174,10 +174,7 @@ def steps_histogram(steps: Shaped[np.ndarray, "batch"], total: int) -> Figure:
     axes = figure.subplots()
     axes.bar(np.arange(1, total + 1), 100 * counts / max(len(steps), 1), width=0.82, color=ACCENT)
     axes.axvline(steps.mean(), color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    side = -1 if steps.mean() > 0.6 * total else 1
-    axes.annotate(f"mean {steps.mean():.1f} of {total}", (steps.mean(), 0.97), (5 * side, 0), size=8.5,
-                  xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
-                  ha="left" if side > 0 else "right")  # fmt: skip
+    axes.set_title(f"dashed: mean {steps.mean():.1f} of {total}", loc="right", color=MUTED, weight="normal", size=8.5)
     axes.set(xlim=(0.4, total + 0.6), xlabel="steps until the answer", ylabel="% of examples")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
     return figure

@@ -1,19 +1,14 @@
 """The page of one run: what was learned, where computation runs, what it costs, how it was made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
-from jaxtyping import Float, Shaped
-from matplotlib.figure import Figure
 
 from dsnn import plots, rundir
+from dsnn.report import figures
 from dsnn.report.page import draw, energy, number, percent, render
-
-Metrics = Mapping[str, float | int | str]
-Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
 class Tile(NamedTuple):
@@ -39,9 +34,9 @@ def write_report(run_dir: str | Path) -> Path:
     drawn = {
         name: draw(directory, name, caption, figure)
         for name, (caption, figure) in {
-            **_learned(metrics, history, records),
-            **_running(metrics, gates, records),
-            **_costing(metrics),
+            **figures.learned(metrics, history, records),
+            **figures.running(metrics, gates, records),
+            **figures.costing(metrics),
         }.items()
     }
     environment = rundir.read_environment(directory)
@@ -53,7 +48,7 @@ def write_report(run_dir: str | Path) -> Path:
         "tiles": tiles(metrics),
         "figures": drawn,
         "quality": _quality_rows(metrics),
-        "sites": _site_rows(metrics),
+        "sites": figures.site_rows(metrics),
         "costs": _cost_tables(metrics),
         "spent": _spent_rows(metrics),
         "metrics": sorted(metrics.items()),
@@ -96,7 +91,7 @@ def facts(config: Mapping[str, Any]) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def verdict(metrics: Metrics) -> str:
+def verdict(metrics: figures.Metrics) -> str:
     """One sentence for the whole run."""
     parts = []
     if (accuracy := metrics.get("test/accuracy")) is not None:
@@ -112,7 +107,7 @@ def verdict(metrics: Metrics) -> str:
     return ", ".join(parts) + "." if parts else ""
 
 
-def tiles(metrics: Metrics) -> list[Tile]:
+def tiles(metrics: figures.Metrics) -> list[Tile]:
     """The headline numbers that the run has."""
     shown = []
 
@@ -131,36 +126,15 @@ def tiles(metrics: Metrics) -> list[Tile]:
         against("compute/steps_total", "of {}"))  # fmt: skip
     add(
         "compute/speedup_realised",
-        "faster, measured",
+        "speed-up, measured",
         lambda value: f"{value:.1f}×",
         "wall time, compacted + early stop",
     )
-    for profile, cost in headline_costs(metrics).items():
+    for profile, cost in figures.headline_costs(metrics).items():
         if cost.get("ann_nj") and "snn_nj" in cost:
             shown.append(Tile(percent(cost["snn_nj"] / cost["ann_nj"]), "of the ANN's energy", f"modelled, {profile}"))
             break
     return shown
-
-
-def headline_costs(metrics: Metrics) -> dict[str, dict[str, float]]:
-    """Per hardware profile its energies in the run's own accounting (``energy/<profile>/snn_nj`` and so on)."""
-    return {profile: tables[""] for profile, tables in _energies(metrics).items() if "" in tables}
-
-
-def _energies(metrics: Metrics) -> dict[str, dict[str, dict[str, float]]]:
-    """Energies by profile, accounting ("" for the run's own) and network."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for name, value in metrics.items():
-        match name.split("/"):
-            case ["energy", profile, quantity]:
-                accounting = ""
-            case ["energy", profile, accounting, quantity]:
-                pass
-            case _:
-                continue
-        if quantity in plots.NETWORKS and isinstance(value, int | float):
-            found.setdefault(profile, {}).setdefault(accounting, {})[quantity] = float(value)
-    return found
 
 
 class CostTable(NamedTuple):
@@ -171,9 +145,9 @@ class CostTable(NamedTuple):
     rows: list[tuple[str, list[str]]]
 
 
-def _cost_tables(metrics: Metrics) -> list[CostTable]:
+def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
     tables = []
-    for profile, by_accounting in _energies(metrics).items():
+    for profile, by_accounting in figures.energies(metrics).items():
         own = by_accounting.get("")
         named = {name: costs for name, costs in by_accounting.items() if name} or by_accounting
         named = dict(sorted(named.items(), key=lambda item: item[1] != own))  # the run's own accounting first
@@ -190,7 +164,7 @@ def _cost_tables(metrics: Metrics) -> list[CostTable]:
     return tables
 
 
-def _quality_rows(metrics: Metrics) -> list[tuple[str, str]]:
+def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
     names = {
         "test/accuracy": "accuracy",
         "test/nll": "negative log-likelihood (nats)",
@@ -208,17 +182,7 @@ def _quality_rows(metrics: Metrics) -> list[tuple[str, str]]:
     return rows
 
 
-def _site_rows(metrics: Metrics) -> list[tuple[str, int, int]]:
-    """Group, sites that run, sites there are: the input first, the sum last."""
-    names = [name.split("/")[1] for name in metrics if name.startswith("gates/") and name.endswith("/kept")]
-    names = sorted(
-        {name for name in names if f"gates/{name}/total" in metrics}, key=lambda name: (name != "input", name)
-    )
-    rows = [(name, int(metrics[f"gates/{name}/kept"]), int(metrics[f"gates/{name}/total"])) for name in names]
-    return [*rows, ("together", sum(row[1] for row in rows), sum(row[2] for row in rows))] if len(rows) > 1 else rows
-
-
-def _spent_rows(metrics: Metrics) -> list[tuple[str, str]]:
+def _spent_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
     names = {
         "time/setup_s": ("setting up", "{} s"),
         "time/compile_s": ("compiling", "{} s"),
@@ -229,120 +193,3 @@ def _spent_rows(metrics: Metrics) -> list[tuple[str, str]]:
         "carbon/source": ("source", "{}"),
     }
     return [(label, form.format(number(metrics[name]))) for name, (label, form) in names.items() if name in metrics]
-
-
-# --- The figures: name -> (caption, function that draws it)
-
-Drawings = dict[str, tuple[str, Callable[[], Figure]]]
-
-
-def _learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arrays) -> Drawings:
-    drawings: Drawings = {}
-    if history:
-        drawings["learning_curves"] = ("The course of training.", lambda: plots.learning_curves(history))
-    if not {"test/probs", "test/y"} <= records.keys():
-        return drawings
-    probs, labels = records["test/probs"], records["test/y"]
-    score = entropy(probs)
-    ece = metrics.get("test/ece")
-    drawings["reliability"] = (
-        "How often the network is right when it says it is sure. On the diagonal, confidence can be taken at its word; "
-        "strong dots hold many examples.",
-        lambda: plots.reliability(*reliability(probs, labels), ece if isinstance(ece, float) else None),
-    )
-    if outside := under(records, "ood/"):
-        foreign = {name.removesuffix("/probs"): entropy(p) for name, p in outside.items() if name.endswith("/probs")}
-        drawings["uncertainty"] = (
-            "How uncertain the network is on its own test data and on data it never saw. Well apart is good.",
-            lambda: plots.uncertainty_histogram(score, foreign),
-        )
-    drawings["risk_coverage"] = (
-        "The error if the network may stay silent on what it is least sure of.",
-        lambda: plots.risk_coverage(*risk_coverage(score, probs.argmax(axis=-1) != labels)),
-    )
-    return drawings
-
-
-def _running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
-    drawings: Drawings = {}
-    example = records.get("example/x")
-    stop = int(records["example/step"]) if "example/step" in records else None
-    if gates:
-        shape = None if example is None else example.shape
-        kept = {name: runs for name, runs, _ in _site_rows(metrics)}
-        drawings["gate_map"] = (
-            "Every square is a place where computation can run. The input keeps its picture; neurons are sorted. "
-            "What is switched off costs nothing once the network is compacted.",
-            lambda: plots.gate_map(_in_network_order(gates), shape, kept),
-        )
-    if "example/logits" in records:
-        label = int(records["example/y"]) if "example/y" in records else None
-        drawings["running_decision"] = (
-            "One test example: what the network believes as the time steps pass, and when it stops.",
-            lambda: plots.running_decision(records["example/logits"], stop, label, picture=example),
-        )
-    if "test/steps" in records:
-        total = int(metrics.get("compute/steps_total", np.ceil(records["test/steps"].max())))
-        drawings["steps"] = (
-            "When the examples were answered; what would come after is not computed.",
-            lambda: plots.steps_histogram(records["test/steps"], total),
-        )
-    if spikes := under(records, "raster/"):
-        drawings["raster"] = (
-            "The spikes of that example: a row per neuron, a column per time step.",
-            lambda: plots.raster(spikes, stop),
-        )
-    if traces := under(records, "membrane/"):
-        thresholds = {name: float(np.mean(value)) for name, value in under(records, "threshold/").items()}
-        drawings["membrane"] = (
-            "The membranes of a few neurons; one that reaches its threshold tends to spike and is reset.",
-            lambda: plots.membrane_traces(traces, thresholds, stop),
-        )
-    return drawings
-
-
-def _costing(metrics: Metrics) -> Drawings:
-    if not (costs := headline_costs(metrics)):
-        return {}
-    return {"energy": ("Modelled, from counted operations and published energies.", lambda: plots.energy_bars(costs))}
-
-
-# --- From predictions to curves (held against dsnn.evaluate in the tests; this module knows files and numbers only)
-
-
-def under(records: Arrays, prefix: str) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The arrays below a prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): array for name, array in records.items() if name.startswith(prefix)}
-
-
-def entropy(probs: Float[np.ndarray, "batch class"]) -> Float[np.ndarray, "batch"]:
-    """Predictive entropy of each example in nats."""
-    probs = np.asarray(probs, float)
-    return -np.sum(probs * np.log(np.maximum(probs, np.finfo(float).tiny)), axis=-1)
-
-
-def reliability(
-    probs: Float[np.ndarray, "batch class"], labels: Shaped[np.ndarray, "batch"], bins: int = 15
-) -> tuple[Float[np.ndarray, "bin"], Float[np.ndarray, "bin"], Shaped[np.ndarray, "bin"]]:
-    """Mean confidence, accuracy and number of examples in bins of equal width; NaN where a bin is empty."""
-    sure = np.asarray(probs, float).max(axis=-1)
-    right = probs.argmax(axis=-1) == labels
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, weights=values, minlength=bins) / counts for values in (sure, right)]
-    return means[0], means[1], counts
-
-
-def risk_coverage(
-    uncertainty: Float[np.ndarray, "batch"], wrong: Shaped[np.ndarray, "batch"]
-) -> tuple[Float[np.ndarray, "batch"], Float[np.ndarray, "batch"]]:
-    """Share of examples answered and the error among them, surest first; equally sure ones share their errors."""
-    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
-    errors = np.repeat(np.bincount(group, weights=wrong) / size, size)
-    answered = np.arange(1, len(errors) + 1)
-    return answered / len(errors), np.cumsum(errors) / answered
-
-
-def _in_network_order(gates: Arrays) -> dict[str, Shaped[np.ndarray, "..."]]:
-    return {**{name: gates[name] for name in ("input",) if name in gates}, **gates}

@@ -1,0 +1,163 @@
+"""Which figures a run's page shows, and the numbers behind them: name -> (caption, function that draws it)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from matplotlib.figure import Figure
+
+from dsnn import plots
+
+Metrics = Mapping[str, float | int | str]
+Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+Drawings = dict[str, tuple[str, Callable[[], Figure]]]
+
+
+def learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arrays) -> Drawings:
+    """What was learned: curves, calibration, uncertainty."""
+    drawings: Drawings = {}
+    if history:
+        drawings["learning_curves"] = ("The course of training.", lambda: plots.learning_curves(history))
+    if not {"test/probs", "test/y"} <= records.keys():
+        return drawings
+    probs, labels = records["test/probs"], records["test/y"]
+    score = entropy(probs)
+    ece = metrics.get("test/ece")
+    drawings["reliability"] = (
+        "How often the network is right when it says it is sure. On the diagonal, confidence can be taken at its word; "
+        "strong dots hold many examples.",
+        lambda: plots.reliability(*reliability(probs, labels), ece if isinstance(ece, float) else None),
+    )
+    if outside := under(records, "ood/"):
+        foreign = {name.removesuffix("/probs"): entropy(p) for name, p in outside.items() if name.endswith("/probs")}
+        drawings["uncertainty"] = (
+            "How uncertain the network is on its own test data and on data it never saw. Well apart is good.",
+            lambda: plots.uncertainty_histogram(score, foreign),
+        )
+    drawings["risk_coverage"] = (
+        "The error if the network may stay silent on what it is least sure of.",
+        lambda: plots.risk_coverage(*risk_coverage(score, probs.argmax(axis=-1) != labels)),
+    )
+    return drawings
+
+
+def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
+    """Where and when computation runs: gates, one example in time, steps."""
+    drawings: Drawings = {}
+    example = records.get("example/x")
+    stop = int(records["example/step"]) if "example/step" in records else None
+    if gates:
+        shape = None if example is None else example.shape
+        kept = {name: runs for name, runs, _ in site_rows(metrics)}
+        drawings["gate_map"] = (
+            "Every square is a place where computation can run. The input keeps its picture; neurons are sorted. "
+            "What is switched off costs nothing once the network is compacted.",
+            lambda: plots.gate_map(_in_network_order(gates), shape, kept),
+        )
+    if "example/logits" in records:
+        label = int(records["example/y"]) if "example/y" in records else None
+        drawings["running_decision"] = (
+            "One test example: what the network believes as the time steps pass, and when it stops.",
+            lambda: plots.running_decision(records["example/logits"], stop, label, picture=example),
+        )
+    if "test/steps" in records:
+        total = int(metrics.get("compute/steps_total", np.ceil(records["test/steps"].max())))
+        drawings["steps"] = (
+            "When the examples were answered; what would come after is not computed.",
+            lambda: plots.steps_histogram(records["test/steps"], total),
+        )
+    if spikes := under(records, "raster/"):
+        drawings["raster"] = (
+            "The spikes of that example: a row per neuron, a column per time step.",
+            lambda: plots.raster(spikes, stop),
+        )
+    if traces := under(records, "membrane/"):
+        thresholds = {name: float(np.mean(value)) for name, value in under(records, "threshold/").items()}
+        drawings["membrane"] = (
+            "The membranes of a few neurons; one that reaches its threshold tends to spike and is reset.",
+            lambda: plots.membrane_traces(traces, thresholds, stop),
+        )
+    return drawings
+
+
+def costing(metrics: Metrics) -> Drawings:
+    """What it costs: modelled energies."""
+    if not (costs := headline_costs(metrics)):
+        return {}
+    return {"energy": ("Modelled, from counted operations and published energies.", lambda: plots.energy_bars(costs))}
+
+
+# --- From metrics to tables
+
+
+def headline_costs(metrics: Metrics) -> dict[str, dict[str, float]]:
+    """Per hardware profile its energies in the run's own accounting (``energy/<profile>/snn_nj`` and so on)."""
+    return {profile: tables[""] for profile, tables in energies(metrics).items() if "" in tables}
+
+
+def energies(metrics: Metrics) -> dict[str, dict[str, dict[str, float]]]:
+    """Energies by profile, accounting ("" for the run's own) and network."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, value in metrics.items():
+        match name.split("/"):
+            case ["energy", profile, quantity]:
+                accounting = ""
+            case ["energy", profile, accounting, quantity]:
+                pass
+            case _:
+                continue
+        if quantity in plots.NETWORKS and isinstance(value, int | float):
+            found.setdefault(profile, {}).setdefault(accounting, {})[quantity] = float(value)
+    return found
+
+
+def site_rows(metrics: Metrics) -> list[tuple[str, int, int]]:
+    """Group, sites that run, sites there are: the input first, the sum last."""
+    names = [name.split("/")[1] for name in metrics if name.startswith("gates/") and name.endswith("/kept")]
+    names = sorted(
+        {name for name in names if f"gates/{name}/total" in metrics}, key=lambda name: (name != "input", name)
+    )
+    rows = [(name, int(metrics[f"gates/{name}/kept"]), int(metrics[f"gates/{name}/total"])) for name in names]
+    return [*rows, ("together", sum(row[1] for row in rows), sum(row[2] for row in rows))] if len(rows) > 1 else rows
+
+
+# --- From predictions to curves; held against dsnn.evaluate in the tests, since a report knows files and numbers only
+
+
+def under(records: Arrays, prefix: str) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """The arrays below a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in records.items() if name.startswith(prefix)}
+
+
+def entropy(probs: Float[np.ndarray, "batch class"]) -> Float[np.ndarray, "batch"]:
+    """Predictive entropy of each example in nats."""
+    probs = np.asarray(probs, float)
+    return -np.sum(probs * np.log(np.maximum(probs, np.finfo(float).tiny)), axis=-1)
+
+
+def reliability(
+    probs: Float[np.ndarray, "batch class"], labels: Shaped[np.ndarray, "batch"], bins: int = 15
+) -> tuple[Float[np.ndarray, "bin"], Float[np.ndarray, "bin"], Shaped[np.ndarray, "bin"]]:
+    """Mean confidence, accuracy and number of examples in bins of equal width; NaN where a bin is empty."""
+    sure = np.asarray(probs, float).max(axis=-1)
+    right = probs.argmax(axis=-1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(place, weights=values, minlength=bins) / counts for values in (sure, right)]
+    return means[0], means[1], counts
+
+
+def risk_coverage(
+    uncertainty: Float[np.ndarray, "batch"], wrong: Shaped[np.ndarray, "batch"]
+) -> tuple[Float[np.ndarray, "batch"], Float[np.ndarray, "batch"]]:
+    """Share of examples answered and the error among them, surest first; equally sure ones share their errors."""
+    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    errors = np.repeat(np.bincount(group, weights=wrong) / size, size)
+    answered = np.arange(1, len(errors) + 1)
+    return answered / len(errors), np.cumsum(errors) / answered
+
+
+def _in_network_order(gates: Arrays) -> dict[str, Shaped[np.ndarray, "..."]]:
+    return {**{name: gates[name] for name in ("input",) if name in gates}, **gates}
