@@ -104,6 +104,7 @@ def test_variant_with_an_unknown_option_is_refused(ours):
         ours.parse_variant("dsnn:schedul=step")
 
 
+@pytest.mark.slow
 def test_whole_command_reports_what_was_asked(tmp_path, bench):
     table_path, text_path = tmp_path / "table.json", tmp_path / "table.md"
     command = [sys.executable, str(SCRIPT), "--workloads", "W0", "--repeats", "3", "--seed", "3"]
