@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dsnn import cells, data, energy, escape, models, track
 from dsnn.bayes.halting import FEATURES
 from dsnn.forward import ENCODINGS
@@ -301,6 +303,13 @@ def load_data(config: Config) -> data.Split:
         c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
     )
     data.require_training(split)
+    _check_trainable(split)
+    for name in c.ood:
+        other = data.input_shape(data.load(name, root=c.root))
+        if other != data.input_shape(split):
+            raise ValueError(
+                f"data.ood must have the shape of the data, {data.input_shape(split)}, {name} has {other}."
+            )
     if c.limit:
         split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))
     if config.train.batch_size > len(split.train.x):
@@ -309,6 +318,19 @@ def load_data(config: Config) -> data.Split:
             f"{config.train.batch_size}; lower it."
         )
     return split
+
+
+def _check_trainable(split: data.Split) -> None:
+    """Says in one sentence which data sets load but cannot be trained on by a run yet."""
+    if split.task != "classification" or data.per_step(split):
+        task = split.task if split.task != "classification" else "one label per time step"
+        raise ValueError(
+            f"a run learns one class label per example, {split.name} has {task}; use dsnn.unroll and dsnn.train in Python."
+        )
+    if not isinstance(split.train.x, np.ndarray):
+        raise ValueError(
+            f"a run needs dense arrays, {split.name} has sparse rows; give a dense part of it as data=npz data.path=FILE."
+        )
 
 
 def build_model(config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> models.Stack:

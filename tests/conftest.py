@@ -29,6 +29,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                     pytest.skip(f"needs {file.name} of {address} in {folder} (DSNN_DATA names the folder above)")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs() -> Iterator[None]:
+    """Compiled programs of one file serve no other, and kept they add up to gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def _check_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     if not request.config.getoption("--leaks"):

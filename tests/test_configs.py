@@ -75,6 +75,18 @@ def test_values_out_of_range_stop_before_any_work(override: str, message: str) -
         composed(override)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (DataConfig("diabetes"), "one class label per example, diabetes has regression"),
+        (DataConfig("digits", ood=["two-moons"]), "data.ood must have the shape of the data"),
+    ],
+)
+def test_data_that_a_run_cannot_learn_gets_a_sentence_before_training(config: DataConfig, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        job.build(Config(data=config))
+
+
 def test_a_configuration_can_be_made_in_python() -> None:
     setup = job.build(Config(data=DataConfig("digits"), model=ModelConfig(hidden=[5])))
     assert setup.lifted.sites is not None
