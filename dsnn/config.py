@@ -323,9 +323,9 @@ def load_data(config: Config) -> data.Split:
 def _check_trainable(split: data.Split) -> None:
     """Says in one sentence which data sets load but cannot be trained on by a run yet."""
     if split.task != "classification" or data.per_step(split):
-        task = split.task if split.task != "classification" else "one label per time step"
+        has = split.task if split.task != "classification" else "one label per time step"
         raise ValueError(
-            f"a run learns one class label per example, {split.name} has {task}; use dsnn.unroll and dsnn.train in Python."
+            f"a run learns one class label per example, {split.name} has {has}; use dsnn.unroll and dsnn.train instead."
         )
     if not isinstance(split.train.x, np.ndarray):
         raise ValueError(
