@@ -329,7 +329,7 @@ def _check_trainable(split: data.Split) -> None:
         )
     if not isinstance(split.train.x, np.ndarray):
         raise ValueError(
-            f"a run needs dense arrays, {split.name} has sparse rows; give a dense part of it as data=npz data.path=FILE."
+            f"a run needs dense arrays, {split.name} has sparse rows; give a dense part of it as data=npz."
         )
 
 
