@@ -142,6 +142,9 @@ def _costs(setup: "Setup", deployed: Deployed) -> dict[str, float]:
                     f"{prefix}/ratio": dense / ours.snn.total_nj,
                     f"{prefix}/break_even_rate": ours.rate.break_even,
                 }
+                # a recurrent network has gated rivals of the same width
+                gated_rivals = whole.rivals.keys() & {"LSTM", "GRU"}
+                metrics |= {f"{prefix}/{kind.lower()}_nj": whole.rivals[kind].total_nj for kind in gated_rivals}
     return metrics
 
 

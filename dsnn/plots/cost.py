@@ -14,10 +14,14 @@ NETWORKS = {
     "ann_nj": "dense ANN twin",
     "ann_compact_nj": "ANN of the kept sites",
     "quantised_nj": "quantised ANN twin",
+    "lstm_nj": "LSTM of the same width",
+    "gru_nj": "GRU of the same width",
 }
 """What the quantities of ``energy/<profile>/`` stand for, in the order in which they are shown."""
 
-_COLOURS = dict(zip(NETWORKS, (SERIES[0], SERIES[5], SERIES[1], SERIES[4], SERIES[2]), strict=True))
+_COLOURS = dict(
+    zip(NETWORKS, (SERIES[0], SERIES[5], SERIES[1], SERIES[4], SERIES[2], SERIES[6], SERIES[7]), strict=True)
+)
 
 
 @styled

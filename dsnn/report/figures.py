@@ -97,7 +97,7 @@ def headline_costs(metrics: Metrics) -> dict[str, dict[str, float]]:
 
 
 def energies(metrics: Metrics) -> dict[str, dict[str, dict[str, float]]]:
-    """Energies by profile, accounting ("" for the run's own) and network."""
+    """Energies by profile, accounting ("" for the run's own) and network, with the break-even spike rate."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, value in metrics.items():
         match name.split("/"):
@@ -107,7 +107,7 @@ def energies(metrics: Metrics) -> dict[str, dict[str, dict[str, float]]]:
                 pass
             case _:
                 continue
-        if quantity in plots.NETWORKS and isinstance(value, int | float):
+        if quantity in (*plots.NETWORKS, "break_even_rate") and isinstance(value, int | float):
             found.setdefault(profile, {}).setdefault(accounting, {})[quantity] = float(value)
     return found
 

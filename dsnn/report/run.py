@@ -160,7 +160,11 @@ def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
             percent(costs["snn_nj"] / costs["ann_nj"]) if costs.get("ann_nj") and "snn_nj" in costs else "–"
             for costs in named.values()
         ]
-        tables.append(CostTable(profile, list(named), [*rows, ("this network / ANN twin", shares)]))
+        rows.append(("this network / ANN twin", shares))
+        if "compute/spike_rate" in metrics and all("break_even_rate" in costs for costs in named.values()):
+            rates = [number(costs["break_even_rate"]) for costs in named.values()]
+            rows.append((f"break-even spike rate (measured {number(metrics['compute/spike_rate'])})", rates))
+        tables.append(CostTable(profile, list(named), rows))
     return tables
 
 
@@ -192,4 +196,12 @@ def _spent_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
         "carbon/co2e_g": ("emissions", "{} g CO₂e"),
         "carbon/source": ("source", "{}"),
     }
-    return [(label, form.format(number(metrics[name]))) for name, (label, form) in names.items() if name in metrics]
+    guessed = str(metrics.get("carbon/source", "")).startswith("estimated")
+    return [
+        (
+            label + " (estimated)" * (guessed and name in ("carbon/kwh", "carbon/co2e_g")),
+            form.format(number(metrics[name])),
+        )
+        for name, (label, form) in names.items()
+        if name in metrics
+    ]
