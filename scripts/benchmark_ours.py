@@ -127,8 +127,9 @@ def programs(spec: dict[str, Any], data: dict[str, np.ndarray], options: dict[st
 def products(spec: dict[str, Any], data: dict[str, np.ndarray]) -> list[tuple[str, list[Callable], tuple]]:
     """Returns (part, candidate forms, operands) of every matrix product that one training step cannot do without.
 
-    A feed-forward product may be done for all time steps at once or per step in a scan. A recurrent one needs the
-    spikes of the step before, so forward and input gradient are done per step; its weight gradient is one product.
+    A feed-forward product may be done for all time steps at once, or per step in a scan with its result stored or used
+    up. A recurrent one needs the spikes of the step before, so forward and input gradient are done per step; its weight
+    gradient is one product.
     """
 
     def dot(a: Any, b: Any, left: int, right: int) -> Any:
@@ -136,6 +137,13 @@ def products(spec: dict[str, Any], data: dict[str, np.ndarray]) -> list[tuple[st
 
     def per_step(right: int) -> Callable:
         return lambda a, w: jax.lax.scan(lambda carry, row: (carry, dot(row, w, 1, right)), 0, a)[1]
+
+    def per_step_unstored(right: int) -> Callable:  # the consumer stands in the loop, so no product goes to memory
+        def run(a: Any, w: Any) -> Any:
+            start = jnp.zeros((a.shape[1], w.shape[1 - right]))
+            return jax.lax.scan(lambda _, row: (dot(row, w, 1, right), None), start, a)[0]
+
+        return run
 
     def at_once(right: int) -> Callable:
         return lambda a, w: dot(a.reshape(-1, a.shape[-1]), w, 1, right)
@@ -156,14 +164,14 @@ def products(spec: dict[str, Any], data: dict[str, np.ndarray]) -> list[tuple[st
     for i, signal in enumerate(signals):
         w = jnp.asarray(data[f"w{i}"], dtype)
         grad = jnp.asarray(rng_np.standard_normal((*time_batch, w.shape[1]), np.float32), dtype)
-        found.append(("forward", [at_once(0), per_step(0)], (signal, w)))
+        found.append(("forward", [at_once(0), per_step(0), per_step_unstored(0)], (signal, w)))
         if i > 0:
-            found.append(("backward", [at_once(1), per_step(1)], (grad, w)))
+            found.append(("backward", [at_once(1), per_step(1), per_step_unstored(1)], (grad, w)))
         found.append(("backward", [weight, weight_transposed], (signal, grad)))
         if f"r{i}" in data:
             r = jnp.asarray(data[f"r{i}"], dtype)
-            found.append(("forward", [per_step(0)], (grad, r)))
-            found.append(("backward", [per_step(1)], (grad, r)))
+            found.append(("forward", [per_step(0), per_step_unstored(0)], (grad, r)))
+            found.append(("backward", [per_step(1), per_step_unstored(1)], (grad, r)))
             found.append(("backward", [weight, weight_transposed], (grad, grad)))
     return found
 

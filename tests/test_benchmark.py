@@ -81,13 +81,17 @@ def test_floor_is_made_of_the_products_that_a_step_needs(bench, ours, name):
     found = ours.products(spec, data)
     operations = {"forward": 0, "backward": 0}
     for part, forms, (left, right) in found:
-        first, *others = [np.asarray(jax.jit(form)(left, right)) for form in forms]
-        for other in others:  # every candidate is the same product
-            shaped = (
-                other.reshape(first.shape) if other.size == first.size and other.shape[0] != first.shape[1] else other
-            )
-            shaped = shaped if shaped.shape == first.shape else shaped.T
-            np.testing.assert_allclose(first, shaped, rtol=1e-4, atol=1e-4)
+        results = [np.asarray(jax.jit(form)(left, right)) for form in forms]
+        flat = np.float64(left).reshape(-1, left.shape[-1])
+        if right.ndim == 3:  # a weight gradient, or its transpose
+            full = flat.T @ np.float64(right).reshape(-1, right.shape[-1])
+            same = [result if np.allclose(result, full, rtol=1e-4, atol=1e-4) else result.T for result in results]
+        else:  # of all time steps, or of the last where earlier ones are used up in the loop
+            full = flat @ (np.float64(right).T if part == "backward" else np.float64(right))
+            same = [result.reshape(-1, full.shape[1]) for result in results]
+            assert {len(result) for result in same} == {len(full), workload.batch}
+        for result in same:
+            np.testing.assert_allclose(result, full[-len(result) :], rtol=1e-4, atol=1e-4)
         rows = left.size // left.shape[-1]
         operations[part] += (
             2 * rows * left.shape[-1] * (right.shape[-1] if right.ndim == 3 else right.size // left.shape[-1])
