@@ -85,7 +85,7 @@ def test_floor_is_made_of_the_products_that_a_step_needs(bench, ours, name):
         flat = np.float64(left).reshape(-1, left.shape[-1])
         if right.ndim == 3:  # a weight gradient, or its transpose
             full = flat.T @ np.float64(right).reshape(-1, right.shape[-1])
-            same = [result if np.allclose(result, full, rtol=1e-4, atol=1e-4) else result.T for result in results]
+            same = [results[0], results[1].T]
         else:  # of all time steps, or of the last where earlier ones are used up in the loop
             full = flat @ (np.float64(right).T if part == "backward" else np.float64(right))
             same = [result.reshape(-1, full.shape[1]) for result in results]

@@ -1,5 +1,8 @@
 """From a membrane to spikes: threshold comparison, noise and surrogate, the same for every spiking cell."""
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +11,22 @@ from dsnn.escape import ThresholdJitter
 from dsnn.escape.parameters import check_choice
 from dsnn.surrogate import COMPARISONS, Surrogate, get, heaviside
 from dsnn.types import Array, Float, Key
+
+Intervention = Callable[[Any, Array, Array], Array]
+_intervention: contextvars.ContextVar[Intervention | None] = contextvars.ContextVar("intervention", default=None)
+
+
+@contextlib.contextmanager
+def intervene(function: Intervention) -> Iterator[None]:
+    """Lets ``function(noise, u, spikes) -> spikes`` see and replace the spikes of every cell that steps inside.
+
+    It runs while a step is traced, in the order of the layers: what it keeps must be taken out within the same step.
+    """
+    token = _intervention.set(function)
+    try:
+        yield
+    finally:
+        _intervention.reset(token)
 
 
 def fire(
@@ -21,6 +40,12 @@ def fire(
         u: membrane minus threshold.
         key: None is the deterministic neuron.
     """
+    shift, spikes = _fire(cell, shift, u, key)
+    function = _intervention.get()
+    return shift, spikes if function is None else function(cell.noise, u, spikes)
+
+
+def _fire(cell: Any, shift: Array | None, u: Array, key: Array | None) -> tuple[Array | None, Array]:
     if cell.noise is None:
         return shift, heaviside(u, cell.surrogate, cell.compare)
     if isinstance(cell.noise, ThresholdJitter) and shift is not None:

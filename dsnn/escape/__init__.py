@@ -2,10 +2,12 @@
 
 Escape noise (`Logistic`, `Gaussian`, `ExponentialHazard`) has ``spike(u, key, surrogate, compare)``,
 ``probability(u)`` and ``log_prob(u, s)``, where u is the membrane minus the threshold, and goes to a cell as
-``noise=``; so does `ThresholdJitter`. `OrnsteinUhlenbeck` and `ReleaseFailure` go to `dsnn.cells.Noisy`. Each of them
-is counted once: nothing is added both to the membrane and to the threshold.
+``noise=``; so do `Concrete`, which wraps one of them for its gradient, and `ThresholdJitter`. `OrnsteinUhlenbeck` and
+`ReleaseFailure` go to `dsnn.cells.Noisy`. Each of them is counted once: nothing is added both to the membrane and to
+the threshold.
 """
 
+from dsnn.escape.concrete import Concrete
 from dsnn.escape.current import OrnsteinUhlenbeck
 from dsnn.escape.gaussian import Gaussian
 from dsnn.escape.hazard import ExponentialHazard
@@ -14,6 +16,7 @@ from dsnn.escape.logistic import Logistic
 from dsnn.escape.release import ReleaseFailure
 
 __all__ = [
+    "Concrete",
     "ExponentialHazard",
     "Gaussian",
     "Logistic",
