@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "activity": LOOP | {"energy"},
     "deploy": BAYES | {"compact", "activity"},
     "convert": LOOP,
-    "nir": LOOP,
+    "nir": LOOP | {"compact"},
     "data": {"types", "rng"},
     "encode": {"types", "rng", "data"},
     # arrays and records only
