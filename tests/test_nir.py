@@ -85,6 +85,7 @@ def graph(name, node):
             "out": official.Output(np.array(result(name, node, np.zeros((1, *shape))).shape[1:])),
         },
         [("in", "it"), ("it", "out")],
+        type_check=False,  # nir 1.0 forgets groups and takes every kernel for a square
     )
 
 
@@ -194,9 +195,9 @@ def test_every_node_round_trips_and_runs_as_its_equation_says(name, method, tmp_
     official.write(tmp_path / "a.nir", graph(name, node))
     loaded = nir.load(tmp_path / "a.nir", dt=DT, method=method)
     assert nir.save(loaded, tmp_path / "b.nir") == ()
-    same(official.read(tmp_path / "a.nir").to_dict(), official.read(tmp_path / "b.nir").to_dict())
+    same(read(tmp_path / "a.nir"), read(tmp_path / "b.nir"))
     again = nir.load(tmp_path / "b.nir", dt=DT, method=method)
-    xs = np.random.default_rng(1).normal(size=(40, 3, *SHAPES.get(name, (6,)))).astype(np.float32)
+    xs = 2 * np.random.default_rng(1).normal(size=(40, 3, *SHAPES.get(name, (6,)))).astype(np.float32)
     inputs = jnp.asarray(to_last(xs, 2))
     out = dsnn.unroll(loaded, inputs)[0]
     assert np.array_equal(out, dsnn.unroll(again, inputs)[0])
@@ -264,7 +265,7 @@ def test_recurrent_graphs_hear_their_spikes_when_the_delay_says(nested, steps, t
     loaded = nir.load(tmp_path / "a.nir", dt=DT)
     nir.save(loaded, tmp_path / "b.nir")
     same(read(tmp_path / "a.nir"), read(tmp_path / "b.nir"))
-    xs = np.random.default_rng(4).normal(size=(60, 6)).astype(np.float32)
+    xs = 3 * np.random.default_rng(4).normal(size=(60, 6)).astype(np.float32)
     inner = given.nodes["block"].nodes if nested else given.nodes
     cell, weight = inner["cell"], inner["back"].weight
     v, sent, expected = np.array(cell.v_leak), [np.zeros(6)] * (steps or 1), []
@@ -383,7 +384,7 @@ def test_a_stack_comes_back_with_the_same_outputs(name, method, tmp_path):
     assert np.array_equal(dsnn.unroll(rebuilt, xs)[0], expected)
     ours, theirs = (parameters.split(m)[1] for m in (model, rebuilt))
     assert all(np.array_equal(ours[k], theirs[k]) for k in ours)
-    official.read(tmp_path / "a.nir", type_check=name not in ("recurrent",))
+    official.read(tmp_path / "a.nir", type_check=name not in ("recurrent", "windows"))
     said = " ".join(sentences)
     assert ("subtraction" in said) == (name not in ("euler", "heterogeneous", "cuba"))
     assert ("Logistic noise is left out" in said) == (name == "late")

@@ -44,7 +44,7 @@ def save(
     graph, sentences = _dictionary(model, dt, method, notes)
     place = Path(path).expanduser()
     place.parent.mkdir(parents=True, exist_ok=True)
-    nir.write(str(place), nir.dict2NIRNode(graph))
+    nir.write(str(place), _node(nir, graph))
     return sentences
 
 
@@ -52,7 +52,7 @@ def to_nir(
     model: Stack | Graph, *, dt: float | None = None, method: str = "euler", notes: Mapping[str, Any] | None = None
 ) -> Any:
     """Returns a network as a `nir.NIRGraph`; arguments and errors as in `save`."""
-    return _nir().dict2NIRNode(_dictionary(model, dt, method, notes)[0])
+    return _node(_nir(), _dictionary(model, dt, method, notes)[0])
 
 
 def _nir() -> Any:
@@ -61,6 +61,15 @@ def _nir() -> Any:
     except ImportError as error:
         raise NIRError("writing NIR needs the package nir, which is not installed; pip install 'dsnn[nir]'.") from error
     return nir
+
+
+def _node(nir: Any, graph: Mapping[str, Any]) -> Any:
+    """Returns the node of a dictionary; shapes were checked here, where nir 1.0 takes every kernel for a square."""
+    plain = {key: a[()] if isinstance(a, np.ndarray) and a.ndim == 0 else a for key, a in graph.items()}
+    if graph["type"] != "NIRGraph":
+        return nir.dict2NIRNode(plain)
+    nodes = {name: _node(nir, node) for name, node in graph["nodes"].items()}
+    return nir.NIRGraph(nodes, graph["edges"], metadata=dict(graph["metadata"]), type_check=False)
 
 
 def _dictionary(
@@ -194,7 +203,7 @@ class _Writer:
             raise NIRError(
                 f"layer {name!r} has a {type(cell).__name__} cell, which NIR has not; LI, LIF and CuBaLIF are."
             )
-        shape, beta = first_shape(self.shape), _single(_decay(cell, "beta"))
+        beta = _single(_decay(cell, "beta"))
         k = _scale(cell)
         one = bool((beta == 1).all())
         if not one and (beta == 1).any():
@@ -227,9 +236,7 @@ class _Writer:
             node["v_threshold"] = np.asarray(value(cell.threshold), np.float32)
             node["v_reset"] = np.asarray(0.0 if isinstance(cell.reset, str) else value(cell.reset), np.float32)
             notes = self.notes(name, cell)
-        filled = {
-            key: field if key == "type" else np.broadcast_to(_first(field), shape).copy() for key, field in node.items()
-        }
+        filled = {key: field if key == "type" else _filled(field, self.shape) for key, field in node.items()}
         return filled | ({"metadata": _noted(notes)} if notes else {})
 
     def tau(self, name: str, decay: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -307,9 +314,7 @@ def _narrow(number: np.ndarray, product: np.ndarray, factor: Any) -> np.ndarray:
     return kept
 
 
-def _first(field: np.ndarray) -> np.ndarray:
-    """Returns a per-neuron array with its channels, the last axis, first; a shared number as it is."""
-    array = np.asarray(field)
-    if array.ndim > 1:
-        return np.moveaxis(array, -1, 0)
-    return array
+def _filled(field: np.ndarray, shape: Shape) -> np.ndarray:
+    """Returns a number or an array over the last axes at full size, channels first."""
+    whole = np.broadcast_to(np.asarray(field), shape)
+    return np.ascontiguousarray(np.moveaxis(whole, -1, 0))

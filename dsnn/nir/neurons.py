@@ -74,9 +74,12 @@ def _parts(source: Source, clock: Clock) -> tuple[Any, Any, Any, Any]:
         case "CubaLI":
             return 1.0, LI(beta=_plain(slow), input_scale=_plain(drive)), LI(**options), _array(rest)
     options |= {"rest": _plain(rest), **_spiking(source, dt)}
-    if source.kind == "CubaLIF":
-        return _array(drive), None, CuBaLIF(alpha=_plain(slow), **options), 0.0
-    return 1.0, None, LIF(**options), 0.0
+    try:
+        if source.kind == "CubaLIF":
+            return _array(drive), None, CuBaLIF(alpha=_plain(slow), **options), 0.0
+        return 1.0, None, LIF(**options), 0.0
+    except ValueError as error:
+        raise NIRError(f"node {source.name!r} of type {source.kind} is out of range: {error}") from None
 
 
 class Comparison(nnx.Module):
