@@ -256,6 +256,25 @@ class RunConfig:
 
 
 @dataclass
+class ExportConfig:
+    """What a finished run hands to other frameworks; not part of what names a run, so it may be asked for later.
+
+    Attributes:
+        nir: NIR file of the deployed network (posterior means, closed sites removed); empty writes none.
+        dt: seconds that a time step stands for there; snnTorch's importer takes 1e-4, Norse's 1e-3 by default.
+        method: "euler" (as snnTorch and Norse read it) or "exp".
+    """
+
+    nir: str = ""
+    dt: float = 1e-4
+    method: str = "euler"
+
+    def __post_init__(self) -> None:
+        _positive("export.dt", self.dt)
+        _one_of("export.method", self.method, ("euler", "exp"))
+
+
+@dataclass
 class Config:
     """Everything of a run.
 
@@ -281,6 +300,7 @@ class Config:
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         _one_of("learner", self.learner, LEARNERS)
@@ -293,6 +313,11 @@ class Config:
 def as_dict(config: Config) -> dict[str, Any]:
     """Returns the resolved configuration as plain nested dictionaries."""
     return dataclasses.asdict(config)
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Returns what names a run: the configuration without what it only hands out at the end."""
+    return {name: value for name, value in as_dict(config).items() if name != "export"}
 
 
 def load_data(config: Config) -> data.Split:

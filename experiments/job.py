@@ -17,7 +17,8 @@ from dsnn import checkpoint, data, energy, evaluate, parameters, rng, rundir, tr
 from dsnn.bayes import priors, sites
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.predict import predictor
-from dsnn.config import Config, as_dict, build_model, load_data
+from dsnn.config import Config, as_dict, build_model, identity, load_data
+from dsnn.deploy import deploy
 from dsnn.forward import Forward, log_likelihood
 from dsnn.track import Track, open_track
 from experiments import assess
@@ -109,7 +110,7 @@ def directory_of(config: Config) -> Path:
     """Returns the run's directory: as given, or named by the hash of the configuration."""
     if config.run.dir:
         return Path(config.run.dir)
-    return Path(config.run.root) / f"{config.experiment}-{rundir.config_hash(as_dict(config))}"
+    return Path(config.run.root) / f"{config.experiment}-{rundir.config_hash(identity(config))}"
 
 
 def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]:
@@ -125,9 +126,12 @@ def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]
     directory = directory_of(config)
     if not config.resume and directory.exists():
         _set_aside(directory)
-    status = rundir.claim(directory, as_dict(config))
+    status = rundir.claim(directory, identity(config))
     if status == "done":
         console.print(f"{directory} is finished; run.dir=DIR or resume=false runs it anew.")
+        if config.export.nir:
+            setup = build(config)
+            _export(setup, directory, rundir.read_arrays(directory, "parameters.npz"))
         return directory, rundir.read_metrics(directory)
     with rundir.lock(directory), energy.meter(config.energy.pue, config.energy.intensity) as meter:
         rundir.write_environment(directory, config.seed)
@@ -191,6 +195,8 @@ def _learn_and_assess(
     operations = energy.training_operations(metrics["compute/dense_macs"], examples, config.train.epochs)
     metrics |= clock | meter.metrics(operations)
     rundir.write_metrics(directory, metrics)
+    if config.export.nir:
+        _export(setup, directory, params)
     report = _report(directory) if config.run.report else None
     track.summary(metrics)
     if report is not None:
@@ -199,6 +205,33 @@ def _learn_and_assess(
     rundir.mark_done(directory)
     final_table(metrics, directory, report, Path(config.energy.profile).stem)
     return metrics
+
+
+def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
+    """Writes the deployed network as NIR, with what NIR cannot say in its metadata and on the screen."""
+    from dsnn import nir  # an optional library
+
+    export, lifted = setup.config.export, setup.lifted
+    params = {name: jnp.asarray(value) for name, value in params.items()}
+    deployed = deploy(lifted, params, setup.config.halting.quantile)
+    notes: dict[str, Any] = {
+        "weights": "posterior means" if setup.config.learner == "svi" else "point estimates",
+        "posterior_std": {name[:-6]: float(s.mean()) for name, s in params.items() if name.endswith(".scale")},
+        "kept": {name: np.flatnonzero(np.asarray(gate) > 0).tolist() for name, gate in deployed.gates.items()},
+        "steps": lifted.forward.steps,
+        "encoding": lifted.forward.encoding,
+        "run": directory.name,
+    }
+    sentences = list(nir.save(deployed.small, export.nir, dt=export.dt, method=export.method, notes=notes))
+    if notes["posterior_std"]:
+        sentences.append("the weights are posterior means; their mean standard deviations are in the metadata.")
+    if deployed.gates:
+        sentences.append("closed sites are removed; which ones were kept is in the metadata.")
+    if lifted.feature is not None:
+        sentences.append(f"stopping early is left out; a reader runs all {lifted.forward.steps} steps.")
+    console.print(f"NIR, dt = {export.dt:g} s, {export.method}: {export.nir}")
+    for sentence in sentences:
+        console.print(f"  {sentence}")
 
 
 def _report(directory: Path) -> Path:

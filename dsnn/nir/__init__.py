@@ -14,8 +14,9 @@ are constant over a step. Images are channels-last here and channels-first in NI
 """
 
 from dsnn.nir.export import save, to_nir
+from dsnn.nir.fields import NIRError
 from dsnn.nir.graph import Graph, build
-from dsnn.nir.load import NIRError, from_nir, load
+from dsnn.nir.load import from_nir, load
 from dsnn.nir.to_stack import stack
 
 __all__ = ["Graph", "NIRError", "build", "from_nir", "load", "save", "stack", "to_nir"]

@@ -80,7 +80,8 @@ def _dictionary(
             raise NIRError(f"a graph that was read keeps its seconds, got dt={dt}; load it with that dt instead.")
         graph = model.to_dict()
         return (graph | {"metadata": graph["metadata"] | _noted(notes)}) if notes else graph, ()
-    steps = {1e-3 * float(layer.cell.dt) for _, layer in model.layers() if isinstance(layer.cell, (LI, LIF, CuBaLIF))}
+    cells: list[Any] = [layer.cell for _, layer in model.layers() if isinstance(layer.cell, (LI, LIF, CuBaLIF))]
+    steps = {1e-3 * float(cell.dt) for cell in cells}
     if dt is None and len(steps) > 1:
         raise NIRError(f"cells of one network must share a step, got dt = {sorted(steps)} seconds; give dt.")
     writer = _Writer(Clock(steps.pop() if dt is None and steps else dt or 1e-3, method), model.in_shape)
@@ -204,7 +205,7 @@ class _Writer:
                 f"layer {name!r} has a {type(cell).__name__} cell, which NIR has not; LI, LIF and CuBaLIF are."
             )
         beta = _single(_decay(cell, "beta"))
-        k = _scale(cell)
+        k, node = _scale(cell), dict[str, Any]()
         one = bool((beta == 1).all())
         if not one and (beta == 1).any():
             raise NIRError(f"beta of layer {name!r} must be 1 for all neurons or for none, got a mixture.")
@@ -218,7 +219,7 @@ class _Writer:
             cuba = isinstance(cell, CuBaLIF)
             tau, decay = self.tau(name, beta)
             node = {
-                "type": {LI: "LI", LIF: "LIF", CuBaLIF: "CubaLIF"}[type(cell)],
+                "type": "CubaLIF" if cuba else type(cell).__name__,
                 "tau_mem" if cuba else "tau": tau,
                 "r": _narrow(k / (1 - decay), k, 1 - decay),
                 "v_leak": np.asarray(value(getattr(cell, "rest", 0.0)), np.float32),

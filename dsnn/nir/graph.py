@@ -202,7 +202,7 @@ def _node(checked: Source, shape: Shape, clock: Clock) -> Any:
     if checked.kind in ("Input", "Output"):
         return Port(checked, shape)
     if checked.kind in SYNAPSES:
-        module = SYNAPSES[checked.kind](checked, shape)
+        module: Any = SYNAPSES[checked.kind](checked, shape)
     else:
         module = NEURONS.get(checked.kind, Neuron)(checked, shape, clock)
     module.in_shape = shape

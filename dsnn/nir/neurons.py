@@ -61,11 +61,11 @@ def _parts(source: Source, clock: Clock) -> tuple[Any, Any, Any, Any]:
     r, dt, rest = _double(source, "r"), clock.dt, _double(source, "v_leak", 0.0)
     cuba = source.kind in ("CubaLI", "CubaLIF")
     if source.kind in ("I", "IF"):
-        decay, k = np.float64(1.0), r * dt
+        decay, k = np.ones(()), r * dt
     else:
         decay = _decay(source, "tau_mem" if cuba else "tau", clock)
         k = (1 - decay) * r
-    slow = _decay(source, "tau_syn", clock) if cuba else np.float64(0.0)
+    slow = _decay(source, "tau_syn", clock) if cuba else np.zeros(())
     drive = (1 - slow) * _double(source, "w_in", 1.0)
     options: dict[str, Any] = {"beta": _plain(decay), "input_scale": _plain(k)}
     match source.kind:
@@ -164,7 +164,7 @@ MAX_STEPS = 100_000
 
 def _double(source: Source, field: str, default: float | None = None) -> np.ndarray:
     if default is not None and field not in source.fields:
-        return np.float64(default)
+        return np.asarray(default, np.float64)
     return np.asarray(source[field], np.float64)
 
 
