@@ -1,6 +1,5 @@
 """One run, from a checked configuration to a finished run directory."""
 
-import dataclasses
 import shutil
 import signal
 import time
@@ -13,13 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, data, energy, evaluate, parameters, rng, rundir, train
-from dsnn.bayes import priors, sites
-from dsnn.bayes.lift import Lifted
+from dsnn import checkpoint, energy, evaluate, parameters, rng, rundir, train
+from dsnn.assemble import Setup, build
 from dsnn.bayes.predict import predictor
-from dsnn.config import Config, as_dict, build_model, identity, load_data
+from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
-from dsnn.forward import Forward, log_likelihood
 from dsnn.track import Track, open_track
 from experiments import assess
 from experiments.console import Live, console, final_table
@@ -34,76 +31,6 @@ class Interrupted(RuntimeError):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_code = 128 + signal_number
-
-
-@dataclasses.dataclass
-class Setup:
-    """What a configuration builds."""
-
-    config: Config
-    split: data.Split
-    lifted: Lifted
-    learner: train.Learner
-    sites: sites.Sites
-    root: Any
-
-    def params(self, state: Any) -> dict[str, Any]:
-        """Returns the natural parameters of a learner's state."""
-        if self.config.learner == "map":
-            return train.map_params(self.lifted.forward.template, state)
-        return train.svi_params(self.lifted, state)
-
-
-def build(config: Config) -> Setup:
-    """Returns data, network, model and learner of a configuration."""
-    split = load_data(config)
-    root = rng.root(config.seed)
-    shape = data.input_shape(split)
-    model = build_model(config.model, shape, split.classes, rng.stream(root, "init"))
-    template, params = parameters.split(model)
-    temporal = split.temporal
-    forward = Forward(
-        template,
-        data.steps(split) or config.train.steps if temporal else config.train.steps,
-        "temporal" if temporal else config.train.encoding,
-        config.train.schedule,
-        int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
-    )
-    size = len(split.train.x)
-    total = config.train.epochs * (size // config.train.batch_size)
-    tx = train.optimizer(config.optimizer, total)
-    every_site = sites.sites(
-        model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
-    )
-    bayesian = config.learner == "svi"
-    lifted = Lifted(
-        forward,
-        params,
-        priors.default(template, config.bayes.prior_scale, config.bayes.bias_scale) if bayesian else priors.point,
-        size,
-        sites=every_site if bayesian and config.gates.enabled else None,
-        prices=energy.profile(config.energy.profile),
-        accounting=config.energy.accounting,
-        feature=config.halting.feature if bayesian and config.halting.enabled else None,
-        guide_scale=config.bayes.guide_scale,
-        open_probability=config.gates.open_probability,
-    )
-    if bayesian:
-        learner = train.svi_learner(lifted, config.svi, tx, total, root)
-    else:
-
-        def loss(values: Any, batch: train.Batch, key: Any) -> Any:
-            return -log_likelihood(forward.logits(values, batch.x, key)[-1], batch.y).mean()
-
-        learner = train.map_learner(loss, template, params, tx, root)
-    return Setup(config, split, lifted, learner, every_site, root)
-
-
-def _analog(forward: Forward, split: data.Split) -> bool:
-    if forward.encoding != "temporal":
-        return forward.analog
-    values = np.asarray(split.train.x[:256])
-    return not bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def directory_of(config: Config) -> Path:
@@ -137,6 +64,7 @@ def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]
         rundir.write_environment(directory, config.seed)
         (directory / FAILED).unlink(missing_ok=True)
         setup = build(config)
+        _check_export(setup)
         described = _described(setup)
         console.print(f"{config.experiment}: {described}")
         track = open_track(
@@ -205,6 +133,15 @@ def _learn_and_assess(
     rundir.mark_done(directory)
     final_table(metrics, directory, report, Path(config.energy.profile).stem)
     return metrics
+
+
+def _check_export(setup: Setup) -> None:
+    """Raises before any learning if the network cannot be written as NIR."""
+    if setup.config.export.nir:
+        from dsnn import nir  # an optional library
+
+        model = setup.lifted.forward.template.build(setup.lifted.initial)
+        nir.to_nir(model, dt=setup.config.export.dt, method=setup.config.export.method)
 
 
 def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
