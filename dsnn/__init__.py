@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from dsnn import cells, encode, escape, surrogate
+from dsnn import cells, encode, escape, models, surrogate
 from dsnn.anytime import anytime
 from dsnn.compact import compact
 from dsnn.unroll import unroll
@@ -16,6 +16,7 @@ __all__ = [
     "encode",
     "escape",
     "fit",
+    "models",
     "nir",
     "predict",
     "summary",

@@ -67,7 +67,7 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
         ("track.wandb=of", "track.wandb must be one of offline, online, disabled, got 'of'"),
         ("gates.open_probability=1", "got 1.0"),
         ("energy.profile=abacus", "abacus"),
-        ("data=npz", "give data.path=FILE"),
+        ("data=npz", "give data.path=PATH"),
     ],
 )
 def test_values_out_of_range_stop_before_any_work(override: str, message: str) -> None:

@@ -151,14 +151,15 @@ def test_own_data_trains_from_the_command_line(tmp_path: Path) -> None:
     own_temporal(tmp_path / "own.npz")
     directory = tmp_path / "run"
     own = ["data=npz", f"data.path={tmp_path}/own.npz", "data.temporal=true", "train.encoding=temporal"]
-    own += ["train.epochs=30", "train.batch_size=16", "optimizer.learning_rate=0.01", "run.report=true"]
+    own += ["train.epochs=50", "train.batch_size=16", "optimizer.learning_rate=0.01", "run.report=true"]
+    own += ["model.hidden=[24]", "svi.kl_weight=0.01"]
     said = run(*own, f"run.dir={directory}", f"export.nir={tmp_path}/own.nir")
     metrics = rundir.read_metrics(directory)
     assert metrics["test/accuracy"] >= 0.95
     assert metrics["compute/steps_total"] == 9
     assert (directory / "report.html").stat().st_size > 10_000
     gates = np.load(directory / "gates.npz")
-    assert {name: gates[name].shape for name in gates.files} == {"input": (6,), "hidden0": (12,)}
+    assert {name: gates[name].shape for name in gates.files} == {"input": (6,), "hidden0": (24,)}
     assert "closed sites are removed" in said
     network = nir.load(tmp_path / "own.nir")
     assert network.in_shape == (6,)
