@@ -9,7 +9,7 @@ The same parts as a run of ``python -m experiments.run``, without its directory.
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,6 @@ from dsnn.bayes.predict import Prediction, predictor
 from dsnn.compact import INPUT
 from dsnn.config import Config, DataConfig
 from dsnn.models import Stack
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PATHS = {
     "hidden": "model",
@@ -152,8 +149,8 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Pred
     return fitted._predict(fitted.params, inputs, rng.stream(rng.root(seed), "noise"), samples=samples)
 
 
-def where(fitted: Fitted) -> "Figure":
-    """Returns the map of where computation runs, a figure with one square per compute site.
+def where(fitted: Fitted) -> Any:
+    """Returns the map of where computation runs, a matplotlib figure with one square per compute site.
 
     Raises:
         ValueError: the network has no gates.
