@@ -17,7 +17,17 @@ ARCHITECTURES = ("mlp", "conv")
 NOISES = ("logistic", "gaussian", "none")
 MAX_DENSE = 1 << 27  # values, half a gigabyte, that sparse rows may take once they are dense
 OWN = {"npz": "file", "events": "folder or an h5 file", "audio": "folder"}  # data sets that data.path names
-CELLS = ("LIF", "ALIF", "CuBaLIF")
+# Which of beta, threshold and reset a cell takes; the others have parameters of their own, at their published values.
+CELLS: dict[str, tuple[str, ...]] = {
+    "LIF": ("beta", "threshold", "reset"),
+    "ALIF": ("beta", "threshold", "reset"),
+    "CuBaLIF": ("beta", "threshold", "reset"),
+    "PLIF": ("beta", "threshold", "reset"),
+    "IF": ("threshold", "reset"),
+    "RF": ("threshold",),
+    "BRF": ("threshold",),
+    "AdEx": (),
+}
 
 
 @dataclass
@@ -64,7 +74,8 @@ class ModelConfig:
         hidden: neurons of each dense hidden layer.
         channels: channels of each convolution.
         recurrent: wires every dense hidden layer to itself.
-        cell: "LIF", "ALIF" or "CuBaLIF".
+        cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF" or "AdEx"; beta, threshold and reset
+            apply to those that have them.
         beta: membrane decay per step.
         threshold: firing threshold.
         reset: "subtract", "zero" or "none".
@@ -94,6 +105,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _one_of("model.architecture", self.architecture, ARCHITECTURES)
         _one_of("model.cell", self.cell, CELLS)
+        for name in {"beta", "threshold", "reset"}.difference(CELLS[self.cell]):
+            default, given = type(self).__dataclass_fields__[name].default, getattr(self, name)
+            if given != default:
+                raise ValueError(f"{self.cell} has no {name}, got model.{name}={given}; leave it out.")
         _one_of("model.noise", self.noise, NOISES)
         _one_of("model.readout", self.readout, models.READOUTS)
         _one_of("model.reset", self.reset, ("subtract", "zero", "none"))
@@ -395,13 +410,8 @@ def build_model(config: ModelConfig, in_shape: tuple[int, ...], classes: int, ke
             "gaussian": lambda: escape.Gaussian(config.noise_width),
             "none": lambda: None,
         }[config.noise]()
-        options: dict[str, Any] = {
-            "threshold": config.threshold,
-            "reset": config.reset,
-            "surrogate": config.surrogate or None,
-            "noise": noise,
-        }
-        return getattr(cells, config.cell)(beta=config.beta, **options)
+        options = {name: getattr(config, name) for name in CELLS[config.cell]}
+        return getattr(cells, config.cell)(**options, surrogate=config.surrogate or None, noise=noise)
 
     common: dict[str, Any] = {
         "key": key,
