@@ -135,12 +135,13 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:
 
 
 def own_temporal(path: Path) -> dict[str, np.ndarray]:
-    """Three classes of spike trains that differ in which third of nine steps is busy."""
+    """Three classes of spike trains, each with two busy channels that take turns."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 480)
-    rate = np.full((480, 9, 6), 0.1)
+    rate = np.full((480, 9, 6), 0.05)
     for label in range(3):
-        rate[y == label, 3 * label : 3 * label + 3, 2 * label : 2 * label + 2] = 0.9
+        rate[y == label, ::2, 2 * label] = 0.95
+        rate[y == label, 1::2, 2 * label + 1] = 0.95
     x = np.float32(rng.random(rate.shape) < rate)
     arrays = {"x_train": x[:320], "y_train": y[:320], "x_test": x[320:], "y_test": y[320:]}
     np.savez(path, **arrays)
