@@ -1,9 +1,41 @@
 """Bayesian stochastic deep spiking networks: spiking cells in JAX, Flax models, NumPyro inference over computation."""
 
-from dsnn import cells, encode, escape, surrogate
+import importlib
+from typing import Any
+
+from dsnn import cells, encode, escape, models, surrogate
 from dsnn.anytime import anytime
 from dsnn.compact import compact
 from dsnn.unroll import unroll
 
 __version__ = "0.1.0"
-__all__ = ["anytime", "cells", "compact", "encode", "escape", "surrogate", "unroll"]
+__all__ = [
+    "anytime",
+    "cells",
+    "compact",
+    "encode",
+    "escape",
+    "fit",
+    "models",
+    "nir",
+    "predict",
+    "summary",
+    "surrogate",
+    "unroll",
+    "where",
+]
+
+_API = ("fit", "predict", "summary", "where")
+
+
+def __getattr__(name: str) -> Any:
+    """Returns what is imported only when it is asked for: inference and NIR take a second to load."""
+    if name in _API:
+        return getattr(importlib.import_module("dsnn.api"), name)
+    if name in __all__:
+        return importlib.import_module(f"dsnn.{name}")
+    raise AttributeError(f"module 'dsnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,19 @@ from dsnn.types import Array, Key
 LEARNERS = ("svi", "map")
 ARCHITECTURES = ("mlp", "conv")
 NOISES = ("logistic", "gaussian", "none")
-CELLS = ("LIF", "ALIF", "CuBaLIF")
+MAX_DENSE = 1 << 27  # values, half a gigabyte, that sparse rows may take once they are dense
+OWN = {"npz": "file", "events": "folder or an h5 file", "audio": "folder"}  # data sets that data.path names
+# Which of beta, threshold and reset a cell takes; the others have parameters of their own, at their published values.
+CELLS: dict[str, tuple[str, ...]] = {
+    "LIF": ("beta", "threshold", "reset"),
+    "ALIF": ("beta", "threshold", "reset"),
+    "CuBaLIF": ("beta", "threshold", "reset"),
+    "PLIF": ("beta", "threshold", "reset"),
+    "IF": ("threshold", "reset"),
+    "RF": ("threshold",),
+    "BRF": ("threshold",),
+    "AdEx": (),
+}
 
 
 @dataclass
@@ -25,11 +37,12 @@ class DataConfig:
     Attributes:
         name: a data set, see ``python -m experiments.run --help``.
         root: folder with the published files; by default the environment's DSNN_DATA, else a user cache.
-        path: file of ``npz`` data.
+        path: file of ``npz`` data; folder or file of ``events``; folder of ``audio``.
         temporal: whether the second axis of ``npz`` data is time.
         val_fraction: share of the training part that validates; -1 is the set's own choice.
         limit: use only this many training examples; 0 is all.
         ood: data sets on which the predictive must be unsure, scored by AUROC.
+        options: further options of the data set's own loader, such as ``data.options.steps=50`` of ``events``.
     """
 
     name: str = "digits"
@@ -39,6 +52,7 @@ class DataConfig:
     val_fraction: float = -1.0
     limit: int = 0
     ood: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.ood):
@@ -47,8 +61,8 @@ class DataConfig:
             raise ValueError(f"data.val_fraction must be in [0, 1), or -1 for the set's own, got {self.val_fraction}.")
         if self.limit < 0:
             raise ValueError(f"data.limit must not be negative, got {self.limit}; 0 uses every example.")
-        if self.name == "npz" and not self.path:
-            raise ValueError("data=npz needs a file, got none; give data.path=FILE.")
+        if self.name in OWN and not self.path:
+            raise ValueError(f"data={self.name} needs a {OWN[self.name]}, got none; give data.path=PATH.")
 
 
 @dataclass
@@ -60,7 +74,8 @@ class ModelConfig:
         hidden: neurons of each dense hidden layer.
         channels: channels of each convolution.
         recurrent: wires every dense hidden layer to itself.
-        cell: "LIF", "ALIF" or "CuBaLIF".
+        cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF" or "AdEx"; beta, threshold and reset
+            apply to those that have them.
         beta: membrane decay per step.
         threshold: firing threshold.
         reset: "subtract", "zero" or "none".
@@ -90,6 +105,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _one_of("model.architecture", self.architecture, ARCHITECTURES)
         _one_of("model.cell", self.cell, CELLS)
+        for name in {"beta", "threshold", "reset"}.difference(CELLS[self.cell]):
+            default, given = type(self).__dataclass_fields__[name].default, getattr(self, name)
+            if given != default:
+                raise ValueError(f"{self.cell} has no {name}, got model.{name}={given}; leave it out.")
         _one_of("model.noise", self.noise, NOISES)
         _one_of("model.readout", self.readout, models.READOUTS)
         _one_of("model.reset", self.reset, ("subtract", "zero", "none"))
@@ -256,6 +275,25 @@ class RunConfig:
 
 
 @dataclass
+class ExportConfig:
+    """What a finished run hands to other frameworks; not part of what names a run, so it may be asked for later.
+
+    Attributes:
+        nir: NIR file of the deployed network (posterior means, closed sites removed); empty writes none.
+        dt: seconds that a time step stands for there; snnTorch's importer takes 1e-4, Norse's 1e-3 by default.
+        method: "euler" (as snnTorch and Norse read it) or "exp".
+    """
+
+    nir: str = ""
+    dt: float = 1e-4
+    method: str = "euler"
+
+    def __post_init__(self) -> None:
+        _positive("export.dt", self.dt)
+        _one_of("export.method", self.method, ("euler", "exp"))
+
+
+@dataclass
 class Config:
     """Everything of a run.
 
@@ -281,6 +319,7 @@ class Config:
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         _one_of("learner", self.learner, LEARNERS)
@@ -295,15 +334,27 @@ def as_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def load_data(config: Config) -> data.Split:
-    """Returns the data set of a configuration, checked."""
+def identity(config: Config) -> dict[str, Any]:
+    """Returns what names a run: the configuration without what it only hands out at the end."""
+    return {name: value for name, value in as_dict(config).items() if name != "export"}
+
+
+def open_data(config: Config) -> data.Split:
+    """Returns the data set that a configuration names, its arrays checked, whether or not a run can learn it."""
     c = config.data
-    options: dict[str, Any] = {"path": c.path, "temporal": c.temporal} if c.name == "npz" else {}
-    split = data.load(
+    options = dict(c.options)
+    if c.name in OWN:
+        options["path"] = c.path
+    if c.name == "npz":
+        options["temporal"] = c.temporal
+    return data.load(
         c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
     )
-    data.require_training(split)
-    _check_trainable(split)
+
+
+def load_data(config: Config) -> data.Split:
+    """Returns the data set of a configuration, checked, as a run learns it."""
+    c, split = config.data, check_trainable(open_data(config))
     for name in c.ood:
         other = data.input_shape(data.load(name, root=c.root))
         if other != data.input_shape(split):
@@ -320,17 +371,34 @@ def load_data(config: Config) -> data.Split:
     return split
 
 
-def _check_trainable(split: data.Split) -> None:
-    """Says in one sentence which data sets load but cannot be trained on by a run yet."""
+def check_trainable(split: data.Split) -> data.Split:
+    """Returns the split, once it is one that a run can learn; small sparse rows are made dense.
+
+    Raises:
+        ValueError: one sentence that says what a run cannot learn yet.
+    """
+    data.require_training(split)
     if split.task != "classification" or data.per_step(split):
         has = split.task if split.task != "classification" else "one label per time step"
         raise ValueError(
             f"a run learns one class label per example, {split.name} has {has}; use dsnn.unroll and dsnn.train instead."
         )
-    if not isinstance(split.train.x, np.ndarray):
+    sparse = [part.x for part in (split.train, split.val, split.test) if not isinstance(part.x, np.ndarray)]
+    if sum(x.shape[0] * x.shape[1] for x in sparse) > MAX_DENSE:
         raise ValueError(
-            f"a run needs dense arrays, {split.name} has sparse rows; give a dense part of it as data=npz."
+            f"a run needs dense arrays, {split.name} has sparse rows of {split.train.x.shape[1]} columns, more than "
+            f"{MAX_DENSE} values; give a dense part of it as data=npz."
         )
+    return _dense(split) if sparse else split
+
+
+def _dense(split: data.Split) -> data.Split:
+    parts = {name: getattr(split, name) for name in ("train", "val", "test")}
+    return split._replace(**{name: part._replace(x=_rows(part.x)) for name, part in parts.items()})
+
+
+def _rows(x: Any) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.toarray()
 
 
 def build_model(config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> models.Stack:
@@ -342,13 +410,8 @@ def build_model(config: ModelConfig, in_shape: tuple[int, ...], classes: int, ke
             "gaussian": lambda: escape.Gaussian(config.noise_width),
             "none": lambda: None,
         }[config.noise]()
-        options: dict[str, Any] = {
-            "threshold": config.threshold,
-            "reset": config.reset,
-            "surrogate": config.surrogate or None,
-            "noise": noise,
-        }
-        return getattr(cells, config.cell)(beta=config.beta, **options)
+        options = {name: getattr(config, name) for name in CELLS[config.cell]}
+        return getattr(cells, config.cell)(**options, surrogate=config.surrogate or None, noise=noise)
 
     common: dict[str, Any] = {
         "key": key,

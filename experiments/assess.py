@@ -15,7 +15,7 @@ from dsnn.models import Stack
 from dsnn.unroll import unroll
 
 if TYPE_CHECKING:
-    from experiments.job import Setup
+    from dsnn.assemble import Setup
 
 EVAL_BATCH = 256
 MEASURED_EXAMPLES = 512

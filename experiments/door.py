@@ -65,7 +65,7 @@ def check(arguments: Sequence[str]) -> None:
         except HydraException:
             raise UsageError(f"an option is given as name=value, got {argument!r}; see --help.") from None
         name = override.key_or_group
-        if name.startswith("hydra"):
+        if name.startswith(("hydra", "data.options.")):
             continue
         if name not in known:
             raise UsageError(f"{name!r} is not an option; {_near(name, list(known))}")

@@ -1,6 +1,5 @@
 """One run, from a checked configuration to a finished run directory."""
 
-import dataclasses
 import shutil
 import signal
 import time
@@ -13,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, data, energy, evaluate, parameters, rng, rundir, train
-from dsnn.bayes import priors, sites
-from dsnn.bayes.lift import Lifted
+from dsnn import checkpoint, energy, evaluate, parameters, rng, rundir, train
+from dsnn.assemble import Setup, build
 from dsnn.bayes.predict import predictor
-from dsnn.config import Config, as_dict, build_model, load_data
-from dsnn.forward import Forward, log_likelihood
+from dsnn.config import Config, as_dict, identity
+from dsnn.deploy import deploy
 from dsnn.track import Track, open_track
 from experiments import assess
 from experiments.console import Live, console, final_table
@@ -35,81 +33,11 @@ class Interrupted(RuntimeError):
         self.exit_code = 128 + signal_number
 
 
-@dataclasses.dataclass
-class Setup:
-    """What a configuration builds."""
-
-    config: Config
-    split: data.Split
-    lifted: Lifted
-    learner: train.Learner
-    sites: sites.Sites
-    root: Any
-
-    def params(self, state: Any) -> dict[str, Any]:
-        """Returns the natural parameters of a learner's state."""
-        if self.config.learner == "map":
-            return train.map_params(self.lifted.forward.template, state)
-        return train.svi_params(self.lifted, state)
-
-
-def build(config: Config) -> Setup:
-    """Returns data, network, model and learner of a configuration."""
-    split = load_data(config)
-    root = rng.root(config.seed)
-    shape = data.input_shape(split)
-    model = build_model(config.model, shape, split.classes, rng.stream(root, "init"))
-    template, params = parameters.split(model)
-    temporal = split.temporal
-    forward = Forward(
-        template,
-        data.steps(split) or config.train.steps if temporal else config.train.steps,
-        "temporal" if temporal else config.train.encoding,
-        config.train.schedule,
-        int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
-    )
-    size = len(split.train.x)
-    total = config.train.epochs * (size // config.train.batch_size)
-    tx = train.optimizer(config.optimizer, total)
-    every_site = sites.sites(
-        model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
-    )
-    bayesian = config.learner == "svi"
-    lifted = Lifted(
-        forward,
-        params,
-        priors.default(template, config.bayes.prior_scale, config.bayes.bias_scale) if bayesian else priors.point,
-        size,
-        sites=every_site if bayesian and config.gates.enabled else None,
-        prices=energy.profile(config.energy.profile),
-        accounting=config.energy.accounting,
-        feature=config.halting.feature if bayesian and config.halting.enabled else None,
-        guide_scale=config.bayes.guide_scale,
-        open_probability=config.gates.open_probability,
-    )
-    if bayesian:
-        learner = train.svi_learner(lifted, config.svi, tx, total, root)
-    else:
-
-        def loss(values: Any, batch: train.Batch, key: Any) -> Any:
-            return -log_likelihood(forward.logits(values, batch.x, key)[-1], batch.y).mean()
-
-        learner = train.map_learner(loss, template, params, tx, root)
-    return Setup(config, split, lifted, learner, every_site, root)
-
-
-def _analog(forward: Forward, split: data.Split) -> bool:
-    if forward.encoding != "temporal":
-        return forward.analog
-    values = np.asarray(split.train.x[:256])
-    return not bool(np.isin(values, (0.0, 1.0)).all())
-
-
 def directory_of(config: Config) -> Path:
     """Returns the run's directory: as given, or named by the hash of the configuration."""
     if config.run.dir:
         return Path(config.run.dir)
-    return Path(config.run.root) / f"{config.experiment}-{rundir.config_hash(as_dict(config))}"
+    return Path(config.run.root) / f"{config.experiment}-{rundir.config_hash(identity(config))}"
 
 
 def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]:
@@ -125,14 +53,18 @@ def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]
     directory = directory_of(config)
     if not config.resume and directory.exists():
         _set_aside(directory)
-    status = rundir.claim(directory, as_dict(config))
+    status = rundir.claim(directory, identity(config))
     if status == "done":
         console.print(f"{directory} is finished; run.dir=DIR or resume=false runs it anew.")
+        if config.export.nir:
+            setup = build(config)
+            _export(setup, directory, rundir.read_arrays(directory, "parameters.npz"))
         return directory, rundir.read_metrics(directory)
     with rundir.lock(directory), energy.meter(config.energy.pue, config.energy.intensity) as meter:
         rundir.write_environment(directory, config.seed)
         (directory / FAILED).unlink(missing_ok=True)
         setup = build(config)
+        _check_export(setup)
         described = _described(setup)
         console.print(f"{config.experiment}: {described}")
         track = open_track(
@@ -191,6 +123,8 @@ def _learn_and_assess(
     operations = energy.training_operations(metrics["compute/dense_macs"], examples, config.train.epochs)
     metrics |= clock | meter.metrics(operations)
     rundir.write_metrics(directory, metrics)
+    if config.export.nir:
+        _export(setup, directory, params)
     report = _report(directory) if config.run.report else None
     track.summary(metrics)
     if report is not None:
@@ -199,6 +133,42 @@ def _learn_and_assess(
     rundir.mark_done(directory)
     final_table(metrics, directory, report, Path(config.energy.profile).stem)
     return metrics
+
+
+def _check_export(setup: Setup) -> None:
+    """Raises before any learning if the network cannot be written as NIR."""
+    if setup.config.export.nir:
+        from dsnn import nir  # an optional library
+
+        model = setup.lifted.forward.template.build(setup.lifted.initial)
+        nir.to_nir(model, dt=setup.config.export.dt, method=setup.config.export.method)
+
+
+def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
+    """Writes the deployed network as NIR, with what NIR cannot say in its metadata and on the screen."""
+    from dsnn import nir  # an optional library
+
+    export, lifted = setup.config.export, setup.lifted
+    params = {name: jnp.asarray(value) for name, value in params.items()}
+    deployed = deploy(lifted, params, setup.config.halting.quantile)
+    notes: dict[str, Any] = {
+        "weights": "posterior means" if setup.config.learner == "svi" else "point estimates",
+        "posterior_std": {name[:-6]: float(s.mean()) for name, s in params.items() if name.endswith(".scale")},
+        "kept": {name: np.flatnonzero(np.asarray(gate) > 0).tolist() for name, gate in deployed.gates.items()},
+        "steps": lifted.forward.steps,
+        "encoding": lifted.forward.encoding,
+        "run": directory.name,
+    }
+    sentences = list(nir.save(deployed.small, export.nir, dt=export.dt, method=export.method, notes=notes))
+    if notes["posterior_std"]:
+        sentences.append("the weights are posterior means; their mean standard deviations are in the metadata.")
+    if deployed.gates:
+        sentences.append("closed sites are removed; which ones were kept is in the metadata.")
+    if lifted.feature is not None:
+        sentences.append(f"stopping early is left out; a reader runs all {lifted.forward.steps} steps.")
+    console.print(f"NIR, dt = {export.dt:g} s, {export.method}: {export.nir}")
+    for sentence in sentences:
+        console.print(f"  {sentence}")
 
 
 def _report(directory: Path) -> Path:

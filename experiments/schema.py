@@ -23,6 +23,11 @@ def register() -> None:
         store.store(group="data", name=name, node={"name": name}, package="data")
 
 
+def appended(override: str) -> str:
+    """Returns an override that may add a key where keys are the user's own: ``data.options.steps=50``."""
+    return f"++{override}" if override.startswith("data.options.") else override
+
+
 def compose(overrides: Sequence[str]) -> Config:
     """Returns the checked configuration of one run.
 
@@ -32,7 +37,7 @@ def compose(overrides: Sequence[str]) -> Config:
     register()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return typed(hydra.compose("config", overrides=list(overrides)))
+            return typed(hydra.compose("config", overrides=[appended(o) for o in overrides]))
     except HydraException as error:
         said = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
         raise ValueError(": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")) from None

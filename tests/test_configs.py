@@ -6,10 +6,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import dsnn
 from dsnn import data, train
-from dsnn.config import Config, DataConfig, ModelConfig
+from dsnn.config import CELLS, Config, DataConfig, ModelConfig, build_model
 from experiments import door, job, schema
 
 EXPERIMENTS = sorted(path.stem for path in (schema.CONF / "experiment").glob("*.yaml"))
@@ -67,7 +69,7 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
         ("track.wandb=of", "track.wandb must be one of offline, online, disabled, got 'of'"),
         ("gates.open_probability=1", "got 1.0"),
         ("energy.profile=abacus", "abacus"),
-        ("data=npz", "give data.path=FILE"),
+        ("data=npz", "give data.path=PATH"),
     ],
 )
 def test_values_out_of_range_stop_before_any_work(override: str, message: str) -> None:
@@ -122,3 +124,20 @@ def test_the_door_says_one_sentence_and_no_traceback(arguments: list[str], messa
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_of_the_configuration_builds_and_runs(cell):
+    model = build_model(ModelConfig(cell=cell, hidden=[5]), (4,), 3, jax.random.key(0))
+    outputs = dsnn.unroll(model, jnp.ones((6, 2, 4)), jax.random.key(1))[0]
+    assert outputs.shape == (6, 2, 3)
+    assert np.isfinite(outputs).all()
+
+
+def test_an_option_that_a_cell_has_not_is_a_sentence():
+    with pytest.raises(ValueError, match=r"RF has no beta, got model.beta=0.5; leave it out"):
+        ModelConfig(cell="RF", beta=0.5)
+    with pytest.raises(ValueError, match=r"IF has no beta"):
+        ModelConfig(cell="IF", beta=0.5)
+    with pytest.raises(ValueError, match=r"AdEx has no reset"):
+        ModelConfig(cell="AdEx", reset="zero")

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dsnn import checkpoint, rundir
+from dsnn import checkpoint, nir, rundir
+from experiments import inspect
 
 TINY = [
     "model.hidden=[12]",
@@ -132,19 +134,67 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:
     assert len({line["dir"] for line in lines}) == 2
 
 
-def test_own_data_trains_from_the_command_line(tmp_path: Path) -> None:
+def own_temporal(path: Path) -> dict[str, np.ndarray]:
+    """Three classes of spike trains, each with two busy channels that take turns."""
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 240)
-    x = rng.random((240, 9, 6)).astype(np.float32) * 0.3
-    x[np.arange(240), :, y] += 0.7
-    x = (rng.random(x.shape) < x).astype(np.float32)
-    np.savez(tmp_path / "own.npz", x_train=x[:160], y_train=y[:160], x_test=x[160:], y_test=y[160:])
+    y = rng.integers(0, 3, 480)
+    rate = np.full((480, 9, 6), 0.05)
+    for label in range(3):
+        rate[y == label, ::2, 2 * label] = 0.95
+        rate[y == label, 1::2, 2 * label + 1] = 0.95
+    x = np.float32(rng.random(rate.shape) < rate)
+    arrays = {"x_train": x[:320], "y_train": y[:320], "x_test": x[320:], "y_test": y[320:]}
+    np.savez(path, **arrays)
+    return arrays
+
+
+def test_own_data_trains_from_the_command_line(tmp_path: Path) -> None:
+    own_temporal(tmp_path / "own.npz")
     directory = tmp_path / "run"
     own = ["data=npz", f"data.path={tmp_path}/own.npz", "data.temporal=true", "train.encoding=temporal"]
-    run(*own, f"run.dir={directory}", "train.epochs=30", "train.batch_size=16", "optimizer.learning_rate=0.01")
+    own += ["train.epochs=50", "train.batch_size=16", "optimizer.learning_rate=0.01", "run.report=true"]
+    own += ["model.hidden=[24]", "svi.kl_weight=0.01"]
+    said = run(*own, f"run.dir={directory}", f"export.nir={tmp_path}/own.nir")
     metrics = rundir.read_metrics(directory)
-    assert metrics["test/accuracy"] > 0.9
+    assert metrics["test/accuracy"] >= 0.95
     assert metrics["compute/steps_total"] == 9
+    assert (directory / "report.html").stat().st_size > 10_000
+    gates = np.load(directory / "gates.npz")
+    assert {name: gates[name].shape for name in gates.files} == {"input": (6,), "hidden0": (24,)}
+    assert "closed sites are removed" in said
+    network = nir.load(tmp_path / "own.nir")
+    assert network.in_shape == (6,)
+    assert network.source.notes["weights"] == "posterior means"
+    assert set(network.source.notes["posterior_std"]) >= {"hidden0.synapse.kernel", "readout.synapse.kernel"}
+    # a finished run exports without learning again, and the same file
+    again = run(*own, f"run.dir={directory}", f"export.nir={tmp_path}/again.nir", "export.dt=1e-3")
+    assert "is finished" in again
+    assert nir.load(tmp_path / "again.nir").clock.dt == 1e-3
+    for name, node in nir.load(tmp_path / "again.nir").nodes.items():
+        if "weight" in node.source.fields:
+            assert np.array_equal(node.source["weight"], network.nodes[name].source["weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x_train": np.zeros((320, 6))}, "must be [n, time, features]"),
+        ({"x_train": np.zeros((320, 9, 5))}, "one shape"),
+        ({"y_train": np.zeros(319, int)}, "equally long"),
+        ({"x_train": np.array([{}] * 320)}, "pickled objects"),
+        ({"x_test": None}, "add x_test"),
+        ({"y_train": np.full(320, 0.5)}, "labels must be integers"),
+        ({"x_train": np.full((320, 9, 6), np.nan)}, "must be finite"),
+    ],
+)
+def test_each_fault_of_own_data_has_its_sentence(change: dict, words: str, tmp_path: Path, capsys: Any) -> None:
+    arrays = own_temporal(tmp_path / "own.npz") | change
+    kept = {key: value for key, value in arrays.items() if value is not None}
+    np.savez(tmp_path / "own.npz", allow_pickle=True, **kept)
+    assert inspect.main(["data=npz", f"data.path={tmp_path}/own.npz", "data.temporal=true"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert words in said
 
 
 def test_bad_data_gets_a_sentence(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from dsnn.data import (
     newsgroups,
     nmnist_small,
     npz,
+    own_audio,
+    own_events,
     planted,
     qtdb,
     shd,
@@ -74,8 +76,10 @@ class Source(NamedTuple):
 
 _SOURCES = {
     "20newsgroups": Source(newsgroups.load, newsgroups.FILES),
+    "audio": Source(own_audio.load),
     "diabetes": Source(diabetes.load),
     "digits": Source(digits.load),
+    "events": Source(own_events.load),
     "fashion-mnist": Source(fashion_mnist.load, fashion_mnist.FILES),
     "fsdd": Source(fsdd.load, fsdd.FILES),
     "kmnist": Source(kmnist.load, kmnist.FILES),

@@ -3,14 +3,17 @@
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 
 from dsnn.data.split import TASKS, Arrays, DataError, Split, check_fraction, divide, seeded_mask, size
 from dsnn.types import Array
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val")
+CSR = ("data", "indices", "indptr", "shape")
 DEFAULT_VALIDATION = 0.1
 
 
@@ -31,7 +34,9 @@ def load(
         root: not used, ``path`` stands for itself.
         seed: chooses the validation examples where the file has none of its own.
         val_fraction: of the training examples, in [0, 1); a tenth by default; not used when ``x_val`` is there.
-        path: the file, with ``x_train y_train x_test y_test`` and optionally ``x_val y_val``.
+        path: the file, with ``x_train y_train x_test y_test`` and optionally ``x_val y_val``. Sparse rows are given as
+            ``x_train_data``, ``x_train_indices``, ``x_train_indptr`` and ``x_train_shape``, the fields of a scipy CSR
+            array, in place of ``x_train``; so for the other parts.
         temporal: True when ``x`` is ``[n, time, ...]``.
         task: ``classification`` (integer ``y`` of shape ``[n]`` or ``[n, time]``), ``multilabel`` (0/1 ``[n, labels]``)
             or ``regression`` (``[n]`` or ``[n, outputs]``).
@@ -63,7 +68,7 @@ def load(
     return Split(train, val, test, _classes(parts["train"].y, task, classes), "npz", bool(temporal), task)
 
 
-def _read(place: Path) -> dict[str, np.ndarray]:
+def _read(place: Path) -> dict[str, Any]:
     with ExitStack() as open_files:
         try:
             stream = open_files.enter_context(open(place, "rb"))  # numpy leaves a file that is no archive open
@@ -74,14 +79,33 @@ def _read(place: Path) -> dict[str, np.ndarray]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{place} must be an .npz file, got a single .npy array; write it with numpy.savez.")
         open_files.enter_context(archive)
-        if missing := [key for key in REQUIRED if key not in archive]:
+        present = set(archive.files)
+        rows = {key for key in ("x_train", "x_val", "x_test") if {f"{key}_{part}" for part in CSR} <= present}
+        has = present | rows
+        if missing := [key for key in REQUIRED if key not in has]:
             raise DataError(
                 f"{place} must hold {', '.join(REQUIRED)}, got {', '.join(archive.files) or 'nothing'}; "
                 f"add {', '.join(missing)}."
             )
-        if (OPTIONAL[0] in archive) != (OPTIONAL[1] in archive):
+        if (OPTIONAL[0] in has) != (OPTIONAL[1] in has):
             raise DataError(f"{place} must hold both of {' and '.join(OPTIONAL)} or neither, got one; add the other.")
-        return {key: _array(archive, key, place) for key in (*REQUIRED, *OPTIONAL) if key in archive}
+        return {
+            key: _rows(archive, key, place) if key in rows else _array(archive, key, place)
+            for key in (*REQUIRED, *OPTIONAL)
+            if key in has
+        }
+
+
+def _rows(archive: np.lib.npyio.NpzFile, key: str, place: Path) -> sparse.csr_array:
+    """Returns sparse rows, every index checked before scipy's compiled code sees it."""
+    data, indices, pointers, shape = (_array(archive, f"{key}_{part}", place) for part in CSR)
+    integers = all(np.issubdtype(a.dtype, np.integer) for a in (indices, pointers, shape))
+    if not integers or shape.shape != (2,) or pointers.shape != (int(shape[0]) + 1,) or data.ndim != 1:
+        raise DataError(f"{key}_shape in {place} must be (rows, columns) with rows + 1 pointers, got {shape.tolist()}.")
+    good = len(data) == len(indices) == pointers[-1] and pointers[0] == 0 and (np.diff(pointers) >= 0).all()
+    if not good or (len(indices) and not 0 <= indices.min() <= indices.max() < shape[1]):
+        raise DataError(f"{key}_indices in {place} must be columns below {shape[1]}, one per value.")
+    return sparse.csr_array((data, indices, pointers), shape=tuple(int(n) for n in shape))
 
 
 def _array(archive: np.lib.npyio.NpzFile, key: str, place: Path) -> np.ndarray:
@@ -96,7 +120,7 @@ def _array(archive: np.lib.npyio.NpzFile, key: str, place: Path) -> np.ndarray:
         raise DataError(f"{key} in {place} cannot be read ({error}); write the file again.") from error
 
 
-def _part(arrays: dict[str, np.ndarray], part: str, task: str, scale: float, path: str | Path) -> Arrays:
+def _part(arrays: dict[str, Any], part: str, task: str, scale: float, path: str | Path) -> Arrays:
     x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
     for key, values in ((f"x_{part}", x), (f"y_{part}", y)):
         if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool) or np.iscomplexobj(values):

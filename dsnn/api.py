@@ -1,0 +1,209 @@
+"""Inference in a notebook: ``fit`` arrays, ``predict`` others, and see ``where`` the network computes.
+
+    fitted = dsnn.fit(x, y, hidden=[64], epochs=50)
+    probs = dsnn.predict(fitted, x_new).probs
+    dsnn.where(fitted)
+
+The same parts as a run of ``python -m experiments.run``, without its directory.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn import data, deploy, parameters, rng, train
+from dsnn.assemble import Setup, build
+from dsnn.bayes.predict import Prediction, predictor
+from dsnn.compact import INPUT
+from dsnn.config import Config, DataConfig
+from dsnn.models import Stack
+
+PATHS = {
+    "hidden": "model",
+    "cell": "model",
+    "beta": "model",
+    "architecture": "model",
+    "channels": "model",
+    "recurrent": "model",
+    "noise": "model",
+    "noise_width": "model",
+    "gain": "model",
+    "readout": "model",
+    "steps": "train",
+    "epochs": "train",
+    "batch_size": "train",
+    "encoding": "train",
+    "learning_rate": "optimizer",
+    "lam": "svi",
+    "kl_weight": "svi",
+    "budget_fraction": "svi",
+}
+
+
+@dataclasses.dataclass
+class Fitted:
+    """A network with its posterior.
+
+    Attributes:
+        setup: data, model and learner.
+        params: of the guide, in their natural spaces.
+        losses: mean training loss of every epoch, per example in nats.
+    """
+
+    setup: Setup
+    params: dict[str, Any]
+    losses: list[float]
+
+    def __post_init__(self) -> None:
+        self._predict = predictor(self.setup.lifted)
+
+    @property
+    def gates(self) -> dict[str, np.ndarray]:
+        """Probability that each site runs, by group; empty without gates."""
+        return {name: np.asarray(p) for name, p in self.setup.lifted.gate_probabilities(self.params).items()}
+
+    def network(self) -> Stack:
+        """Returns the network to put to use: posterior means, closed sites removed."""
+        return deploy.deploy(self.setup.lifted, self.params, self.setup.config.halting.quantile).small
+
+    def __repr__(self) -> str:
+        deployed = deploy.deploy(self.setup.lifted, self.params)
+        full, small = parameters.count(deployed.full), parameters.count(parameters.split(deployed.small)[1])
+        kept = [(name, int((np.asarray(g) > 0).sum()), len(g)) for name, g in deployed.gates.items()]
+        sites = ", ".join(f"{name} {k} of {n}" for name, k, n in kept) or "no gates"
+        model = self.setup.lifted.forward.template.build(deployed.full)
+        lines = [
+            f"Fitted, {len(self.losses)} epochs, loss {self.losses[-1]:.3f}",
+            summary(model),
+            f"sites kept: {sites}; parameters kept: {small} of {full}",
+        ]
+        return "\n".join(lines)
+
+
+def fit(
+    x: Any,
+    y: Any,
+    *,
+    temporal: bool = False,
+    bayesian: bool = True,
+    seed: int = 0,
+    config: Config | None = None,
+    **options: Any,
+) -> Fitted:
+    """Returns a spiking network fitted to class labels, with a posterior over weights, sites and time steps.
+
+    Args:
+        x: inputs ``[n, ...]``, or ``[n, time, ...]`` with ``temporal``.
+        y: class numbers from 0, ``[n]``.
+        temporal: whether the second axis of ``x`` is time.
+        bayesian: False is the deterministic twin: point weights, no gates, all steps.
+        seed: root of every random stream.
+        config: a whole configuration to start from.
+        **options: of it by their last names: hidden, cell, beta, architecture, channels, recurrent, noise, noise_width,
+            gain, readout, steps, epochs (50), batch_size, encoding, learning_rate, lam, kl_weight (1 / 100),
+            budget_fraction.
+
+    Raises:
+        ValueError: data or an option that does not fit, in one sentence.
+        TrainingError: the loss stopped being finite.
+    """
+    inputs, labels = np.asarray(x, np.float32), np.asarray(y)
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or len(labels) != len(inputs) or not len(labels):
+        raise ValueError(f"y must be class numbers from 0, one for each of {len(inputs)} inputs, got {labels.dtype}.")
+    part = data.Arrays(inputs, labels.astype(np.int32))
+    classes = max(int(labels.max()) + 1, 2)
+    split = data.check(data.Split(part, data.Arrays(inputs[:0], part.y[:0]), part, classes, "yours", temporal))
+    typed = _configured(config, options, bayesian, seed, len(inputs))
+    setup = build(typed, split)
+    state = jax.jit(setup.learner.init)()
+    batch = train.Batch(jnp.asarray(inputs), jnp.asarray(part.y))
+    losses = []
+    for epoch in train.fit(
+        setup.learner, state, batch, epochs=typed.train.epochs, batch_size=typed.train.batch_size, root=setup.root
+    ):
+        state = epoch.state
+        losses.append(float(epoch.info.loss.mean()))
+    return Fitted(setup, setup.params(state), losses)
+
+
+def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Prediction:
+    """Returns the posterior predictive: ``probs`` ``[n, class]``, ``aleatoric`` entropies and mean ``steps`` ``[n]``.
+
+    Args:
+        fitted: what `fit` returned.
+        x: inputs of the shape that was fitted.
+        samples: posterior draws.
+        seed: of the draws and of the firing noise.
+
+    Raises:
+        ValueError: inputs of another shape.
+    """
+    inputs = np.asarray(x, np.float32)
+    wanted = fitted.setup.split.train.x.shape[1:]
+    if inputs.shape[1:] != wanted or not len(inputs):
+        raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}] with n >= 1, got shape {inputs.shape}.")
+    return fitted._predict(fitted.params, inputs, rng.stream(rng.root(seed), "noise"), samples=samples)
+
+
+def where(fitted: Fitted) -> Any:
+    """Returns the map of where computation runs, a matplotlib figure with one square per compute site.
+
+    Raises:
+        ValueError: the network has no gates.
+    """
+    from dsnn.plots import gate_map  # drawing takes a second to import
+
+    gates = fitted.gates
+    if not gates:
+        raise ValueError("the map shows gates, and this network has none; fit it with bayesian=True.")
+    deployed = deploy.deploy(fitted.setup.lifted, fitted.params)
+    kept = {name: int((np.asarray(gate) > 0).sum()) for name, gate in deployed.gates.items()}
+    ordered = {INPUT: gates[INPUT], **gates} if INPUT in gates else gates
+    return gate_map(ordered, data.input_shape(fitted.setup.split), kept)
+
+
+def summary(model: Any) -> str:
+    """Returns a table of a stack: layers, shapes, cells, parameters, and products that one dense step would cost."""
+    if not isinstance(model, Stack):
+        return repr(model)
+    rows: list[tuple[str, ...]] = [("layer", "synapse", "output", "cell", "parameters", "products a step")]
+    total = cost = 0
+    for name, layer in model.layers():
+        count = parameters.count(parameters.split(layer)[1])
+        kernel = layer.synapse.kernel.shape
+        places = int(np.prod(layer.out_shape[:-1]))
+        products = int(np.prod(kernel)) * places + (0 if layer.recurrent is None else layer.out_shape[0] ** 2)
+        synapse = type(layer.synapse).__name__ + ("" if layer.recurrent is None else ", recurrent")
+        cell = type(layer.cell).__name__
+        rows.append((name, synapse, "x".join(map(str, layer.out_shape)), cell, f"{count}", f"{products}"))
+        total, cost = total + count, cost + products
+    rows.append(
+        (f"input {'x'.join(map(str, model.in_shape))}", "", "", f"readout {model.readout_kind}", f"{total}", f"{cost}")
+    )
+    return _table(rows)
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> str:
+    rows = list(rows)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _configured(config: Config | None, options: dict[str, Any], bayesian: bool, seed: int, size: int) -> Config:
+    start = config or Config()
+    groups: dict[str, dict[str, Any]] = {}
+    given = options if config is not None else {"epochs": 50, "kl_weight": 0.01, "batch_size": min(64, size), **options}
+    for name, value in given.items():
+        if name not in PATHS:
+            raise ValueError(f"fit takes the options {', '.join(PATHS)}, got {name!r}; others go in config.")
+        groups.setdefault(PATHS[name], {})[name] = value
+    parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()}
+    learner = "svi" if bayesian else "map"
+    typed = dataclasses.replace(start, learner=learner, seed=seed, data=DataConfig(), **parts)
+    if typed.train.batch_size > size:
+        raise ValueError(f"batch_size must be at most the {size} examples, got {typed.train.batch_size}; lower it.")
+    return typed

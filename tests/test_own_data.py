@@ -1,0 +1,208 @@
+"""One's own data: event files, HDF5 lists, wav folders and sparse rows, what is said of bad ones, and looking first."""
+
+import wave
+
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse as sparse
+
+from dsnn import data
+from experiments import inspect
+
+
+def event_folder(root, parts=("",), per_class=6):
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for label, name in enumerate(("left", "right")):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for n in range(per_class):
+                t = np.sort(rng.integers(0, 1000, 30))
+                x = rng.integers(0, 3, 30) + 3 * label
+                np.savez(folder / f"{n}.npz", t=t, x=x, y=rng.integers(0, 4, 30), p=rng.integers(0, 2, 30))
+
+
+def test_event_folders_become_frames_with_every_event_in_its_bin(tmp_path):
+    event_folder(tmp_path)
+    split = data.load("events", path=tmp_path, steps=10, counts=True, duration=1000.0, val_fraction=0.25)
+    assert split.train.x.shape[1:] == (10, 4, 6, 2)
+    assert [len(getattr(split, p).y) for p in ("train", "val", "test")] == [8, 2, 2]
+    assert split.class_names == ("left", "right")
+    assert all(np.all(a.x.sum((1, 2, 3, 4)) == 30) for a in (split.train, split.val, split.test))
+    for part in (split.train, split.val, split.test):
+        sides = part.x.sum((1, 2, 4)).reshape(-1, 2, 3).sum(2)
+        assert np.array_equal(sides.argmax(1), part.y)
+    again = data.load("events", path=tmp_path, steps=10, counts=True, duration=1000.0, val_fraction=0.25)
+    assert np.array_equal(again.test.x, split.test.x)
+    one = np.load(tmp_path / "left" / "0.npz")
+    expected = np.zeros((10, 4, 6, 2))
+    np.add.at(expected, (one["t"] // 100, one["y"], one["x"], one["p"]), 1)
+    every = np.concatenate([a.x for a in (split.train, split.val, split.test)])
+    assert (every == expected).all((1, 2, 3, 4)).sum() == 1
+
+
+def test_named_parts_stay_as_they_are(tmp_path):
+    event_folder(tmp_path, ("train", "val", "test"), 3)
+    split = data.load("events", path=tmp_path, steps=5)
+    assert [len(getattr(split, p).y) for p in ("train", "val", "test")] == [6, 6, 6]
+    assert data.load("events", path=tmp_path, steps=5, channels=[4, 6, 2], dtype="uint8").train.x.dtype == np.uint8
+
+
+def test_five_byte_events(tmp_path):
+    for name, x in (("a", 3), ("b", 30)):
+        (tmp_path / name).mkdir()
+        for n in range(5):
+            (tmp_path / name / f"{n}.bin").write_bytes(bytes([x, 7, 0x80, 0, n]) * 2)
+    split = data.load("events", path=tmp_path, steps=2, channels=[34, 34, 2])
+    assert set(zip(*np.nonzero(split.train.x[split.train.y == 1])[2:], strict=True)) == {(7, 30, 1)}
+
+
+def lists(path, labels, units=5):
+    rng = np.random.default_rng(len(labels))
+    times, where = [rng.random(9).astype("f4") for _ in labels], [rng.integers(0, units, 9) for _ in labels]
+    with h5py.File(path, "w") as file:
+        for name, rows, kind in (("times", times, "f4"), ("units", where, "i4")):
+            made = file.create_dataset(f"spikes/{name}", (len(labels),), h5py.vlen_dtype(np.dtype(kind)))
+            for n, row in enumerate(rows):
+                made[n] = row
+        file["labels"] = np.asarray(labels)
+    return times, where
+
+
+def test_hdf5_lists(tmp_path):
+    times, where = lists(tmp_path / "my_train.h5", [0, 1, 2] * 4)
+    lists(tmp_path / "my_test.h5", [0, 1, 2])
+    split = data.load("events", path=tmp_path, steps=4, duration=1.0, counts=True, val_fraction=0.0)
+    expected = np.zeros((12, 4, 5))
+    for n, (t, u) in enumerate(zip(times, where, strict=True)):
+        np.add.at(expected[n], ((t * 4).astype(int), u), 1)
+    assert np.array_equal(split.train.x, expected)
+    assert split.classes == 3
+    one = data.load("events", path=tmp_path / "my_train.h5", steps=4)
+    assert len(one.test.y) == 2
+    assert len(one.train.y) + len(one.val.y) == 10
+
+
+def test_wav_folders_of_every_width_give_the_same_bands(tmp_path):
+    rate, t = 8000, np.arange(4000) / 8000
+    for name, hertz in (("low", 300), ("high", 2500)):
+        (tmp_path / name).mkdir()
+        for n, width in enumerate((1, 2, 3, 4, 2)):
+            tone = np.sin(2 * np.pi * hertz * t) * 0.5
+            whole = np.round(tone * (2 ** (8 * width - 1) - 1)).astype(np.int64) + (128 if width == 1 else 0)
+            raw = whole.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width]
+            channels = 2 if n == 4 else 1
+            with wave.open(str(tmp_path / name / f"{n}.wav"), "wb") as out:
+                out.setparams((channels, width, rate, 0, "NONE", "none"))
+                out.writeframes(np.repeat(raw, channels, 0).tobytes())
+    split = data.load("audio", path=tmp_path, bands=20, steps=50)
+    every = {int(y): x for part in (split.train, split.val, split.test) for x, y in zip(part.x, part.y, strict=True)}
+    assert split.class_names == ("high", "low")
+    assert every[0].mean(0).argmax() > every[1].mean(0).argmax()
+    low = split.train.x[split.train.y == 1]
+    assert np.abs(low - low[0])[:, :45, low[0].mean(0).argmax()].max() < 0.02
+    spikes = data.load("audio", path=tmp_path, bands=20, steps=50, encoding="delta")
+    assert spikes.train.x.shape[1:] == (50, 40)
+    assert set(np.unique(spikes.train.x)) == {0, 1}
+
+
+def test_sparse_rows_of_an_npz(tmp_path):
+    x = sparse.random_array((12, 30), density=0.2, format="csr", rng=np.random.default_rng(0))
+    rows = {
+        f"x_train_{k}": v
+        for k, v in (("data", x.data), ("indices", x.indices), ("indptr", x.indptr), ("shape", x.shape))
+    }
+    rest = {"y_train": np.arange(12) % 2, "x_test": np.ones((4, 30)), "y_test": np.arange(4) % 2}
+    np.savez(tmp_path / "s.npz", **rows, **rest)
+    split = data.load("npz", path=tmp_path / "s.npz", val_fraction=0.0)
+    assert np.allclose(split.train.x.toarray(), x.toarray())
+    rows["x_train_indices"] = rows["x_train_indices"] + 30
+    np.savez(tmp_path / "bad.npz", **rows, **rest)
+    with pytest.raises(data.DataError, match=r"x_train_indices .* columns below 30"):
+        data.load("npz", path=tmp_path / "bad.npz")
+
+
+def spoilt(name, root):
+    """Makes something wrong of a folder of events and returns what to load."""
+    file = root / "left" / "0.npz"
+    match name:
+        case "objects":
+            np.savez(file, t=np.array([{}]), channel=np.array([1]))
+        case "keys":
+            np.savez(file, t=np.arange(3))
+        case "nan":
+            np.savez(file, t=np.array([np.nan]), x=np.array([0]), y=np.array([0]), p=np.array([0]))
+        case "floats":
+            np.savez(file, t=np.arange(2), x=np.array([0.5, 1]), y=np.arange(2), p=np.arange(2))
+        case "text":
+            file.write_text("hello")
+        case "lengths":
+            np.savez(file, t=np.arange(3), x=np.arange(2), y=np.arange(2), p=np.arange(2))
+        case "aedat":
+            (root / "left" / "0.aedat4").write_bytes(b"")
+        case "one class":
+            (root / "right").rename(root.parent / "gone")
+        case "h5":
+            (root / "a.h5").write_text("hello")
+            return root / "a.h5"
+        case "link":
+            with h5py.File(root / "a.h5", "w") as out:
+                out["spikes/times"] = h5py.ExternalLink("/etc/passwd", "/")
+            return root / "a.h5"
+        case "nowhere":
+            return root / "nowhere"
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("objects", "plain arrays"),
+        ("keys", "must hold t and channel"),
+        ("nan", "finite"),
+        ("floats", "must be integers"),
+        ("text", "must be an .npz"),
+        ("lengths", "one length"),
+        ("aedat", "tonic"),
+        ("one class", "two classes"),
+        ("h5", "must be HDF5"),
+        ("link", "link"),
+        ("nowhere", "folder"),
+    ],
+)
+def test_bad_events_get_a_sentence(name, words, tmp_path):
+    event_folder(tmp_path / "set")
+    place = spoilt(name, tmp_path / "set")
+    with pytest.raises(data.DataError, match=words) as said:
+        data.load("events", path=place, steps=4)
+    assert "\n" not in str(said.value)
+
+
+def test_bad_sound_gets_a_sentence(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.wav").write_bytes(b"RIFFxxxx")
+    with pytest.raises(data.DataError, match="must be a wav file"):
+        data.load("audio", path=tmp_path)
+
+
+def test_looking_at_data_prints_what_was_found(tmp_path, capsys):
+    event_folder(tmp_path / "set")
+    picture = tmp_path / "look.png"
+    code = inspect.main(["data=events", f"data.path={tmp_path}/set", "data.options.steps=10", f"picture={picture}"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "events: classification, 2 classes, 10 steps of (4, 6, 2)" in said.out.replace("\n", " ")
+    assert "left" in said.out
+    assert "a run can learn this" in said.out
+    assert picture.stat().st_size > 1000
+
+
+def test_looking_at_bad_data_says_the_sentence(tmp_path, capsys):
+    assert inspect.main(["data=events", f"data.path={tmp_path}/no"]) == 1
+    assert capsys.readouterr().err.startswith("error: data.path must be a folder")
+    assert inspect.main(["data=diabetes", f"picture={tmp_path}/d.png"]) == 0
+    assert "a run cannot learn this" in capsys.readouterr().out
+    assert inspect.main(["data=events", "data.path=.", "data.options.step=3"]) == 1
+    assert "did you mean 'steps'" in capsys.readouterr().err
