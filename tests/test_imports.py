@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "forward": LOOP | {"encode"},
     "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
     "bayes": BAYES,
+    "mesh": {"types"},  # devices and where arrays stand; knows no model
     "train": BAYES | {"evaluate", "rundir", "checkpoint"},
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
@@ -51,7 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     # files and numbers only
     "rundir": set(),
     "checkpoint": {"types", "rundir"},
-    "track": {"rundir"},
+    "track": {"rundir", "tensorboard"},
+    "tensorboard": set(),
     "plots": {"rundir"},
     "report": {"rundir", "plots"},
     # assembles the parts; nothing in dsnn imports it
@@ -68,6 +70,7 @@ DOORS: dict[str, set[str]] = {
     "submitit": {"experiments"},
     "experiments": {"experiments"},
     "wandb": {"dsnn.track"},
+    "tensorboardX": {"dsnn.tensorboard"},
     "orbax": {"dsnn.checkpoint"},
     "numpyro": {"dsnn.bayes", "dsnn.train"},
     "nir": {"dsnn.nir"},
