@@ -21,9 +21,9 @@ from dsnn.forward import Forward, log_likelihood
 from dsnn.track import Track, open_track
 from experiments import assess, machine, population
 from experiments.console import console, final_table
-from experiments.learn import FAILED, Interrupted, Member, Watch, learn
+from experiments.learn import FAILED, Interrupted, Member, Pruned, Watch, learn
 
-__all__ = ["Interrupted", "Setup", "build", "directory_of", "network", "run", "settings_of"]
+__all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
 
 
 @dataclasses.dataclass
@@ -152,13 +152,14 @@ def run(
         config: what to run.
         group: W&B group where the configuration names none.
         wait: waits for another process that is working in the run directory, instead of refusing.
-        watch: is told of each validation, and may end the run by raising.
+        watch: is told of each validation, and ends the run by returning true.
 
     Returns:
         The run directory and its metrics.
 
     Raises:
         Interrupted: told to stop; going on is the same command.
+        Pruned: the watch ended it.
         TrainingError: the loss was not finite; of a population, after the other members have ended.
     """
     started = time.monotonic()
@@ -199,7 +200,7 @@ def _is_finished(config: Config, closing: contextlib.ExitStack, wait: bool) -> b
 
 def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitStack) -> list[Member]:
     """Builds runs and opens their tracks, which end in the state that the runs end in."""
-    members = []
+    members: list[Member] = []
     for config in configs:
         directory = directory_of(config)
         rundir.write_environment(directory, config.seed)
@@ -218,7 +219,7 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
             job_type="train",
             config=as_dict(config),
         )
-        members.append(Member(setup, directory, track))
+        members.append(Member(setup, directory, track, like=members[0] if members else None))
         closing.push(members[-1].close)
     return members
 

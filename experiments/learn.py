@@ -26,7 +26,7 @@ VALIDATION_SAMPLES = 8
 FAILED = "FAILED"
 
 
-Watch = Callable[[int, dict[str, float]], None]
+Watch = Callable[[int, dict[str, float]], bool]
 
 
 class Interrupted(RuntimeError):
@@ -38,6 +38,10 @@ class Interrupted(RuntimeError):
         self.exit_code = 128 + signal_number
 
 
+class Pruned(RuntimeError):
+    """A run that its watch found not worth more time."""
+
+
 @dataclasses.dataclass
 class Member:
     """A run that learns, alone or beside others.
@@ -47,17 +51,23 @@ class Member:
         directory: its run directory.
         track: who is told; None tells nobody.
         failure: why it stopped; empty while it has not.
+        like: another member, whose compiled prediction serves this one if its network is the same.
     """
 
     setup: "Setup"
     directory: Path
     track: Track | None = None
     failure: str = ""
+    like: "Member | None" = None
+    predict: Any = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         spread = self.setup.spread
         shared = spread is not None and spread.over == "samples"
-        self.predict = predictor(self.setup.lifted, jax.local_device_count() if shared else 1)
+        if self.like is not None and self.like.setup.config.model == self.setup.config.model:
+            self.predict = self.like.predict
+        else:
+            self.predict = predictor(self.setup.lifted, jax.local_device_count() if shared else 1)
 
     @property
     def checkpoints(self) -> Path:
@@ -72,11 +82,12 @@ class Member:
 
     def close(self, kind: object, error: BaseException | None, where: object) -> None:
         """Ends the track in the state that the run ended in."""
-        ours = isinstance(error, Exception) and not isinstance(error, Interrupted)
+        ours = isinstance(error, Exception) and not isinstance(error, Interrupted | Pruned)
         if ours and not self.failure and not rundir.is_done(self.directory):
             assert error is not None
             self.fail(error)
-        code = error.exit_code if isinstance(error, Interrupted) else int(error is not None or bool(self.failure))
+        ended_well = error is None or isinstance(error, Pruned)
+        code = error.exit_code if isinstance(error, Interrupted) else int(not ended_well or bool(self.failure))
         if self.track is not None:
             self.track.finish(code)
 
@@ -130,8 +141,8 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
                 if done % config.train.eval_every == 0 or final:
                     for k in going:
                         last = members[k].record(together.of(state, k), infos[k], done)
-                        if watch is not None:
-                            watch(done, last)
+                        if watch is not None and watch(done, last):
+                            raise Pruned(f"stopped after epoch {done} of {config.train.epochs} by its watch.")
                     live.validation(done, last)
                 live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
                 if final or stop or time.monotonic() - written > config.train.checkpoint_s * len(members):

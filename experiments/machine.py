@@ -1,28 +1,24 @@
 """What a process takes of its machine, settled before JAX starts: accelerators, memory, compiled programs, peers."""
 
-import fcntl
 import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import IO
 
 import jax
 
 from dsnn import mesh
 from dsnn.config import ComputeConfig, Config
+from experiments import devices
 
 CACHE = "DSNN_CACHE"
 KEPT_BYTES = 2 * 2**30
-SHARE = 0.9  # of an accelerator's memory; the rest is the driver's and the display's
-
-_held: list[IO[str]] = []
 
 
 def prepare(config: Config) -> None:
     """Settles what this process may use; a process that has been settled stays as it is, as JAX does."""
     compute = config.compute
-    _claim(compute)
+    devices.claim(compute.devices_per_job, compute.memory_fraction)
     _host_devices(compute, config.population.size)
     use_cache(compute.cache)
     if compute.coordinator and not jax.distributed.is_initialized():
@@ -68,51 +64,6 @@ def _prune(folder: Path) -> None:
             return
         Path(path).unlink(missing_ok=True)
         excess -= size
-
-
-def visible() -> list[str]:
-    """Returns the accelerators that this process may choose from: CUDA_VISIBLE_DEVICES, or all of the machine's."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in given.split(",") if name and name != "-1"]
-    found = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    return sorted((name for name in found if name.isdigit()), key=int)
-
-
-def _claim(compute: ComputeConfig) -> None:
-    """Takes accelerators that no other job of this machine has taken, until this process ends."""
-    if compute.memory_fraction:
-        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{compute.memory_fraction:g}"
-    wanted, names = compute.devices_per_job, visible()
-    if not wanted or not names or _held:
-        return
-    if wanted > len(names):
-        raise ValueError(f"compute.devices_per_job must be at most the {len(names)} accelerators here, got {wanted:g}.")
-    sharers = max(1, int(1 / wanted))
-    seats = [(name, seat) for seat in range(sharers) for name in names]
-    folder = Path(tempfile.gettempdir()) / f"dsnn-devices-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    taken: list[str] = []
-    for name, seat in seats:
-        file = (folder / f"{name.replace('/', '_')}.{seat}").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        _held.append(file)
-        taken.append(name)
-        if len(taken) >= wanted:
-            break
-    if len(taken) < wanted:
-        while _held:
-            _held.pop().close()
-        raise ValueError(
-            f"compute.devices_per_job={wanted:g} finds no free accelerator among {', '.join(names)}; "
-            f"run at most {int(len(names) / wanted)} jobs at once (hydra.launcher.n_jobs)."
-        )
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
-    if not compute.memory_fraction and sharers > 1:
-        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{SHARE / sharers:.3f}"
 
 
 def _host_devices(compute: ComputeConfig, members: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from rich.table import Table
 
@@ -27,7 +28,7 @@ from experiments.search import SEARCHES, Search, read_search, searches
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Searches, and returns the exit status: 0, 1 without a trial that ended well, 2 for a command that means nothing."""
+    """Searches, and returns the exit status: 0, 1 if no trial ended well, 2 for a command that cannot be meant."""
     from experiments.job import Interrupted
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -74,7 +75,7 @@ def opened(folder: Path, search: Search) -> optuna.Study:
             study_name=folder.name,
             storage=storage,
             pruner=pruner,
-            directions=[objective.direction for objective in search.objectives],
+            directions=[StudyDirection[objective.direction.upper()] for objective in search.objectives],
             load_if_exists=True,
         )
         mine = {
@@ -103,8 +104,8 @@ def _next(study: optuna.Study, search: Search, folder: Path) -> tuple[optuna.Tri
         if number >= search.trials:
             return None
         study.sampler = _sampler(search, number)
-        held = _taken(folder, number)
-        assert held is not None
+        if (held := _taken(folder, number)) is None:
+            raise ValueError(f"trial {number} is new but in use; another study lives in {folder}, give root=DIR.")
         return study.ask(), held
 
 
@@ -131,7 +132,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path)
         trial.set_user_attr("dir", str(job.directory_of(config)))
         _, metrics = job.run(config, group=folder.name, wait=True, watch=_watch(trial, search))
         values = [float(metrics[objective.metric]) for objective in search.objectives]
-    except optuna.TrialPruned:
+    except job.Pruned:
         study.tell(trial, state=TrialState.PRUNED)
         console.print(f"trial {trial.number} is pruned.")
     except job.Interrupted:
@@ -144,18 +145,17 @@ def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path)
         study.tell(trial, values)
 
 
-def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, float]], None] | None:
+def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, float]], bool] | None:
     """Returns what looks at each validation and stops a trial that is not worth its time."""
     if not search.prune_after:
         return None
     metric = search.objectives[0].metric
 
-    def watch(epoch: int, record: dict[str, float]) -> None:
+    def watch(epoch: int, record: dict[str, float]) -> bool:
         seen = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         if metric in record and epoch not in seen:  # a trial that goes on passes epochs it has reported
             trial.report(record[metric], epoch)
-        if trial.should_prune():
-            raise optuna.TrialPruned
+        return trial.should_prune()
 
     return watch
 
