@@ -1,62 +1,17 @@
 """The door: ``python -m experiments.run [experiment=NAME] [option=value ...]``, with ``-m`` to sweep values."""
 
 import os
-import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
 from dsnn import checkpoint, rundir, train
 from experiments import door, schema, sweeps
 from experiments.console import console, sweep_table
+from experiments.task import SWEEP, failures, run_job, sentence
 
-SWEEP = "DSNN_SWEEP"
 EXPECTED = (ValueError, rundir.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
-
-
-_failure: list[BaseException] = []
-
-
-@hydra.main(config_path="../conf", config_name="config", version_base="1.3")
-def _hydra_job(composed: DictConfig) -> None:
-    """Runs one job; Hydra must not see its errors, which it would print as tracebacks and a sweep would end with."""
-    from experiments import job
-
-    sweep = Path(os.environ[SWEEP]) if SWEEP in os.environ else None
-    entry: dict[str, Any] = {"dir": "", "overrides": " ".join(HydraConfig.get().overrides.task), "status": "running"}
-    try:
-        typed = schema.typed(composed)
-        entry["dir"] = str(job.directory_of(typed))
-        if sweep:
-            sweeps.add(sweep, entry)
-        _, entry["metrics"] = job.run(typed, group=sweep.stem if sweep else None, wait=sweep is not None)
-        entry["status"] = "done"
-    except job.Interrupted as stop:
-        entry["status"] = f"stopped: {stop}"
-        _failure.append(stop)
-        if callable(signal.getsignal(stop.signal_number)) and stop.signal_number == signal.SIGUSR2:
-            signal.raise_signal(stop.signal_number)  # the launcher's turn: it puts the job back into its queue
-        if sweep:
-            raise KeyboardInterrupt from None  # ends the sweep, not only this job
-    except Exception as error:
-        entry["status"] = f"failed: {_sentence(error)}"
-        if not sweep:
-            _failure.append(error)
-            return
-        entry["traceback"] = traceback.format_exc()
-        console.print(entry["status"], markup=False)
-    finally:
-        if sweep:
-            sweeps.add(sweep, entry)
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def main() -> int:
@@ -82,19 +37,19 @@ def main() -> int:
             job.run(schema.compose(sys.argv[1:]))
         else:
             gave_up = _launch()
-        if _failure:
-            raise _failure[0]
+        if failures:
+            raise failures[0]
     except Interrupted as stop:
         console.print(str(stop))
         return stop.exit_code
     except KeyboardInterrupt:
-        if _failure and isinstance(_failure[0], Interrupted):
-            console.print(str(_failure[0]))
-            return _failure[0].exit_code
+        if failures and isinstance(failures[0], Interrupted):
+            console.print(str(failures[0]))
+            return failures[0].exit_code
         console.print("stopped at once; the last checkpoint stands, and the same command goes on from it.")
         return 130
     except EXPECTED as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
     if sweep is None:
         return 0
@@ -108,7 +63,7 @@ def main() -> int:
 def _launch() -> bool:
     """Gives the jobs to Hydra's launcher; returns whether it gave up, and the record then says what became of each."""
     try:
-        _hydra_job()
+        hydra.main(config_path=str(schema.CONF), config_name="config", version_base="1.3")(run_job)()
     except SystemExit as end:
         if SWEEP not in os.environ or not end.code:
             raise
