@@ -37,7 +37,10 @@ class Spread:
 
     def replicated(self, tree: Any) -> Any:
         """Returns a tree with every array whole on every device; in many processes each gives the same values."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        if jax.process_count() == 1:
+            return jax.device_put(tree, whole)
+        return jax.tree.map(lambda leaf: _global(leaf, whole), tree)
 
     def batch(self, batch: Any) -> Any:
         """Returns a batch, inside a compiled program, with its examples shared out when data are spread."""
@@ -51,6 +54,15 @@ class Spread:
 
     def _shared(self, tree: Any) -> Any:
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec(DEVICE)))
+
+
+def _global(leaf: Any, sharding: NamedSharding) -> Array:
+    """Returns a global array from this process's copy; `jax.device_put` cannot reach the devices of others."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = _global(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def spread(over: str, *, batch_size: int, particles: int) -> Spread | None:

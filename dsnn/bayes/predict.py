@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dsnn.bayes import halting
 from dsnn.bayes.lift import Lifted
@@ -66,9 +66,9 @@ def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.fori_loop(0, (samples - first + devices - 1) // devices, add, zero)
 
-    def shared(*arguments: Any) -> Prediction:
-        row, whole = Mesh(np.array(jax.local_devices()[:devices]), ("device",)), PartitionSpec()
+    row, whole = Mesh(np.array(jax.local_devices()[:devices]), ("device",)), PartitionSpec()
 
+    def shared(*arguments: Any) -> Prediction:
         def here(params: Any, x: Array, key: Any, quantile: Array, samples: Array) -> Prediction:
             first = jax.lax.axis_index("device")
             return jax.lax.psum(every(params, x, key, quantile, samples, first), "device")
@@ -93,6 +93,8 @@ def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
     ) -> Prediction:
         if samples < 1:
             raise ValueError(f"the number of posterior samples must be at least 1, got {samples}.")
+        if devices > 1:
+            params = jax.device_put(params, NamedSharding(row, whole))
         parts = []
         indices, masks = eval_batches(len(x), batch_size)
         for index, mask in zip(indices, masks, strict=True):
