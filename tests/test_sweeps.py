@@ -88,7 +88,7 @@ def told_to_stop(root: Path, tell: str) -> None:
         os.kill(int(holder.read_text()), signal.SIGUSR2)
     else:
         number = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%i"], capture_output=True, text=True, check=True)
-        subprocess.run(["scancel", "--signal=USR2", "--batch", number.stdout.split()[0]], check=True)
+        subprocess.run(["scancel", "--signal=USR2", number.stdout.split()[0]], check=True)
 
 
 @pytest.mark.parametrize("cluster", [pytest.param("local", marks=pytest.mark.slow), pytest.param("slurm", marks=SLURM)])
