@@ -406,8 +406,8 @@ def fit_program(
         yield Epoch(epoch, state, info)
 
 
-def require_finite(losses: Float[Array, " step"], epoch: int) -> None:
-    """Checks the losses of one epoch.
+def require_finite(losses: Any, epoch: int) -> None:
+    """Checks the losses of one epoch, an array ``[step]``.
 
     Raises:
         TrainingError: a loss that is not finite, with its step.

@@ -256,7 +256,7 @@ def study(name: str, paper: Paper, ours: Sequence[Ours], command: str) -> str:
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in _rows(paper, ours)),
+        *("| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in _rows(paper, ours)),
     ]
     for heading, notes in _notes(paper):
         lines += ["", f"## {heading}", "", *(f"- {note}" for note in notes)]

@@ -129,7 +129,7 @@ def test_a_claim_about_a_run_is_read_from_its_metrics(tmp_path, monkeypatch, cap
         "import json, pathlib, sys\n"
         "with open('calls', 'a') as calls: calls.write(' '.join(sys.argv[1:]) + '\\n')\n"
         "folder = pathlib.Path(dict(a.split('=', 1) for a in sys.argv[1:])['run.dir'])\n"
-        "folder.mkdir(parents=True)\n"
+        "folder.mkdir(parents=True, exist_ok=True)\n"
         "seed = int(next((a[5:] for a in sys.argv if a.startswith('seed=')), 0))\n"
         "(folder / 'metrics.json').write_text(json.dumps({'test/accuracy': 0.94 + seed / 100, 'test/nll': 0.1}))\n"
         "sys.exit(3 if 'experiment=broken' in sys.argv else 0)\n"
