@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, energy, parameters, rng, train
+from dsnn import data, energy, mesh, parameters, rng, train
 from dsnn.bayes import priors, sites
 from dsnn.bayes.lift import Lifted
 from dsnn.config import Config, build_model, check_trainable, load_data
@@ -19,9 +20,35 @@ class Setup:
     config: Config
     split: data.Split
     lifted: Lifted
-    learner: train.Learner
     sites: sites.Sites
-    root: Any
+    settings: train.Settings
+    spread: mesh.Spread | None = None
+
+    @property
+    def root(self) -> Any:
+        """Root key of the run."""
+        return self.settings.root
+
+    @property
+    def learner(self) -> train.Learner:
+        """The learner of these very settings."""
+        return self.family(self.settings, traced=False)
+
+    def family(self, settings: train.Settings, *, traced: bool = True) -> train.Learner:
+        """Returns the learner of settings of the same program; see `network`."""
+        config = self.config
+        lifted, _ = network(config, self.split, settings, traced=traced)
+        total = config.train.epochs * (len(self.split.train.x) // config.train.batch_size)
+        tx = train.optimizer(config.optimizer, total, settings.learning_rate)
+        if config.learner == "svi":
+            together = self.spread.particles if self.spread else True
+            return train.svi_learner(lifted, config.svi, tx, total, settings.root, settings.lam, together)
+        forward = lifted.forward
+
+        def loss(values: Any, batch: train.Batch, key: Any) -> Any:
+            return -log_likelihood(forward.logits(values, batch.x, key)[-1], batch.y).mean()
+
+        return train.map_learner(loss, forward.template, lifted.initial, tx, settings.root)
 
     def params(self, state: Any) -> dict[str, Any]:
         """Returns the natural parameters of a learner's state."""
@@ -38,9 +65,32 @@ def build(config: Config, split: data.Split | None = None) -> Setup:
         split: data in place of those that the configuration names.
     """
     split = load_data(config) if split is None else check_trainable(split)
-    root = rng.root(config.seed)
+    settings = settings_of(config)
+    lifted, every_site = network(config, split, settings, traced=False)
+    spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
+    return Setup(config, split, lifted, every_site, settings, spread)
+
+
+def settings_of(config: Config) -> train.Settings:
+    """Returns what a configuration gives to the program as arguments."""
+    values = (config.optimizer.learning_rate, config.svi.lam, config.model.noise_width, config.bayes.prior_scale)
+    return train.Settings(rng.root(config.seed), *(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def network(
+    config: Config, split: data.Split, settings: train.Settings, *, traced: bool = True
+) -> tuple[Lifted, sites.Sites]:
+    """Returns the network, lifted, and its compute sites.
+
+    Args:
+        config: all that is not a setting.
+        split: the data, for its shape and size.
+        settings: take the place of the configuration's, and may be traced.
+        traced: whether they are; otherwise the noise's width is the configuration's, a constant of the network.
+    """
     shape = data.input_shape(split)
-    model = build_model(config.model, shape, split.classes, rng.stream(root, "init"))
+    key = rng.stream(settings.root, "init")
+    model = build_model(config.model, shape, split.classes, key, settings.noise_width if traced else None)
     template, params = parameters.split(model)
     temporal = split.temporal
     forward = Forward(
@@ -50,9 +100,6 @@ def build(config: Config, split: data.Split | None = None) -> Setup:
         config.train.schedule,
         int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
     )
-    size = len(split.train.x)
-    total = config.train.epochs * (size // config.train.batch_size)
-    tx = train.optimizer(config.optimizer, total)
     every_site = sites.sites(
         model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
     )
@@ -60,8 +107,8 @@ def build(config: Config, split: data.Split | None = None) -> Setup:
     lifted = Lifted(
         forward,
         params,
-        priors.default(template, config.bayes.prior_scale, config.bayes.bias_scale) if bayesian else priors.point,
-        size,
+        priors.default(template, settings.prior_scale, config.bayes.bias_scale) if bayesian else priors.point,
+        len(split.train.x),
         sites=every_site if bayesian and config.gates.enabled else None,
         prices=energy.profile(config.energy.profile),
         accounting=config.energy.accounting,
@@ -69,15 +116,7 @@ def build(config: Config, split: data.Split | None = None) -> Setup:
         guide_scale=config.bayes.guide_scale,
         open_probability=config.gates.open_probability,
     )
-    if bayesian:
-        learner = train.svi_learner(lifted, config.svi, tx, total, root)
-    else:
-
-        def loss(values: Any, batch: train.Batch, key: Any) -> Any:
-            return -log_likelihood(forward.logits(values, batch.x, key)[-1], batch.y).mean()
-
-        learner = train.map_learner(loss, template, params, tx, root)
-    return Setup(config, split, lifted, learner, every_site, root)
+    return lifted, every_site
 
 
 def _analog(forward: Forward, split: data.Split) -> bool:

@@ -240,22 +240,111 @@ class TrainConfig:
 
 
 @dataclass
+class PopulationConfig:
+    """Many networks trained at once by one compiled program, each a run with a directory of its own.
+
+    A list gives one value to each member. Seeds that are not given count up from ``seed`` when nothing else differs,
+    and are all ``seed`` otherwise.
+
+    Attributes:
+        size: members; 1 is an ordinary run.
+        seeds: the members' ``seed``.
+        learning_rate: the members' ``optimizer.learning_rate``.
+        lam: the members' ``svi.lam``.
+        noise_width: the members' ``model.noise_width``.
+        prior_scale: the members' ``bayes.prior_scale``.
+        mapped: "scan" (one member after another on each device, bit for bit the single run; best on CPU), "vmap"
+            (all at once; best on accelerators), or "auto".
+    """
+
+    size: int = 1
+    seeds: list[int] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    lam: list[float] = field(default_factory=list)
+    noise_width: list[float] = field(default_factory=list)
+    prior_scale: list[float] = field(default_factory=list)
+    mapped: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"population.size must be at least 1, got {self.size}.")
+        for name in ("seeds", "learning_rate", "lam", "noise_width", "prior_scale"):
+            if (given := len(getattr(self, name))) not in (0, self.size):
+                raise ValueError(
+                    f"population.{name} must have one value for each of the {self.size} members, got {given}; "
+                    f"set population.size={given}, or give {self.size} values."
+                )
+        _one_of("population.mapped", self.mapped, ("auto", "scan", "vmap"))
+
+
+@dataclass
+class ComputeConfig:
+    """On what the run is computed; the same numbers up to the order of sums, so no part of the run's name.
+
+    Attributes:
+        devices_per_job: accelerators that a process may see, whole or a share such as 0.5; 0 is all of them.
+        memory_fraction: share of an accelerator's memory that a process takes; 0 leaves it to devices_per_job.
+        cache: folder of compiled programs, "auto" (the user's cache folder) or "none".
+        split: what is spread over the devices, "none", "data" (the batch) or "samples" (the particles of the
+            objective and the draws of the predictive).
+        host_devices: how many devices the CPU poses as; 0 is one, or one per core for a population.
+        coordinator: host:port of the first of many processes, "auto" to ask the cluster, empty for one process.
+        processes: how many processes compute this run.
+        process: which of them this is, from 0.
+    """
+
+    devices_per_job: float = 0.0
+    memory_fraction: float = 0.0
+    cache: str = "auto"
+    split: str = "none"
+    host_devices: int = 0
+    coordinator: str = ""
+    processes: int = 1
+    process: int = 0
+
+    def __post_init__(self) -> None:
+        if self.devices_per_job < 0 or (self.devices_per_job > 1 and self.devices_per_job % 1):
+            raise ValueError(
+                f"compute.devices_per_job must be a whole number or a share below 1, got {self.devices_per_job}."
+            )
+        if not 0 <= self.memory_fraction <= 1:
+            raise ValueError(f"compute.memory_fraction must be in [0, 1], got {self.memory_fraction}.")
+        _one_of("compute.split", self.split, ("none", "data", "samples"))
+        if self.host_devices < 0:
+            raise ValueError(f"compute.host_devices must not be negative, got {self.host_devices}.")
+        if not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"compute.process must be in [0, {self.processes}), got {self.process}; the first process is 0."
+            )
+        if self.processes > 1 and not self.coordinator:
+            raise ValueError(
+                f"{self.processes} processes need to find each other, got no compute.coordinator; give host:port of "
+                "the first, the same to all."
+            )
+
+
+@dataclass
 class TrackConfig:
     """How the run is watched from outside.
 
     Attributes:
+        tool: "wandb", "tensorboard" (files in the run's ``tensorboard`` folder) or "none".
         wandb: "offline" (files for ``wandb sync``), "online" or "disabled".
+        checkpoint: whether the last checkpoint becomes a W&B artifact.
         project: W&B project.
         group: W&B group; a sweep has its own by default.
         tags: W&B tags.
     """
 
+    tool: str = "wandb"
     wandb: str = "offline"
+    checkpoint: bool = False
     project: str = "dsnn"
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        _one_of("track.tool", self.tool, track.TOOLS)
         _one_of("track.wandb", self.wandb, track.MODES)
 
 
@@ -317,6 +406,8 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
+    population: PopulationConfig = field(default_factory=PopulationConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     run: RunConfig = field(default_factory=RunConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -327,6 +418,20 @@ class Config:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed}.")
         if self.train.encoding == "temporal" and not self.data.temporal and self.data.name == "npz":
             raise ValueError("train.encoding=temporal needs temporal data, got static npz; set data.temporal=true.")
+        self._check_split()
+
+    def _check_split(self) -> None:
+        if self.compute.split == "samples" and (self.learner != "svi" or self.svi.particles == 1):
+            raise ValueError(
+                "compute.split=samples spreads the particles of variational inference, got learner="
+                f"{self.learner} with svi.particles={self.svi.particles}; set svi.particles to a multiple of the "
+                "devices, or take compute.split=data."
+            )
+        if self.population.size > 1 and (self.compute.split != "none" or self.compute.processes > 1):
+            raise ValueError(
+                "a population fills the devices with its members, got compute.split or compute.processes as well; "
+                "leave them out, or set population.size=1."
+            )
 
 
 def as_dict(config: Config) -> dict[str, Any]:
@@ -401,13 +506,24 @@ def _rows(x: Any) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.toarray()
 
 
-def build_model(config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> models.Stack:
-    """Returns the network of a configuration; the key is consumed."""
+def build_model(
+    config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], noise_width: Any = None
+) -> models.Stack:
+    """Returns the network of a configuration; the key is consumed.
+
+    Args:
+        config: the network.
+        in_shape: shape of one input.
+        classes: number of outputs.
+        key: initialises the kernels; consumed.
+        noise_width: takes the place of the configuration's; may be traced.
+    """
+    width = config.noise_width if noise_width is None else noise_width
 
     def cell(neurons: int) -> Any:
         noise = {
-            "logistic": lambda: escape.Logistic(config.noise_width),
-            "gaussian": lambda: escape.Gaussian(config.noise_width),
+            "logistic": lambda: escape.Logistic(width),
+            "gaussian": lambda: escape.Gaussian(width),
             "none": lambda: None,
         }[config.noise]()
         options = {name: getattr(config, name) for name in CELLS[config.cell]}

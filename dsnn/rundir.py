@@ -47,8 +47,8 @@ __all__ = [
     "write_text",
 ]
 
-ELSEWHERE = ("run", "track", "resume", "data.root", "hydra")
-"""Configuration keys that say where a run lives and how it is watched, not what it computes."""
+ELSEWHERE = ("run", "track", "resume", "data.root", "hydra", "compute", "population")
+"""Configuration keys that say where a run lives, how it is watched and on what it is computed, not what."""
 
 Claim = Literal["fresh", "interrupted", "done"]
 
@@ -117,11 +117,15 @@ def claim(directory: str | Path, config: Mapping[str, Any], exclude: Collection[
 
 
 @contextmanager
-def lock(directory: str | Path) -> Iterator[None]:
+def lock(directory: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Holds the run directory for this process; the lock goes with the process, however it ends.
 
+    Args:
+        directory: The run directory.
+        wait: Waits until another process lets go of it.
+
     Raises:
-        RunDirError: Another process is working in the directory.
+        RunDirError: Another process is working in the directory, and `wait` is false.
     """
     directory = Path(directory)
     with _disk_errors(directory / ".lock"):
@@ -132,10 +136,14 @@ def lock(directory: str | Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise RunDirError(
-                f"{directory} is in use by process {file.read().strip() or 'unknown'}; "
-                "wait for it to end, or choose another directory with run.dir=DIR."
-            ) from None
+            holder = file.read().strip() or "unknown"
+            if not wait:
+                raise RunDirError(
+                    f"{directory} is in use by process {holder}; "
+                    "wait for it to end, or choose another directory with run.dir=DIR."
+                ) from None
+            print(f"{directory} is in use by process {holder}; waiting for it to end.", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from dsnn import rundir
+from dsnn import rundir, tensorboard
 
-__all__ = ["MODES", "Track", "open_track"]
+__all__ = ["MODES", "TOOLS", "Track", "open_track"]
 
+TOOLS = ("wandb", "tensorboard", "none")
 MODES = ("offline", "online", "disabled")
 
 _Job = Callable[[Any], None]
@@ -37,9 +38,12 @@ class Track:
         warnings: The sentences this track has printed, in order.
     """
 
-    def __init__(self, directory: Path, run_id: str, open_run: Callable[[Callable[[str], None]], Any] | None) -> None:
+    def __init__(
+        self, directory: Path, run_id: str, open_run: Callable[[Callable[[str], None]], Any] | None, tool: str = "W&B"
+    ) -> None:
         self.directory = directory
         self.run_id = run_id
+        self.tool = tool
         self.warnings: list[str] = []
         self._jobs: queue.SimpleQueue[_Job | int] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -55,27 +59,20 @@ class Track:
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """Sets the run's final numbers, such as those of ``metrics.json``."""
         values = dict(metrics)
-        self._put(lambda run: run.summary.update(values))
+        self._put(lambda run: run.summary(values))
 
     def figure(self, name: str, path: str | Path) -> None:
         """Logs a picture file; it is read when its turn comes, so it must stay where it is until `finish`."""
-        self._put(lambda run: run.log({name: _wandb().Image(str(path))}))
+        self._put(lambda run: run.figure(name, path))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Logs a table, such as the bins of a reliability diagram."""
         columns, data = list(columns), [list(row) for row in rows]
-        self._put(lambda run: run.log({name: _wandb().Table(columns=columns, data=data)}))
+        self._put(lambda run: run.table(name, columns, data))
 
     def artifact(self, name: str, path: str | Path, kind: str = "checkpoint") -> None:
         """Adds a file or folder as a versioned artifact."""
-
-        def job(run: Any) -> None:
-            artifact = _wandb().Artifact(name, type=kind)
-            add = artifact.add_dir if Path(path).is_dir() else artifact.add_file
-            add(str(path), policy="immutable", skip_cache=True)
-            run.log_artifact(artifact)
-
-        self._put(job)
+        self._put(lambda run: run.artifact(name, path, kind))
 
     def finish(self, exit_code: int = 0, timeout_s: float | int = 60) -> None:
         """Closes the W&B run as finished (0) or failed (anything else), waiting at most `timeout_s`. Idempotent."""
@@ -86,7 +83,7 @@ class Track:
         thread.join(timeout_s)
         if thread.is_alive():
             self._warn(
-                f"W&B has not finished after {timeout_s:g} s and is left behind; send the rest with: "
+                f"{self.tool} has not finished after {timeout_s:g} s and is left behind; send the rest with: "
                 f"wandb sync --include-online {self._parts('*run')}"
             )
 
@@ -120,15 +117,44 @@ class Track:
                 run.finish(exit_code=job)
             except Exception as error:  # whatever W&B raises, training goes on
                 here = f"the run goes on, and its files stay in {self.directory}"
-                self._warn(f"W&B tracking stopped ({_sentence(error)}); {here}.")
+                self._warn(f"{self.tool} tracking stopped ({_sentence(error)}); {here}.")
                 if run is not None:
                     with contextlib.suppress(Exception):
                         run.finish(exit_code=1)
 
 
+class WandbRun:
+    """A W&B run as `Track` speaks to it."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        self._run.log(values, step=step)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._run.summary.update(values)
+
+    def figure(self, name: str, path: str | Path) -> None:
+        self._run.log({name: _wandb().Image(str(path))})
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        self._run.log({name: _wandb().Table(columns=columns, data=rows)})
+
+    def artifact(self, name: str, path: str | Path, kind: str) -> None:
+        artifact = _wandb().Artifact(name, type=kind)
+        add = artifact.add_dir if Path(path).is_dir() else artifact.add_file
+        add(str(path), policy="immutable", skip_cache=True)
+        self._run.log_artifact(artifact)
+
+    def finish(self, exit_code: int) -> None:
+        self._run.finish(exit_code=exit_code)
+
+
 def open_track(
     directory: str | Path,
     *,
+    tool: str = "wandb",
     mode: str = "offline",
     project: str = "dsnn",
     group: str | None = None,
@@ -145,7 +171,8 @@ def open_track(
 
     Args:
         directory: The run directory; W&B's files live in its ``wandb/``.
-        mode: "offline" (default) writes files for a later ``wandb sync``; "online" sends them and falls back to
+        tool: "wandb" (default), "tensorboard" (event files in the run directory's ``tensorboard/``) or "none".
+        mode: W&B's: "offline" (default) writes files for a later ``wandb sync``; "online" sends them and falls back to
             offline without a key or a network; "disabled" does nothing.
         project: W&B project.
         group: Runs that belong together, such as the jobs of a sweep.
@@ -159,8 +186,12 @@ def open_track(
     directory = Path(directory).absolute()
     if mode not in MODES:
         raise ValueError(f"track.wandb must be one of {', '.join(MODES)}, got {mode!r}.")
-    if mode == "disabled":
+    if tool not in TOOLS:
+        raise ValueError(f"track.tool must be one of {', '.join(TOOLS)}, got {tool!r}.")
+    if tool == "none" or (tool == "wandb" and mode == "disabled"):
         return Track(directory, "", None)
+    if tool == "tensorboard":
+        return Track(directory, "", lambda warn: tensorboard.EventFiles(directory / "tensorboard"), "TensorBoard")
     run_id = run_id or _stored_id(directory) or secrets.token_hex(4)
     config = {**(config or {}), "environment": rundir.read_environment(directory)}
     arguments = {
@@ -170,7 +201,7 @@ def open_track(
 
     def open_run(warn: Callable[[str], None]) -> Any:
         _store_id(directory, run_id)
-        return _open(mode, arguments, system_metrics, warn)
+        return WandbRun(_open(mode, arguments, system_metrics, warn))
 
     return Track(directory, run_id, open_run)
 

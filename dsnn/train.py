@@ -99,18 +99,27 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.warmup_fraction must be in [0, 1), got {self.warmup_fraction}.")
 
 
-def optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Returns the optimiser of a run of ``total_steps`` updates; gates and halting form a group of their own."""
-    warmup = round(config.warmup_fraction * total_steps)
+def optimizer(
+    config: OptimizerConfig, total_steps: int, learning_rate: Array | None = None
+) -> optax.GradientTransformation:
+    """Returns the optimiser of a run of ``total_steps`` updates; gates and halting form a group of their own.
 
-    def adam(peak: float, decay: float) -> optax.GradientTransformation:
-        schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(total_steps, 1))
+    Args:
+        config: rates and regularisation.
+        total_steps: updates of the whole run.
+        learning_rate: takes the place of the configuration's; may be traced.
+    """
+    warmup = round(config.warmup_fraction * total_steps)
+    rate: Any = config.learning_rate if learning_rate is None else learning_rate
+
+    def adam(peak: Any, decay: float) -> optax.GradientTransformation:
+        fall = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
+        schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), fall], [warmup]) if warmup else fall
         return optax.adamw(schedule, weight_decay=decay)
 
     def label(params: Params) -> dict[str, str]:
         return {name: "gates" if name.startswith(("gates.", "halting.")) else "weights" for name in params}
 
-    rate = config.learning_rate
     groups = optax.multi_transform(
         {"weights": adam(rate, config.weight_decay), "gates": adam(rate * config.gates_factor, 0.0)}, label
     )
@@ -207,7 +216,13 @@ class SviConfig:
 
 
 def svi_learner(
-    lifted: Lifted, config: SviConfig, tx: optax.GradientTransformation, total_steps: int, root: Key[Array, ""]
+    lifted: Lifted,
+    config: SviConfig,
+    tx: optax.GradientTransformation,
+    total_steps: int,
+    root: Key[Array, ""],
+    lam: Array | None = None,
+    vectorize: Callable[[Callable[..., Any], Any], Any] | bool = True,
 ) -> Learner:
     """Returns the learner that maximises the ELBO of a lifted network with `numpyro.infer.SVI`.
 
@@ -217,8 +232,12 @@ def svi_learner(
         tx: Optax optimiser over the guide's parameters.
         total_steps: updates of the whole run, for the warm-ups.
         root: root key of the run.
+        lam: takes the place of the configuration's λ; may be traced.
+        vectorize: how the particles are computed, see `numpyro.infer.ELBO`.
     """
-    loss = TraceMeanField_ELBO(num_particles=config.particles)
+    start_lam: Any = config.lam if lam is None else lam
+    free = lam is None and not (config.lam or config.budget_nj or config.budget_fraction)
+    loss = TraceMeanField_ELBO(num_particles=config.particles, vectorize_particles=vectorize)
     svi = SVI(lifted.model, lifted.guide, tx, loss)
     priced = lifted.sites is not None and lifted.prices is not None
     empty = lifted.no_context()
@@ -229,7 +248,7 @@ def svi_learner(
         x, y = jnp.zeros((*lead, *shape)), jnp.zeros(1, jnp.int32)
         state = svi.init(rng.stream(root, "init"), x, y, empty)
         events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
-        log_lam = jnp.log(jnp.asarray(max(config.lam, 1e-12)))
+        log_lam = jnp.log(jnp.maximum(start_lam, 1e-12))
         return SviState(state, jnp.zeros((), jnp.int32), log_lam, events, jnp.asarray(float(lifted.forward.steps)))
 
     def warm(step: Array, fraction: float) -> Array:
@@ -239,10 +258,11 @@ def svi_learner(
         return bool(config.budget_nj or config.budget_fraction)
 
     def price(state: SviState) -> Array:
-        if not (config.lam or has_budget()):
+        if free:
             return jnp.zeros(())
-        ramp = jnp.ones(()) if has_budget() else warm(state.step, config.lam_warmup_fraction)
-        return jnp.exp(state.log_lam) * ramp
+        if has_budget():
+            return jnp.exp(state.log_lam)
+        return jnp.where(start_lam > 0, jnp.exp(state.log_lam), 0.0) * warm(state.step, config.lam_warmup_fraction)
 
     def remeasure(state: SviState, batch: Batch) -> SviState:
         params = svi_params(lifted, state)
@@ -284,8 +304,31 @@ def svi_params(lifted: Lifted, state: SviState) -> dict[str, Array]:
     return lifted.constrain(optax_to_numpyro(optax.identity()).get_params(state.svi.optim_state))
 
 
+class Settings(NamedTuple):
+    """What may differ between runs that share one compiled program: its arguments, not its constants.
+
+    So the jobs of a sweep over them find the program in the compilation cache, and a population maps over them.
+
+    Attributes:
+        root: root key of the run.
+        learning_rate: peak rate for weights.
+        lam: price of energy, nats per nJ.
+        noise_width: scale of the escape noise, in units of the membrane.
+        prior_scale: prior standard deviation of a kernel times sqrt(fan in).
+    """
+
+    root: Key[Array, "*member"]
+    learning_rate: Float[Array, "*member"]
+    lam: Float[Array, "*member"]
+    noise_width: Float[Array, "*member"]
+    prior_scale: Float[Array, "*member"]
+
+
+Family = Callable[[Settings], Learner]
+
+
 class Epoch(NamedTuple):
-    """One epoch done: its number, the state after it, and the infos of its steps with time leading."""
+    """One epoch done: its number, the state after it, and the infos of its steps."""
 
     number: int
     state: Any
@@ -319,22 +362,60 @@ def fit(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    size = len(arrays.x)
+    unused = jnp.zeros(())
+    settings = Settings(root, unused, unused, unused, unused)
+    run = epoch_program(lambda _: learner, batch_size)
+    for epoch in fit_program(run, settings, state, arrays, epochs=epochs, start=start):
+        require_finite(epoch.info.loss, epoch.number)
+        yield epoch
 
-    def run(state: Any, arrays: Batch, epoch: Array) -> tuple[Any, Any]:
-        order = data.epoch_permutation(rng.stream(root, "data", epoch), size, batch_size)
-        return jax.lax.scan(lambda s, i: learner.step(s, Batch(arrays.x[i], arrays.y[i])), state, order)
 
-    compiled = jax.jit(run, donate_argnums=0)
-    arrays = jax.device_put(arrays)
+def epoch_program(
+    family: Family, batch_size: int, place: Callable[[Batch], Batch] = lambda batch: batch
+) -> Callable[[Settings, Any, Batch, Array], tuple[Any, Any]]:
+    """Returns ``run(settings, state, arrays, epoch) -> (state, infos)``, all steps of one epoch, to be compiled.
+
+    Args:
+        family: the learner for given settings, built while the program is traced.
+        batch_size: examples per step.
+        place: says where a batch is computed, see `dsnn.mesh.Spread`.
+    """
+
+    def run(settings: Settings, state: Any, arrays: Batch, epoch: Array) -> tuple[Any, Any]:
+        learner = family(settings)
+        order = data.epoch_permutation(rng.stream(settings.root, "data", epoch), len(arrays.x), batch_size)
+        return jax.lax.scan(lambda s, i: learner.step(s, place(Batch(arrays.x[i], arrays.y[i]))), state, order)
+
+    return run
+
+
+def fit_program(
+    run: Callable[[Settings, Any, Batch, Array], tuple[Any, Any]],
+    settings: Settings,
+    state: Any,
+    arrays: Batch,
+    *,
+    epochs: int,
+    start: int = 0,
+) -> Iterator[Epoch]:
+    """Yields after every epoch of an `epoch_program`, or of a map of one over members; see `fit`."""
+    compiled = jax.jit(run, donate_argnums=1)
     state = jax.tree.map(jnp.copy, state)
     for epoch in range(start, epochs):
-        state, info = compiled(state, arrays, jnp.asarray(epoch))
-        bad = ~jnp.isfinite(info.loss)
-        if bool(bad.any()):
-            step = epoch * (size // batch_size) + int(bad.argmax())
-            raise TrainingError(
-                f"the loss must stay finite, got {float(info.loss[int(bad.argmax())])} at step {step} "
-                f"(epoch {epoch}); lower optimizer.learning_rate or set optimizer.clip=1."
-            )
+        state, info = compiled(settings, state, arrays, jnp.asarray(epoch))
         yield Epoch(epoch, state, info)
+
+
+def require_finite(losses: Any, epoch: int) -> None:
+    """Checks the losses of one epoch, an array ``[step]``.
+
+    Raises:
+        TrainingError: a loss that is not finite, with its step.
+    """
+    bad = ~jnp.isfinite(losses)
+    if bool(bad.any()):
+        first = int(bad.argmax())
+        raise TrainingError(
+            f"the loss must stay finite, got {float(losses[first])} at step {epoch * len(losses) + first} "
+            f"(epoch {epoch}); lower optimizer.learning_rate or set optimizer.clip=1."
+        )

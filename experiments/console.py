@@ -89,7 +89,9 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
 
 
 def sweep_table(runs: list[dict[str, Any]]) -> None:
-    """Prints one line per job of a sweep, failures with their reason."""
+    """Prints one line per job of a sweep, with what tells it from the others, and failures with their reason."""
+    words = [run["overrides"].split(" ") for run in runs]
+    common = set.intersection(*map(set, words)) if len(runs) > 1 else set()
     table = Table(title=f"{len(runs)} runs", title_justify="left")
     for column in ("run", "overrides", "accuracy", "ECE", "kept", "steps", "energy nJ", "status"):
         table.add_column(column, overflow="fold")
@@ -98,7 +100,8 @@ def sweep_table(runs: list[dict[str, Any]]) -> None:
         energy = next((v for k, v in m.items() if k.endswith("/snn_nj") and k.count("/") == 2), None)
         cells = [m.get("test/accuracy"), m.get("test/ece"), m.get("gates/kept_fraction"), m.get("compute/steps_mean")]
         shown = ["" if c is None else f"{c:.4g}" for c in (*cells, energy)]
-        table.add_row(Path(run["dir"]).name, run["overrides"], *shown, run["status"])
+        own = " ".join(word for word in run["overrides"].split(" ") if word not in common)
+        table.add_row(Path(run["dir"]).name, own, *shown, run["status"])
     console.print(table)
 
 

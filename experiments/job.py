@@ -1,10 +1,10 @@
 """One run, from a checked configuration to a finished run directory."""
 
+import contextlib
 import shutil
-import signal
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, energy, evaluate, parameters, rng, rundir, train
-from dsnn.assemble import Setup, build
-from dsnn.bayes.predict import predictor
+from dsnn import checkpoint, energy, evaluate, mesh, parameters, rundir, train
+from dsnn.assemble import Setup, build, network, settings_of
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
 from dsnn.track import Track, open_track
-from experiments import assess
-from experiments.console import Live, console, final_table
+from experiments import assess, machine, population
+from experiments.console import console, final_table
+from experiments.learn import FAILED, Interrupted, Member, Pruned, Watch, learn
 
-VALIDATION_SAMPLES = 8
-FAILED = "FAILED"
-
-
-class Interrupted(RuntimeError):
-    """A run that was told to stop; its checkpoint is written."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
+__all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
 
 
 def directory_of(config: Config) -> Path:
@@ -40,35 +31,79 @@ def directory_of(config: Config) -> Path:
     return Path(config.run.root) / f"{config.experiment}-{rundir.config_hash(identity(config))}"
 
 
-def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]:
+def run(
+    config: Config, group: str | None = None, *, wait: bool = False, watch: Watch | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Runs one configuration to its end, or returns what a finished run left.
+
+    A population trains its members together; the directory and the metrics returned are its first member's.
+
+    Args:
+        config: what to run.
+        group: W&B group where the configuration names none.
+        wait: waits for another process that is working in the run directory, instead of refusing.
+        watch: is told of each validation, and ends the run by returning true.
 
     Returns:
         The run directory and its metrics.
 
     Raises:
         Interrupted: told to stop; going on is the same command.
+        Pruned: the watch ended it.
+        TrainingError: the loss was not finite; of a population, after the other members have ended.
     """
     started = time.monotonic()
+    machine.prepare(config)
+    configs = population.members(config)
+    directories = [directory_of(one) for one in configs]
+    if not mesh.leads():
+        learn([Member(build(config), directories[0])])
+        return directories[0], {}
+    if len(configs) > 1:
+        group = group or f"population-{rundir.config_hash({'members': [path.name for path in directories]})}"
+    meter = energy.meter(config.energy.pue, config.energy.intensity)
+    with meter, contextlib.ExitStack() as closing:
+        waiting = [one for one in configs if not _is_finished(one, closing, wait)]
+        members = _opened(waiting, group, closing)
+        if members:
+            _learn_and_assess(members, meter, started, watch)
+    for member in members:
+        if member.track is not None and (hint := member.track.sync_hint):
+            console.print(f"to send it to W&B: {hint}")
+    if failed := [member for member in members if member.failure]:
+        raise train.TrainingError(f"{len(failed)} of {len(configs)} members failed; the first: {failed[0].failure}")
+    return directories[0], rundir.read_metrics(directories[0])
+
+
+def _is_finished(config: Config, closing: contextlib.ExitStack, wait: bool) -> bool:
+    """Claims and locks the directory of a run, unless the run is done."""
     directory = directory_of(config)
     if not config.resume and directory.exists():
         _set_aside(directory)
-    status = rundir.claim(directory, identity(config))
-    if status == "done":
-        console.print(f"{directory} is finished; run.dir=DIR or resume=false runs it anew.")
-        if config.export.nir:
-            setup = build(config)
-            _export(setup, directory, rundir.read_arrays(directory, "parameters.npz"))
-        return directory, rundir.read_metrics(directory)
-    with rundir.lock(directory), energy.meter(config.energy.pue, config.energy.intensity) as meter:
+    if rundir.claim(directory, identity(config)) != "done":
+        closing.enter_context(rundir.lock(directory, wait=wait))
+    if not rundir.is_done(directory):  # asked again: whoever held the lock may have finished it
+        return False
+    console.print(f"{directory} is finished; run.dir=DIR or resume=false runs it anew.")
+    if config.export.nir:
+        _export(build(config), directory, rundir.read_arrays(directory, "parameters.npz"))
+    return True
+
+
+def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitStack) -> list[Member]:
+    """Builds runs and opens their tracks, which end in the state that the runs end in."""
+    members: list[Member] = []
+    for config in configs:
+        directory = directory_of(config)
         rundir.write_environment(directory, config.seed)
         (directory / FAILED).unlink(missing_ok=True)
-        setup = build(config)
-        _check_export(setup)
-        described = _described(setup)
-        console.print(f"{config.experiment}: {described}")
+        with _recorded(directory):
+            setup = build(config)
+            _check_export(setup)
+        console.print(f"{config.experiment}: {_described(setup)}")
         track = open_track(
             directory,
+            tool=config.track.tool,
             mode=config.track.wandb,
             project=config.track.project,
             group=config.track.group or group or config.experiment,
@@ -77,21 +112,92 @@ def run(config: Config, group: str | None = None) -> tuple[Path, dict[str, Any]]
             job_type="train",
             config=as_dict(config),
         )
-        code = 1
+        members.append(Member(setup, directory, track, like=members[0] if members else None))
+        closing.push(members[-1].close)
+    return members
+
+
+def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float, watch: Watch | None) -> None:
+    """Trains members together and assesses one after another; what they shared is dealt out evenly among them."""
+    setup_s = time.monotonic() - started
+    learned = learn(members, watch)
+    used, share = meter.metrics(), 1 / len(members)
+    for member, state in zip(members, learned.states, strict=True):
+        if member.failure:
+            continue
+        config, began, before = member.setup.config, time.monotonic(), meter.metrics()
         try:
-            metrics = _learn_and_assess(setup, directory, track, meter, started)
-            code = 0
-        except Interrupted as stop:
-            code = stop.exit_code
-            raise
+            metrics = _assess(member, state)
         except Exception as error:
-            rundir.write_text(directory, FAILED, f"{error}\n")
-            raise
-        finally:
-            track.finish(code)
-        if hint := track.sync_hint:
-            console.print(f"to send it to W&B: {hint}")
-    return directory, metrics
+            if len(members) == 1:
+                raise
+            member.fail(error)
+            continue
+        eval_s = time.monotonic() - began
+        parts = {"setup": setup_s * share, "compile": learned.compile_s * share, "train": learned.train_s * share}
+        metrics |= {f"time/{name}_s": seconds for name, seconds in parts.items()}
+        metrics |= {"time/eval_s": eval_s, "time/total_s": parts["setup"] + parts["train"] + eval_s}
+        spent = meter.metrics(
+            energy.training_operations(
+                metrics["compute/dense_macs"], len(member.setup.split.train.x), config.train.epochs
+            )
+        )
+        for name in ("carbon/kwh", "carbon/co2e_g", "carbon/device_hours"):
+            spent[name] = float(used[name]) * share + float(spent[name]) - float(before[name])
+        metrics |= spent | ({"population/size": len(members)} if len(members) > 1 else {})
+        _finish(member, metrics)
+
+
+def _assess(member: Member, state: Any) -> dict[str, Any]:
+    """Writes the trained network and what it is worth; returns the metrics."""
+    setup, directory = member.setup, member.directory
+    params = setup.params(state)
+    assessed = assess.assess(setup, params, member.predict)
+    rundir.write_arrays(directory, "parameters.npz", params)
+    rundir.write_arrays(directory, "records.npz", assessed.records)
+    if assessed.gates:
+        rundir.write_arrays(directory, "gates.npz", assessed.gates)
+    return {"experiment": setup.config.experiment, "seed": setup.config.seed, **assessed.metrics}
+
+
+def _finish(member: Member, metrics: dict[str, Any]) -> None:
+    config, directory, track = member.setup.config, member.directory, member.track
+    rundir.write_metrics(directory, metrics)
+    if config.export.nir:
+        _export(member.setup, directory, rundir.read_arrays(directory, "parameters.npz"))
+    report = _report(directory) if config.run.report else None
+    if track is not None:
+        track.summary(metrics)
+        _track_results(member, track)
+    rundir.mark_done(directory)
+    (directory / FAILED).unlink(missing_ok=True)
+    final_table(metrics, directory, report, Path(config.energy.profile).stem)
+
+
+def _track_results(member: Member, track: Track) -> None:
+    """Sends figures, the reliability table, the gate map, and the checkpoint where it is asked for."""
+    directory = member.directory
+    for figure in sorted((directory / "figures").glob("*.png")):
+        track.figure(figure.stem, figure)
+    records = rundir.read_arrays(directory, "records.npz")
+    bins = evaluate.reliability(records["test/probs"], records["test/y"])
+    rows = zip(*(column.tolist() for column in bins), strict=True)
+    track.table("reliability", ["confidence", "accuracy", "count"], [row for row in rows if row[2]])
+    if gates := rundir.read_arrays(directory, "gates.npz"):
+        sites_ = [[name, site, float(p)] for name, group in gates.items() for site, p in enumerate(group)]
+        track.table("gates", ["group", "site", "probability"], sites_)
+    if member.setup.config.track.checkpoint and (step := checkpoint.latest(member.checkpoints)):
+        track.artifact(f"checkpoint-{directory.name}", member.checkpoints / str(step))
+
+
+@contextlib.contextmanager
+def _recorded(directory: Path) -> Iterator[None]:
+    """Leaves the reason of a failure in the run directory."""
+    try:
+        yield
+    except Exception as error:
+        rundir.write_text(directory, FAILED, f"{error}\n\n{traceback.format_exc()}")
+        raise
 
 
 def _described(setup: Setup) -> str:
@@ -100,39 +206,6 @@ def _described(setup: Setup) -> str:
     size = parameters.count(setup.lifted.initial)
     where = "" if setup.lifted.sites is None else f", {setup.lifted.sites.total} compute sites"
     return f"{counts}; {size} parameters{where}, {forward.steps} steps, on {jax.devices()[0].device_kind}"
-
-
-def _learn_and_assess(
-    setup: Setup, directory: Path, track: Track, meter: energy.Meter, started: float
-) -> dict[str, Any]:
-    config = setup.config
-    predict = predictor(setup.lifted)
-    clock = {"time/setup_s": time.monotonic() - started}
-    state, clock["time/compile_s"], clock["time/train_s"] = _learn(setup, directory, track, predict)
-    before = time.monotonic()
-    params = setup.params(state)
-    assessed = assess.assess(setup, params, predict)
-    metrics: dict[str, Any] = {"experiment": config.experiment, "seed": config.seed, **assessed.metrics}
-    rundir.write_arrays(directory, "parameters.npz", params)
-    rundir.write_arrays(directory, "records.npz", assessed.records)
-    if assessed.gates:
-        rundir.write_arrays(directory, "gates.npz", assessed.gates)
-    clock["time/eval_s"] = time.monotonic() - before
-    clock["time/total_s"] = time.monotonic() - started
-    examples = len(setup.split.train.x)
-    operations = energy.training_operations(metrics["compute/dense_macs"], examples, config.train.epochs)
-    metrics |= clock | meter.metrics(operations)
-    rundir.write_metrics(directory, metrics)
-    if config.export.nir:
-        _export(setup, directory, params)
-    report = _report(directory) if config.run.report else None
-    track.summary(metrics)
-    if report is not None:
-        for figure in sorted((directory / "figures").glob("*.png")):
-            track.figure(figure.stem, figure)
-    rundir.mark_done(directory)
-    final_table(metrics, directory, report, Path(config.energy.profile).stem)
-    return metrics
 
 
 def _check_export(setup: Setup) -> None:
@@ -177,89 +250,6 @@ def _report(directory: Path) -> Path:
     return write_report(directory)
 
 
-def _learn(setup: Setup, directory: Path, track: Track, predict: Any) -> tuple[Any, float, float]:
-    """Trains from the newest checkpoint, if there is one; returns the state, compile and training seconds."""
-    config, split = setup.config, setup.split
-    checkpoints = directory / "checkpoints"
-    state = jax.jit(setup.learner.init)()
-    start = checkpoint.latest(checkpoints) or 0
-    if start:
-        state = checkpoint.restore(checkpoints, start, state)
-        console.print(f"going on after epoch {start} of {config.train.epochs}")
-    rundir.truncate_history(directory, start)
-    batch = train.Batch(jnp.asarray(split.train.x), jnp.asarray(split.train.y))
-    epochs = train.fit(
-        setup.learner,
-        state,
-        batch,
-        epochs=config.train.epochs,
-        batch_size=config.train.batch_size,
-        root=setup.root,
-        start=start,
-    )
-    began, compiled, saved, last = time.monotonic(), 0.0, start, {}
-    written = began
-    with _stopping() as stop, Live(config.train.epochs, start) as live:
-        try:
-            for epoch in epochs:
-                done, state = epoch.number + 1, epoch.state
-                compiled = compiled or time.monotonic() - began
-                loss = float(epoch.info.loss.mean())
-                if done % config.train.eval_every == 0 or done == config.train.epochs:
-                    last = _validate(setup, state, epoch.info, predict, done)
-                    rundir.append_history(directory, {"step": done, **last})
-                    track.log(last, done)
-                    live.validation(done, last)
-                live.epoch(done, loss, last)
-                final = done == config.train.epochs
-                if final or stop or time.monotonic() - written > config.train.checkpoint_s:
-                    checkpoint.save(checkpoints, done, state)
-                    written, saved = time.monotonic(), done
-                if stop and not final:
-                    raise Interrupted(
-                        f"stopped after epoch {done} of {config.train.epochs}, checkpoint written; the same command "
-                        f"(or run.dir={directory}) goes on.",
-                        stop[0],
-                    )
-        except train.TrainingError as error:
-            kept = f"the last good checkpoint is after epoch {saved}" if saved else "no checkpoint was written yet"
-            raise train.TrainingError(f"{error} ({kept}, in {checkpoints})") from None
-    return state, compiled, time.monotonic() - began
-
-
-def _validate(setup: Setup, state: Any, info: train.Info, predict: Any, epoch: int) -> dict[str, float]:
-    """Returns a history record: training averages and scores on the validation part."""
-    split, config = setup.split, setup.config
-    record = {
-        "epoch": float(epoch),
-        "train/loss": float(info.loss.mean()),
-        "compute/steps_mean": float(info.mean_steps[-1]),
-    }
-    if setup.lifted.sites is not None:
-        record |= {
-            "svi/lam": float(info.lam[-1]),
-            "svi/energy_nj": float(info.energy_nj[-1]),
-            "gates/kept_fraction": float(info.kept_fraction[-1]),
-        }
-    if len(split.val.x):
-        prediction = predict(
-            setup.params(state),
-            split.val.x,
-            rng.stream(setup.root, "weights", epoch),
-            samples=VALIDATION_SAMPLES,
-            quantile=config.halting.quantile,
-            batch_size=assess.EVAL_BATCH,
-        )
-        labels = np.asarray(split.val.y)
-        record |= {
-            "val/accuracy": evaluate.accuracy(prediction.probs, labels),
-            "val/nll": evaluate.nll(prediction.probs, labels),
-            "val/ece": evaluate.ece(prediction.probs, labels),
-            "compute/steps_mean": float(prediction.steps.mean()),
-        }
-    return record
-
-
 def _set_aside(directory: Path) -> None:
     """Renames a directory out of the way; nothing that a run made is lost."""
     number = 1
@@ -267,27 +257,3 @@ def _set_aside(directory: Path) -> None:
         number += 1
     shutil.move(directory, target)
     console.print(f"the earlier {directory} is now {target}")
-
-
-@contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """Turns SIGINT and SIGTERM into a request that the loop reads at the end of an epoch."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        console.print("stopping after this epoch; once more stops at once")
-
-    old = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread: a launcher's worker, which is stopped by its launcher
-        pass
-    try:
-        yield asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

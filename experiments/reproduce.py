@@ -1,30 +1,34 @@
-"""The check of published claims: ``python -m experiments.reproduce paper=NAME``.
+"""The check of published claims: ``python -m experiments.reproduce paper=NAME [seeds=3] [fast=true]``.
 
 Reads the claims of ``conf/paper/NAME.yaml``, computes each or runs its experiment, and prints claim, target, ours,
-difference, tolerance and verdict. Exits with 1 when one falls outside its tolerance, with 2 when the call or the file
-cannot be meant.
+difference, tolerance and verdict; the same goes to ``experiments/studies/NAME.md``. ``seeds=3`` runs each experiment
+with three seeds and judges the mean. ``fast=true`` runs each with the paper's ``fast`` overrides, to see that all of it
+works; nothing is judged or written then. Runs that are finished are not run again. Exits with 1 when a claim falls
+outside its tolerance, with 2 when the call or the file cannot be meant.
 """
 
 import difflib
 import json
 import math
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from dsnn.energy import evaluate_claim
-from dsnn.rundir import config_hash
+from dsnn.rundir import config_hash, environment, write_text
 
 PAPERS = Path(__file__).resolve().parent.parent / "conf" / "paper"
-OPTIONS = {"paper": "", "root": "outputs/paper"}
+STUDIES = Path(__file__).resolve().parent / "studies"
+OPTIONS = {"paper": "", "root": "outputs/paper", "seeds": "1", "fast": "false", "studies": str(STUDIES)}
 
 
 @dataclass
@@ -88,6 +92,8 @@ class Paper:
         claims: What is checked.
         press: What the press got wrong.
         unresolved: What could not be checked, or does not follow from the paper's own numbers.
+        differs: Where our set-up is not the paper's.
+        fast: Overrides that make a run a matter of seconds.
     """
 
     title: str
@@ -95,6 +101,8 @@ class Paper:
     claims: list[Claim]
     press: list[str] = field(default_factory=list)
     unresolved: list[str] = field(default_factory=list)
+    differs: list[str] = field(default_factory=list)
+    fast: list[str] = field(default_factory=list)
 
 
 def read_paper(path: Path) -> Paper:
@@ -125,31 +133,62 @@ def _checked(name: str, content: object, kind: type) -> dict[str, Any]:
     return dict(content)
 
 
-def reproduce(paper: Paper, root: Path) -> list[float]:
-    """Our value of each claim, in order; claims with the same overrides share one run.
+class Ours(NamedTuple):
+    """Our values of a claim, one by seed; a computed claim has one."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Their mean, which is what is judged."""
+        return statistics.fmean(self.values)
+
+    def __str__(self) -> str:
+        spread = f" ± {_shown(statistics.stdev(self.values))}" if len(self.values) > 1 else ""
+        return _shown(self.mean) + spread
+
+
+def reproduce(paper: Paper, root: Path, seeds: int = 1, fast: bool = False) -> list[Ours]:
+    """Our values of each claim, in order; claims with the same overrides share their runs.
 
     Args:
         paper: Its claims.
         root: Folder for the run directories.
+        seeds: How many seeds, from the run's own or 0, a run is repeated with.
+        fast: Whether runs take the paper's quick overrides.
 
     Raises:
         ValueError: A claim cannot be computed, or its run failed or did not write the metric.
     """
     runs: dict[tuple[str, ...], dict[str, Any]] = {}
-    values = []
+    ours = []
     for claim in paper.claims:
         if claim.compute is not None:
-            values.append(evaluate_claim(claim.compute))
+            ours.append(Ours((evaluate_claim(claim.compute),)))
             continue
-        overrides = tuple(claim.run or ())
-        if overrides not in runs:
-            runs[overrides] = run(overrides, root)
-        value = runs[overrides].get(claim.metric)
-        if not _is_number(value):
-            near = difflib.get_close_matches(claim.metric, runs[overrides], n=3)
-            raise ValueError(f"The run of {claim.claim!r} must write {claim.metric}, got {value!r}; it wrote {near}.")
-        values.append(float(value))
-    return values
+        values = []
+        for overrides in _repeated(claim.run or [], seeds):
+            overrides = (*overrides, *(paper.fast if fast else ()))
+            if overrides not in runs:
+                runs[overrides] = run(overrides, root)
+            value = runs[overrides].get(claim.metric)
+            if not _is_number(value):
+                near = difflib.get_close_matches(claim.metric, runs[overrides], n=3)
+                raise ValueError(
+                    f"The run of {claim.claim!r} must write {claim.metric}, got {value!r}; it wrote {near}."
+                )
+            values.append(float(value))
+        ours.append(Ours(tuple(values)))
+    return ours
+
+
+def _repeated(overrides: Sequence[str], seeds: int) -> list[tuple[str, ...]]:
+    """Returns the overrides as they are for one seed, else once for each seed that follows the given one or 0."""
+    if seeds == 1:
+        return [tuple(overrides)]
+    first = next((int(o.removeprefix("seed=")) for o in overrides if o.startswith("seed=")), 0)
+    rest = [o for o in overrides if not o.startswith("seed=")]
+    return [(*rest, f"seed={first + k}") for k in range(seeds)]
 
 
 def run(overrides: Sequence[str], root: Path) -> dict[str, Any]:
@@ -171,21 +210,63 @@ def run(overrides: Sequence[str], root: Path) -> dict[str, Any]:
     return json.loads(metrics.read_text(encoding="utf-8"))
 
 
-def table(paper: Paper, values: Sequence[float]) -> Table:
+def verdicts(paper: Paper, ours: Sequence[Ours]) -> list[str]:
+    """Whether our mean of each claim lies within its tolerance: "within" or "OUTSIDE"."""
+    return ["within" if claim.holds(own.mean) else "OUTSIDE" for claim, own in zip(paper.claims, ours, strict=True)]
+
+
+def _rows(paper: Paper, ours: Sequence[Ours]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for claim, own, verdict in zip(paper.claims, ours, verdicts(paper, ours), strict=True):
+        target, difference = f"{claim.target:,.10g}", f"{own.mean - claim.target:+.3g}"
+        rows.append((claim.claim, target, str(own), difference, str(claim.tolerance), verdict, claim.source))
+    return rows
+
+
+COLUMNS = ("claim", "target", "ours", "difference", "tolerance", "verdict", "source")
+
+
+def table(paper: Paper, ours: Sequence[Ours]) -> Table:
     """Claim, target, ours, difference, tolerance, verdict and source, a row each."""
     rows = Table(title=f"{paper.title}\n{paper.source}", title_justify="left", title_style="bold")
-    rows.add_column("claim")
-    for name in ("target", "ours", "difference", "tolerance"):
-        rows.add_column(name, justify="right", no_wrap=True)
-    rows.add_column("verdict", no_wrap=True)
-    rows.add_column("source")
-    for claim, ours in zip(paper.claims, values, strict=True):
-        verdict = "[green]within[/]" if claim.holds(ours) else "[bold red]OUTSIDE[/]"
-        difference = f"{ours - claim.target:+.3g}"
-        rows.add_row(
-            claim.claim, f"{claim.target:,.10g}", _shown(ours), difference, str(claim.tolerance), verdict, claim.source
-        )
+    for name in COLUMNS:
+        number = name in COLUMNS[1:5]
+        rows.add_column(name, justify="right" if number else "left", no_wrap=number or name == "verdict")
+    for row in _rows(paper, ours):
+        style = "[green]within[/]" if row[5] == "within" else "[bold red]OUTSIDE[/]"
+        rows.add_row(*row[:5], style, row[6])
     return rows
+
+
+def study(name: str, paper: Paper, ours: Sequence[Ours], command: str) -> str:
+    """The study of a paper in Markdown: claims, command, machine, results, verdict."""
+    here = environment(0)
+    held = verdicts(paper, ours).count("within")
+    seeds = max(len(own.values) for own in ours)
+    revision = str(here.get("git_revision", "unknown"))[:12]
+    lines = [
+        f"# {paper.title}: {held} of {len(ours)} claims within tolerance",
+        "",
+        f"**Source.** {paper.source}. Claims in `conf/paper/{name}.yaml`.",
+        "",
+        f"**Command.** `{command}`",
+        "",
+        f"**Set-up.** {here['cores']} cores, {here['device']}; jax {here['jax']}, numpyro {here['numpyro']}, Python "
+        f"{here['python']}; revision {revision}; {seeds} seed{'s' if seeds > 1 else ''} (mean ± sd).",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in _rows(paper, ours)),
+    ]
+    for heading, notes in _notes(paper):
+        lines += ["", f"## {heading}", "", *(f"- {note}" for note in notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _notes(paper: Paper) -> list[tuple[str, list[str]]]:
+    press = [*paper.press, *(f"{claim.claim}: {claim.press}" for claim in paper.claims if claim.press)]
+    every = (("What differs from the paper", paper.differs), ("What the press got wrong", press))
+    return [(heading, notes) for heading, notes in (*every, ("Not reproduced", paper.unresolved)) if notes]
 
 
 def _shown(value: float) -> str:
@@ -208,25 +289,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         console.print(
-            f"{__doc__}\nPapers: {', '.join(papers())}.\nOptions: root=DIR, where runs are kept.", markup=False
+            f"{__doc__}\nPapers: {', '.join(papers())}.\nOptions: root=DIR, where runs are kept; studies=DIR.",
+            markup=False,
         )
         return 0
     try:
         options = _options(arguments)
         paper = read_paper(PAPERS / f"{options['paper']}.yaml")
-        values = reproduce(paper, Path(options["root"]))
+        fast = options["fast"] == "true"
+        if fast and any(claim.run for claim in paper.claims) and not paper.fast:
+            raise ValueError(f"fast=true needs quick overrides, {options['paper']}.yaml has none; add them under fast.")
+        ours = reproduce(paper, Path(options["root"]), int(options["seeds"]), fast)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    console.print(table(paper, values))
-    press = [*paper.press, *(f"{claim.claim}: {claim.press}" for claim in paper.claims if claim.press)]
-    for heading, notes in (("What the press got wrong", press), ("Not reproduced", paper.unresolved)):
-        if notes:
-            console.print(f"\n[bold]{heading}[/]")
+    console.print(table(paper, ours))
+    for heading, notes in _notes(paper):
+        console.print(f"\n[bold]{heading}[/]")
         for note in notes:
             console.print(f"- {note}", markup=False, highlight=False)
-    outside = [c.claim for c, ours in zip(paper.claims, values, strict=True) if not c.holds(ours)]
-    console.print(f"\n{len(values) - len(outside)} of {len(values)} claims within tolerance.")
+    outside = verdicts(paper, ours).count("OUTSIDE")
+    if fast:
+        console.print("\nEverything ran; fast=true judges nothing, and no study was written.")
+        return 0
+    console.print(f"\n{len(ours) - outside} of {len(ours)} claims within tolerance.")
+    told = [f"{name}={value}" for name, value in options.items() if name in ("paper", "seeds") and value != "1"]
+    written = Path(options["studies"]) / f"{options['paper']}.md"
+    text = study(options["paper"], paper, ours, f"python -m experiments.reproduce {' '.join(told)}")
+    write_text(written.parent, written.name, text)
+    console.print(f"study: {written}", markup=False)
     return int(bool(outside))
 
 
@@ -235,8 +326,14 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name not in OPTIONS:
-            raise ValueError(f"An option must be paper=NAME or root=DIR, got {argument!r}; see --help.")
+            raise ValueError(
+                f"An option must be one of {', '.join(OPTIONS)} (name=value), got {argument!r}; see --help."
+            )
         given[name] = value
+    if not given["seeds"].isdigit() or given["seeds"] == "0" or given["fast"] not in ("true", "false"):
+        raise ValueError(
+            f"seeds must be a number from 1 and fast true or false, got {given['seeds']} and {given['fast']}."
+        )
     if given["paper"] not in papers():
         near = difflib.get_close_matches(given["paper"], papers(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see --help."

@@ -1,12 +1,18 @@
 """What every test shares: a quiet, offline process, the data marker, and the tracer-leak check."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two test processes share one GPU
+# Compiled programs outlive the process: test processes, the runs they start, and the next call of the tests share them.
+os.environ.setdefault("DSNN_CACHE", os.path.join(tempfile.gettempdir(), f"dsnn-test-programs-{os.getuid()}"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["DSNN_CACHE"])
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest

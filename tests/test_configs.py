@@ -12,9 +12,17 @@ import pytest
 import dsnn
 from dsnn import data, train
 from dsnn.config import CELLS, Config, DataConfig, ModelConfig, build_model
-from experiments import door, job, schema
+from experiments import door, job, reproduce, schema
 
 EXPERIMENTS = sorted(path.stem for path in (schema.CONF / "experiment").glob("*.yaml"))
+RUNS = sorted(
+    {
+        tuple(claim.run)
+        for name in reproduce.papers()
+        for claim in reproduce.read_paper(reproduce.PAPERS / f"{name}.yaml").claims
+        if claim.run
+    }
+)
 
 
 def composed(*overrides: str) -> Config:
@@ -23,8 +31,16 @@ def composed(*overrides: str) -> Config:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_builds_and_takes_a_step(name: str) -> None:
-    config = composed(f"experiment={name}", "train.batch_size=2", "train.steps=2")
-    assert config.experiment == name
+    assert takes_a_step(f"experiment={name}").experiment == name
+
+
+@pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
+def test_every_run_of_a_paper_composes_builds_and_takes_a_step(overrides: tuple[str, ...]) -> None:
+    takes_a_step(*overrides)
+
+
+def takes_a_step(*overrides: str) -> Config:
+    config = composed(*overrides, "train.batch_size=2", "train.steps=2")
     try:
         setup = job.build(config)
     except data.DataError as error:
@@ -33,6 +49,7 @@ def test_every_experiment_composes_builds_and_takes_a_step(name: str) -> None:
     state = jax.jit(setup.learner.init)()
     _, info = jax.jit(setup.learner.step)(state, batch)
     assert jnp.isfinite(info.loss)
+    return config
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,6 +1,5 @@
 """The door itself, in processes of its own: a run to its end, a kill and going on, a sweep, one's own data."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from dsnn import checkpoint, nir, rundir
-from experiments import inspect
+from experiments import inspect, sweeps
 
 TINY = [
     "model.hidden=[12]",
@@ -129,7 +128,7 @@ def test_killed_and_resumed_is_bit_identical_to_uninterrupted(
 def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:
     said = run("-m", f"run.root={tmp_path}", "train.epochs=1", "train.batch_size=64,5000", code=1)
     assert "train.batch_size must be at most" in said
-    lines = [json.loads(line) for line in next((tmp_path / "sweeps").glob("*.jsonl")).read_text().splitlines()]
+    lines = sweeps.jobs(next((tmp_path / "sweeps").glob("*.jsonl")))
     assert sorted(line["status"].split(":")[0] for line in lines) == ["done", "failed"]
     assert len({line["dir"] for line in lines}) == 2
 

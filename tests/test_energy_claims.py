@@ -17,8 +17,9 @@ MINE = ["openai2018", "patterson2021", "strubell2019", "yan2024"]
 
 
 @pytest.mark.parametrize("name", MINE)
-def test_every_claim_of_the_paper_holds(name, capsys):
-    assert reproduce.main([f"paper={name}"]) == 0
+def test_every_claim_of_the_paper_holds(name, capsys, tmp_path):
+    assert reproduce.main([f"paper={name}", f"studies={tmp_path}"]) == 0
+    assert "OUTSIDE" not in (tmp_path / f"{name}.md").read_text()
     shown = capsys.readouterr().out
     assert "OUTSIDE" not in shown
     assert "What the press got wrong" in shown
@@ -46,7 +47,7 @@ def write(tmp_path, monkeypatch, **claim):
 @pytest.mark.parametrize(("of", "status"), [(1.0, 0), (1.019, 0), (1.021, 1), (0.979, 1), (1e400, 1)])
 def test_exit_status_says_whether_a_claim_fell_outside(tmp_path, monkeypatch, capsys, of, status):
     write(tmp_path, monkeypatch, compute={"function": "ratio", "of": of, "to": 2})
-    assert reproduce.main(["paper=made"]) == status
+    assert reproduce.main(["paper=made", f"studies={tmp_path}"]) == status
     assert ("OUTSIDE" in capsys.readouterr().out) == bool(status)
 
 
@@ -77,7 +78,7 @@ def test_a_percentage_is_of_the_target():
 )
 def test_claims_that_cannot_be_meant_stop_with_a_sentence(tmp_path, monkeypatch, capsys, claim, message):
     write(tmp_path, monkeypatch, **claim)
-    status = reproduce.main(["paper=made"])
+    status = reproduce.main(["paper=made", f"studies={tmp_path}"])
     shown = capsys.readouterr().err
     if message:
         assert (status, message in shown, shown.count("\n")) == (2, True, 1), shown
@@ -88,8 +89,12 @@ def test_claims_that_cannot_be_meant_stop_with_a_sentence(tmp_path, monkeypatch,
     [
         (["paper=strubel2019"], "did you mean strubell2019?"),
         ([], "paper must be one of"),
-        (["strubell2019"], "An option must be paper=NAME or root=DIR, got 'strubell2019'"),
+        (
+            ["strubell2019"],
+            "An option must be one of paper, root, seeds, fast, studies (name=value), got 'strubell2019'",
+        ),
         (["papre=strubell2019"], "got 'papre=strubell2019'"),
+        (["paper=strubell2019", "seeds=0"], "seeds must be a number from 1"),
     ],
 )
 def test_a_mistyped_call_stops_with_a_sentence(capsys, arguments, message):
@@ -124,8 +129,9 @@ def test_a_claim_about_a_run_is_read_from_its_metrics(tmp_path, monkeypatch, cap
         "import json, pathlib, sys\n"
         "with open('calls', 'a') as calls: calls.write(' '.join(sys.argv[1:]) + '\\n')\n"
         "folder = pathlib.Path(dict(a.split('=', 1) for a in sys.argv[1:])['run.dir'])\n"
-        "folder.mkdir(parents=True)\n"
-        "(folder / 'metrics.json').write_text(json.dumps({'test/accuracy': 0.97, 'test/nll': 0.1}))\n"
+        "folder.mkdir(parents=True, exist_ok=True)\n"
+        "seed = int(next((a[5:] for a in sys.argv if a.startswith('seed=')), 0))\n"
+        "(folder / 'metrics.json').write_text(json.dumps({'test/accuracy': 0.94 + seed / 100, 'test/nll': 0.1}))\n"
         "sys.exit(3 if 'experiment=broken' in sys.argv else 0)\n"
     )
     papers = tmp_path / "conf" / "paper"
@@ -133,10 +139,10 @@ def test_a_claim_about_a_run_is_read_from_its_metrics(tmp_path, monkeypatch, cap
     monkeypatch.setattr(reproduce, "PAPERS", papers)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
 
-    def check(*claims):
+    def check(*claims, told=(), **top):
         entries = [{"target": 0.97, "tolerance": 0.005, "source": "s", "claim": "c"} | claim for claim in claims]
-        (papers / "made.yaml").write_text(yaml.safe_dump({"title": "t", "source": "s", "claims": entries}))
-        return reproduce.main(["paper=made", "root=runs"])
+        (papers / "made.yaml").write_text(yaml.safe_dump({"title": "t", "source": "s", "claims": entries} | top))
+        return reproduce.main(["paper=made", "root=runs", f"studies={tmp_path}", *told])
 
     run = {"run": ["experiment=digits", "seed=3"]}
     assert check(run | {"metric": "test/accuracy"}, run | {"metric": "test/nll", "target": 0.1}) == 0
@@ -150,3 +156,20 @@ def test_a_claim_about_a_run_is_read_from_its_metrics(tmp_path, monkeypatch, cap
     assert "must write test/acuracy, got None; it wrote ['test/accuracy']" in capsys.readouterr().err
     assert check({"run": ["experiment=broken"], "metric": "test/nll"}) == 2
     assert "must end well, got exit status 3" in capsys.readouterr().err
+
+    (tmp_path / "calls").unlink()
+    accuracy = {"run": ["experiment=digits", "seed=2"], "metric": "test/accuracy"}
+    assert check(accuracy, told=["seeds=3"]) == 0  # 0.96, 0.97 and 0.98: the run of seed 3 is new, its words differ
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [re.search(r"seed=(\d)", call)[1] for call in calls] == ["2", "3", "4"]
+    study = (tmp_path / "made.md").read_text()
+    assert "0.970 ± 0.01" in study
+    assert "`python -m experiments.reproduce paper=made seeds=3`" in study
+    assert "1 of 1 claims within tolerance" in study
+
+    (tmp_path / "made.md").unlink()
+    assert check(accuracy, told=["fast=true"]) == 2
+    assert "made.yaml has none; add them under fast" in capsys.readouterr().err
+    assert check(accuracy | {"target": 0.5}, told=["fast=true"], fast=["train.epochs=1"]) == 0
+    assert "train.epochs=1" in (tmp_path / "calls").read_text()
+    assert not (tmp_path / "made.md").exists()

@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "forward": LOOP | {"encode"},
     "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
     "bayes": BAYES,
+    "mesh": {"types"},  # devices and where arrays stand; knows no model
     "train": BAYES | {"evaluate", "rundir", "checkpoint"},
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
@@ -52,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     # files and numbers only
     "rundir": set(),
     "checkpoint": {"types", "rundir"},
-    "track": {"rundir"},
+    "track": {"rundir", "tensorboard"},
+    "tensorboard": set(),
     "plots": {"rundir"},
     "report": {"rundir", "plots"},
     # assembles the parts; nothing in dsnn imports it
@@ -61,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "assemble": set(),
     "config": BAYES | {"train", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
-ALLOWED["assemble"] = ALLOWED["config"] | {"config"}
+ALLOWED["assemble"] = ALLOWED["config"] | {"config", "mesh"}
 ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots"}
 ALLOWED["__init__"] = set(ALLOWED)
 
@@ -74,6 +76,7 @@ DOORS: dict[str, set[str]] = {
     "submitit": {"experiments"},
     "experiments": {"experiments"},
     "wandb": {"dsnn.track"},
+    "tensorboardX": {"dsnn.tensorboard"},
     "orbax": {"dsnn.checkpoint"},
     "numpyro": {"dsnn.bayes", "dsnn.train"},
     "nir": {"dsnn.nir"},

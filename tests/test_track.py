@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sweeping import door, ran
 
 from dsnn.track import Track, open_track
 
@@ -257,3 +258,91 @@ def test_wandb_folders_follow_the_run_unless_the_user_chose_others(tmp_path, mon
 def test_unknown_mode_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"track.wandb must be one of offline, online, disabled, got 'on'"):
         open_track(tmp_path, mode="on")
+
+
+def test_unknown_tool_is_refused_and_none_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"track.tool must be one of wandb, tensorboard, none, got 'tensorbord'"):
+        open_track(tmp_path, tool="tensorbord")
+    track = open_track(tmp_path, tool="none")
+    track.log({"x": 1}, 1)
+    track.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_numbers_figures_and_how_it_ended(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    def events(path):  # TFRecord: length, checksum, record, checksum
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack("<Q", data[at : at + 8])
+            yield Event.FromString(data[at + 12 : at + 12 + length])
+            at += length + 16
+
+    track = open_track(tmp_path, tool="tensorboard")
+    track.log({"val/nll": 0.5, "note": "text"}, step=3)
+    track.summary({"test/accuracy": 0.97})
+    track.table("reliability", ["confidence", "accuracy"], [[0.5, 0.4]])
+    track.finish(exit_code=1)
+    assert track.warnings == []
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    values = {v.tag: (e.step, v.simple_value) for e in events(file) for v in e.summary.value}
+    assert values["val/nll"] == (3, 0.5)
+    assert values["final/test/accuracy"] == (3, pytest.approx(0.97))
+    assert values["exit_code"] == (3, 1.0)
+
+
+def test_tensorboard_that_is_not_installed_costs_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    track = open_track(tmp_path, tool="tensorboard")
+    track.log({"x": 1.0}, 1)
+    track.finish()
+    assert (
+        "TensorBoard tracking stopped (tensorboardX is missing; pip install 'dsnn[tensorboard]')" in track.warnings[0]
+    )
+
+
+@pytest.mark.slow
+def test_runs_that_finish_fail_and_go_on_are_read_back_from_their_offline_files(tmp_path):
+    from dsnn import rundir
+
+    told = ["track.wandb=offline", "track.checkpoint=true", f"run.root={tmp_path}"]
+    stopped = subprocess.Popen(
+        door("train.epochs=400", *told, "seed=1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    patience = time.monotonic() + 200
+    while not list(tmp_path.glob("*/checkpoints/[1-9]*")):
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+    stopped.terminate()
+    assert stopped.wait(120) == 128 + 15
+    said = ran("-m", "seed=1,2", "train.epochs=400", *told)
+    assert "wandb sync" in said
+    ran("train.epochs=2", "optimizer.learning_rate=1e30", *told, code=1)
+    runs = {path.name: read_offline(path) for path in tmp_path.glob("digits-*")}
+    configs = {name: rundir.read_config(tmp_path / name) for name in runs}
+    resumed = next(name for name, config in configs.items() if config["seed"] == 1)
+    finished = next(name for name, config in configs.items() if config["seed"] == 2)
+    failed = next(name for name, config in configs.items() if config["seed"] == 0)
+    assert [start["exit"] for start in runs[resumed]] == [143, 0]
+    assert len({start["run"].run_id for start in runs[resumed]}) == 1
+    assert [start["exit"] for start in runs[finished]] == [0]
+    assert [start["exit"] for start in runs[failed]] == [1]
+    (group,) = (path.stem for path in (tmp_path / "sweeps").glob("*.jsonl"))
+    assert runs[resumed][-1]["run"].run_group == runs[finished][0]["run"].run_group == group
+    assert runs[finished][0]["config"]["train"]["epochs"] == 400
+    assert "git_revision" in runs[finished][0]["config"]["environment"]
+    for name in (resumed, finished):
+        metrics = rundir.read_metrics(tmp_path / name)
+        assert runs[name][-1]["summary"]["test/nll"] == pytest.approx(metrics["test/nll"])
+        tables = {key.split("/")[0] for row in runs[name][-1]["history"] for key in row if "_type" in key}
+        assert tables >= {"reliability", "gates"}
+
+
+@pytest.mark.slow
+def test_training_ends_without_a_network_and_says_what_was_not_sent(tmp_path):
+    said = ran("track.wandb=online", f"run.dir={tmp_path}/run", WANDB_API_KEY="a" * 40)
+    assert "W&B cannot be reached (Connection refused); the run is tracked offline" in said
+    assert f"to send it to W&B: wandb sync {tmp_path}/run/wandb/offline-run-*-" in said
+    assert (tmp_path / "run" / "DONE").exists()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dsnn.bayes import halting
 from dsnn.bayes.lift import Lifted
@@ -30,11 +31,15 @@ class Prediction(NamedTuple):
     steps: Any
 
 
-def predictor(lifted: Lifted) -> Callable[..., Prediction]:
+def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
     """Returns a compiled ``predict(params, x, key, *, samples, quantile=0.5, batch_size=256) -> Prediction``.
 
     Memory is bounded: posterior draws run one after another, examples in batches. Any number of draws uses the same
     compiled program.
+
+    Args:
+        lifted: the network.
+        devices: of this process that share the draws.
     """
 
     def one(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array) -> Prediction:
@@ -48,14 +53,34 @@ def predictor(lifted: Lifted) -> Callable[..., Prediction]:
         probs = jnp.exp(log_p)
         return Prediction(probs, jax.nn.softmax(logits[-1]), -(probs * log_p).sum(-1), stop.astype(jnp.float32))
 
-    @jax.jit
-    def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, samples: Array) -> Prediction:
-        def add(sample: Array, total: Prediction) -> Prediction:
-            return jax.tree.map(jnp.add, total, one(params, x, jax.random.fold_in(key, sample), quantile))
+    def every(
+        params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, samples: Array, first: Any = 0
+    ) -> Prediction:
+        """Sums the draws first, first + devices, ... below ``samples``."""
+
+        def add(turn: Array, total: Prediction) -> Prediction:
+            draw = jax.random.fold_in(key, first + turn * devices)
+            return jax.tree.map(jnp.add, total, one(params, x, draw, quantile))
 
         shapes = jax.eval_shape(one, params, x, key, quantile)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return jax.tree.map(lambda a: a / samples, jax.lax.fori_loop(0, samples, add, zero))
+        return jax.lax.fori_loop(0, (samples - first + devices - 1) // devices, add, zero)
+
+    row, whole = Mesh(np.array(jax.local_devices()[:devices]), ("device",)), PartitionSpec()
+
+    def shared(*arguments: Any) -> Prediction:
+        def here(params: Any, x: Array, key: Any, quantile: Array, samples: Array) -> Prediction:
+            first = jax.lax.axis_index("device")
+            return jax.lax.psum(every(params, x, key, quantile, samples, first), "device")
+
+        return jax.shard_map(here, mesh=row, in_specs=whole, out_specs=whole, check_vma=False)(*arguments)
+
+    summed = every if devices == 1 else shared
+
+    @jax.jit
+    def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, samples: Array) -> Prediction:
+        total = summed(params, x, key, quantile, samples)
+        return jax.tree.map(lambda a: a / samples, total)
 
     def predict(
         params: dict[str, Array],
@@ -68,6 +93,8 @@ def predictor(lifted: Lifted) -> Callable[..., Prediction]:
     ) -> Prediction:
         if samples < 1:
             raise ValueError(f"the number of posterior samples must be at least 1, got {samples}.")
+        if devices > 1:
+            params = jax.device_put(params, NamedSharding(row, whole))
         parts = []
         indices, masks = eval_batches(len(x), batch_size)
         for index, mask in zip(indices, masks, strict=True):

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
@@ -19,7 +19,7 @@ SUPPORTS: dict[str, Any] = {
 }
 
 
-def fan_in_normal(scale: float = 1.0) -> Prior:
+def fan_in_normal(scale: Any = 1.0) -> Prior:
     """Normal(0, scale / sqrt(fan in)): a layer's currents have the variance scale² whatever its width (Neal 1996)."""
     _positive(scale)
 
@@ -99,7 +99,7 @@ def by_pattern(patterns: Mapping[str, Prior], template: Template) -> Prior:
     return prior
 
 
-def default(template: Template, scale: float = 1.0, bias_scale: float = 1.0) -> Prior:
+def default(template: Template, scale: Any = 1.0, bias_scale: float = 1.0) -> Prior:
     """Returns fan-in scaled Normals on kernels, Normals on biases, and points for everything else."""
     patterns = {
         "*.kernel": fan_in_normal(scale),
@@ -111,6 +111,8 @@ def default(template: Template, scale: float = 1.0, bias_scale: float = 1.0) -> 
     return by_pattern(used, template)
 
 
-def _positive(scale: float) -> None:
-    if not scale > 0 or not jnp.isfinite(scale):
+def _positive(scale: Any) -> None:
+    if isinstance(scale, jax.core.Tracer):  # part of a population; whoever traces it has checked its values
+        return
+    if not scale > 0 or not math.isfinite(scale):
         raise ValueError(f"a prior scale must be positive and finite, got {scale}.")

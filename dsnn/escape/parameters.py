@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -42,6 +43,8 @@ def parameter(
     Raises:
         ValueError: the value is out of its range, or does not fit ``shape``.
     """
+    if isinstance(value, jax.core.Tracer):  # part of a population; whoever traces it has checked its values
+        return Fixed(value)
     array = np.asarray(value, np.float32 if np.ndim(value) else np.float64)
     rule, inside = _range(support, array, learnable)
     if not inside:

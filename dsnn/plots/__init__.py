@@ -1,7 +1,7 @@
 """Figures a person would rather look at than read: functions from arrays to Matplotlib figures, no global state."""
 
 from dsnn.plots.activity import gate_map, membrane_traces, raster, running_decision, steps_histogram
-from dsnn.plots.cost import NETWORKS, accuracy_energy, energy_bars, format_nj, parallel_coordinates, pareto_front
+from dsnn.plots.cost import NETWORKS, accuracy_energy, energy_bars, format_nj, front, parallel_coordinates, pareto_front
 from dsnn.plots.quality import learning_curves, overlaid_curves, reliability, risk_coverage, uncertainty_histogram
 from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, save_png, to_svg
 
@@ -16,6 +16,7 @@ __all__ = [
     "accuracy_energy",
     "energy_bars",
     "format_nj",
+    "front",
     "gate_map",
     "learning_curves",
     "membrane_traces",

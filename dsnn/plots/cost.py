@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
 from dsnn.plots.style import ACCENT, INK, MUTED, SERIES, TINT, new_figure, styled
@@ -92,6 +92,33 @@ def accuracy_energy(
     if energy_nj.min() > 0 and energy_nj.max() / energy_nj.min() > 20:
         axes.set_xscale("log")
     axes.set(xlabel=f"energy per inference, nJ{f' ({profile})' if profile else ''}", ylabel="test accuracy, %")
+    axes.margins(x=0.12, y=0.12)
+    axes.grid()
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.12, 1.16), ncols=2, borderaxespad=0, columnspacing=1.2)
+    return figure
+
+
+@styled
+def front(
+    across: Float[np.ndarray, "trial"],
+    up: Float[np.ndarray, "trial"],
+    best: Bool[np.ndarray, "trial"],
+    names: tuple[str, str],
+) -> Figure:
+    """Two objectives of a search; the marked trials are those that no other beats in all objectives.
+
+    Args:
+        across: Values of the one objective.
+        up: Values of the other.
+        best: Whether a trial is on the front.
+        names: What they are called.
+    """
+    figure = new_figure(2.8)
+    axes = figure.subplots()
+    order = np.flatnonzero(best)[np.argsort(across[best])]
+    axes.scatter(across, up, s=26, color=MUTED, alpha=0.55, linewidths=0, label="trial")
+    axes.plot(across[order], up[order], color=ACCENT, marker="o", ms=5, linewidth=1.5, label="front")
+    axes.set(xlabel=names[0], ylabel=names[1])
     axes.margins(x=0.12, y=0.12)
     axes.grid()
     axes.legend(loc="upper left", bbox_to_anchor=(-0.12, 1.16), ncols=2, borderaxespad=0, columnspacing=1.2)

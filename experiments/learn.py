@@ -1,0 +1,261 @@
+"""The loop over epochs, of one run or of many at once: it validates, records, checkpoints, and stops when told."""
+
+import dataclasses
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dsnn import checkpoint, evaluate, mesh, rng, rundir, train
+from dsnn.bayes.predict import predictor
+from dsnn.track import Track
+from experiments import population
+from experiments.assess import EVAL_BATCH
+from experiments.console import Live, console
+
+if TYPE_CHECKING:
+    from dsnn.assemble import Setup
+
+VALIDATION_SAMPLES = 8
+FAILED = "FAILED"
+
+
+Watch = Callable[[int, dict[str, float]], bool]
+
+
+class Interrupted(RuntimeError):
+    """A run that was told to stop; its checkpoint is written."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number
+
+
+class Pruned(RuntimeError):
+    """A run that its watch found not worth more time."""
+
+
+@dataclasses.dataclass
+class Member:
+    """A run that learns, alone or beside others.
+
+    Attributes:
+        setup: what it learns.
+        directory: its run directory.
+        track: who is told; None tells nobody.
+        failure: why it stopped; empty while it has not.
+        like: another member, whose compiled prediction serves this one if its network is the same.
+    """
+
+    setup: "Setup"
+    directory: Path
+    track: Track | None = None
+    failure: str = ""
+    like: "Member | None" = None
+    predict: Any = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        spread = self.setup.spread
+        shared = spread is not None and spread.over == "samples"
+        if self.like is not None and self.like.setup.config.model == self.setup.config.model:
+            self.predict = self.like.predict
+        else:
+            self.predict = predictor(self.setup.lifted, jax.local_device_count() if shared else 1)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of its checkpoints."""
+        return self.directory / "checkpoints"
+
+    def fail(self, error: BaseException) -> None:
+        """Records why it stopped, with the traceback."""
+        self.failure = str(error) or type(error).__name__
+        text = "".join(traceback.format_exception(error))
+        rundir.write_text(self.directory, FAILED, f"{self.failure}\n\n{text}")
+
+    def close(self, kind: object, error: BaseException | None, where: object) -> None:
+        """Ends the track in the state that the run ended in."""
+        ours = isinstance(error, Exception) and not isinstance(error, Interrupted | Pruned)
+        if ours and not self.failure and not rundir.is_done(self.directory):
+            assert error is not None
+            self.fail(error)
+        ended_well = error is None or isinstance(error, Pruned)
+        code = error.exit_code if isinstance(error, Interrupted) else int(not ended_well or bool(self.failure))
+        if self.track is not None:
+            self.track.finish(code)
+
+    def record(self, state: Any, info: train.Info, epoch: int) -> dict[str, float]:
+        """Validates, and writes a line of history."""
+        last = _validate(self.setup, state, info, self.predict, epoch)
+        rundir.append_history(self.directory, {"step": epoch, **last})
+        if self.track is not None:
+            self.track.log(last, epoch)
+        return last
+
+
+class Learned(NamedTuple):
+    """States of the members, and the seconds that compiling (the first epoch) and learning took together."""
+
+    states: list[Any]
+    compile_s: float
+    train_s: float
+
+
+def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
+    """Trains members of one program from the newest checkpoint that all of them have, if there is one.
+
+    A member whose loss is not finite ends with its ``failure``; the others go on.
+
+    Raises:
+        Interrupted: told to stop.
+        TrainingError: the loss of a member that learns alone is not finite.
+    """
+    began = time.monotonic()
+    first = members[0].setup
+    config, spread = first.config, first.spread
+    together = population.together([member.setup for member in members], spread)
+    start, state = _resumed(members, together)
+    for member in members:
+        rundir.truncate_history(member.directory, start)
+    epochs = train.fit_program(
+        together.run, together.settings, state, together.arrays, epochs=config.train.epochs, start=start
+    )
+    compiled, saved, last, written = 0.0, start, {}, time.monotonic()
+    with _stopping() as asked, Live(config.train.epochs, start) as live:
+        for epoch in epochs:
+            done, final = epoch.number + 1, epoch.number + 1 == config.train.epochs
+            compiled = compiled or time.monotonic() - began
+            state = epoch.state
+            infos = _infos(epoch.info, len(members))
+            _check(members, infos, epoch.number, saved)
+            going = [k for k, member in enumerate(members) if not member.failure]
+            stop = mesh.agreed(asked[0] if asked else 0)
+            if mesh.leads():
+                if done % config.train.eval_every == 0 or final:
+                    for k in going:
+                        last = members[k].record(together.of(state, k), infos[k], done)
+                        if watch is not None and watch(done, last):
+                            raise Pruned(f"stopped after epoch {done} of {config.train.epochs} by its watch.")
+                    live.validation(done, last)
+                live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
+                if final or stop or time.monotonic() - written > config.train.checkpoint_s * len(members):
+                    for k in going:
+                        checkpoint.save(members[k].checkpoints, done, together.of(state, k))
+                    written, saved = time.monotonic(), done
+            if stop and not final:
+                raise Interrupted(
+                    f"stopped after epoch {done} of {config.train.epochs}, checkpoint written; the same command "
+                    f"(or run.dir={members[0].directory}) goes on.",
+                    stop,
+                )
+    states = [together.of(state, k) for k in range(len(members))]
+    return Learned(states, compiled, time.monotonic() - began)
+
+
+def _resumed(members: Sequence[Member], together: population.Together) -> tuple[int, Any]:
+    """Returns the epoch that all members can go on from, and the state there."""
+    state = together.init()
+    common = set.intersection(*({0, *checkpoint.steps(member.checkpoints)} for member in members))
+    for start in sorted(common - {0}, reverse=True):
+        try:
+            saved = [
+                checkpoint.restore(member.checkpoints, start, together.of(state, k)) for k, member in enumerate(members)
+            ]
+        except checkpoint.CheckpointError as error:
+            if "belongs to another" in str(error):
+                raise
+            console.print(f"{error} Going back to the checkpoint before it.")
+            continue
+        console.print(f"going on after epoch {start} of {members[0].setup.config.train.epochs}")
+        return start, together.joined(saved)
+    return 0, state
+
+
+def _infos(info: train.Info, members: int) -> list[train.Info]:
+    values = jax.device_get(info)
+    return [values] if members == 1 else [jax.tree.map(lambda leaf, k=k: leaf[k], values) for k in range(members)]
+
+
+def _check(members: Sequence[Member], infos: Sequence[train.Info], epoch: int, saved: int) -> None:
+    for member, info in zip(members, infos, strict=True):
+        try:
+            if not member.failure:
+                train.require_finite(info.loss, epoch)
+        except train.TrainingError as error:
+            kept = f"the last good checkpoint is after epoch {saved}" if saved else "no checkpoint was written yet"
+            failure = train.TrainingError(f"{error} ({kept}, in {member.checkpoints})")
+            if len(members) == 1:
+                raise failure from None
+            member.fail(failure)
+            console.print(f"{member.directory}: {failure}")
+    if all(member.failure for member in members):
+        raise train.TrainingError(f"every member of the population failed; the first: {members[0].failure}")
+
+
+def _validate(
+    setup: "Setup", state: Any, info: train.Info, predict: Callable[..., Any], epoch: int
+) -> dict[str, float]:
+    """Returns a history record: training averages and scores on the validation part."""
+    split, config = setup.split, setup.config
+    record = {
+        "epoch": float(epoch),
+        "train/loss": float(info.loss.mean()),
+        "compute/steps_mean": float(info.mean_steps[-1]),
+    }
+    if setup.lifted.sites is not None:
+        record |= {
+            "svi/lam": float(info.lam[-1]),
+            "svi/energy_nj": float(info.energy_nj[-1]),
+            "gates/kept_fraction": float(info.kept_fraction[-1]),
+        }
+    if len(split.val.x):
+        prediction = predict(
+            setup.params(state),
+            split.val.x,
+            rng.stream(setup.root, "weights", epoch),
+            samples=VALIDATION_SAMPLES,
+            quantile=config.halting.quantile,
+            batch_size=EVAL_BATCH,
+        )
+        labels = np.asarray(split.val.y)
+        record |= {
+            "val/accuracy": evaluate.accuracy(prediction.probs, labels),
+            "val/nll": evaluate.nll(prediction.probs, labels),
+            "val/ece": evaluate.ece(prediction.probs, labels),
+            "compute/steps_mean": float(prediction.steps.mean()),
+        }
+    return record
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """Turns SIGINT, SIGTERM and a launcher's SIGUSR2 into a request that the loop reads at the end of an epoch."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        console.print("stopping after this epoch; once more stops at once")
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if callable(signal.getsignal(signal.SIGUSR2)):  # a launcher listens, and is told once the checkpoint is written
+        numbers = [signal.SIGINT, signal.SIGUSR2]
+    old = {}
+    try:
+        for number in numbers:
+            old[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread: a launcher's worker, which is stopped by its launcher
+        pass
+    try:
+        yield asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,146 @@
+"""Many networks in one compiled program: the members of a population, and a run on its own as the case of one."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dsnn import train
+from dsnn.config import Config, PopulationConfig
+from dsnn.mesh import Spread, local
+
+if TYPE_CHECKING:
+    from dsnn.assemble import Setup
+
+MEMBER = "member"
+VARIED = {"learning_rate": "optimizer", "lam": "svi", "noise_width": "model", "prior_scale": "bayes"}
+
+
+def members(config: Config) -> list[Config]:
+    """Returns the configuration of each member, which is that of the ordinary run of the same settings.
+
+    Raises:
+        ValueError: a value out of range, a population in one named directory, or members that are the same run.
+    """
+    population = config.population
+    if population.size == 1 and not any(getattr(population, name) for name in ("seeds", *VARIED)):
+        return [config]
+    if config.run.dir and population.size > 1:
+        raise ValueError(
+            f"a population has a directory for each of its {population.size} members, got run.dir={config.run.dir}; "
+            "name their common folder with run.root=DIR."
+        )
+    same_seed = any(getattr(population, name) for name in VARIED)
+    seeds = population.seeds or [config.seed + (0 if same_seed else k) for k in range(population.size)]
+    made = []
+    for k, seed in enumerate(seeds):
+        parts = {
+            part: dataclasses.replace(getattr(config, part), **{name: getattr(population, name)[k]})
+            for name, part in VARIED.items()
+            if getattr(population, name)
+        }
+        made.append(dataclasses.replace(config, seed=seed, population=PopulationConfig(), **parts))
+    for k, one in enumerate(made):
+        if one in made[:k]:
+            raise ValueError(f"members must differ, got the same settings for {made.index(one)} and {k}; change one.")
+    return made
+
+
+class Together(NamedTuple):
+    """One program for one member or many.
+
+    Attributes:
+        run: ``(settings, state, arrays, epoch) -> (state, infos)``, to be compiled.
+        init: gives the first state.
+        settings: of all members.
+        arrays: training examples of all members.
+        of: ``(tree, k)`` is member k's part of a state or an info.
+        joined: puts the members' states together.
+    """
+
+    run: Callable[..., tuple[Any, Any]]
+    init: Callable[[], Any]
+    settings: train.Settings
+    arrays: train.Batch
+    of: Callable[[Any, int], Any]
+    joined: Callable[[Sequence[Any]], Any]
+
+
+def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
+    """Returns the program that trains these setups; they differ in their settings and their data only."""
+    first = setups[0]
+    place = spread.batch if spread else lambda batch: batch
+    run = train.epoch_program(first.family, first.config.train.batch_size, place)
+
+    def begin(settings: train.Settings) -> Any:
+        return first.family(settings).init()
+
+    if len(setups) == 1:
+        put = spread.replicated if spread else jax.device_put
+        settings, arrays = put(first.settings), put(_arrays(first))
+        return Together(
+            run,
+            lambda: put(jax.jit(begin)(first.settings)),
+            settings,
+            arrays,
+            lambda tree, k: local(tree),
+            lambda states: put(states[0]),
+        )
+    row = _row(len(setups))
+    settings = _stacked([setup.settings for setup in setups], row)
+    shared = all(setup.split is first.split for setup in setups)
+    arrays = jax.device_put(_arrays(first)) if shared else _stacked([_arrays(setup) for setup in setups], row)
+    mapped = _mapped(first.config.population.mapped)
+    return Together(
+        _over_devices(run, mapped, row, shared),
+        lambda: jax.jit(_over_devices(lambda s, *_: (begin(s), ()), mapped, row, True))(settings, (), (), ())[0],
+        settings,
+        arrays,
+        lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0]),
+        lambda states: _stacked(states, row),
+    )
+
+
+@jax.jit
+def _picked(tree: Any, k: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[k], tree)
+
+
+def _arrays(setup: "Setup") -> train.Batch:
+    return train.Batch(jnp.asarray(setup.split.train.x), jnp.asarray(setup.split.train.y))
+
+
+def _mapped(how: str) -> str:
+    """Returns "scan" or "vmap": on a CPU one member fills a core, an accelerator wants them all."""
+    return how if how != "auto" else "scan" if jax.default_backend() == "cpu" else "vmap"
+
+
+def _row(size: int) -> Mesh:
+    """Returns as many devices as deal out the members evenly."""
+    count = max(n for n in range(1, min(size, jax.local_device_count()) + 1) if size % n == 0)
+    return Mesh(np.array(jax.local_devices()[:count]), (MEMBER,))
+
+
+def _stacked(trees: Sequence[Any], row: Mesh) -> Any:
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return jax.device_put(stacked, NamedSharding(row, PartitionSpec(MEMBER)))
+
+
+def _over_devices(run: Callable[..., Any], mapped: str, row: Mesh, shared: bool) -> Callable[..., Any]:
+    """Maps a program over members: dealt out to devices, and on each device scanned or vectorised."""
+    arrays_axis = None if shared else 0
+
+    def here(settings: Any, state: Any, arrays: Any, epoch: Any) -> Any:
+        if mapped == "vmap":
+            return jax.vmap(run, in_axes=(0, 0, arrays_axis, None))(settings, state, arrays, epoch)
+        if shared:
+            return jax.lax.map(lambda pair: run(*pair, arrays, epoch), (settings, state))
+        return jax.lax.map(lambda three: run(*three, epoch), (settings, state, arrays))
+
+    each, whole = PartitionSpec(MEMBER), PartitionSpec()
+    specs = (each, each, whole if shared else each, whole)
+    return jax.shard_map(here, mesh=row, in_specs=specs, out_specs=each, check_vma=False)

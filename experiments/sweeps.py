@@ -1,0 +1,46 @@
+"""The record of a sweep: which jobs it has, how each ended, and whether the whole is done.
+
+A sweep is named by its overrides, so the same command goes on with the same record and the same W&B group. Each job
+adds a line when it starts and a line when it ends; the last line about a job says how it stands.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ELSEWHERE = ("run", "track", "compute", "resume", "data.root")  # may change when a sweep goes on
+LOST = "failed: its process ended without a word (killed, or out of memory)"
+
+
+def record_file(root: Path, arguments: Iterable[str]) -> Path:
+    """Returns where the sweep of a command line is recorded, ``<root>/sweeps/<name>.jsonl``."""
+    told = (a for a in arguments if not a.startswith(("-", "hydra")))
+    told = (a for a in told if not any(f"{a.split('=')[0]}.".startswith(f"{name}.") for name in ELSEWHERE))
+    words = sorted(told)
+    experiment = next((w.split("=", 1)[1] for w in words if w.startswith("experiment=")), "sweep")
+    name = experiment.replace(",", "+")[:40]
+    return root / "sweeps" / f"{name}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}.jsonl"
+
+
+def add(record: Path, entry: dict[str, Any]) -> None:
+    """Adds a line; one write, so that the lines of parallel jobs do not mix."""
+    file = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, (json.dumps(entry) + "\n").encode())
+    finally:
+        os.close(file)
+
+
+def jobs(record: Path) -> list[dict[str, Any]]:
+    """Returns the last entry of each job, in the order in which they first started; torn lines are passed over."""
+    last: dict[str, dict[str, Any]] = {}
+    for line in record.read_text().splitlines() if record.exists() else ():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        last[entry["overrides"]] = entry
+    return [job | {"status": LOST} if job["status"] == "running" else job for job in last.values()]

@@ -1,0 +1,116 @@
+"""Populations: each member is the single run of its settings, one that fails leaves the others, and one can go on."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sweeping import TINY, timeless
+
+from dsnn import checkpoint, rundir, train
+from dsnn.config import Config
+from experiments import job, learn, machine, population, schema
+
+
+def composed(*overrides: str) -> Config:
+    return schema.compose([*TINY, *overrides])
+
+
+def test_seeds_count_up_unless_something_else_differs() -> None:
+    assert [c.seed for c in population.members(composed("population.size=3", "seed=5"))] == [5, 6, 7]
+    some = population.members(composed("population.size=2", "population.lam=[0.01,0.1]", "seed=5"))
+    assert [(c.seed, c.svi.lam) for c in some] == [(5, 0.01), (5, 0.1)]
+    both = population.members(
+        composed("population.size=2", "population.seeds=[3,4]", "population.noise_width=[0.1,0.3]")
+    )
+    assert [(c.seed, c.model.noise_width) for c in both] == [(3, 0.1), (4, 0.3)]
+
+
+def test_a_member_has_the_name_of_its_single_run(tmp_path: Path) -> None:
+    root = f"run.root={tmp_path}"
+    members = population.members(composed("population.size=2", "population.learning_rate=[0.001,0.002]", root))
+    assert job.directory_of(members[1]) == job.directory_of(composed("optimizer.learning_rate=0.002", root))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["population.size=3", "population.lam=[0.1]"], "population.lam must have one value for each of the 3 members"),
+        (["population.size=0"], "population.size must be at least 1"),
+        (["population.size=2", "population.seeds=[1,1]"], "members must differ, got the same settings for 0 and 1"),
+        (["population.size=2", "run.dir=here"], "got run.dir=here; name their common folder with run.root=DIR"),
+        (["population.size=2", "population.lam=[0.1,-1]"], "svi.lam must not be negative"),
+    ],
+)
+def test_a_population_that_cannot_be_meant_gets_a_sentence(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", "\\(")):
+        population.members(composed(*overrides))
+
+
+@pytest.mark.parametrize("mapped", ["scan", pytest.param("vmap", marks=pytest.mark.slow)])
+def test_members_equal_their_single_runs(mapped: str) -> None:
+    varied = ["population.size=2", "population.learning_rate=[0.001,0.01]", "population.noise_width=[0.1,0.3]"]
+    varied += ["population.prior_scale=[0.5,2.0]", "population.lam=[0.3,0.01]", "population.seeds=[1,2]"]
+    configs = population.members(composed(*varied))
+    setups = [
+        job.build(dataclasses.replace(c, population=dataclasses.replace(c.population, mapped=mapped))) for c in configs
+    ]
+    losses = {}
+    for name, group in {"all": setups, "one": setups[:1], "two": setups[1:]}.items():
+        together = population.together(group, None)
+        epochs = train.fit_program(together.run, together.settings, together.init(), together.arrays, epochs=2)
+        losses[name] = np.stack([np.atleast_2d(epoch.info.loss) for epoch in epochs])
+    alone = np.concatenate([losses["one"], losses["two"]], 1)
+    np.testing.assert_allclose(losses["all"], alone, rtol=0, atol=0 if mapped == "scan" else 1e-4)
+    assert np.abs(alone[:, 0] - alone[:, 1]).min() > 1e-4
+
+
+def test_every_setting_reaches_the_program() -> None:
+    first = job.build(composed())
+    together = population.together([first], None)
+    run, init = jax.jit(together.run), jax.jit(lambda settings: first.family(settings).init())
+    _, base = run(together.settings, init(together.settings), together.arrays, jnp.asarray(0))
+    for name, value in {"learning_rate": 0.05, "lam": 3.0, "noise_width": 0.5, "prior_scale": 0.1}.items():
+        settings = together.settings._replace(**{name: jnp.asarray(value)})
+        _, info = run(settings, init(settings), together.arrays, jnp.asarray(0))
+        assert np.abs(info.loss - base.loss).max() > 1e-5, name
+
+
+@pytest.fixture
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "use_cache", lambda folder: None)
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_failing_member_leaves_the_others_and_a_stopped_population_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = ["population.size=2", "population.learning_rate=[0.003,1e30]", f"run.root={tmp_path}"]
+    config = composed(*sizes)
+    good, bad = (job.directory_of(member) for member in population.members(config))
+    with pytest.raises(train.TrainingError, match="1 of 2 members failed; the first: the loss must stay finite"):
+        job.run(config)
+    assert rundir.is_done(good)
+    assert not rundir.is_done(bad)
+    assert "the loss must stay finite, got nan at step" in (bad / learn.FAILED).read_text()
+    assert rundir.read_metrics(good)["population/size"] == 2
+
+    record, whole = learn.Member.record, timeless(good)
+
+    def stop(self: learn.Member, state: object, info: object, epoch: int) -> dict:
+        if epoch == 4:
+            raise KeyboardInterrupt
+        return record(self, state, info, epoch)
+
+    again = composed("population.size=2", "population.learning_rate=[0.003,0.004]", f"run.root={tmp_path}/again")
+    places = [job.directory_of(member) for member in population.members(again)]
+    monkeypatch.setattr(learn.Member, "record", stop)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(again)
+    assert [checkpoint.latest(place / "checkpoints") for place in places] == [3, 3]
+    monkeypatch.setattr(learn.Member, "record", record)
+    job.run(again)
+    assert timeless(places[0]) == whole
+    assert all(rundir.is_done(place) for place in places)
