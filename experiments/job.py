@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn import checkpoint, data, energy, evaluate, parameters, rng, rundir, train
-from dsnn.bayes import priors, sites
+from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.predict import predictor
-from dsnn.config import Config, as_dict, build_model, load_data
+from dsnn.config import Config, as_dict, build_guide, build_model, load_data
 from dsnn.forward import Forward, log_likelihood
 from dsnn.track import Track, open_track
 from experiments import assess
@@ -75,16 +75,18 @@ def build(config: Config) -> Setup:
         model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
     )
     bayesian = config.learner == "svi"
+    prior = priors.default(template, config.bayes.prior_scale, config.bayes.bias_scale, config.bayes.prior)
     lifted = Lifted(
         forward,
         params,
-        priors.default(template, config.bayes.prior_scale, config.bayes.bias_scale) if bayesian else priors.point,
+        prior if bayesian else priors.point,
         size,
         sites=every_site if bayesian and config.gates.enabled else None,
         prices=energy.profile(config.energy.profile),
         accounting=config.energy.accounting,
         feature=config.halting.feature if bayesian and config.halting.enabled else None,
-        guide_scale=config.bayes.guide_scale,
+        family=build_guide(config, shape, split.classes, rng.stream(root, "init")) if bayesian else guides.point(),
+        flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
     )
     if bayesian:
@@ -178,7 +180,8 @@ def _learn_and_assess(
     clock = {"time/setup_s": time.monotonic() - started}
     state, clock["time/compile_s"], clock["time/train_s"] = _learn(setup, directory, track, predict)
     before = time.monotonic()
-    params = setup.params(state)
+    train_part = setup.split.train
+    params = setup.lifted.finish(setup.params(state), train_part.x, train_part.y, rng.stream(setup.root, "weights"))
     assessed = assess.assess(setup, params, predict)
     metrics: dict[str, Any] = {"experiment": config.experiment, "seed": config.seed, **assessed.metrics}
     rundir.write_arrays(directory, "parameters.npz", params)
