@@ -330,7 +330,7 @@ def load_data(config: Config) -> data.Split:
         c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
     )
     data.require_training(split)
-    _check_trainable(split)
+    _check_trainable(split, config)
     for name in c.ood:
         other = data.input_shape(data.load(name, root=c.root))
         if other != data.input_shape(split):
@@ -347,13 +347,24 @@ def load_data(config: Config) -> data.Split:
     return split
 
 
-def _check_trainable(split: data.Split) -> None:
+def _check_trainable(split: data.Split, config: Config) -> None:
     """Says in one sentence which data sets load but cannot be trained on by a run yet."""
-    if split.task != "classification" or data.per_step(split):
-        has = split.task if split.task != "classification" else "one label per time step"
+    if data.per_step(split):
         raise ValueError(
-            f"a run learns one class label per example, {split.name} has {has}; use dsnn.unroll and dsnn.train instead."
+            f"a run learns one target per example, {split.name} has one label per time step; use dsnn.unroll and "
+            "dsnn.train instead."
         )
+    if split.task == "regression":
+        if config.learner != "svi":
+            raise ValueError(
+                f"numbers are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
+            )
+        if config.halting.enabled:
+            raise ValueError(
+                f"halting reads the certainty of a class decision, {split.name} has numbers; set halting.enabled=false."
+            )
+        if config.data.ood:
+            raise ValueError(f"data.ood is scored for classes, {split.name} has numbers; leave it empty.")
     if not isinstance(split.train.x, np.ndarray):
         raise ValueError(
             f"a run needs dense arrays, {split.name} has sparse rows; give a dense part of it as data=npz."

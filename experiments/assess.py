@@ -14,6 +14,7 @@ from dsnn.deploy import Deployed, compaction_error, deploy, speed
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
 from dsnn.unroll import unroll
+from experiments import assess_numbers
 
 if TYPE_CHECKING:
     from experiments.job import Setup
@@ -34,6 +35,10 @@ class Assessed(NamedTuple):
 def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
     """Returns everything that is reported of a trained network."""
     config, split, lifted = setup.config, setup.split, setup.lifted
+    if split.task == "regression":
+        metrics, records = assess_numbers.assess(setup, params, predict)
+        costs = _costs(setup, deploy(lifted, params))
+        return Assessed(metrics | costs, records, {})
     key = rng.stream(setup.root, "noise", config.train.epochs)
 
     def predicted(x: Any) -> Prediction:

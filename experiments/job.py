@@ -16,11 +16,13 @@ import numpy as np
 from dsnn import checkpoint, data, energy, evaluate, parameters, rng, rundir, train
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Lifted
+from dsnn.bayes.likelihood import Categorical, Gaussian
 from dsnn.bayes.predict import predictor
+from dsnn.bayes.regress import regressor
 from dsnn.config import Config, as_dict, build_guide, build_model, load_data
 from dsnn.forward import Forward, log_likelihood
 from dsnn.track import Track, open_track
-from experiments import assess
+from experiments import assess, assess_numbers
 from experiments.console import Live, console, final_table
 
 VALIDATION_SAMPLES = 8
@@ -86,6 +88,7 @@ def build(config: Config) -> Setup:
         accounting=config.energy.accounting,
         feature=config.halting.feature if bayesian and config.halting.enabled else None,
         family=build_guide(config, shape, split.classes, rng.stream(root, "init")) if bayesian else guides.point(),
+        likelihood=Gaussian() if split.task == "regression" else Categorical(),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
     )
@@ -176,7 +179,8 @@ def _learn_and_assess(
     setup: Setup, directory: Path, track: Track, meter: energy.Meter, started: float
 ) -> dict[str, Any]:
     config = setup.config
-    predict = predictor(setup.lifted)
+    numbers = setup.split.task == "regression"
+    predict = regressor(setup.lifted) if numbers else predictor(setup.lifted)
     clock = {"time/setup_s": time.monotonic() - started}
     state, clock["time/compile_s"], clock["time/train_s"] = _learn(setup, directory, track, predict)
     before = time.monotonic()
@@ -274,7 +278,11 @@ def _validate(setup: Setup, state: Any, info: train.Info, predict: Any, epoch: i
             "svi/energy_nj": float(info.energy_nj[-1]),
             "gates/kept_fraction": float(info.kept_fraction[-1]),
         }
-    if len(split.val.x):
+    if len(split.val.x) and split.task == "regression":
+        key, options = rng.stream(setup.root, "weights", epoch), {"samples": VALIDATION_SAMPLES, "y": split.val.y}
+        prediction = predict(setup.params(state), split.val.x, key, **options)
+        record |= assess_numbers.scores("val", prediction, np.asarray(split.val.y))
+    elif len(split.val.x):
         prediction = predict(
             setup.params(state),
             split.val.x,

@@ -57,7 +57,7 @@ class Joint(dist.Distribution):
 
     def normal(self) -> tuple[Array, Array] | None:
         """Returns means and standard deviations if every part is a Normal on the reals, else None."""
-        bases = [fn.base_dist if isinstance(fn, dist.Independent) else fn for fn in self.parts.values()]
+        bases = [_innermost(fn) for fn in self.parts.values()]
         if not all(isinstance(base, dist.Normal) for base in bases):
             return None
         shapes = [fn.event_shape for fn in self.parts.values()]
@@ -142,6 +142,12 @@ def low_rank(rank: int = 4, scale: float = 0.01) -> Guide:
         return point_constraints(weights) | {f"{WEIGHTS}.scale": constraints.positive}
 
     return Guide(prior, posterior, centre, supports)
+
+
+def _innermost(fn: Any) -> Any:
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def _natural(weights: Weights, names: list[str], flat: Array) -> Params:
