@@ -10,13 +10,33 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
+from dsnn import events
 from dsnn.types import Array, Float, Key
+
+PRODUCTS = ("auto", "dense", "events")
 
 
 def fan_in_normal(key: Key[Array, ""], shape: tuple[int, ...], gain: float) -> Array:
     """Returns weights ~ Normal(0, gain / sqrt(fan in)); the last axis is the fan out. The key is consumed."""
     return gain / math.prod(shape[:-1]) ** 0.5 * jax.random.normal(key, shape)
+
+
+def multiply(
+    x: Float[Array, "row input"],
+    kernel: Float[Array, "input neuron"],
+    product: str = "auto",
+    dtype: str | None = None,
+) -> Float[Array, "row neuron"]:
+    """Returns x W in float32 as a `Dense` synapse with these options computes it."""
+    if product == "events":
+        return events.drive(x.astype(jnp.float32), kernel)
+    if product == "auto" and dtype in (None, "float32") and events.worthwhile(kernel):
+        return events.product(x.astype(jnp.float32), kernel)
+    if dtype is not None:
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
+    return jnp.dot(x, kernel, preferred_element_type=jnp.float32)
 
 
 def _positive(**sizes: int) -> None:
@@ -35,6 +55,11 @@ class Dense(nnx.Module):
         gain: kernel standard deviation times sqrt(fan in).
         bias: whether to add a current at every step.
         dtype: dtype of the product ("bfloat16" halves its traffic); None keeps the input's.
+        product: "dense", "events" (work only where the input is not zero, see `dsnn.events`) or "auto": events where
+            this machine has them and, at run time, few enough inputs are nonzero for them to be faster.
+
+    Raises:
+        ValueError: a size that is not positive, an unknown product, or events in another dtype than float32.
     """
 
     def __init__(
@@ -46,7 +71,13 @@ class Dense(nnx.Module):
         gain: float = 1.0,
         bias: bool = True,
         dtype: str | None = None,
+        product: str = "auto",
     ):
+        if product not in PRODUCTS:
+            raise ValueError(f"product must be one of {', '.join(PRODUCTS)}, got {product!r}.")
+        if product == "events" and dtype not in (None, "float32"):
+            raise ValueError(f'product="events" computes in float32, got dtype={dtype!r}; leave dtype out.')
+        self.product = product
         self.in_shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
         _positive(in_shape=math.prod(self.in_shape), features=features)
         self.out_shape = (features,)
@@ -56,11 +87,7 @@ class Dense(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch neuron"]:
         """Returns the currents that ``x`` drives."""
-        x = x.reshape(x.shape[0], -1)
-        kernel = self.kernel[...]
-        if self.dtype is not None:
-            x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        current = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+        current = multiply(x.reshape(x.shape[0], -1), self.kernel[...], self.product, self.dtype)
         return current if self.bias is None else current + self.bias[...]
 
 
@@ -210,7 +237,9 @@ class Layer(nnx.Module):
     ) -> tuple[LayerState, Array]:
         """Returns the next state and the spikes for a feed-forward current; a key is consumed."""
         if self.recurrent is not None and state.spikes is not None:
-            current = current + jnp.dot(state.spikes, self.recurrent[...])
+            product = self.synapse.product if isinstance(self.synapse, Dense) else "auto"
+            current = current + multiply(state.spikes, self.recurrent[...], product)
+        current = checkpoint_name(current, "current")
         cell, spikes = self.cell.step(state.cell, current, key)
         return LayerState(cell, None if self.recurrent is None else spikes), spikes
 

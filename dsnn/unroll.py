@@ -1,10 +1,12 @@
 """The time loop: one scan, in two orders that give the same numbers.
 
 ``schedule="layer"`` applies each synapse to all time steps in one product and scans only its neurons; ``"step"`` runs
-the whole stack inside one scan, with less memory. Keys are derived inside the scan, since noise drawn ahead has to be
-written to memory and read back.
+the whole stack inside one scan, so that currents stay in the cache. Keys are derived inside the scan, since noise drawn
+ahead has to be written to memory and read back. For the backward pass a step keeps what is dear (`KEPT`: currents or
+membranes, and draws) and computes spikes and surrogate derivatives again, which costs less than to store them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,11 @@ from dsnn.models import Stack, layer_key
 from dsnn.types import Array, Key
 
 SCHEDULES = ("auto", "layer", "step")
+KEPT = ("current", "membrane", "noise")
+"""Names (see `jax.ad_checkpoint.checkpoint_name`) of what a step keeps for its backward pass, besides products."""
+
+CACHE_BYTES = 2**22
+"""Size of a layer's currents over all time steps above which writing them out costs more than larger products gain."""
 Record = Callable[[Any, Any], Any]
 
 
@@ -37,10 +44,11 @@ def unroll(
         key: drives stochastic firing and is consumed; None is the deterministic network.
         record: ``record(states, spikes)`` of one step says what to keep. For a stack both are dictionaries by layer
             name, for a cell the cell's own state and spikes.
-        schedule: "layer" (fast), "step" (small) or "auto" (layer).
+        schedule: "layer", "step" or "auto": on a CPU by steps if the currents of some layer over all time steps exceed
+            `CACHE_BYTES`, else by layers.
         steps: number of time steps of a held input.
-        memory: what the backward pass keeps: "full", "sqrt" (states at every sqrt(T)-th step, the rest recomputed) or
-            the number of steps between kept states.
+        memory: what the backward pass keeps: "full" (membranes of all steps), "sqrt" (states at every sqrt(T)-th step,
+            the rest computed again) or the number of steps between kept states.
 
     Returns:
         outputs ``[time, batch, ...]``, the final state, and what was recorded with time leading (None without record).
@@ -57,6 +65,8 @@ def unroll(
     if not isinstance(model, Stack):
         return _unroll_one(model, xs, key, record, length, held, memory)
     _check_input(model, xs, held)
+    if schedule == "auto":
+        schedule = _schedule(model, length * xs.shape[0 if held else 1])
     run = _unroll_steps if schedule == "step" else _unroll_layers
     return run(model, xs, key, record, length, held, memory)
 
@@ -73,7 +83,7 @@ def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "
     """
     match memory:
         case "full":
-            return jax.lax.scan(body, carry, xs, length)
+            return jax.lax.scan(_light(body), carry, xs, length)
         case "sqrt":
             chunk = max(1, round(length**0.5))
         case int() if memory >= 1:
@@ -84,7 +94,7 @@ def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "
 
     @jax.checkpoint
     def inner(carry: Any, piece: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(body, carry, piece, chunk)
+        return jax.lax.scan(_light(body), carry, piece, chunk)
 
     pieces = jax.tree.map(lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), xs)
     carry, ys = jax.lax.scan(inner, carry, pieces, whole // chunk)
@@ -92,8 +102,20 @@ def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "
     if whole == length:
         return carry, ys
     rest = jax.tree.map(lambda a: a[whole:], xs)
-    carry, last = jax.checkpoint(lambda c, r: jax.lax.scan(body, c, r, length - whole))(carry, rest)
+    carry, last = jax.checkpoint(lambda c, r: jax.lax.scan(_light(body), c, r, length - whole))(carry, rest)
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
+
+
+def _light(body: Callable) -> Callable:
+    """Returns ``body`` with its backward pass keeping products and `KEPT` and computing the rest again."""
+    policies = jax.checkpoint_policies
+    policy = policies.save_from_both_policies(policies.dots_saveable, policies.save_only_these_names(*KEPT))
+    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+
+
+def _schedule(model: Stack, rows: int) -> str:
+    largest = max(math.prod(layer.out_shape) for _, layer in model.layers())
+    return "step" if jax.default_backend() == "cpu" and 4 * rows * largest > CACHE_BYTES else "layer"
 
 
 def _check_input(model: Stack, xs: Array, held: bool) -> None:
@@ -126,14 +148,14 @@ def _unroll_one(model, xs, key, record, length, held, memory):  # type: ignore[n
 
 def _unroll_steps(model, xs, key, record, length, held, memory):  # type: ignore[no-untyped-def]
     batch = xs.shape[0] if held else xs.shape[1]
-    currents = model.drive(xs) if held else _fold(model.drive, xs)
+    constant = model.drive(xs) if held else None
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
-        t, current = inputs
-        state, spikes = model.advance(state, currents if held else current, _time_key(key, t))
+        t, x = inputs
+        state, spikes = model.advance(state, model.drive(x) if constant is None else constant, _time_key(key, t))
         return state, (spikes[model.names[-1]], record(state, spikes) if record else None)
 
-    steps = (jnp.arange(length), None if held else currents)
+    steps = (jnp.arange(length), None if held else xs)
     state, (outputs, records) = scan(body, model.init((batch,)), steps, length, memory)
     return outputs, state, records
 

@@ -63,7 +63,11 @@ class Workload:
 WORKLOADS = {
     "W0": Workload((20, 16, 5), batch=4, steps=12, rate=0.2, variants=("dsnn", "dsnn:stochastic")),
     "W1": Workload(
-        (700, 512, 512, 20), batch=128, steps=100, rate=0.03, variants=("dsnn", "dsnn:stochastic", "dsnn:schedule=step")
+        (700, 512, 512, 20),
+        batch=128,
+        steps=100,
+        rate=0.03,
+        variants=("dsnn", "dsnn:stochastic", "dsnn:schedule=layer", "dsnn:product=dense"),
     ),
     "W2-512": Workload((512, 512), batch=16, steps=500, rate=0.1, gain=1.0, objective="sum"),
     "W2-4096": Workload((4096, 4096), batch=16, steps=500, rate=0.1, gain=1.0, objective="sum"),

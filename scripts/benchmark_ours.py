@@ -25,7 +25,7 @@ from dsnn.escape import Logistic
 from dsnn.layers import Dense, Layer
 from dsnn.models import Stack
 
-OPTIONS = {"stochastic": "no", "schedule": "auto", "memory": "full", "samples": "1", "map": "vmap"}
+OPTIONS = {"stochastic": "no", "schedule": "auto", "memory": "full", "samples": "1", "map": "vmap", "product": "auto"}
 NOISE_WIDTH = 0.1
 POSTERIOR_LOG_SCALE = -5.0
 
@@ -51,14 +51,16 @@ def parse_variant(text: str) -> dict[str, Any]:
     }
 
 
-def network(spec: dict[str, Any], data: dict[str, np.ndarray], stochastic: bool) -> tuple[Any, Any]:
+def network(
+    spec: dict[str, Any], data: dict[str, np.ndarray], stochastic: bool, product: str = "auto"
+) -> tuple[Any, Any]:
     """Returns the template and the parameters of the workload's network, with the given weights."""
     root = rng.root(0)
     sizes = spec["sizes"]
     dtype = None if spec["dtype"] == "float32" else spec["dtype"]
     layers = {}
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-        synapse = Dense(n_in, n_out, key=root, bias=False, dtype=dtype)
+        synapse = Dense(n_in, n_out, key=root, bias=False, dtype=dtype, product=product)
         cell = LIF(beta=BETA, noise=Logistic(NOISE_WIDTH) if stochastic else None)
         layers[f"layer{i}"] = Layer(synapse, cell, recurrent_key=root if f"r{i}" in data else None)
     template, params = parameters.split(Stack(**layers))
@@ -71,7 +73,7 @@ def network(spec: dict[str, Any], data: dict[str, np.ndarray], stochastic: bool)
 
 def programs(spec: dict[str, Any], data: dict[str, np.ndarray], options: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """Returns forward(params, x, key), rates(params, x, key), step(state, x, y, key) and the first state."""
-    template, params = network(spec, data, options["stochastic"])
+    template, params = network(spec, data, options["stochastic"], options["product"])
 
     def outputs(params: Any, x: Any, key: Any, record: Any = None) -> tuple[Any, Any]:
         key = key if options["stochastic"] else None

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 
 CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells"}
-NETWORKS = CELLS | {"layers", "models"}
+NETWORKS = CELLS | {"events", "layers", "models"}
 LOOP = NETWORKS | {"unroll", "gradients"}
 BAYES = LOOP | {"data", "encode", "forward", "anytime", "energy", "bayes"}
 
@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "surrogate": {"types"},
     "escape": {"types", "rng", "surrogate"},
     "cells": CELLS,
-    "layers": CELLS,
+    "events": {"types"},
+    "layers": CELLS | {"events"},
     "models": CELLS | {"layers"},
     "unroll": NETWORKS,
     "gradients": NETWORKS | {"unroll"},

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from dsnn.cells.firing import fire, noise_state, set_spike
 from dsnn.cells.rounding import rounded
@@ -37,6 +38,7 @@ def integrate_and_fire(
     if cell.refractory:
         awake = state.refractory <= 0
         membrane = jnp.where(awake, membrane, state.membrane)
+    membrane = checkpoint_name(membrane, "membrane")  # the rest of a step is cheaper to compute again than to keep
     shift, spikes = fire(cell, state.shift, membrane - threshold, key)
     if cell.refractory:
         spikes = jnp.where(awake, spikes, 0.0)

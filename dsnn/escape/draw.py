@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from dsnn.types import Array, Float, Key, Shaped
 
@@ -20,7 +21,8 @@ def uniform16(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."
     size = math.prod(shape)
     words = threefry(jax.random.key_data(key), -(-size // 4)) if _is_threefry(key) else _words(key, -(-size // 2))
     parts = jnp.concatenate([part for word in words for part in (word & (LEVELS - 1), word >> 16)])
-    return (parts[:size].reshape(shape).astype(jnp.float32) + 0.5) * (1 / LEVELS)
+    # drawing them again in the backward pass would cost more than keeping them
+    return checkpoint_name((parts[:size].reshape(shape).astype(jnp.float32) + 0.5) * (1 / LEVELS), "noise")
 
 
 def normal16(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from jax.ad_checkpoint import checkpoint_name
+
 from dsnn.escape.draw import uniform16, with_gradient_of
 from dsnn.surrogate import Surrogate, heaviside
 from dsnn.types import Array, Float, Key
@@ -37,7 +39,9 @@ def fire(
         return spikes if surrogate is not None else with_gradient_of(spikes, probability(u))
     rank = uniform16(key, u.shape)
     if surrogate is not None:
-        return heaviside(u - quantile(rank), surrogate, compare)
+        return heaviside(u - checkpoint_name(quantile(rank), "noise"), surrogate, compare)
     soft = probability(u)
     chance = soft if coarse is None else coarse(u)
-    return with_gradient_of((chance > rank).astype(u.dtype), soft)
+    # random bits are too dear to be drawn again by the backward pass, which a spike's byte spares it
+    spikes = checkpoint_name(chance > rank, "noise")
+    return with_gradient_of(spikes.astype(u.dtype), soft)

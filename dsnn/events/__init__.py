@@ -1,0 +1,116 @@
+"""Products that do work only where spikes fall: x W as a sum of the rows of W that x selects, on CPUs.
+
+A dense product multiplies every zero. Where few inputs are nonzero it is faster to walk over these events: forward, and
+for the gradient of W, whose rows are sums of the output gradients at the events. (The gradient of x is dense, since a
+surrogate derivative is nowhere zero.) Products and sums are exact float32, added in another order than a dense product
+adds them. `experiments/studies/event_products.md` has the measurements behind `BREAK_EVEN`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
+
+from dsnn.events.library import problem
+from dsnn.types import Array, Bool, Float
+
+__all__ = ["BREAK_EVEN", "FEWEST_ROWS", "NARROWEST", "SMALLEST", "drive", "problem", "product", "worthwhile"]
+
+BREAK_EVEN = 0.15
+"""Fraction of nonzero inputs below which events are faster than a dense product."""
+
+NARROWEST = 64
+"""Number of neurons below which finding the events costs more than a dense forward product."""
+
+SMALLEST = 2**16
+"""Number of weights below which that holds too."""
+
+FEWEST_ROWS = 64
+"""Number of rows below which a weight gradient costs more to gather than to multiply."""
+
+SAMPLED_ROWS = 256
+
+
+def worthwhile(weights: Float[Array, "input neuron"]) -> bool:
+    """Returns whether products with ``weights`` can gain from events here: a CPU, a compiler, and enough weights."""
+    return weights.size >= SMALLEST // 8 and weights.dtype == jnp.float32 and problem() is None
+
+
+@jax.custom_vjp
+def product(x: Float[Array, "row input"], weights: Float[Array, "input neuron"]) -> Float[Array, "row neuron"]:
+    """Returns x W, computed from the events of x if they are fewer than `BREAK_EVEN`, else densely.
+
+    The choice is made at run time, at each call, forward and for the gradient, from the density of (at most
+    `SAMPLED_ROWS`) rows. Under `jax.vmap` the mapped products run one after another.
+    """
+    if weights.shape[1] < NARROWEST or weights.size < SMALLEST:
+        return _dense(x, weights)
+    return _by_density(x, _drive, _dense, x, weights)
+
+
+def drive(x: Float[Array, "row input"], weights: Float[Array, "input neuron"]) -> Float[Array, "row neuron"]:
+    """Returns x W, computed from the events of x whatever their number; as `product` otherwise.
+
+    Raises:
+        RuntimeError: event-driven products cannot be used here.
+    """
+    if (reason := problem()) is not None:
+        raise RuntimeError(f'event-driven products are not available, since {reason}; use product="dense".')
+    return _always(x, weights)
+
+
+@jax.custom_vjp
+def _always(x: Array, weights: Array) -> Array:
+    return _drive(x, weights)
+
+
+def _product_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(x, weights), (x, weights)
+
+
+def _product_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, weights = kept
+    few = x.shape[0] < FEWEST_ROWS
+    return grad @ weights.T, _dense_weight(x, grad) if few else _by_density(x, _weight, _dense_weight, x, grad)
+
+
+def _always_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _always(x, weights), (x, weights)
+
+
+def _always_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, weights = kept
+    return grad @ weights.T, _weight(x, grad)
+
+
+product.defvjp(_product_forward, _product_backward)
+_always.defvjp(_always_forward, _always_backward)
+
+
+def _by_density(x: Array, events, dense, *operands: Array) -> Array:  # type: ignore[no-untyped-def]
+    @sequential_vmap
+    def choose(sparse: Bool[Array, ""], *operands: Array) -> Array:
+        return jax.lax.cond(sparse, events, dense, *operands)
+
+    sampled = x[:: max(1, x.shape[0] // SAMPLED_ROWS)]
+    found = jax.ffi.ffi_call("dsnn_events_count", jax.ShapeDtypeStruct((), jnp.int32), vmap_method="sequential")(
+        sampled
+    )
+    return choose(found < BREAK_EVEN * sampled.size, *operands)
+
+
+def _dense(x: Array, weights: Array) -> Array:
+    return x @ weights
+
+
+def _dense_weight(x: Array, grad: Array) -> Array:
+    return x.T @ grad
+
+
+def _drive(x: Array, weights: Array) -> Array:
+    out = jax.ShapeDtypeStruct((x.shape[0], weights.shape[1]), jnp.float32)
+    return jax.ffi.ffi_call("dsnn_events_drive", out, vmap_method="sequential")(x, weights)
+
+
+def _weight(x: Array, grad: Array) -> Array:
+    out = jax.ShapeDtypeStruct((x.shape[1], grad.shape[1]), jnp.float32)
+    return jax.ffi.ffi_call("dsnn_events_weight", out, vmap_method="sequential")(x, grad)

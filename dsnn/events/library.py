@@ -1,0 +1,76 @@
+"""Compiles `products.c` for this processor, once, and hands its products to XLA."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+
+SOURCE = Path(__file__).with_name("products.c")
+TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_count")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+
+
+@functools.cache
+def problem() -> str | None:
+    """Returns why event-driven products cannot be used in this process, or None; the first call compiles them.
+
+    The library is kept in ``$XDG_CACHE_HOME/dsnn`` (default ``~/.cache/dsnn``) under a name that changes with the
+    source, the compiler, the version of JAX and the processor.
+    """
+    if jax.default_backend() != "cpu":
+        return f"they are for CPUs, and JAX's backend is {jax.default_backend()}"
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return "no C compiler was found; install gcc or clang, or name one in CC"
+    try:
+        library = ctypes.CDLL(str(_compiled(compiler)))
+        for target in TARGETS:
+            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        return f"{compiler} could not build them: {detail.strip().splitlines()[0] if detail.strip() else error!r}"
+    return None
+
+
+def _compiled(compiler: str) -> Path:
+    command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
+    version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=True, timeout=60)
+    parts = (SOURCE.read_text(), *command, version.stdout, jax.__version__, _processor())
+    name = f"events-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsnn"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _only_mine(folder):
+            raise PermissionError(f"{folder} can be written by others")
+    except OSError:  # no home to write to: this process has its own
+        folder = Path(tempfile.mkdtemp(prefix="dsnn-"))
+    path = folder / name
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / name
+            subprocess.run(
+                [*command, "-o", str(made), str(SOURCE)], capture_output=True, text=True, check=True, timeout=300
+            )
+            made.replace(path)  # whole or not at all, also with two processes at it
+    return path
+
+
+def _only_mine(folder: Path) -> bool:
+    status = folder.stat()
+    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+
+
+def _processor() -> str:
+    """Returns what -march=native may depend on: a home directory can be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))

@@ -1,0 +1,292 @@
+/* Matrix products with a sparse left side, on the CPU: work follows the events (nonzero entries), not the matrix.
+
+   dsnn_events_drive:   out[m, :] = sum over events (m, k) of x[m, k] * w[k, :]
+   dsnn_events_weight:  out[k, :] = sum over events (m, k) of x[m, k] * g[m, :]
+   dsnn_events_count:   number of events
+
+   They are handlers of XLA's typed foreign function interface and the products share out their work over XLA's own
+   threads. Columns are done in tiles of 64, whose sums stay in registers while the rows that they add come from the
+   second cache. */
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "xla/ffi/api/c_api.h"
+
+#define TILE 64      /* columns whose sums are held in registers */
+#define LANES 16
+#define BLOCK 2048   /* rows of g that a tile of 64 columns keeps in the second cache */
+
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+
+typedef struct {
+  int32_t at;
+  float value;
+} event;
+
+/* --- sharing out work ------------------------------------------------------------------------------------------- */
+
+typedef struct job {
+  atomic_int next, done, users;
+  int parts;
+  atomic_int failed;
+  int (*work)(const void *task, int part); /* 0, or 1 when memory ran out */
+  const void *task;
+} job;
+
+static void take_parts(job *j) {
+  for (int part; (part = atomic_fetch_add(&j->next, 1)) < j->parts; atomic_fetch_add(&j->done, 1))
+    if (j->work(j->task, part)) atomic_store(&j->failed, 1);
+}
+
+static void leave(job *j) {
+  if (atomic_fetch_sub(&j->users, 1) == 1) free(j);
+}
+
+/* A helper that starts late finds nothing left to take and touches only the job, which the last user frees. */
+static void help(void *data) {
+  take_parts(data);
+  leave(data);
+}
+
+static int threads(const XLA_FFI_CallFrame *frame) {
+  int64_t count = 1;
+  XLA_FFI_ThreadPool_NumThreads_Args args = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &count};
+  XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_NumThreads(&args);
+  if (error) {
+    XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
+    frame->api->XLA_FFI_Error_Destroy(&destroy);
+    return 1;
+  }
+  return count < 1 ? 1 : (int)count;
+}
+
+static int in_parallel(const XLA_FFI_CallFrame *frame, int workers, int parts, int (*work)(const void *, int),
+                       const void *task) {
+  job *j = malloc(sizeof *j);
+  if (!j) return 1;
+  int helpers = (workers < parts ? workers : parts) - 1;
+  atomic_init(&j->next, 0);
+  atomic_init(&j->done, 0);
+  atomic_init(&j->failed, 0);
+  atomic_init(&j->users, 1);
+  j->parts = parts, j->work = work, j->task = task;
+  for (int i = 0; i < helpers; ++i) {
+    atomic_fetch_add(&j->users, 1);
+    XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, help, j};
+    XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_Schedule(&args);
+    if (error) { /* no pool: this thread does it all */
+      XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
+      frame->api->XLA_FFI_Error_Destroy(&destroy);
+      leave(j);
+      break;
+    }
+  }
+  take_parts(j);
+  while (atomic_load(&j->done) < parts) { /* only parts that a helper is at work on are outstanding */
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  int failed = atomic_load(&j->failed);
+  leave(j);
+  return failed;
+}
+
+/* --- events ----------------------------------------------------------------------------------------------------- */
+
+/* Appends the events of one row to `out`, which has room for all of it, and returns their number. */
+static int row_events(const float *row, int columns, event *out) {
+  int found = 0, k = 0;
+  for (; k + LANES <= columns; k += LANES) {
+    uint32_t bits[LANES], any = 0;
+    memcpy(bits, row + k, sizeof bits);
+    for (int i = 0; i < LANES; ++i) any |= bits[i] << 1; /* minus zero is no event */
+    if (!any) continue;
+    for (int i = 0; i < LANES; ++i) {
+      out[found] = (event){k + i, row[k + i]};
+      found += (bits[i] << 1) != 0;
+    }
+  }
+  for (; k < columns; ++k)
+    if (row[k] != 0) out[found++] = (event){k, row[k]};
+  return found;
+}
+
+/* to[0:width] += sum of value * from[at, 0:width] over the events, rows of `from` being `stride` apart. */
+static void add_rows(float *to, const float *from, size_t stride, int width, const event *events, int count) {
+  if (width == TILE) {
+    lanes *out = (lanes *)to;
+    lanes a = out[0], b = out[1], c = out[2], d = out[3];
+    for (int e = 0; e < count; ++e) {
+      const lanes *row = (const lanes *)(from + (size_t)events[e].at * stride);
+      float v = events[e].value;
+      a += v * row[0], b += v * row[1], c += v * row[2], d += v * row[3];
+    }
+    out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+    return;
+  }
+  for (int e = 0; e < count; ++e) {
+    const float *row = from + (size_t)events[e].at * stride;
+    float v = events[e].value;
+    for (int n = 0; n < width; ++n) to[n] += v * row[n];
+  }
+}
+
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* --- out = x w -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  const float *x, *w;
+  float *out;
+  int rows, inputs, columns, rows_per_part;
+} drive_task;
+
+static int drive_part(const void *task, int part) {
+  const drive_task *t = task;
+  int first = part * t->rows_per_part, count = least(t->rows_per_part, t->rows - first);
+  event *events = malloc((size_t)count * t->inputs * sizeof *events + 1);
+  size_t *start = malloc((count + 1) * sizeof *start);
+  if (!events || !start) {
+    free(events), free(start);
+    return 1;
+  }
+  start[0] = 0;
+  for (int m = 0; m < count; ++m)
+    start[m + 1] = start[m] + row_events(t->x + (size_t)(first + m) * t->inputs, t->inputs, events + start[m]);
+  memset(t->out + (size_t)first * t->columns, 0, (size_t)count * t->columns * sizeof(float));
+  for (int n = 0; n < t->columns; n += TILE)
+    for (int m = 0; m < count; ++m)
+      add_rows(t->out + (size_t)(first + m) * t->columns + n, t->w + n, t->columns, least(TILE, t->columns - n),
+               events + start[m], (int)(start[m + 1] - start[m]));
+  free(events), free(start);
+  return 0;
+}
+
+/* --- out = x^T g ------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+  const float *x, *g;
+  float *out;
+  int rows, inputs, columns, blocks, tiles, inputs_per_part;
+  event **events; /* of each block of rows, sorted by input */
+  int32_t **start; /* [block][input] first event */
+} weight_task;
+
+/* Sorts the events of one block of rows by input. */
+static int sort_part(const void *task, int b) {
+  const weight_task *t = task;
+  int first = b * BLOCK, count = least(BLOCK, t->rows - first);
+  event *by_row = malloc((size_t)count * t->inputs * sizeof *by_row + 1);
+  int32_t *row_start = malloc((count + 1) * sizeof *row_start);
+  int32_t *start = calloc(t->inputs + 2, sizeof *start);
+  event *sorted = NULL;
+  if (by_row && row_start && start) {
+    row_start[0] = 0;
+    for (int m = 0; m < count; ++m)
+      row_start[m + 1] =
+          row_start[m] + row_events(t->x + (size_t)(first + m) * t->inputs, t->inputs, by_row + row_start[m]);
+    int32_t total = row_start[count];
+    sorted = malloc(total * sizeof *sorted + 1);
+    if (sorted) {
+      for (int32_t e = 0; e < total; ++e) start[by_row[e].at + 2]++;
+      for (int k = 1; k <= t->inputs; ++k) start[k + 1] += start[k];
+      for (int m = 0; m < count; ++m) /* start[k + 1] walks from the first event of k to the first of k + 1 */
+        for (int32_t e = row_start[m]; e < row_start[m + 1]; ++e)
+          sorted[start[by_row[e].at + 1]++] = (event){m, by_row[e].value};
+    }
+  }
+  free(by_row), free(row_start);
+  t->events[b] = sorted, t->start[b] = start;
+  return sorted == NULL;
+}
+
+static int weight_part(const void *task, int part) {
+  const weight_task *t = task;
+  int n = part % t->tiles * TILE, width = least(TILE, t->columns - n);
+  int first = part / t->tiles * t->inputs_per_part, last = least(first + t->inputs_per_part, t->inputs);
+  for (int k = first; k < last; ++k) memset(t->out + (size_t)k * t->columns + n, 0, width * sizeof(float));
+  for (int b = 0; b < t->blocks; ++b)
+    for (int k = first; k < last; ++k)
+      add_rows(t->out + (size_t)k * t->columns + n, t->g + (size_t)b * BLOCK * t->columns + n, t->columns, width,
+               t->events[b] + t->start[b][k], t->start[b][k + 1] - t->start[b][k]);
+  return 0;
+}
+
+/* --- handlers --------------------------------------------------------------------------------------------------- */
+
+static int is_metadata_query(XLA_FFI_CallFrame *frame) {
+  XLA_FFI_Extension_Base *extension = frame->extension_start;
+  if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
+  XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
+  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  return 1;
+}
+
+static XLA_FFI_Error *failure(const XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
+  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+
+XLA_FFI_Error *dsnn_events_count(XLA_FFI_CallFrame *frame) {
+  if (is_metadata_query(frame)) return NULL;
+  const XLA_FFI_Buffer *x = frame->args.args[0], *out = frame->rets.rets[0];
+  if (frame->args.size != 1 || x->dtype != XLA_FFI_DataType_F32 || out->dtype != XLA_FFI_DataType_S32)
+    return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_events_count takes one float32 array");
+  size_t size = 1;
+  for (int64_t axis = 0; axis < x->rank; ++axis) size *= x->dims[axis];
+  const float *values = x->data;
+  int32_t found = 0;
+  for (size_t i = 0; i < size; ++i) found += values[i] != 0;
+  *(int32_t *)out->data = found;
+  return NULL;
+}
+
+/* Two float32 matrices in, one out; 0 if the call has another form. */
+static int matrices(const XLA_FFI_CallFrame *frame, const XLA_FFI_Buffer **a, const XLA_FFI_Buffer **b,
+                    const XLA_FFI_Buffer **out) {
+  if (frame->args.size != 2 || frame->rets.size != 1) return 0;
+  *a = frame->args.args[0], *b = frame->args.args[1], *out = frame->rets.rets[0];
+  return (*a)->dtype == XLA_FFI_DataType_F32 && (*b)->dtype == XLA_FFI_DataType_F32 &&
+         (*out)->dtype == XLA_FFI_DataType_F32 && (*a)->rank == 2 && (*b)->rank == 2 && (*out)->rank == 2;
+}
+
+XLA_FFI_Error *dsnn_events_drive(XLA_FFI_CallFrame *frame) {
+  if (is_metadata_query(frame)) return NULL;
+  const XLA_FFI_Buffer *x, *w, *out;
+  if (!matrices(frame, &x, &w, &out) || x->dims[1] != w->dims[0])
+    return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_events_drive takes float32 x [m, k] and w [k, n]");
+  int workers = threads(frame), rows = (int)x->dims[0];
+  int share = (rows + 4 * workers - 1) / (4 * workers);
+  share = share < 32 ? 32 : share > 1024 ? 1024 : share;
+  drive_task task = {x->data, w->data, out->data, rows, (int)x->dims[1], (int)w->dims[1], share};
+  if (in_parallel(frame, workers, (rows + share - 1) / share, drive_part, &task))
+    return failure(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "dsnn_events_drive ran out of memory");
+  return NULL;
+}
+
+XLA_FFI_Error *dsnn_events_weight(XLA_FFI_CallFrame *frame) {
+  if (is_metadata_query(frame)) return NULL;
+  const XLA_FFI_Buffer *x, *g, *out;
+  if (!matrices(frame, &x, &g, &out) || x->dims[0] != g->dims[0])
+    return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_events_weight takes float32 x [m, k], g [m, n]");
+  int workers = threads(frame);
+  weight_task task = {x->data, g->data, out->data, (int)x->dims[0], (int)x->dims[1], (int)g->dims[1], 0, 0, 0, NULL, NULL};
+  task.blocks = (task.rows + BLOCK - 1) / BLOCK, task.tiles = (task.columns + TILE - 1) / TILE;
+  int shares = (2 * workers + task.tiles - 1) / (task.tiles ? task.tiles : 1);
+  task.inputs_per_part = (task.inputs + shares - 1) / shares;
+  task.events = calloc(task.blocks + 1, sizeof *task.events);
+  task.start = calloc(task.blocks + 1, sizeof *task.start);
+  int failed = !task.events || !task.start || in_parallel(frame, workers, task.blocks, sort_part, &task) ||
+               in_parallel(frame, workers, shares * task.tiles, weight_part, &task);
+  for (int b = 0; b < task.blocks; ++b) {
+    if (task.events) free(task.events[b]);
+    if (task.start) free(task.start[b]);
+  }
+  free(task.events), free(task.start);
+  return failed ? failure(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "dsnn_events_weight ran out of memory") : NULL;
+}

@@ -1,0 +1,157 @@
+"""Event-driven products are the dense ones, forward and backward, and nobody has to have a compiler."""
+
+import itertools
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dsnn
+from dsnn import events, parameters
+from dsnn.cells import LIF
+from dsnn.events import library
+from dsnn.layers import Dense, Layer
+from dsnn.models import Stack
+
+HERE = pytest.mark.skipif(events.problem() is not None, reason=f"event-driven products: {events.problem()}")
+KEY = jax.random.key(0)
+
+
+def sparse(shape: tuple[int, ...], density: float, seed: int = 0, binary: bool = False) -> jax.Array:
+    rng = np.random.default_rng(seed)
+    values = np.ones(shape) if binary else rng.standard_normal(shape)
+    return jnp.asarray(values * (rng.random(shape) < density), jnp.float32)
+
+
+def whole(shape: tuple[int, ...], seed: int) -> jax.Array:
+    """Small integers: their products and sums are exact in float32 in any order."""
+    return jnp.asarray(np.random.default_rng(seed).integers(-8, 9, shape), jnp.float32)
+
+
+# tiles of 64 columns, groups of 16 inputs, parts of 32 rows and blocks of 2048: below, at and beyond each
+SHAPES = list(itertools.product((1, 31, 33, 2049), (1, 16, 37), (1, 64, 67, 130)))
+
+
+@HERE
+@pytest.mark.parametrize(("rows", "inputs", "neurons"), SHAPES)
+def test_product_and_weight_gradient_are_the_dense_ones_to_the_bit(rows: int, inputs: int, neurons: int) -> None:
+    x = whole((rows, inputs), 1) * sparse((rows, inputs), 0.3, 2, binary=True)
+    weights, grad = whole((inputs, neurons), 3), whole((rows, neurons), 4)
+    out, pullback = jax.vjp(events.drive, x, weights)
+    to_x, to_weights = pullback(grad)
+    np.testing.assert_array_equal(out, np.float64(x) @ np.float64(weights))
+    np.testing.assert_array_equal(to_x, np.float64(grad) @ np.float64(weights).T)
+    np.testing.assert_array_equal(to_weights, np.float64(x).T @ np.float64(grad))
+
+
+@HERE
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_no_event_and_nothing_but_events(density: float) -> None:
+    x, weights = whole((40, 20), 1) * density, whole((20, 70), 2)
+    np.testing.assert_array_equal(events.drive(x, weights), np.float64(x) @ np.float64(weights))
+
+
+@HERE
+def test_minus_zero_is_no_event_and_nan_is_one() -> None:
+    weights = jnp.full((20, 64), jnp.inf)
+    assert not events.drive(jnp.full((2, 20), -0.0), weights).any()
+    assert jnp.isnan(events.drive(jnp.full((1, 20), jnp.nan), jnp.ones((20, 64)))).all()
+
+
+@HERE
+@pytest.mark.parametrize("density", [0.02, 0.6])
+def test_the_choice_at_run_time_changes_no_number(density: float) -> None:
+    x, weights = sparse((96, 1024), density), sparse((1024, 64), 1.0, 1)
+    dense, dense_back = jax.vjp(lambda x, w: x @ w, x, weights)
+    chosen, chosen_back = jax.vjp(jax.jit(events.product), x, weights)
+    np.testing.assert_allclose(chosen, dense, atol=2e-4)
+    for ours, theirs in zip(chosen_back(dense), dense_back(dense), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
+@HERE
+def test_the_choice_follows_the_density() -> None:
+    """One nonfinite weight that no event selects tells which product ran: 0 * inf is nan in a dense one."""
+    weights = jnp.ones((1024, 64)).at[7].set(jnp.inf)
+    for density, ran_events in ((events.BREAK_EVEN / 2, True), (2 * events.BREAK_EVEN, False)):
+        x = sparse((64, 1024), density, 5).at[:, 7].set(0.0)
+        assert bool(jnp.isfinite(events.product(x, weights)).all()) == ran_events, density
+
+
+@HERE
+def test_mapped_weights_and_mapped_inputs() -> None:
+    x, weights = whole((3, 5, 33), 1), whole((3, 33, 70), 2)
+    exact = np.einsum("sri,sin->srn", np.float64(x), np.float64(weights))
+    np.testing.assert_array_equal(jax.vmap(events.drive)(x, weights), exact)
+    shared = jax.vmap(events.drive, (None, 0))(x[0], weights)
+    np.testing.assert_array_equal(shared, np.einsum("ri,sin->srn", np.float64(x[0]), np.float64(weights)))
+
+
+@HERE
+def test_a_network_learns_the_same_with_either_product() -> None:
+    def gradient(product: str) -> dict[str, jax.Array]:
+        layers = {
+            name: Layer(Dense(n, m, key=jax.random.fold_in(KEY, n), gain=3.0, product=product), LIF(beta=0.9))
+            for name, n, m in (("first", 40, 70), ("last", 70, 5))
+        }
+        template, params = parameters.split(Stack(**layers))
+        xs = sparse((12, 8, 40), 0.1, binary=True)
+        return jax.grad(lambda p: (dsnn.unroll(template.build(p), xs)[0] * jnp.arange(5.0)).sum())(params)
+
+    dense, sparse_ = gradient("dense"), gradient("events")
+    assert jnp.abs(dense["first.synapse.kernel"]).max() > 1
+    for name in dense:
+        np.testing.assert_allclose(sparse_[name], dense[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_machine_without_a_compiler_keeps_the_dense_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    reason = library.problem.__wrapped__()
+    assert reason is not None
+    assert "compiler" in reason
+    monkeypatch.setattr(events, "problem", lambda: reason)
+    assert not events.worthwhile(jnp.ones((1024, 1024)))
+    with pytest.raises(RuntimeError, match=r'install gcc or clang.*product="dense"'):
+        Dense(4, 3, key=KEY, product="events")(jnp.ones((2, 4)))
+
+
+@HERE
+def test_a_compiler_that_fails_gives_its_first_line(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    broken = tmp_path / "cc"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "no such header" >&2\nexit 1\n')
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "no such header" in str(library.problem.__wrapped__())
+    assert not list((tmp_path / "dsnn").iterdir())
+
+
+@HERE
+def test_a_folder_that_others_can_write_to_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "dsnn").mkdir()
+    (tmp_path / "dsnn").chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tmp_path not in library._compiled("cc").parents
+    (tmp_path / "dsnn").chmod(0o700)
+    assert library._compiled("cc").parent == tmp_path / "dsnn"
+
+
+@HERE
+def test_the_source_compiles_without_a_warning(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "-o", str(tmp_path / "a.o"), str(library.SOURCE)]
+    subprocess.run([*command, "-isystem", jax.ffi.include_dir()], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"product": "sparse"}, "product must be one of auto, dense, events, got 'sparse'"),
+        ({"product": "events", "dtype": "bfloat16"}, "computes in float32, got dtype='bfloat16'"),
+    ],
+)
+def test_misfits_get_a_sentence(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Dense(4, 3, key=KEY, **options)
