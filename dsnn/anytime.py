@@ -120,5 +120,8 @@ def _accumulate(kind: str, total: Array, output: Array, step: Array) -> tuple[Ar
         case "max":
             best = jnp.where(step == 1, output, jnp.maximum(total, output))
             return best, best
+        case "vote":
+            total = total + jax.nn.softmax(output)
+            return total, jnp.log(jnp.maximum(total / step, jnp.finfo(total.dtype).tiny))
         case _:
             return output, output

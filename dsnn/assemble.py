@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn import data, energy, mesh, parameters, rng, train
-from dsnn.bayes import priors, sites
+from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Lifted
-from dsnn.config import Config, build_model, check_trainable, load_data
+from dsnn.bayes.likelihood import Categorical, Gaussian
+from dsnn.config import Config, build_guide, build_model, check_trainable, load_data
 from dsnn.forward import Forward, log_likelihood
 
 
@@ -64,7 +65,7 @@ def build(config: Config, split: data.Split | None = None) -> Setup:
         config: of the run.
         split: data in place of those that the configuration names.
     """
-    split = load_data(config) if split is None else check_trainable(split)
+    split = load_data(config) if split is None else check_trainable(split, config)
     settings = settings_of(config)
     lifted, every_site = network(config, split, settings, traced=False)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
@@ -104,16 +105,19 @@ def network(
         model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
     )
     bayesian = config.learner == "svi"
+    prior = priors.default(template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior)
     lifted = Lifted(
         forward,
         params,
-        priors.default(template, settings.prior_scale, config.bayes.bias_scale) if bayesian else priors.point,
+        prior if bayesian else priors.point,
         len(split.train.x),
         sites=every_site if bayesian and config.gates.enabled else None,
         prices=energy.profile(config.energy.profile),
         accounting=config.energy.accounting,
         feature=config.halting.feature if bayesian and config.halting.enabled else None,
-        guide_scale=config.bayes.guide_scale,
+        family=build_guide(config, shape, split.classes, key) if bayesian else guides.point(),
+        likelihood=Gaussian() if split.task == "regression" else Categorical(),
+        flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
     )
     return lifted, every_site

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dsnn import cells, data, energy, escape, models, track
+from dsnn import cells, data, energy, escape, models, parameters, rng, track
+from dsnn.bayes import guides, priors
 from dsnn.bayes.halting import FEATURES
 from dsnn.forward import ENCODINGS
 from dsnn.train import OptimizerConfig, SviConfig
@@ -28,6 +29,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "BRF": ("threshold",),
     "AdEx": (),
 }
+GUIDES = ("point", "mean_field", "low_rank", "last_layer", "rank1", "dropout", "aot", "ensemble", "laplace")
 
 
 @dataclass
@@ -83,7 +85,7 @@ class ModelConfig:
         noise: escape noise, "logistic", "gaussian" or "none".
         noise_width: its scale in units of the membrane.
         gain: standard deviation of the initial kernels times sqrt(fan in).
-        readout: how outputs become logits, "mean", "sum", "max" or "last".
+        readout: how outputs become logits, "mean", "sum", "max", "last" or "vote", see `dsnn.models`.
         readout_beta: decay of the readout membrane per step.
     """
 
@@ -125,20 +127,43 @@ class BayesConfig:
     """What is uncertain.
 
     Attributes:
+        guide: family of posteriors over the weights: "point" (MAP), "mean_field", "low_rank", "last_layer", "rank1",
+            "dropout", "aot", "ensemble" or "laplace", see `dsnn.bayes.guides`.
+        prior: family of the kernels' prior, "normal", "laplace", "hierarchical" or "horseshoe".
         prior_scale: prior standard deviation of a kernel times sqrt(fan in).
         bias_scale: prior standard deviation of a bias.
         guide_scale: initial posterior standard deviation.
+        flipout: every example of a minibatch has its own draw of the weights, where the guide allows.
+        rank: of the low-rank guide.
+        rank1_scale: prior standard deviation of the rank-1 guide's factors.
+        dropout: probability that a neuron's output is dropped, for dropout and aot.
+        members: of the ensemble.
         samples: posterior draws of the predictive.
     """
 
+    guide: str = "mean_field"
+    prior: str = "normal"
     prior_scale: float = 1.0
     bias_scale: float = 1.0
     guide_scale: float = 0.01
+    flipout: bool = False
+    rank: int = 4
+    rank1_scale: float = 0.1
+    dropout: float = 0.1
+    members: int = 5
     samples: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("prior_scale", "bias_scale", "guide_scale"):
+        _one_of("bayes.guide", self.guide, GUIDES)
+        _one_of("bayes.prior", self.prior, priors.KERNELS)
+        for name in ("prior_scale", "bias_scale", "guide_scale", "rank1_scale"):
             _positive(f"bayes.{name}", getattr(self, name))
+        if self.rank < 1:
+            raise ValueError(f"bayes.rank must be at least 1, got {self.rank}.")
+        if not 0 < self.dropout < 1:
+            raise ValueError(f"bayes.dropout must be in (0, 1), got {self.dropout}.")
+        if self.members < 2:
+            raise ValueError(f"bayes.members must be at least 2, got {self.members}; guide=point is one network.")
         if self.samples < 1:
             raise ValueError(f"bayes.samples must be at least 1, got {self.samples}.")
 
@@ -418,6 +443,8 @@ class Config:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed}.")
         if self.train.encoding == "temporal" and not self.data.temporal and self.data.name == "npz":
             raise ValueError("train.encoding=temporal needs temporal data, got static npz; set data.temporal=true.")
+        if self.bayes.guide == "aot" and self.train.schedule == "step":
+            raise ValueError("bayes.guide=aot needs a mask for every step, got train.schedule=step; use layer.")
         self._check_split()
 
     def _check_split(self) -> None:
@@ -459,7 +486,7 @@ def open_data(config: Config) -> data.Split:
 
 def load_data(config: Config) -> data.Split:
     """Returns the data set of a configuration, checked, as a run learns it."""
-    c, split = config.data, check_trainable(open_data(config))
+    c, split = config.data, check_trainable(open_data(config), config)
     for name in c.ood:
         other = data.input_shape(data.load(name, root=c.root))
         if other != data.input_shape(split):
@@ -476,18 +503,33 @@ def load_data(config: Config) -> data.Split:
     return split
 
 
-def check_trainable(split: data.Split) -> data.Split:
+def check_trainable(split: data.Split, config: Config) -> data.Split:
     """Returns the split, once it is one that a run can learn; small sparse rows are made dense.
 
     Raises:
         ValueError: one sentence that says what a run cannot learn yet.
     """
     data.require_training(split)
-    if split.task != "classification" or data.per_step(split):
-        has = split.task if split.task != "classification" else "one label per time step"
+    if data.per_step(split):
         raise ValueError(
-            f"a run learns one class label per example, {split.name} has {has}; use dsnn.unroll and dsnn.train instead."
+            f"a run learns one target per example, {split.name} has one label per time step; use dsnn.unroll and "
+            "dsnn.train instead."
         )
+    if split.task not in ("classification", "regression"):
+        raise ValueError(
+            f"a run learns a class or numbers, {split.name} has {split.task}; use dsnn.unroll and dsnn.train instead."
+        )
+    if split.task == "regression":
+        if config.learner != "svi":
+            raise ValueError(
+                f"numbers are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
+            )
+        if config.halting.enabled:
+            raise ValueError(
+                f"halting reads the certainty of a class decision, {split.name} has numbers; set halting.enabled=false."
+            )
+        if config.data.ood:
+            raise ValueError(f"data.ood is scored for classes, {split.name} has numbers; leave it empty.")
     sparse = [part.x for part in (split.train, split.val, split.test) if not isinstance(part.x, np.ndarray)]
     if sum(x.shape[0] * x.shape[1] for x in sparse) > MAX_DENSE:
         raise ValueError(
@@ -541,6 +583,31 @@ def build_model(
             raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
         return models.convnet(in_shape, tuple(config.channels), tuple(config.hidden), classes, **common)
     return models.mlp(in_shape, tuple(config.hidden), classes, recurrent=config.recurrent, **common)
+
+
+def build_guide(config: Config, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> guides.Guide:
+    """Returns the posterior family of a configuration; the key initialises an ensemble's members and is consumed."""
+    c = config.bayes
+    match c.guide:
+        case "point":
+            return guides.point()
+        case "mean_field":
+            return guides.mean_field(c.guide_scale)
+        case "low_rank":
+            return guides.low_rank(c.rank, c.guide_scale)
+        case "last_layer":
+            return guides.last_layer(c.guide_scale)
+        case "rank1":
+            return guides.rank1(c.guide_scale, c.rank1_scale)
+        case "dropout":
+            return guides.dropout(c.dropout)
+        case "aot":
+            return guides.aot(c.dropout)
+        case "laplace":
+            return guides.laplace()
+    keys = [rng.stream(key, "init", member) for member in range(c.members)]
+    members = [parameters.split(build_model(config.model, in_shape, classes, k))[1] for k in keys]
+    return guides.ensemble(guides.stacked(members))
 
 
 def _one_of(name: str, value: str, allowed: Any) -> None:

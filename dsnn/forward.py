@@ -73,9 +73,14 @@ class Forward:
         x: Float[Array, "batch ..."],
         key: Key[Array, ""] | None = None,
         record: Callable[[Any, Any], Any] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
     ) -> tuple[Float[Array, "time batch class"], Array, Any]:
-        """Returns the running logits, the encoded inputs and what ``record`` kept; a key is consumed."""
+        """Returns the running logits, the encoded inputs and what ``record`` kept; a key is consumed.
+
+        ``adapt`` changes the built network first, for example to drop the inputs of its synapses by chance.
+        """
         model = self.template.build(params)
+        model = model if adapt is None else adapt(model)
         inputs = self.encode(x, None if key is None else stream(key, "data"))
         noise = None if key is None or not self.stochastic else stream(key, "noise")
         steps = self.steps if self.held else None
@@ -83,10 +88,14 @@ class Forward:
         return model.logits(outputs), inputs, records
 
     def logits(
-        self, params: Params, x: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
+        self,
+        params: Params,
+        x: Float[Array, "batch ..."],
+        key: Key[Array, ""] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
     ) -> Float[Array, "time batch class"]:
         """Returns the running logits; a key is consumed."""
-        return self.run(params, x, key)[0]
+        return self.run(params, x, key, adapt=adapt)[0]
 
 
 def keep_spikes(states: Any, spikes: dict[str, Array]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from dsnn.cells import LI, LIF
 from dsnn.layers import Conv, Dense, Layer, LayerState, Pool
 from dsnn.types import Array, Float, Key
 
-READOUTS = ("mean", "last", "max", "sum")
+READOUTS = ("mean", "last", "max", "sum", "vote")
 
 
 def running_logits(outputs: Float[Array, "time batch class"], readout: str) -> Float[Array, "time batch class"]:
@@ -20,7 +20,8 @@ def running_logits(outputs: Float[Array, "time batch class"], readout: str) -> F
 
     Args:
         outputs: what the last layer gave at every step (membranes of `LI`, or spikes).
-        readout: "mean" (rate coding), "sum" (spike count), "max" (largest membrane) or "last".
+        readout: "mean" (rate coding), "sum" (spike count), "max" (largest membrane), "last", or "vote" (the log of
+            the class probabilities averaged over steps; Sun, Yin & Bohté 2023).
 
     Raises:
         ValueError: an unknown readout.
@@ -35,6 +36,8 @@ def running_logits(outputs: Float[Array, "time batch class"], readout: str) -> F
             return jax.lax.cummax(outputs)
         case "last":
             return outputs
+        case "vote":
+            return jax.lax.cumlogsumexp(jax.nn.log_softmax(outputs)) - jnp.log(steps)
     raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout!r}.")
 
 

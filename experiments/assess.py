@@ -1,5 +1,6 @@
 """What a trained network is worth: scores, calibration, where it computes, what that costs, and how fast it is."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from dsnn.deploy import Deployed, compaction_error, deploy, speed
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
 from dsnn.unroll import unroll
+from experiments import assess_numbers
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -33,6 +35,10 @@ class Assessed(NamedTuple):
 def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
     """Returns everything that is reported of a trained network."""
     config, split, lifted = setup.config, setup.split, setup.lifted
+    if split.task == "regression":
+        metrics, records = assess_numbers.assess(setup, params, predict)
+        costs = _costs(setup, deploy(lifted, params))
+        return Assessed(metrics | costs, records, {})
     key = rng.stream(setup.root, "noise", config.train.epochs)
 
     def predicted(x: Any) -> Prediction:
@@ -40,12 +46,17 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
         return predict(params, x, key, **options)
 
     labels = np.asarray(split.test.y)
+    predicted(split.test.x[:EVAL_BATCH])  # compiled before it is timed
+    began = time.monotonic()
     test = predicted(split.test.x)
     metrics = _scores("test", test.probs, labels)
+    metrics["time/predict_us"] = 1e6 * (time.monotonic() - began) / len(labels)
     if len(split.val.x):
-        metrics |= _scores("val", predicted(split.val.x).probs, np.asarray(split.val.y))
+        val, val_labels = predicted(split.val.x).probs, np.asarray(split.val.y)
+        metrics |= _scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
+        "test/aurc": evaluate.aurc(total, test.probs.argmax(-1) != labels),
         "test/accuracy_all_steps": evaluate.accuracy(test.full, labels),
         "uncertainty/aleatoric": float(test.aleatoric.mean()),
         "uncertainty/epistemic": float((total - test.aleatoric).mean()),
@@ -55,7 +66,10 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
     records = {"test/probs": test.probs, "test/y": labels, "test/steps": test.steps}
     for name in config.data.ood:
         other = predicted(data.load(name, root=config.data.root).test.x)
-        metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, evaluate.entropy(other.probs))
+        unsure = evaluate.entropy(other.probs)
+        metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, unsure)
+        metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)
+        metrics[f"ood/{name}/auroc_epistemic"] = evaluate.auroc(total - test.aleatoric, unsure - other.aleatoric)
         records[f"ood/{name}/probs"] = other.probs
     deployed = deploy(lifted, params, config.halting.quantile)
     metrics |= _deployment(setup, deployed)
@@ -78,6 +92,24 @@ def _scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float
         f"{part}/nll": evaluate.nll(probs, labels),
         f"{part}/ece": evaluate.ece(probs, labels),
         f"{part}/brier": evaluate.brier(probs, labels),
+    }
+
+
+def _recalibrated(
+    val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, labels: np.ndarray, level: float = 0.9
+) -> dict[str, float]:
+    """Returns test scores after temperature scaling, and of conformal sets; both are fitted on validation only."""
+    tiny = np.finfo(np.float32).tiny
+    temperature = evaluate.fit_temperature(np.log(np.maximum(val, tiny)), val_labels)
+    scaled = evaluate.with_temperature(np.log(np.maximum(test, tiny)), temperature)
+    sets = evaluate.conformal_sets(test, evaluate.conformal_threshold(val, val_labels, level))
+    return {
+        "calibration/temperature": temperature,
+        "calibration/nll": evaluate.nll(scaled, labels),
+        "calibration/ece": evaluate.ece(scaled, labels),
+        "conformal/level": level,
+        "conformal/coverage": float(sets[np.arange(len(labels)), labels].mean()),
+        "conformal/size": float(sets.sum(-1).mean()),
     }
 
 

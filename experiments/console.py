@@ -55,6 +55,7 @@ def _said(loss: float, record: Mapping[str, float]) -> str:
     parts = [f"loss {loss:.3f}"]
     for key, name, form in (
         ("val/accuracy", "validation accuracy", "{:.3f}"),
+        ("val/rmse", "validation error", "{:.3f}"),
         ("gates/kept_fraction", "kept units", "{:.0%}"),
         ("compute/steps_mean", "mean steps", "{:.1f}"),
     ):
@@ -74,6 +75,11 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
             table.add_row(name, text.format(*(metrics[key] for key in keys)))
 
     row("test accuracy", "{:.4f}   (NLL {:.3f}, ECE {:.3f}, Brier {:.3f})", *_test("accuracy", "nll", "ece", "brier"))
+    row(
+        "test error",
+        "{:.3f} (root mean square, in standard deviations); 90 % intervals hold {:.1%}",
+        *_test("rmse", "coverage_90"),
+    )
     row("computation kept", "{:.0f} of {:.0f} sites ({:.0%})", *_gates("kept", "total", "kept_fraction"))
     row("steps", "{:.2f} of {:.0f}", "compute/steps_mean", "compute/steps_total")
     row("wall time", "{:.1f} times faster than the full network (measured)", "compute/speedup_realised")

@@ -90,7 +90,7 @@ def show_help() -> None:
     console.print("[bold]python -m experiments.run[/] [-m] [experiment=NAME] [option=value ...]\n")
     table = Table(title="Experiments", title_justify="left", show_lines=False)
     for column in ("experiment", "what", "command", "time", "expected"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "experiment")
     for name, header in experiments().items():
         table.add_row(name, *(header.get(k, "") for k in ("title", "command", "time", "expected")))
     console.print(table)

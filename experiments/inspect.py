@@ -25,14 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     overrides = [a for a in given if not a.startswith(PICTURE)]
     try:
         door.check(overrides)
-        split = open_data(schema.compose(overrides))
+        config = schema.compose(overrides)
+        split = open_data(config)
         show(split)
         draw(split, picture)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     try:
-        check_trainable(split)
+        check_trainable(split, config)
         console.print("a run can learn this.")
     except ValueError as error:
         console.print(f"a run cannot learn this: {error}")

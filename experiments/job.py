@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, energy, evaluate, mesh, parameters, rundir, train
+from dsnn import checkpoint, energy, evaluate, mesh, parameters, rng, rundir, train
 from dsnn.assemble import Setup, build, network, settings_of
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
@@ -151,7 +151,8 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
 def _assess(member: Member, state: Any) -> dict[str, Any]:
     """Writes the trained network and what it is worth; returns the metrics."""
     setup, directory = member.setup, member.directory
-    params = setup.params(state)
+    train_part = setup.split.train
+    params = setup.lifted.finish(setup.params(state), train_part.x, train_part.y, rng.stream(setup.root, "weights"))
     assessed = assess.assess(setup, params, member.predict)
     rundir.write_arrays(directory, "parameters.npz", params)
     rundir.write_arrays(directory, "records.npz", assessed.records)
@@ -180,9 +181,10 @@ def _track_results(member: Member, track: Track) -> None:
     for figure in sorted((directory / "figures").glob("*.png")):
         track.figure(figure.stem, figure)
     records = rundir.read_arrays(directory, "records.npz")
-    bins = evaluate.reliability(records["test/probs"], records["test/y"])
-    rows = zip(*(column.tolist() for column in bins), strict=True)
-    track.table("reliability", ["confidence", "accuracy", "count"], [row for row in rows if row[2]])
+    if member.setup.split.task != "regression":
+        bins = evaluate.reliability(records["test/probs"], records["test/y"])
+        rows = zip(*(column.tolist() for column in bins), strict=True)
+        track.table("reliability", ["confidence", "accuracy", "count"], [row for row in rows if row[2]])
     if gates := rundir.read_arrays(directory, "gates.npz"):
         sites_ = [[name, site, float(p)] for name, group in gates.items() for site, p in enumerate(group)]
         track.table("gates", ["group", "site", "probability"], sites_)

@@ -14,8 +14,9 @@ import numpy as np
 
 from dsnn import checkpoint, evaluate, mesh, rng, rundir, train
 from dsnn.bayes.predict import predictor
+from dsnn.bayes.regress import regressor
 from dsnn.track import Track
-from experiments import population
+from experiments import assess_numbers, population
 from experiments.assess import EVAL_BATCH
 from experiments.console import Live, console
 
@@ -67,7 +68,9 @@ class Member:
         if self.like is not None and self.like.setup.config.model == self.setup.config.model:
             self.predict = self.like.predict
         else:
-            self.predict = predictor(self.setup.lifted, jax.local_device_count() if shared else 1)
+            devices = jax.local_device_count() if shared else 1
+            numbers = self.setup.split.task == "regression"
+            self.predict = regressor(self.setup.lifted) if numbers else predictor(self.setup.lifted, devices)
 
     @property
     def checkpoints(self) -> Path:
@@ -215,7 +218,11 @@ def _validate(
             "svi/energy_nj": float(info.energy_nj[-1]),
             "gates/kept_fraction": float(info.kept_fraction[-1]),
         }
-    if len(split.val.x):
+    if len(split.val.x) and split.task == "regression":
+        key, options = rng.stream(setup.root, "weights", epoch), {"samples": VALIDATION_SAMPLES, "y": split.val.y}
+        prediction = predict(setup.params(state), split.val.x, key, **options)
+        record |= assess_numbers.scores("val", prediction, np.asarray(split.val.y))
+    elif len(split.val.x):
         prediction = predict(
             setup.params(state),
             split.val.x,

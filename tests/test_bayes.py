@@ -14,7 +14,7 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 
 from dsnn import escape, rng
 from dsnn.anytime import anytime
-from dsnn.bayes import halting, priors, sites
+from dsnn.bayes import guides, halting, priors, sites
 from dsnn.bayes.gates import HardConcrete, OpenOrClosed, log_alpha_for
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.predict import predictor
@@ -41,7 +41,7 @@ def lifted(**options) -> Lifted:
 
     model = mlp((3,), (4,), 2, key=KEY, gain=2.0, cell=cell)
     template, params = split(model)
-    defaults = {"sites": sites.sites(model), "prices": Prices(), "feature": "margin", "guide_scale": 0.05}
+    defaults = {"sites": sites.sites(model), "prices": Prices(), "feature": "margin", "family": guides.mean_field(0.05)}
     return Lifted(Forward(template, 5), params, priors.default(template), 12, **{**defaults, **options})
 
 

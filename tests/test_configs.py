@@ -87,6 +87,9 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
         ("gates.open_probability=1", "got 1.0"),
         ("energy.profile=abacus", "abacus"),
         ("data=npz", "give data.path=PATH"),
+        ("bayes.guide=meanfield", "bayes.guide must be one of point, mean_field, .* got 'meanfield'"),
+        ("bayes.dropout=1", "bayes.dropout must be in \\(0, 1\\), got 1.0"),
+        ("bayes.members=1", "at least 2, got 1"),
     ],
 )
 def test_values_out_of_range_stop_before_any_work(override: str, message: str) -> None:
@@ -97,7 +100,7 @@ def test_values_out_of_range_stop_before_any_work(override: str, message: str) -
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (DataConfig("diabetes"), "one class label per example, diabetes has regression"),
+        (DataConfig("diabetes"), "halting reads the certainty of a class decision, diabetes has numbers"),
         (DataConfig("digits", ood=["two-moons"]), "data.ood must have the shape of the data"),
     ],
 )

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -19,15 +20,20 @@ from numpyro.distributions import constraints
 
 from dsnn.bayes import halting
 from dsnn.bayes.energy import Energy, Prices, expected_energy
+from dsnn.bayes.flipout import flipout
 from dsnn.bayes.gates import HardConcrete, OpenOrClosed, log_alpha_for
+from dsnn.bayes.guides import Guide, Weights, mean_field
+from dsnn.bayes.likelihood import Categorical, Likelihood
 from dsnn.bayes.priors import SUPPORTS, Prior
 from dsnn.bayes.sites import Sites, gate, measure
-from dsnn.forward import Forward, keep_spikes, log_likelihood
+from dsnn.forward import Forward, keep_spikes
 from dsnn.parameters import Params
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Int, Key
 
 GATES = "gates"
+POSITIVE = SUPPORTS["positive"]
+MEAN_FIELD, CATEGORICAL = mean_field(), Categorical()
 
 
 class Context(NamedTuple):
@@ -64,7 +70,9 @@ class Lifted:
         prices: energy profile.
         accounting: which energies count, "arithmetic", "updates" or "memory".
         feature: halting feature, or None to run all steps.
-        guide_scale: initial posterior standard deviation of every weight.
+        family: posterior family of the weights, see `dsnn.bayes.guides`.
+        likelihood: what is observed given the outputs.
+        flipout: whether every example of a minibatch has its own draw, where the family allows (`dsnn.bayes.flipout`).
         open_probability: initial probability that a site runs.
     """
 
@@ -76,69 +84,98 @@ class Lifted:
     prices: Prices | None = None
     accounting: str = "updates"
     feature: str | None = None
-    guide_scale: float = 0.01
+    family: Guide = MEAN_FIELD
+    likelihood: Likelihood = CATEGORICAL
+    flipout: bool = False
     open_probability: float = 0.9
+
+    @property
+    def weights(self) -> Weights:
+        """What the posterior family is over."""
+        return Weights(self.forward.template, self.initial, self.prior)
 
     def model(self, x: Array, y: Int[Array, " batch"], context: Context) -> None:
         """The generative model with its collapsed terms."""
         key = numpyro.prng_key()
-        weights = self._weights(context.kl_weight, self._prior_site)
+        drawn = self.family.prior(self.weights, context.kl_weight)
         scale = self.data_size / x.shape[0]
+        z = None
         if self.sites is not None:
-            z = numpyro.sample(GATES, OpenOrClosed(self.sites.total))
-            params = gate(self.sites, weights, self.sites.unflatten(z))
+            z = self.sites.unflatten(numpyro.sample(GATES, OpenOrClosed(self.sites.total)))
+        noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
+        head = None if self.feature is None else self._head()
+        means = self.family.means(self.weights) if self.flipout and self.family.means else None
+
+        def terms(drawn: Params, key: Key[Array, ""]) -> tuple[Array, Array]:
+            return self._terms(drawn, means, z, head, noise, x, y, key)
+
+        if self.family.members > 1:
+            terms_of_all = jax.vmap(terms)(drawn, jax.random.split(key, self.family.members))
+            evidence, steps = jax.tree.map(lambda a: a.mean(0), terms_of_all)
         else:
-            params = weights
-        logits = self.forward.logits(params, x, key)
-        steps: Any = jnp.full(x.shape[0], float(logits.shape[0]))
-        if self.feature is None:
-            terms = log_likelihood(logits[-1], y)
-        else:
-            log_q = halting.log_stop(halting.hazard_logits(self._head(), logits, self.feature))
-            expected, entropy, steps = halting.mixture_elbo(log_q, log_likelihood(logits, y))
-            terms = expected + entropy
+            evidence, steps = terms(drawn, key)
         with handlers.scale(scale=scale):
-            numpyro.factor("likelihood", terms)
+            numpyro.factor("likelihood", evidence)
         if self.prices is not None and (self.sites is not None or self.feature is not None):
             energy = self.energy(self._gate_probabilities(), context.events)
             numpyro.factor("energy", -context.lam * self.data_size * energy.total(steps.mean()))
 
     def guide(
         self, x: Array | None = None, y: Int[Array, " batch"] | None = None, context: Context | None = None
-    ) -> None:
-        """Mean-field posterior over weights begun at the network's own initialisation, and hard-concrete gates."""
+    ) -> tuple[Params, dict[str, Array] | None]:
+        """Posterior over weights begun at the network's own initialisation, and hard-concrete gates."""
         key = numpyro.prng_key()
         kl_weight = jnp.ones(()) if context is None else context.kl_weight
-        self._weights(kl_weight, lambda index, name, fn: self._guide_site(index, name, fn, key))
+        drawn, z = self.family.posterior(self.weights, kl_weight, key), None
         if self.sites is not None:
-            numpyro.sample(GATES, HardConcrete(self._log_alpha()), rng_key=stream(key, "gates"))
+            z = numpyro.sample(GATES, HardConcrete(self._log_alpha()), rng_key=stream(key, "gates"))
+            z = self.sites.unflatten(z)
         if self.feature is not None:
             self._head()
+        return drawn, z
 
     def constrain(self, params: dict[str, Array]) -> dict[str, Array]:
         """Returns the guide's parameters in their natural spaces from the optimiser's unconstrained ones."""
-        supports = {name: SUPPORTS[kind] for name, kind in self.forward.template.supports.items()}
-        supports |= {f"{name}.scale": constraints.positive for name in supports}
+        supports = self.family.constraints(self.weights) | dict.fromkeys(self.likelihood.parameters(), POSITIVE)
         return {name: dist.biject_to(supports.get(name, constraints.real))(value) for name, value in params.items()}
 
-    def draw(self, params: Params, key: Key[Array, ""]) -> Draw:
-        """Returns one draw of weights and gates from the guide with parameters ``params``; the key is consumed."""
-        substituted = handlers.substitute(handlers.seed(self.guide, key), data=params)
+    def draw(self, params: Params, key: Key[Array, ""], member: Array | int | None = None) -> Draw:
+        """Returns one draw of weights and gates from the guide with parameters ``params``; the key is consumed.
+
+        Args:
+            params: the guide's parameters.
+            key: drives the draw.
+            member: which member of an ensemble, counted around; None draws it.
+        """
         with handlers.block():
-            sites_ = handlers.trace(substituted).get_trace()
-        weights = {name: sites_[name]["value"] for name in self.forward.template.names}
-        return Draw(weights, None if self.sites is None else self.sites.unflatten(sites_[GATES]["value"]))
+            values, z = handlers.substitute(handlers.seed(self.guide, key), data=params)()
+        extra = stream(key, "init")
+        if self.family.redraw is not None:
+            values = self.family.redraw(self.weights, params, values, extra)
+        if self.family.members > 1:
+            count = self.family.members
+            chosen = jax.random.randint(extra, (), 0, count) if member is None else member % count
+            values = {name: value[chosen] for name, value in values.items()}
+        return Draw(values, z)
+
+    def adapt(self, key: Key[Array, ""], batch: int) -> Callable[[Any], Any] | None:
+        """Returns the family's randomness within the forward pass of a batch, None without; the key is consumed."""
+        return None if self.family.noise is None else self.family.noise(stream(key, "dropout"), batch)
+
+    def finish(self, params: Params, x: Any, y: Any, key: Key[Array, ""]) -> Params:
+        """Returns the guide's parameters after what the family does once training is over; a key is consumed."""
+        return params if self.family.finish is None else self.family.finish(self, params, x, y, key)
 
     def centre(self, params: Params) -> Draw:
-        """Returns the deterministic network: posterior means and decided gates."""
-        weights = {
-            name: params[f"{name}.loc"] if f"{name}.loc" in params else params[name]
-            for name in self.forward.template.names
-        }
-        weights = {name: self._natural(name, value, params) for name, value in weights.items()}
+        """Returns the deterministic network: posterior means (an ensemble's first member) and decided gates."""
+        weights = self.family.centre(self.weights, params)
         if self.sites is None:
             return Draw(weights, None)
         return Draw(weights, self.sites.unflatten(HardConcrete(params["gates.log_alpha"]).decision()))
+
+    def likelihood_parameters(self, params: Params) -> dict[str, Array]:
+        """Returns the likelihood's own parameters among the guide's."""
+        return {name: params[name] for name in self.likelihood.parameters()}
 
     def network(self, draw: Draw) -> Params:
         """Returns the parameters of the network that a draw describes, gates folded into the kernels."""
@@ -169,7 +206,7 @@ class Lifted:
         """
         draw = self.draw(params, stream(key, "weights"))
         network = self.network(draw)
-        logits, inputs, spikes = self.forward.run(network, x, key, keep_spikes)
+        logits, inputs, spikes = self.forward.run(network, x, key, keep_spikes, self.adapt(key, x.shape[0]))
         assert self.sites is not None
         model = self.forward.template.build(network)
         events = measure(self.sites, model, inputs, spikes, held=self.forward.held)
@@ -188,35 +225,30 @@ class Lifted:
         wires = () if self.sites is None else self.sites.wires
         return Context({w.name: jnp.zeros(w.pre_sites) for w in wires}, jnp.zeros(()), jnp.ones(()))
 
-    def _weights(self, kl_weight: Array, site: Callable[[int, str, Any], Array]) -> Params:
-        weights = {}
-        for index, name in enumerate(self.forward.template.names):
-            value = self.initial[name]
-            fn = self.prior(name, value.shape)
-            if fn is None:
-                weights[name] = numpyro.param(name, value, constraint=SUPPORTS[self.forward.template.supports[name]])
-            else:
-                with handlers.scale(scale=kl_weight):
-                    weights[name] = site(index, name, fn)
-        return weights
-
-    def _prior_site(self, index: int, name: str, fn: dist.Distribution) -> Array:
-        return numpyro.sample(name, fn)
-
-    def _guide_site(self, index: int, name: str, fn: dist.Distribution, key: Key[Array, ""]) -> Array:
-        value = self.initial[name]
-        transform = dist.biject_to(SUPPORTS[self.forward.template.supports[name]])
-        loc = numpyro.param(f"{name}.loc", transform.inv(value))
-        scale = numpyro.param(f"{name}.scale", jnp.full(value.shape, self.guide_scale), constraint=constraints.positive)
-        q: Any = dist.Normal(loc, scale)
-        if self.forward.template.supports[name] != "real":
-            q = dist.TransformedDistribution(q, transform)
-        return numpyro.sample(name, q.to_event(value.ndim), rng_key=stream(key, "weights", index))
-
-    def _natural(self, name: str, value: Array, params: Params) -> Array:
-        if f"{name}.loc" not in params:
-            return value
-        return dist.biject_to(SUPPORTS[self.forward.template.supports[name]])(value)
+    def _terms(
+        self,
+        drawn: Params,
+        means: Params | None,
+        z: dict[str, Array] | None,
+        head: dict[str, Array] | None,
+        noise: dict[str, Array],
+        x: Array,
+        y: Array,
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+        """Likelihood with the stopping time summed out, and expected steps, per example."""
+        params, adapt = self.network(Draw(drawn, z)), self.adapt(key, x.shape[0])
+        if means is not None:
+            centre = self.network(Draw(drawn | means, z))
+            flipped = {name: centre[name] for name in means}
+            params, adapt = flipout(self.forward.template, params, flipped, stream(key, "weights"), x.shape[0])
+        logits = self.forward.logits(params, x, key, adapt)
+        if head is None or self.feature is None:
+            steps = jnp.full(x.shape[0], float(logits.shape[0]))
+            return self.likelihood.log_prob(noise, logits[-1], y), steps
+        log_q = halting.log_stop(halting.hazard_logits(head, logits, self.feature))
+        expected, entropy, steps = halting.mixture_elbo(log_q, self.likelihood.log_prob(noise, logits, y))
+        return expected + entropy, steps
 
     def _log_alpha(self) -> Array:
         assert self.sites is not None

@@ -32,19 +32,20 @@ class Prediction(NamedTuple):
 
 
 def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
-    """Returns a compiled ``predict(params, x, key, *, samples, quantile=0.5, batch_size=256) -> Prediction``.
+    """Returns a compiled ``predict(params, x, key, *, samples, quantile, batch_size, progress) -> Prediction``.
 
     Memory is bounded: posterior draws run one after another, examples in batches. Any number of draws uses the same
-    compiled program.
+    compiled program. An ensemble's members take turns. ``progress(done, total)`` is called after every batch.
 
     Args:
         lifted: the network.
         devices: of this process that share the draws.
     """
 
-    def one(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array) -> Prediction:
-        draw = lifted.draw(params, stream(key, "weights"))
-        logits = lifted.forward.logits(lifted.network(draw), x, key)
+    def one(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, sample: Array) -> Prediction:
+        key = jax.random.fold_in(key, sample)
+        draw = lifted.draw(params, stream(key, "weights"), sample)
+        logits = lifted.forward.logits(lifted.network(draw), x, key, lifted.adapt(key, x.shape[0]))
         stop = jnp.full(x.shape[0], logits.shape[0])
         if lifted.feature is not None:
             hazards = halting.hazard_logits(lifted.head(params), logits, lifted.feature)
@@ -59,10 +60,9 @@ def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
         """Sums the draws first, first + devices, ... below ``samples``."""
 
         def add(turn: Array, total: Prediction) -> Prediction:
-            draw = jax.random.fold_in(key, first + turn * devices)
-            return jax.tree.map(jnp.add, total, one(params, x, draw, quantile))
+            return jax.tree.map(jnp.add, total, one(params, x, key, quantile, first + turn * devices))
 
-        shapes = jax.eval_shape(one, params, x, key, quantile)
+        shapes = jax.eval_shape(one, params, x, key, quantile, jnp.zeros((), jnp.int32))
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.fori_loop(0, (samples - first + devices - 1) // devices, add, zero)
 
@@ -90,6 +90,7 @@ def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
         samples: int,
         quantile: float = 0.5,
         batch_size: int = 256,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
         if samples < 1:
             raise ValueError(f"the number of posterior samples must be at least 1, got {samples}.")
@@ -100,6 +101,8 @@ def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
         for index, mask in zip(indices, masks, strict=True):
             part = batch(params, jnp.asarray(x[index]), key, jnp.asarray(quantile), jnp.asarray(samples))
             parts.append(jax.tree.map(lambda a, mask=mask: np.asarray(a)[mask], part))
+            if progress is not None:
+                progress(len(parts), len(indices))
         return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
     return predict

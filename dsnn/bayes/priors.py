@@ -1,17 +1,34 @@
-"""Priors by parameter name: a pattern that matches nothing, or a parameter without a pattern, stops with a sentence."""
+"""Priors by parameter name: a pattern that matches nothing, or a parameter without a pattern, stops with a sentence.
+
+A prior may have scales of its own (`Hierarchical`): these become latent variables named ``<parameter>.<scale>``.
+"""
 
 import fnmatch
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from dsnn.parameters import Template
+from dsnn.types import Array
 
-Prior = Callable[[str, tuple[int, ...]], dist.Distribution | None]
+
+class Hierarchical(NamedTuple):
+    """A prior whose scales are latent too.
+
+    Attributes:
+        scales: prior of each positive scale by its name, the whole array one event.
+        given: the parameter's prior under values of the scales.
+    """
+
+    scales: dict[str, dist.Distribution]
+    given: Callable[[dict[str, Array]], dist.Distribution]
+
+
+Prior = Callable[[str, tuple[int, ...]], dist.Distribution | Hierarchical | None]
 SUPPORTS: dict[str, Any] = {
     "real": constraints.real,
     "positive": constraints.positive,
@@ -24,8 +41,7 @@ def fan_in_normal(scale: Any = 1.0) -> Prior:
     _positive(scale)
 
     def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution:
-        fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 1
-        return dist.Normal(0.0, scale / math.sqrt(fan_in)).expand(shape).to_event(len(shape))
+        return dist.Normal(0.0, scale / math.sqrt(_fan_in(shape))).expand(shape).to_event(len(shape))
 
     return prior
 
@@ -41,8 +57,35 @@ def laplace(scale: float = 1.0) -> Prior:
     _positive(scale)
 
     def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution:
-        fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 1
-        return dist.Laplace(0.0, scale / math.sqrt(fan_in)).expand(shape).to_event(len(shape))
+        return dist.Laplace(0.0, scale / math.sqrt(_fan_in(shape))).expand(shape).to_event(len(shape))
+
+    return prior
+
+
+def hierarchical(scale: float = 1.0) -> Prior:
+    """Normal(0, σ / sqrt(fan in)) with one σ ~ HalfNormal(scale) per parameter array, learned with it (Gelman 2006)."""
+    _positive(scale)
+
+    def prior(name: str, shape: tuple[int, ...]) -> Hierarchical:
+        root = math.sqrt(_fan_in(shape))
+        return Hierarchical(
+            {"sigma": dist.HalfNormal(scale)},
+            lambda s: dist.Normal(0.0, s["sigma"] / root).expand(shape).to_event(len(shape)),
+        )
+
+    return prior
+
+
+def horseshoe(scale: float = 1.0) -> Prior:
+    """Normal(0, τ λ / sqrt(fan in)), λ ~ HalfCauchy(1) per entry, τ ~ HalfCauchy(scale) (Carvalho et al. 2010)."""
+    _positive(scale)
+
+    def prior(name: str, shape: tuple[int, ...]) -> Hierarchical:
+        root = math.sqrt(_fan_in(shape))
+        return Hierarchical(
+            {"tau": dist.HalfCauchy(scale), "lambda": dist.HalfCauchy(1.0).expand(shape).to_event(len(shape))},
+            lambda s: dist.Normal(0.0, s["tau"] * s["lambda"] / root).to_event(len(shape)),
+        )
 
     return prior
 
@@ -86,9 +129,14 @@ def by_pattern(patterns: Mapping[str, Prior], template: Template) -> Prior:
             raise ValueError(f"every parameter needs a prior, {name!r} has none; add a pattern, or '*' with point.")
         chosen[name] = matches[0]
 
-    def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution | None:
+    def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution | Hierarchical | None:
         fn = chosen[name](name, shape)
-        if fn is not None and (support := template.supports[name]) != "real":
+        if isinstance(fn, Hierarchical) and template.supports[name] != "real":
+            raise ValueError(
+                f"a hierarchical prior is for parameters on the real line, {name!r} lies on "
+                f"{template.supports[name]}; use beta/lognormal."
+            )
+        if isinstance(fn, dist.Distribution) and (support := template.supports[name]) != "real":
             base = fn.base_dist if isinstance(fn, dist.Independent) else fn
             if base.support is not SUPPORTS[support]:
                 raise ValueError(
@@ -99,16 +147,30 @@ def by_pattern(patterns: Mapping[str, Prior], template: Template) -> Prior:
     return prior
 
 
-def default(template: Template, scale: Any = 1.0, bias_scale: float = 1.0) -> Prior:
-    """Returns fan-in scaled Normals on kernels, Normals on biases, and points for everything else."""
+KERNELS = {"normal": fan_in_normal, "laplace": laplace, "hierarchical": hierarchical, "horseshoe": horseshoe}
+
+
+def default(template: Template, scale: Any = 1.0, bias_scale: float = 1.0, kernel: str = "normal") -> Prior:
+    """Returns a fan-in scaled prior on kernels, Normals on biases, and points for everything else.
+
+    Args:
+        template: the network.
+        scale: of the kernels' prior, times sqrt(fan in).
+        bias_scale: standard deviation of a bias.
+        kernel: family of the kernels' prior, a name in `KERNELS`.
+    """
     patterns = {
-        "*.kernel": fan_in_normal(scale),
-        "*.recurrent": fan_in_normal(scale),
+        "*.kernel": KERNELS[kernel](scale),
+        "*.recurrent": KERNELS[kernel](scale),
         "*.bias": normal(bias_scale),
         "*": point,
     }
     used = {p: fn for p, fn in patterns.items() if p == "*" or fnmatch.filter(template.names, p)}
     return by_pattern(used, template)
+
+
+def _fan_in(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[:-1]) if len(shape) > 1 else 1
 
 
 def _positive(scale: Any) -> None:

@@ -1,0 +1,25 @@
+"""Guides: families of posteriors over the weights, one contract (`Guide`), one idea a file."""
+
+from dsnn.bayes.guides.contract import Guide, Weights
+from dsnn.bayes.guides.dropout import aot, dropout
+from dsnn.bayes.guides.ensemble import ensemble, stacked
+from dsnn.bayes.guides.factorised import factorised, last_layer, mean_field, point
+from dsnn.bayes.guides.laplace import laplace
+from dsnn.bayes.guides.low_rank import low_rank
+from dsnn.bayes.guides.rank1 import rank1
+
+__all__ = [
+    "Guide",
+    "Weights",
+    "aot",
+    "dropout",
+    "ensemble",
+    "factorised",
+    "laplace",
+    "last_layer",
+    "low_rank",
+    "mean_field",
+    "point",
+    "rank1",
+    "stacked",
+]

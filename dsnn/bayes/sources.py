@@ -1,0 +1,96 @@
+"""Where epistemic uncertainty comes from: weights, gates or firing, by nested draws streamed in bounded memory.
+
+I(y; w, g, s) = I(y; w) + I(y; g | w) + I(y; s | w, g), the chain rule of mutual information.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn.bayes.lift import Draw, Lifted
+from dsnn.data import eval_batches
+from dsnn.rng import stream
+from dsnn.types import Array, Key
+
+
+class Sources(NamedTuple):
+    """Per example in nats: total = aleatoric + weights + gates + spikes, ``[n]`` each.
+
+    With few draws of a source its part is underestimated; in a network without gates theirs is zero. Dropout masks
+    count as spikes, since both are drawn within the forward pass.
+    """
+
+    total: Any
+    aleatoric: Any
+    weights: Any
+    gates: Any
+    spikes: Any
+
+
+def by_source(lifted: Lifted) -> Callable[..., Sources]:
+    """Returns a compiled ``split(params, x, key, *, draws=(8, 4, 4), batch_size=256, progress=None) -> Sources``.
+
+    Args:
+        lifted: the network; all time steps run.
+    """
+
+    def probs(network: Any, x: Array, key: Key[Array, ""]) -> Array:
+        return jax.nn.softmax(lifted.forward.logits(network, x, key, lifted.adapt(key, x.shape[0]))[-1])
+
+    def mean(count: Array, one: Callable[[Array], Any]) -> Any:
+        shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32))
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total = jax.lax.fori_loop(0, count, lambda i, t: jax.tree.map(jnp.add, t, one(i)), zero)
+        return jax.tree.map(lambda a: a / count, total)
+
+    def entropy(p: Array) -> Array:
+        return -(p * jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))).sum(-1)
+
+    @jax.jit
+    def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], draws: tuple[Array, Array, Array]) -> Sources:
+        def under_weights(i: Array) -> tuple[Array, ...]:
+            weights = lifted.draw(params, stream(key, "weights", i), i).weights
+
+            def under_gates(j: Array) -> tuple[Array, ...]:
+                gates = lifted.draw(params, stream(stream(key, "gates", i), "gates", j), i).gates
+                network = lifted.network(Draw(weights, gates))
+
+                def under_spikes(k: Array) -> tuple[Array, Array]:
+                    p = probs(network, x, stream(stream(stream(key, "noise", i), "noise", j), "noise", k))
+                    return p, entropy(p)
+
+                p, last = mean(draws[2], under_spikes)
+                return p, entropy(p), last
+
+            p, given_gates, last = mean(draws[1], under_gates)
+            return p, entropy(p), given_gates, last
+
+        p, given_weights, given_gates, last = mean(draws[0], under_weights)
+        total = entropy(p)
+        return Sources(total, last, total - given_weights, given_weights - given_gates, given_gates - last)
+
+    def split(
+        params: dict[str, Array],
+        x: np.ndarray,
+        key: Key[Array, ""],
+        *,
+        draws: tuple[int, int, int] = (8, 4, 4),
+        batch_size: int = 256,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Sources:
+        if min(draws) < 1:
+            raise ValueError(f"the draws of weights, gates and spikes must be at least 1 each, got {draws}.")
+        counts = (draws[0], draws[1] if lifted.sites is not None else 1, draws[2])
+        parts = []
+        indices, masks = eval_batches(len(x), batch_size)
+        for index, mask in zip(indices, masks, strict=True):
+            part = batch(params, jnp.asarray(x[index]), key, tuple(jnp.asarray(c) for c in counts))
+            parts.append(jax.tree.map(lambda a, mask=mask: np.asarray(a)[mask], part))
+            if progress is not None:
+                progress(len(parts), len(indices))
+        return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+
+    return split
