@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,7 +43,8 @@ class Setup:
         total = config.train.epochs * (len(self.split.train.x) // config.train.batch_size)
         tx = train.optimizer(config.optimizer, total, settings.learning_rate)
         if config.learner == "svi":
-            together = self.spread.particles if self.spread else True
+            # on a CPU one particle after another is faster, and takes the memory of one
+            together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
             return train.svi_learner(lifted, config.svi, tx, total, settings.root, settings.lam, together)
         forward = lifted.forward
 

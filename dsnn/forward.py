@@ -84,7 +84,9 @@ class Forward:
         inputs = self.encode(x, None if key is None else stream(key, "data"))
         noise = None if key is None or not self.stochastic else stream(key, "noise")
         steps = self.steps if self.held else None
-        outputs, _, records = unroll(model, inputs, noise, record, self.schedule, steps=steps, memory=self.memory)
+        # what draws masks for every time step has to see all steps at once
+        schedule = "layer" if adapt is not None and self.schedule == "auto" else self.schedule
+        outputs, _, records = unroll(model, inputs, noise, record, schedule, steps=steps, memory=self.memory)
         return model.logits(outputs), inputs, records
 
     def logits(

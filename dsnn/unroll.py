@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dsnn.cells import LI
+from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
 from dsnn.types import Array, Key
 
-SCHEDULES = ("auto", "layer", "step")
+SCHEDULES = ("auto", "layer", "step", "associative")
 KEPT = ("current", "membrane", "noise")
 """Names (see `jax.ad_checkpoint.checkpoint_name`) of what a step keeps for its backward pass, besides products."""
 
@@ -44,7 +46,8 @@ def unroll(
         key: drives stochastic firing and is consumed; None is the deterministic network.
         record: ``record(states, spikes)`` of one step says what to keep. For a stack both are dictionaries by layer
             name, for a cell the cell's own state and spikes.
-        schedule: "layer", "step" or "auto": on a CPU by steps if the currents of some layer over all time steps exceed
+        schedule: "layer", "step", "associative" (by layers, and cells without reset, `LI`, in logarithmic depth, which
+            rounds differently) or "auto": on a CPU by steps if the currents of some layer over all time steps exceed
             `CACHE_BYTES`, else by layers.
         steps: number of time steps of a held input.
         memory: what the backward pass keeps: "full" (membranes of all steps), "sqrt" (states at every sqrt(T)-th step,
@@ -67,8 +70,9 @@ def unroll(
     _check_input(model, xs, held)
     if schedule == "auto":
         schedule = _schedule(model, length * xs.shape[0 if held else 1])
-    run = _unroll_steps if schedule == "step" else _unroll_layers
-    return run(model, xs, key, record, length, held, memory)
+    if schedule == "step":
+        return _unroll_steps(model, xs, key, record, length, held, memory)
+    return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative")
 
 
 def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "full") -> tuple[Any, Any]:
@@ -160,7 +164,7 @@ def _unroll_steps(model, xs, key, record, length, held, memory):  # type: ignore
     return outputs, state, records
 
 
-def _unroll_layers(model, xs, key, record, length, held, memory):  # type: ignore[no-untyped-def]
+def _unroll_layers(model, xs, key, record, length, held, memory, associative):  # type: ignore[no-untyped-def]
     batch = xs.shape[0] if held else xs.shape[1]
     times = jnp.arange(length)
     final, states, spikes = {}, {}, {}
@@ -174,6 +178,12 @@ def _unroll_layers(model, xs, key, record, length, held, memory):  # type: ignor
             state, out = layer.advance(state, currents if constant else current, layer_key(_time_key(key, t), index))
             return state, (out, state if record else None)
 
+        if associative and isinstance(layer.cell, LI) and layer.recurrent is None:
+            every = jnp.broadcast_to(currents, (length, *currents.shape)) if constant else currents
+            cell, signal = layer.cell.run(layer.cell.init(every.shape[1:]), every)
+            final[name], states[name] = LayerState(cell, None), LayerState(type(cell)(signal), None)
+            spikes[name] = signal
+            continue
         steps = (times, None if constant else currents)
         final[name], (signal, states[name]) = scan(body, layer.init((batch,)), steps, length, memory)
         spikes[name] = signal

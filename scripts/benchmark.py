@@ -82,7 +82,7 @@ WORKLOADS = {
         steps=25,
         rate=0.03,
         objective="posterior",
-        variants=("dsnn", "dsnn:samples=8"),
+        variants=("dsnn", "dsnn:samples=8,map=map", "dsnn:samples=8"),
         peers=False,
     ),
 }

@@ -123,3 +123,27 @@ def test_pooling_and_convolution_shapes_and_values() -> None:
 def test_mistakes_get_a_sentence(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(networks()["mlp"][0])
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_an_associative_scan_gives_the_same_readout_and_gradient(held: bool) -> None:
+    model = mlp((6,), (5,), 3, key=KEY, readout_beta=0.8)
+    template, params = split(model)
+    xs = jax.random.normal(KEY, (4, 6) if held else (17, 4, 6))
+
+    def run(params: dict[str, jax.Array], schedule: str):  # type: ignore[no-untyped-def]
+        out, state, records = dsnn.unroll(
+            template.build(params),
+            xs,
+            KEY,
+            lambda states, spikes: states["readout"].cell.membrane,
+            schedule,
+            steps=17 if held else None,
+        )
+        return (out * jnp.arange(17.0)[:, None, None]).sum(), (out, state["readout"].cell.membrane, records)
+
+    (_, ours), grads = jax.value_and_grad(run, has_aux=True)(params, "associative")
+    (_, theirs), reference = jax.value_and_grad(run, has_aux=True)(params, "layer")
+    for a, b in zip(jax.tree.leaves((ours, grads)), jax.tree.leaves((theirs, reference)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert jnp.abs(theirs[0]).max() > 0.1

@@ -75,9 +75,8 @@ def score_gradient(
         key: drives the firing; consumed.
         samples: independent runs; at least 2 with "leave_one_out", 3 with "control_variate".
         baseline: "none"; "leave_one_out", the mean loss of the other samples, per example (Kool et al. 2019; Mnih and
-            Rezende 2016); or "control_variate", that and, per parameter, the multiple of the score with the least
-            variance as estimated from the other samples (Ranganath et al. 2014, eq. 9), which costs a gradient's
-            memory per sample.
+            Rezende 2016); or "control_variate", per parameter the multiple of the score with the least variance, as
+            estimated from the other samples (Ranganath et al. 2014, eq. 9), which costs a gradient's memory per sample.
 
     Raises:
         ValueError: an unknown baseline, or too few samples for it.
@@ -112,21 +111,18 @@ def _against_others(losses: Float[Array, "sample batch"]) -> Float[Array, "sampl
 
 
 def _with_control_variate(run: Callable, params: Any, keys: Array) -> tuple[Array, Any]:
-    losses, _ = jax.vmap(run, (None, 0))(params, keys)
-    advantage = _against_others(losses)
+    def parts(key: Array) -> tuple[Array, Any, Any]:
+        """Returns loss, gradient estimate and score of one sample; the others must not enter, or there is a bias."""
 
-    def parts(key: Array, advantage: Array) -> tuple[Any, Any]:
-        """Returns the gradient estimate of one sample, and its score."""
-
-        def both(params: Any) -> tuple[Array, Array]:
+        def both(params: Any) -> tuple[tuple[Array, Array], Array]:
             losses, log_prob = run(params, key)
-            return (advantage * log_prob + losses).mean(), log_prob.mean()
+            return ((jax.lax.stop_gradient(losses) * log_prob + losses).mean(), log_prob.mean()), losses.mean()
 
-        _, pullback = jax.vjp(both, params)
+        _, pullback, value = jax.vjp(both, params, has_aux=True)
         one, zero = jnp.ones(()), jnp.zeros(())
-        return pullback((one, zero))[0], pullback((zero, one))[0]
+        return value, pullback((one, zero))[0], pullback((zero, one))[0]
 
-    estimates, scores = jax.vmap(parts)(keys, advantage)
+    values, estimates, scores = jax.vmap(parts)(keys)
 
     def combine(g: Array, h: Array) -> Array:
         n = g.shape[0]
@@ -139,4 +135,4 @@ def _with_control_variate(run: Callable, params: Any, keys: Array) -> tuple[Arra
         multiple = jnp.where(variance > 0, covariance / jnp.where(variance > 0, variance, 1.0), 0.0)
         return (g - multiple * h).mean(0)
 
-    return losses.mean(), jax.tree.map(combine, estimates, scores)
+    return values.mean(), jax.tree.map(combine, estimates, scores)
