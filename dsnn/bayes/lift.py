@@ -29,7 +29,7 @@ from dsnn.bayes.sites import Sites, gate, measure
 from dsnn.forward import Forward, keep_spikes
 from dsnn.parameters import Params
 from dsnn.rng import stream
-from dsnn.types import Array, Float, Int, Key
+from dsnn.types import Array, Float, Key, Shaped
 
 GATES = "gates"
 POSITIVE = SUPPORTS["positive"]
@@ -94,7 +94,7 @@ class Lifted:
         """What the posterior family is over."""
         return Weights(self.forward.template, self.initial, self.prior)
 
-    def model(self, x: Array, y: Int[Array, " batch"], context: Context) -> None:
+    def model(self, x: Array, y: Shaped[Array, "batch *target"], context: Context) -> None:
         """The generative model with its collapsed terms."""
         key = numpyro.prng_key()
         drawn = self.family.prior(self.weights, context.kl_weight)
@@ -121,7 +121,7 @@ class Lifted:
             numpyro.factor("energy", -context.lam * self.data_size * energy.total(steps.mean()))
 
     def guide(
-        self, x: Array | None = None, y: Int[Array, " batch"] | None = None, context: Context | None = None
+        self, x: Array | None = None, y: Shaped[Array, "batch *target"] | None = None, context: Context | None = None
     ) -> tuple[Params, dict[str, Array] | None]:
         """Posterior over weights begun at the network's own initialisation, and hard-concrete gates."""
         key = numpyro.prng_key()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from dsnn.types import Array, Float
 SCALE = "likelihood.scale"
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """The contract: positive parameters of its own, a log density, and its curvature in the outputs."""
 

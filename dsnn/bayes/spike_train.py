@@ -64,7 +64,12 @@ class SpikeTrain(dist.Distribution):
         """Returns trains ``[*sample, time, *neuron]`` of the running neuron; the key is consumed."""
         extra = jnp.zeros((self.event_shape[0], *sample_shape, *self.event_shape[1:]))
         lead = self.current.reshape(self.event_shape[0], *[1] * len(sample_shape), *self.event_shape[1:])
-        spikes = unroll(self.template.build(self.params), lead + extra, key)[0]
+        currents = lead + extra
+        cell = self.template.build(self.params)
+        if len(self.event_shape) == 1:  # one neuron; cells have an axis of neurons
+            spikes = unroll(cell, currents[..., None], key)[0][..., 0]
+        else:
+            spikes = unroll(cell, currents, key)[0]
         return jnp.moveaxis(spikes, 0, len(sample_shape))
 
     def log_prob(self, value: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -73,6 +78,8 @@ class SpikeTrain(dist.Distribution):
         lead = value.ndim - axes
         spikes = jnp.moveaxis(jnp.asarray(value, self.current.dtype), lead, 0)
         current = self.current.reshape(self.event_shape[0], *[1] * lead, *self.event_shape[1:])
+        if axes == 1:  # one neuron; cells have an axis of neurons
+            spikes, current = spikes[..., None], current[..., None]
         cell = self.template.build(self.params)
         recorded = _Recorded(cell.noise)
         cell.noise = recorded

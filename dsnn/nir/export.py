@@ -22,7 +22,7 @@ def save(
     model: Stack | Graph,
     path: str | Path,
     *,
-    dt: float | None = None,
+    dt: float | int | None = None,
     method: str = "euler",
     notes: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
@@ -49,7 +49,11 @@ def save(
 
 
 def to_nir(
-    model: Stack | Graph, *, dt: float | None = None, method: str = "euler", notes: Mapping[str, Any] | None = None
+    model: Stack | Graph,
+    *,
+    dt: float | int | None = None,
+    method: str = "euler",
+    notes: Mapping[str, Any] | None = None,
 ) -> Any:
     """Returns a network as a `nir.NIRGraph`; arguments and errors as in `save`."""
     return _node(_nir(), _dictionary(model, dt, method, notes)[0])
@@ -73,7 +77,7 @@ def _node(nir: Any, graph: Mapping[str, Any]) -> Any:
 
 
 def _dictionary(
-    model: Stack | Graph, dt: float | None, method: str, notes: Mapping[str, Any] | None
+    model: Stack | Graph, dt: float | int | None, method: str, notes: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     if isinstance(model, Graph):
         if dt not in (None, model.clock.dt):
@@ -245,14 +249,14 @@ class _Writer:
         if self.clock.method == "exp" and (decay == 0).any():
             raise NIRError(f'layer {name!r} forgets at once (decay 0), which method="exp" cannot say; use "euler".')
         dt = self.clock.dt
-        tau = dt / (1 - decay) if self.clock.method == "euler" else -dt / np.log(decay)
+        tau = np.asarray(dt / (1 - decay) if self.clock.method == "euler" else -dt / np.log(decay))
         for dtype in (np.float32, np.float64):
             kept = tau.astype(dtype)
             wide = kept.astype(np.float64)
             given = np.maximum(1 - dt / wide, 0) if self.clock.method == "euler" else np.exp(-dt / wide)
             if np.array_equal(given.astype(np.float32), decay.astype(np.float32)):
                 break
-        return kept, given
+        return kept, np.asarray(given)
 
     def notes(self, name: str, cell: Any) -> dict[str, Any]:
         """Returns what NIR has no field for, and says so."""
@@ -298,13 +302,13 @@ def _scale(cell: Any) -> np.ndarray:
         case "one":
             return np.ones(())
         case "decay":
-            return 1 - _decay(cell, "beta")
+            return np.asarray(1 - _decay(cell, "beta"))
         case "dt_over_tau":
             return np.asarray(cell.dt / np.asarray(value(cell.tau), np.float64))
     return np.asarray(value(cell.input_scale), np.float64)
 
 
-def _narrow(number: np.ndarray, product: np.ndarray, factor: Any) -> np.ndarray:
+def _narrow(number: Any, product: Any, factor: Any) -> np.ndarray:
     """Returns a number in single precision if it still gives ``product`` times ``factor`` there, else in double."""
     for dtype in (np.float32, np.float64):
         kept = np.asarray(number).astype(dtype)

@@ -27,7 +27,7 @@ class Clock:
         round_delays: whether a delay that is no multiple of dt is rounded to the nearest one rather than refused.
     """
 
-    dt: float
+    dt: float | int
     method: str = "euler"
     round_delays: bool = False
 

@@ -17,7 +17,7 @@ MAX_DEPTH = 16
 def load(
     path: str | Path,
     *,
-    dt: float | None = None,
+    dt: float | int | None = None,
     method: str | None = None,
     round_delays: bool = False,
     max_values: int = MAX_VALUES,
@@ -38,7 +38,9 @@ def load(
     return from_nir(read(Path(path).expanduser(), max_values), dt=dt, method=method, round_delays=round_delays)
 
 
-def from_nir(graph: Any, *, dt: float | None = None, method: str | None = None, round_delays: bool = False) -> Graph:
+def from_nir(
+    graph: Any, *, dt: float | int | None = None, method: str | None = None, round_delays: bool = False
+) -> Graph:
     """Returns the network of a NIR graph in memory.
 
     Args:
