@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,14 +61,14 @@ def records(
     return out
 
 
-@jax.jit
-def _weighted(signal: Array, weight: Array) -> Array:
-    return jnp.tensordot(weight, (signal != 0).astype(jnp.float32), 2) / signal.shape[1]
-
-
 def _mean(signal: Array, weight: np.ndarray) -> np.ndarray:
-    """Events (non-zero values) per inference at each unit: summed over the steps that ran, averaged over the batch."""
-    return np.asarray(_weighted(signal, jnp.broadcast_to(jnp.asarray(weight), signal.shape[:2])))
+    """Events (non-zero values) per inference at each unit: summed over the steps that ran, averaged over the batch.
+
+    In NumPy, since every compacted network has shapes of its own, and a program is used once.
+    """
+    values = np.asarray(signal)
+    every = np.broadcast_to(weight, values.shape[:2])
+    return np.tensordot(every, (values != 0).astype(np.float32), 2) / np.float32(values.shape[1])
 
 
 def _averaged(layer: Layer) -> bool:

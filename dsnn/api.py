@@ -8,7 +8,6 @@ The same parts as a run of ``python -m experiments.run``, without its directory.
 """
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -167,30 +166,8 @@ def where(fitted: Fitted) -> Any:
 
 
 def summary(model: Any) -> str:
-    """Returns a table of a stack: layers, shapes, cells, parameters, and products that one dense step would cost."""
-    if not isinstance(model, Stack):
-        return repr(model)
-    rows: list[tuple[str, ...]] = [("layer", "synapse", "output", "cell", "parameters", "products a step")]
-    total = cost = 0
-    for name, layer in model.layers():
-        count = parameters.count(parameters.split(layer)[1])
-        kernel = layer.synapse.kernel.shape
-        places = int(np.prod(layer.out_shape[:-1]))
-        products = int(np.prod(kernel)) * places + (0 if layer.recurrent is None else layer.out_shape[0] ** 2)
-        synapse = type(layer.synapse).__name__ + ("" if layer.recurrent is None else ", recurrent")
-        cell = type(layer.cell).__name__
-        rows.append((name, synapse, "x".join(map(str, layer.out_shape)), cell, f"{count}", f"{products}"))
-        total, cost = total + count, cost + products
-    rows.append(
-        (f"input {'x'.join(map(str, model.in_shape))}", "", "", f"readout {model.readout_kind}", f"{total}", f"{cost}")
-    )
-    return _table(rows)
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    """Returns what printing a model shows; of a stack, its layers, shapes, cells, parameters and products."""
+    return repr(model)
 
 
 def _configured(config: Config | None, options: dict[str, Any], bayesian: bool, seed: int, size: int) -> Config:

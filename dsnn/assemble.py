@@ -10,9 +10,15 @@ import numpy as np
 from dsnn import data, energy, mesh, parameters, rng, train
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.likelihood import Categorical, Gaussian
+from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
 from dsnn.config import Config, build_guide, build_model, check_trainable, load_data
 from dsnn.forward import Forward, log_likelihood
+
+_LIKELIHOODS: dict[str, Likelihood] = {
+    "classification": Categorical(),
+    "multilabel": Bernoulli(),
+    "regression": Gaussian(),
+}
 
 
 @dataclasses.dataclass
@@ -118,7 +124,7 @@ def network(
         accounting=config.energy.accounting,
         feature=config.halting.feature if bayesian and config.halting.enabled else None,
         family=build_guide(config, shape, split.classes, key) if bayesian else guides.point(),
-        likelihood=Gaussian() if split.task == "regression" else Categorical(),
+        likelihood=_LIKELIHOODS[split.task],
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
     )

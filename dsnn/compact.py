@@ -34,7 +34,7 @@ class Select(nnx.Module):
         return jnp.take(x, self.keep[...], axis=-1)
 
 
-def compact(model: Stack, gates: dict[str, Array]) -> Stack:
+def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
     """Returns the smaller network with the same outputs as ``model`` under ``gates``.
 
     Args:
@@ -42,6 +42,8 @@ def compact(model: Stack, gates: dict[str, Array]) -> Stack:
         gates: decided gate values by group (layer names, and ``input``), ``[site]`` in [0, 1]; zero is closed. A group
             that is left out stays whole. A group with no open site keeps one, with weight zero, so that every layer
             exists.
+        multiple: widths are rounded up to a multiple of it by closed sites that stay, with weight zero. Outputs are the
+            same, a vector register is filled anyway, and networks of nearly one size share compiled programs.
 
     Raises:
         ValueError: a group that the network has not, or of another size.
@@ -54,18 +56,22 @@ def compact(model: Stack, gates: dict[str, Array]) -> Stack:
     sender = gates.get(INPUT)
     for index, (name, layer) in enumerate(model.layers()):
         receiver = gates.get(name)
-        layers[name] = _compact_layer(layer, sender, receiver, name, first=index == 0)
+        layers[name] = _compact_layer(layer, sender, receiver, name, multiple, first=index == 0)
         sender = receiver
     return Stack(model.readout_kind, **layers)
 
 
-def kept(gate: Array) -> np.ndarray:
-    """Returns the indices of the open sites, or of the first when all are closed."""
-    open_sites = np.flatnonzero(np.asarray(gate) > 0)
-    return open_sites if len(open_sites) else np.zeros(1, int)
+def kept(gate: Array, multiple: int = 1) -> np.ndarray:
+    """Returns the indices of the open sites in order, with as many closed ones as fill a multiple, at least one."""
+    gate = np.asarray(gate)
+    wanted = -(-max(np.count_nonzero(gate > 0), 1) // multiple) * multiple
+    first_open = np.argsort(gate <= 0, kind="stable")
+    return np.sort(first_open[:wanted])
 
 
-def _compact_layer(layer: Layer, sender: Array | None, receiver: Array | None, name: str, *, first: bool) -> Layer:
+def _compact_layer(
+    layer: Layer, sender: Array | None, receiver: Array | None, name: str, multiple: int, *, first: bool
+) -> Layer:
     synapse = nnx.clone(layer.synapse)
     recurrent = layer.recurrent
     kernel = np.asarray(synapse.kernel[...])
@@ -74,7 +80,7 @@ def _compact_layer(layer: Layer, sender: Array | None, receiver: Array | None, n
         sites = len(sender)
         if kernel.shape[-2] % sites:
             raise ValueError(f"gates before {name!r} must divide its {kernel.shape[-2]} inputs, got {sites} gates.")
-        keep = kept(sender)
+        keep = kept(sender, multiple)
         kernel = _keep_rows(kernel * _rows(sender, kernel.shape[-2])[:, None], keep, sites)
         if first:
             channels = isinstance(synapse, Conv)
@@ -85,19 +91,20 @@ def _compact_layer(layer: Layer, sender: Array | None, receiver: Array | None, n
         flat = isinstance(synapse, Dense)
         synapse.in_shape = _fewer(synapse.in_shape, sites, len(keep), flat and first)
     if receiver is not None:
-        keep = kept(receiver)
+        keep = kept(receiver, multiple)
         if len(receiver) != kernel.shape[-1]:
             raise ValueError(f"gates of {name!r} must be one per neuron, {kernel.shape[-1]}, got {len(receiver)}.")
         kernel = kernel[..., keep]
         if synapse.bias is not None:
-            synapse.bias = nnx.Param(synapse.bias[...][keep])
+            synapse.bias = nnx.Param(jnp.asarray(np.asarray(synapse.bias[...])[keep]))
         synapse.out_shape = (*synapse.out_shape[:-1], len(keep))
     synapse.kernel = nnx.Param(jnp.asarray(kernel))
-    new = Layer(synapse, _compact_cell(layer.cell, receiver), before=tuple(before))
+    new = Layer(synapse, _compact_cell(layer.cell, receiver, multiple), before=tuple(before))
     if recurrent is not None:
         back = np.asarray(recurrent[...])
         if receiver is not None:
-            back = (back * np.asarray(receiver)[:, None])[np.ix_(kept(receiver), kept(receiver))]
+            keep = kept(receiver, multiple)
+            back = (back * np.asarray(receiver)[:, None])[np.ix_(keep, keep)]
         new.recurrent = nnx.data(nnx.Param(jnp.asarray(back)))
     return new
 
@@ -116,17 +123,17 @@ def _fewer(shape: tuple[int, ...], sites: int, keep: int, flat: bool) -> tuple[i
     return (keep,) if flat else (*shape[:-1], shape[-1] // sites * keep)
 
 
-def _compact_cell(cell: Any, receiver: Array | None) -> Any:
+def _compact_cell(cell: Any, receiver: Array | None, multiple: int) -> Any:
     """Returns the cell with its per-neuron arrays cut to the kept sites."""
     new = nnx.clone(cell)
     if receiver is None:
         return new
-    keep = kept(receiver)
+    keep = kept(receiver, multiple)
 
     def cut(variable: Any) -> Any:
         array = variable[...]
         whole = array.ndim and array.shape[-1] == len(receiver)
-        return variable.replace(jnp.take(array, keep, axis=-1)) if whole else variable
+        return variable.replace(jnp.asarray(np.take(np.asarray(array), keep, axis=-1))) if whole else variable
 
     graphdef, state = nnx.split(new)
     flat = [(path, cut(variable)) for path, variable in nnx.to_flat_state(state)]

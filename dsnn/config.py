@@ -515,21 +515,18 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
             f"a run learns one target per example, {split.name} has one label per time step; use dsnn.unroll and "
             "dsnn.train instead."
         )
-    if split.task not in ("classification", "regression"):
-        raise ValueError(
-            f"a run learns a class or numbers, {split.name} has {split.task}; use dsnn.unroll and dsnn.train instead."
-        )
-    if split.task == "regression":
+    if split.task != "classification":
+        has = "numbers" if split.task == "regression" else "several labels"
         if config.learner != "svi":
             raise ValueError(
-                f"numbers are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
+                f"{has} are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
             )
         if config.halting.enabled:
             raise ValueError(
-                f"halting reads the certainty of a class decision, {split.name} has numbers; set halting.enabled=false."
+                f"halting reads the certainty of a class decision, {split.name} has {has}; set halting.enabled=false."
             )
         if config.data.ood:
-            raise ValueError(f"data.ood is scored for classes, {split.name} has numbers; leave it empty.")
+            raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
     sparse = [part.x for part in (split.train, split.val, split.test) if not isinstance(part.x, np.ndarray)]
     if sum(x.shape[0] * x.shape[1] for x in sparse) > MAX_DENSE:
         raise ValueError(

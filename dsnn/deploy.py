@@ -4,6 +4,7 @@ Three things are told apart: what the mask says (training), what the compiled pr
 time), and what a hardware profile would save (`dsnn.energy`).
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -12,17 +13,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from dsnn.anytime import Decision, Rule, anytime
 from dsnn.bayes import halting
 from dsnn.bayes.lift import Lifted
 from dsnn.compact import compact
+from dsnn.forward import Forward, keep_spikes
 from dsnn.models import Stack
 from dsnn.parameters import Params
 from dsnn.types import Array
 from dsnn.unroll import unroll
 
 FRACTION_BITS = 12
+VECTOR = 16
+"""Widths of the network that runs are rounded up to a multiple of it: single-precision numbers in a vector register."""
 
 
 class Deployed(NamedTuple):
@@ -33,13 +38,15 @@ class Deployed(NamedTuple):
         masked: parameters of the gated network at full size.
         gates: decided gates by group, empty without gates.
         small: the compacted network.
-        run: compiled ``inputs -> Decision`` of the compacted network with early stopping.
+        padded: the same with widths rounded up to whole vector registers.
+        run: compiled ``inputs -> Decision`` of the padded network with early stopping.
     """
 
     full: Params
     masked: Params
     gates: dict[str, Array]
     small: Stack
+    padded: Stack
     run: Callable[[Array], Decision]
 
 
@@ -53,18 +60,21 @@ def deploy(lifted: Lifted, params: dict[str, Array], quantile: float = 0.5) -> D
     full, masked = on_grid(draw.weights), on_grid(lifted.network(draw))
     gates = draw.gates or {}
     open_gates = {name: (z > 0).astype(jnp.float32) for name, z in gates.items()}
-    small = compact(lifted.forward.template.build(masked), open_gates)
+    model = lifted.forward.template.build(masked)
+    small, padded = compact(model, open_gates), compact(model, open_gates, multiple=VECTOR)
     head = None if lifted.feature is None else lifted.head(params)
-    rule = never() if head is None else halting.rule(head, lifted.feature or "margin", quantile)
-    run = jax.jit(anytime(small, rule, lifted.forward.steps, held=lifted.forward.held))
-    return Deployed(full, masked, gates, small, run)
+    return Deployed(full, masked, gates, small, padded, _stopping(lifted, padded, head, quantile))
 
 
 def on_grid(params: Params, bits: int = FRACTION_BITS) -> Params:
     """Returns kernels and biases rounded to multiples of 2^-bits; other parameters as they are."""
-    grid = 2.0**bits
+    grid = np.float32(2.0**bits)
+
+    def rounded(value: Array) -> Array:
+        return jnp.asarray(np.round(np.asarray(value) * grid) / grid)  # in NumPy: nothing to compile for each shape
+
     return {
-        name: jnp.round(value * grid) / grid if name.endswith(("kernel", "bias", "recurrent")) else value
+        name: rounded(value) if name.endswith(("kernel", "bias", "recurrent")) else value
         for name, value in params.items()
     }
 
@@ -84,9 +94,10 @@ class Timing(NamedTuple):
 
 def speed(lifted: Lifted, deployed: Deployed, inputs: Array, repeats: int = 21) -> Timing:
     """Returns the wall time of the full network over all steps against the deployed one, alternating, same batch."""
-    model, steps = lifted.forward.template.build(deployed.full), lifted.forward.steps
-    full = jax.jit(anytime(model, never(), steps, held=lifted.forward.held))
-    layered = jax.jit(lambda x: _logits(lifted, deployed.full, x))
+    model = lifted.forward.template.build(deployed.full)
+    graph, state = nnx.split(model)
+    full = _stopping(lifted, model, None)
+    layered = functools.partial(_ran, graph, state, forward=_schedule(lifted.forward), record=None)
     runs: tuple[Callable[[Array], Any], ...] = (full, layered, deployed.run)
     times: list[list[float]] = [[], [], []]
     for repeat in range(repeats + 1):
@@ -101,18 +112,54 @@ def speed(lifted: Lifted, deployed: Deployed, inputs: Array, repeats: int = 21) 
     return Timing(full_ms, deployed_ms, full_ms / deployed_ms)
 
 
-def compaction_error(lifted: Lifted, deployed: Deployed, inputs: Array) -> float:
+class Ran(NamedTuple):
+    """What a deterministic network did over all steps: running logits ``[time, batch, class]``, and what was kept."""
+
+    logits: Array
+    kept: Any
+
+
+def ran(forward: Forward, model: Stack, inputs: Array, record: Callable[[Any, Any], Any] | None = keep_spikes) -> Ran:
+    """Returns what a network does with encoded inputs; networks of one shape share the compiled program.
+
+    Args:
+        forward: says how it runs.
+        model: the network.
+        inputs: held ``[batch, ...]`` or ``[time, batch, ...]``.
+        record: what to keep of each step, see `dsnn.unroll`.
+    """
+    graph, state = nnx.split(model)
+    return _ran(graph, state, inputs, forward=_schedule(forward), record=record)
+
+
+def compaction_error(masked: Ran, small: Ran) -> float:
     """Returns the largest difference between the logits of the masked and the compacted network at any step."""
-    masked = _logits(lifted, deployed.masked, inputs)
-    small = _run(deployed.small, lifted, inputs)
-    return float(np.abs(np.asarray(masked) - np.asarray(small)).max())
+    return float(np.abs(np.asarray(masked.logits) - np.asarray(small.logits)).max())
 
 
-def _logits(lifted: Lifted, params: Params, inputs: Array) -> Any:
-    return _run(lifted.forward.template.build(params), lifted, inputs)
+def _schedule(forward: Forward) -> tuple[str, int | None]:
+    return forward.schedule, forward.steps if forward.held else None
 
 
-def _run(model: Stack, lifted: Lifted, inputs: Array) -> Any:
-    forward = lifted.forward
-    outputs, _, _ = unroll(model, inputs, schedule=forward.schedule, steps=forward.steps if forward.held else None)
-    return model.logits(outputs)
+def _stopping(
+    lifted: Lifted, model: Stack, head: dict[str, Array] | None, quantile: float = 0.5
+) -> Callable[[Array], Decision]:
+    """Returns compiled early-stopping inference; parameters are arguments of the program and not constants in it."""
+    graph, state = nnx.split(model)
+    static = {"steps": lifted.forward.steps, "held": lifted.forward.held, "feature": lifted.feature or "margin"}
+    return lambda inputs: _decided(graph, state, head, quantile, inputs, **static)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "steps", "held", "feature"))
+def _decided(
+    graph: Any, state: Any, head: Any, quantile: Any, inputs: Array, *, steps: int, held: bool, feature: str
+) -> Decision:
+    rule = never() if head is None else halting.rule(head, feature, quantile)
+    return anytime(nnx.merge(graph, state), rule, steps, held=held)(inputs, None)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "forward", "record"))
+def _ran(graph: Any, state: Any, inputs: Array, *, forward: tuple[str, int | None], record: Any) -> Ran:
+    model, (schedule, steps) = nnx.merge(graph, state), forward
+    outputs, _, kept = unroll(model, inputs, None, record, schedule, steps=steps)
+    return Ran(model.logits(outputs), kept)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dsnn.cells import LI, LIF
+from dsnn.describe import described
 from dsnn.layers import Conv, Dense, Layer, LayerState, Pool
 from dsnn.types import Array, Float, Key
 
@@ -70,6 +71,11 @@ class Stack(nnx.Module):
                 )
             setattr(self, name, layer)
             given = layer.out_shape
+
+    def __repr__(self) -> str:
+        return described(self.layers(), self.readout_kind)
+
+    __str__ = __repr__
 
     def layers(self) -> Iterator[tuple[str, Layer]]:
         """Yields (name, layer), first to last."""

@@ -4,17 +4,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dsnn import activity, data, energy, evaluate, parameters, rng
+from dsnn.anytime import Decision
 from dsnn.bayes.predict import Prediction
-from dsnn.deploy import Deployed, compaction_error, deploy, speed
-from dsnn.forward import keep_spikes, keep_traces
+from dsnn.compact import kept as kept_sites
+from dsnn.deploy import Deployed, compaction_error, deploy, ran, speed
+from dsnn.forward import keep_traces
 from dsnn.models import Stack
-from dsnn.unroll import unroll
-from experiments import assess_numbers
+from experiments import assess_labels, assess_numbers
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -24,35 +24,58 @@ MEASURED_EXAMPLES = 512
 SHOWN_NEURONS = 8
 
 
+class Measured(NamedTuple):
+    """What the decided network did with the first test examples.
+
+    Attributes:
+        deployed: the network.
+        inputs: the examples, encoded.
+        decision: where each of them stopped, and with which logits.
+    """
+
+    deployed: Deployed
+    inputs: Any
+    decision: Decision
+
+
 class Assessed(NamedTuple):
-    """Numbers for ``metrics.json``, arrays for ``records.npz``, and gate probabilities for ``gates.npz``."""
+    """Numbers for ``metrics.json``, arrays for ``records.npz``, gate probabilities for ``gates.npz``, and what to time.
+
+    Attributes:
+        metrics: all but wall times.
+        records: what figures are drawn from.
+        gates: probability that each site runs, by group.
+        measured: for `timed`; None where nothing is timed.
+    """
 
     metrics: dict[str, Any]
     records: dict[str, np.ndarray]
     gates: dict[str, np.ndarray]
+    measured: Measured | None
 
 
 def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
-    """Returns everything that is reported of a trained network."""
+    """Returns everything that is reported of a trained network; wall times come from `timed`."""
+    metrics, records = predicted(setup, params, predict)
+    return measured(setup, params, metrics, records)
+
+
+def predicted(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what the posterior predictive is worth: metrics and records."""
     config, split, lifted = setup.config, setup.split, setup.lifted
     if split.task == "regression":
-        metrics, records = assess_numbers.assess(setup, params, predict)
-        costs = _costs(setup, deploy(lifted, params))
-        return Assessed(metrics | costs, records, {})
-    key = rng.stream(setup.root, "noise", config.train.epochs)
+        return assess_numbers.assess(setup, params, predict)
+    if split.task == "multilabel":
+        return assess_labels.assess(setup, params, predict)
 
-    def predicted(x: Any) -> Prediction:
-        options = {"samples": config.bayes.samples, "quantile": config.halting.quantile, "batch_size": EVAL_BATCH}
-        return predict(params, x, key, **options)
+    def of(x: Any) -> Prediction:
+        return predict(params, x, _key(setup), **_options(setup))
 
     labels = np.asarray(split.test.y)
-    predicted(split.test.x[:EVAL_BATCH])  # compiled before it is timed
-    began = time.monotonic()
-    test = predicted(split.test.x)
-    metrics = _scores("test", test.probs, labels)
-    metrics["time/predict_us"] = 1e6 * (time.monotonic() - began) / len(labels)
+    test = of(split.test.x)
+    metrics: dict[str, Any] = _scores("test", test.probs, labels)
     if len(split.val.x):
-        val, val_labels = predicted(split.val.x).probs, np.asarray(split.val.y)
+        val, val_labels = of(split.val.x).probs, np.asarray(split.val.y)
         metrics |= _scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
@@ -65,15 +88,33 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
     }
     records = {"test/probs": test.probs, "test/y": labels, "test/steps": test.steps}
     for name in config.data.ood:
-        other = predicted(data.load(name, root=config.data.root).test.x)
+        other = of(data.load(name, root=config.data.root).test.x)
         unsure = evaluate.entropy(other.probs)
         metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, unsure)
         metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)
         metrics[f"ood/{name}/auroc_epistemic"] = evaluate.auroc(total - test.aleatoric, unsure - other.aleatoric)
         records[f"ood/{name}/probs"] = other.probs
+    return metrics, records
+
+
+def measured(
+    setup: "Setup", params: dict[str, Any], metrics: dict[str, Any], records: dict[str, np.ndarray]
+) -> Assessed:
+    """Returns what was predicted together with what the decided network does and costs."""
+    config, lifted = setup.config, setup.lifted
     deployed = deploy(lifted, params, config.halting.quantile)
-    metrics |= _deployment(setup, deployed)
-    metrics |= _costs(setup, deployed)
+    inputs = _inputs(setup)
+    seen = Measured(deployed, inputs, deployed.run(inputs))
+    if setup.split.task == "regression":
+        return Assessed(metrics | _costs(setup, seen)[0], records, {}, None)
+    costs, error = _costs(setup, seen)
+    metrics |= costs | {
+        "deployed/accuracy": _accuracy(setup, np.asarray(seen.decision.logits)),
+        "deployed/steps_mean": float(seen.decision.steps.mean()),
+        "compute/compaction_error": error,
+        "compute/parameters": parameters.count(deployed.full),
+        "compute/parameters_kept": parameters.count(parameters.split(deployed.small)[1]),
+    }
     probabilities = {name: np.asarray(p) for name, p in lifted.gate_probabilities(params).items()}
     for name, gates in deployed.gates.items():
         metrics[f"gates/{name}/kept"] = int((np.asarray(gates) > 0).sum())
@@ -82,8 +123,39 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
         kept = sum(int((np.asarray(g) > 0).sum()) for g in deployed.gates.values())
         every = sum(len(g) for g in deployed.gates.values())
         metrics |= {"gates/kept": kept, "gates/total": every, "gates/kept_fraction": kept / every}
-    records |= _example(setup, deployed)
-    return Assessed(metrics, records, probabilities)
+    return Assessed(metrics, records | _example(setup, seen), probabilities, seen)
+
+
+def _accuracy(setup: "Setup", logits: np.ndarray) -> float:
+    labels = np.asarray(setup.split.test.y[:MEASURED_EXAMPLES])
+    if setup.split.task == "multilabel":
+        return float(np.mean((logits > 0) == labels))
+    return float(np.mean(logits.argmax(-1) == labels))
+
+
+def timed(setup: "Setup", params: dict[str, Any], assessed: Assessed, predict: Any) -> dict[str, float]:
+    """Returns the wall times of prediction and of the deployed network; nothing else should run meanwhile."""
+    if assessed.measured is None:
+        return {}
+    timing = speed(setup.lifted, assessed.measured.deployed, assessed.measured.inputs)
+    x = setup.split.test.x[:EVAL_BATCH]
+    began = time.monotonic()
+    predict(params, x, _key(setup), **_options(setup))
+    return {
+        "time/predict_us": 1e6 * (time.monotonic() - began) / len(x),
+        "compute/speedup_realised": timing.speedup,
+        "compute/full_ms": timing.full_ms,
+        "compute/deployed_ms": timing.deployed_ms,
+    }
+
+
+def _key(setup: "Setup") -> Any:
+    return rng.stream(setup.root, "noise", setup.config.train.epochs)
+
+
+def _options(setup: "Setup") -> dict[str, Any]:
+    config = setup.config
+    return {"samples": config.bayes.samples, "quantile": config.halting.quantile, "batch_size": EVAL_BATCH}
 
 
 def _scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -113,46 +185,27 @@ def _recalibrated(
     }
 
 
-def _inputs(setup: "Setup", count: int) -> Any:
+def _inputs(setup: "Setup") -> Any:
     """Returns the first test examples, encoded."""
-    forward = setup.lifted.forward
-    return forward.encode(jnp.asarray(setup.split.test.x[:count]), rng.stream(setup.root, "data"))
+    examples = jnp.asarray(setup.split.test.x[:MEASURED_EXAMPLES])
+    return setup.lifted.forward.encode(examples, rng.stream(setup.root, "data"))
 
 
-def _deployment(setup: "Setup", deployed: Deployed) -> dict[str, float]:
-    """Returns what the decided, compacted, early-stopping network does and saves in wall time."""
-    inputs = _inputs(setup, MEASURED_EXAMPLES)
-    labels = np.asarray(setup.split.test.y[:MEASURED_EXAMPLES])
-    decision = deployed.run(inputs)
-    timing = speed(setup.lifted, deployed, inputs)
-    small = parameters.split(deployed.small)[1]
-    return {
-        "deployed/accuracy": evaluate.accuracy(np.asarray(jax.nn.softmax(decision.logits)), labels),
-        "deployed/steps_mean": float(decision.steps.mean()),
-        "compute/speedup_realised": timing.speedup,
-        "compute/full_ms": timing.full_ms,
-        "compute/deployed_ms": timing.deployed_ms,
-        "compute/compaction_error": compaction_error(setup.lifted, deployed, inputs),
-        "compute/parameters": parameters.count(deployed.full),
-        "compute/parameters_kept": parameters.count(small),
-    }
-
-
-def _ran(setup: "Setup", model: Stack, inputs: Any, stop: np.ndarray | None) -> list[energy.Record]:
-    forward = setup.lifted.forward
-    steps = forward.steps if forward.held else None
-    spikes = jax.jit(lambda x: unroll(model, x, None, keep_spikes, steps=steps)[2])(inputs)
+def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
+    """Returns modelled energies of the gated, the ungated and the dense network, and the error of compaction."""
+    config, forward, deployed = setup.config, setup.lifted.forward, seen.deployed
     analog = next(w.analog for w in setup.sites.wires)
-    return activity.records(model, inputs, spikes, stop, held=forward.held, analog=analog)
 
+    def records(model: Stack, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
+        return activity.records(model, seen.inputs, spikes, stop, held=forward.held, analog=analog)
 
-def _costs(setup: "Setup", deployed: Deployed) -> dict[str, float]:
-    """Returns modelled energies of the gated, the ungated and the dense network, per profile and accounting."""
-    config = setup.config
-    inputs = _inputs(setup, MEASURED_EXAMPLES)
-    stop = np.asarray(deployed.run(inputs).steps)
-    gated = _ran(setup, deployed.small, inputs, stop)
-    ungated = _ran(setup, setup.lifted.forward.template.build(deployed.full), inputs, None)
+    masked = ran(forward, forward.template.build(deployed.masked), seen.inputs)
+    error = compaction_error(masked, ran(forward, deployed.padded, seen.inputs, None))
+    sites_ = {name: kept_sites(gate) for name, gate in deployed.gates.items()}
+    spikes = {name: fired[..., sites_[name]] if name in sites_ else fired for name, fired in masked.kept.items()}
+    gated = records(deployed.small, spikes, np.asarray(seen.decision.steps))
+    full = forward.template.build(deployed.full)
+    ungated = records(full, ran(forward, full, seen.inputs).kept, None)
     metrics = {
         "compute/spike_rate": energy.spike_rate(gated),
         "compute/dense_macs": energy.count(ungated).total.dense_macs,
@@ -177,23 +230,17 @@ def _costs(setup: "Setup", deployed: Deployed) -> dict[str, float]:
                 # a recurrent network has gated rivals of the same width
                 gated_rivals = whole.rivals.keys() & {"LSTM", "GRU"}
                 metrics |= {f"{prefix}/{kind.lower()}_nj": whole.rivals[kind].total_nj for kind in gated_rivals}
-    return metrics
+    return metrics, error
 
 
-def _example(setup: "Setup", deployed: Deployed) -> dict[str, np.ndarray]:
+def _example(setup: "Setup", seen: Measured) -> dict[str, np.ndarray]:
     """Returns rasters, membranes and the running decision of the first test example in the gated network."""
-    forward = setup.lifted.forward
+    forward, deployed = setup.lifted.forward, seen.deployed
     model = forward.template.build(deployed.masked)
-    inputs = _inputs(setup, 1)
-    steps = forward.steps if forward.held else None
-    outputs, _, traces = unroll(model, inputs, None, keep_traces, steps=steps)
-    decision = deployed.run(inputs)
-    out = {
-        "example/x": np.asarray(setup.split.test.x[0]),
-        "example/y": np.asarray(setup.split.test.y[0]),
-        "example/logits": np.asarray(model.logits(outputs)[:, 0]),
-        "example/step": np.asarray(decision.steps[0]),
-    }
+    logits, traces = ran(forward, model, seen.inputs[:1] if forward.held else seen.inputs[:, :1], keep_traces)
+    out = {"example/x": np.asarray(setup.split.test.x[0]), "example/step": np.asarray(seen.decision.steps[0])}
+    if setup.split.task == "classification":
+        out |= {"example/y": np.asarray(setup.split.test.y[0]), "example/logits": np.asarray(logits[:, 0])}
     for name, (membrane, spikes) in traces.items():
         fired = np.asarray(spikes[:, 0]).reshape(forward.steps, -1)
         trace = np.asarray(membrane[:, 0]).reshape(forward.steps, -1)

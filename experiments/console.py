@@ -1,5 +1,6 @@
 """What a person sees: one bar while it learns, plain lines where there is no terminal, a short table at the end."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+# a log has no width of its own, and tables in 80 columns are hard to read
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 class Live:
@@ -75,6 +77,7 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
             table.add_row(name, text.format(*(metrics[key] for key in keys)))
 
     row("test accuracy", "{:.4f}   (NLL {:.3f}, ECE {:.3f}, Brier {:.3f})", *_test("accuracy", "nll", "ece", "brier"))
+    row("all labels right", "{:.1%}   (F1 over labels and examples {:.3f})", *_test("exact_match", "f1_micro"))
     row(
         "test error",
         "{:.3f} (root mean square, in standard deviations); 90 % intervals hold {:.1%}",
@@ -95,9 +98,10 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
 
 
 def sweep_table(runs: list[dict[str, Any]]) -> None:
-    """Prints one line per job of a sweep, with what tells it from the others, and failures with their reason."""
+    """Prints a row per job of a sweep, with what tells it from the others, and then why each that failed did."""
     words = [run["overrides"].split(" ") for run in runs]
     common = set.intersection(*map(set, words)) if len(runs) > 1 else set()
+    reasons = []
     table = Table(title=f"{len(runs)} runs", title_justify="left")
     for column in ("run", "overrides", "accuracy", "ECE", "kept", "steps", "energy nJ", "status"):
         table.add_column(column, overflow="fold")
@@ -107,8 +111,12 @@ def sweep_table(runs: list[dict[str, Any]]) -> None:
         cells = [m.get("test/accuracy"), m.get("test/ece"), m.get("gates/kept_fraction"), m.get("compute/steps_mean")]
         shown = ["" if c is None else f"{c:.4g}" for c in (*cells, energy)]
         own = " ".join(word for word in run["overrides"].split(" ") if word not in common)
-        table.add_row(Path(run["dir"]).name, own, *shown, run["status"])
+        table.add_row(Path(run["dir"]).name, own, *shown, run["status"].split(":")[0])
+        if run["status"] != "done":
+            reasons.append(f"{own or 'the job'} {run['status']}")
     console.print(table)
+    for reason in reasons:
+        console.print(reason, markup=False)
 
 
 def _rates(profile: str) -> list[str]:

@@ -52,7 +52,7 @@ def show(split: data.Split) -> None:
         part = getattr(split, name)
         table.add_row(name, *statistics(part, bool(steps)))
     console.print(table)
-    if split.task == "classification":
+    if split.task != "regression":
         console.print(_balance(split))
 
 
@@ -73,8 +73,12 @@ def statistics(part: data.Arrays, temporal: bool) -> list[str]:
 
 def _balance(split: data.Split) -> Table:
     table = Table("class", "train", "val", "test", "share of train")
-    counts = [np.bincount(np.ravel(getattr(split, p).y), minlength=split.classes) for p in ("train", "val", "test")]
-    total = max(counts[0].sum(), 1)
+    targets = [np.asarray(getattr(split, p).y) for p in ("train", "val", "test")]
+    if split.task == "multilabel":
+        counts, total = [y.sum(0) for y in targets], max(len(targets[0]), 1)
+    else:
+        counts = [np.bincount(np.ravel(y), minlength=split.classes) for y in targets]
+        total = max(counts[0].sum(), 1)
     for label in range(min(split.classes, 40)):
         name = split.class_names[label] if label < len(split.class_names) else str(label)
         share = counts[0][label] / total

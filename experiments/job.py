@@ -1,10 +1,13 @@
 """One run, from a checked configuration to a finished run directory."""
 
 import contextlib
+import functools
+import multiprocessing
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,55 +121,82 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
 
 
 def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float, watch: Watch | None) -> None:
-    """Trains members together and assesses one after another; what they shared is dealt out evenly among them."""
+    """Trains members together and assesses them; what they shared is dealt out evenly among them."""
     setup_s = time.monotonic() - started
     learned = learn(members, watch)
-    used, share = meter.metrics(), 1 / len(members)
-    for member, state in zip(members, learned.states, strict=True):
-        if member.failure:
-            continue
-        config, began, before = member.setup.config, time.monotonic(), meter.metrics()
-        try:
-            metrics = _assess(member, state)
-        except Exception as error:
-            if len(members) == 1:
-                raise
-            member.fail(error)
-            continue
-        eval_s = time.monotonic() - began
-        parts = {"setup": setup_s * share, "compile": learned.compile_s * share, "train": learned.train_s * share}
+    share, began = 1 / len(members), time.monotonic()
+    assessed = _assessed(members, learned.states)
+    eval_s = time.monotonic() - began
+    parts = {"setup": setup_s, "compile": learned.compile_s, "train": learned.train_s, "eval": eval_s}
+    parts = {name: seconds * share for name, seconds in parts.items()}
+    for member, metrics in assessed:
+        config = member.setup.config
         metrics |= {f"time/{name}_s": seconds for name, seconds in parts.items()}
-        metrics |= {"time/eval_s": eval_s, "time/total_s": parts["setup"] + parts["train"] + eval_s}
+        metrics["time/total_s"] = parts["setup"] + parts["train"] + parts["eval"]
         spent = meter.metrics(
             energy.training_operations(
                 metrics["compute/dense_macs"], len(member.setup.split.train.x), config.train.epochs
             )
         )
         for name in ("carbon/kwh", "carbon/co2e_g", "carbon/device_hours"):
-            spent[name] = float(used[name]) * share + float(spent[name]) - float(before[name])
+            spent[name] = float(spent[name]) * share
         metrics |= spent | ({"population/size": len(members)} if len(members) > 1 else {})
-        _finish(member, metrics)
+    for member, metrics in assessed:
+        rundir.write_metrics(member.directory, metrics)
+    pages = _reports([member.directory for member, _ in assessed if member.setup.config.run.report])
+    for member, metrics in assessed:
+        _finish(member, metrics, pages.get(member.directory))
 
 
-def _assess(member: Member, state: Any) -> dict[str, Any]:
-    """Writes the trained network and what it is worth; returns the metrics."""
-    setup, directory = member.setup, member.directory
-    train_part = setup.split.train
-    params = setup.lifted.finish(setup.params(state), train_part.x, train_part.y, rng.stream(setup.root, "weights"))
-    assessed = assess.assess(setup, params, member.predict)
-    rundir.write_arrays(directory, "parameters.npz", params)
-    rundir.write_arrays(directory, "records.npz", assessed.records)
-    if assessed.gates:
-        rundir.write_arrays(directory, "gates.npz", assessed.gates)
-    return {"experiment": setup.config.experiment, "seed": setup.config.seed, **assessed.metrics}
+def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, dict[str, Any]]]:
+    """Writes the trained networks and returns what each is worth; one that cannot be assessed fails, if not alone.
+
+    Predictions share their program and come one after another, networks with programs of their own side by side, and
+    wall times once everything else is still.
+    """
+
+    def unless_failed(step: Callable[..., Any], member: Member, *given: Any) -> Any:
+        try:
+            return None if member.failure else step(member, *given)
+        except Exception as error:
+            if len(members) == 1:
+                raise
+            member.fail(error)
+            return None
+
+    def predicted(member: Member, state: Any) -> tuple[Any, ...]:
+        setup, train_part = member.setup, member.setup.split.train
+        key = rng.stream(setup.root, "weights")
+        params = setup.lifted.finish(setup.params(state), train_part.x, train_part.y, key)
+        rundir.write_arrays(member.directory, "parameters.npz", params)
+        return params, *assess.predicted(setup, params, member.predict)
+
+    def measured(member: Member, made: tuple[Any, ...]) -> assess.Assessed:
+        return assess.measured(member.setup, *made)
+
+    def timed(member: Member, params: Any, assessed: assess.Assessed) -> dict[str, float]:
+        return assess.timed(member.setup, params, assessed, member.predict)
+
+    made = [unless_failed(predicted, *pair) for pair in zip(members, states, strict=True)]
+    with ThreadPoolExecutor(min(len(members), machine.cores())) as pool:
+        whole = list(pool.map(functools.partial(unless_failed, measured), members, made))
+    done = []
+    for member, one, assessed in zip(members, made, whole, strict=True):
+        times = unless_failed(timed, member, one and one[0], assessed)
+        if member.failure:
+            continue
+        rundir.write_arrays(member.directory, "records.npz", assessed.records)
+        if assessed.gates:
+            rundir.write_arrays(member.directory, "gates.npz", assessed.gates)
+        named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed}
+        done.append((member, {**named, **assessed.metrics, **times}))
+    return done
 
 
-def _finish(member: Member, metrics: dict[str, Any]) -> None:
+def _finish(member: Member, metrics: dict[str, Any], report: Path | None) -> None:
     config, directory, track = member.setup.config, member.directory, member.track
-    rundir.write_metrics(directory, metrics)
     if config.export.nir:
         _export(member.setup, directory, rundir.read_arrays(directory, "parameters.npz"))
-    report = _report(directory) if config.run.report else None
     if track is not None:
         track.summary(metrics)
         _track_results(member, track)
@@ -181,7 +211,7 @@ def _track_results(member: Member, track: Track) -> None:
     for figure in sorted((directory / "figures").glob("*.png")):
         track.figure(figure.stem, figure)
     records = rundir.read_arrays(directory, "records.npz")
-    if member.setup.split.task != "regression":
+    if member.setup.split.task == "classification":
         bins = evaluate.reliability(records["test/probs"], records["test/y"])
         rows = zip(*(column.tolist() for column in bins), strict=True)
         track.table("reliability", ["confidence", "accuracy", "count"], [row for row in rows if row[2]])
@@ -244,6 +274,14 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
     console.print(f"NIR, dt = {export.dt:g} s, {export.method}: {export.nir}")
     for sentence in sentences:
         console.print(f"  {sentence}")
+
+
+def _reports(directories: list[Path]) -> dict[Path, Path]:
+    """Writes the pages of runs, several at a time in processes of their own where there are several."""
+    if len(directories) < 3 or machine.cores() == 1:
+        return {directory: _report(directory) for directory in directories}
+    with ProcessPoolExecutor(min(len(directories), machine.cores()), multiprocessing.get_context("spawn")) as pool:
+        return dict(zip(directories, pool.map(_report, directories), strict=True))
 
 
 def _report(directory: Path) -> Path:

@@ -16,7 +16,7 @@ from dsnn import checkpoint, evaluate, mesh, rng, rundir, train
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
 from dsnn.track import Track
-from experiments import assess_numbers, population
+from experiments import assess_labels, assess_numbers, population
 from experiments.assess import EVAL_BATCH
 from experiments.console import Live, console
 
@@ -222,6 +222,10 @@ def _validate(
         key, options = rng.stream(setup.root, "weights", epoch), {"samples": VALIDATION_SAMPLES, "y": split.val.y}
         prediction = predict(setup.params(state), split.val.x, key, **options)
         record |= assess_numbers.scores("val", prediction, np.asarray(split.val.y))
+    elif len(split.val.x) and split.task == "multilabel":
+        key = rng.stream(setup.root, "weights", epoch)
+        prediction = predict(setup.params(state), split.val.x, key, samples=VALIDATION_SAMPLES, batch_size=EVAL_BATCH)
+        record |= assess_labels.scores("val", prediction.probs, np.asarray(split.val.y))
     elif len(split.val.x):
         prediction = predict(
             setup.params(state),

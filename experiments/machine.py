@@ -55,6 +55,11 @@ def use_cache(folder: str) -> None:
     _prune(chosen)
 
 
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _prune(folder: Path) -> None:
     """Removes the oldest programs of a folder that has grown beyond its bound; JAX needs another library for that."""
     files = sorted((file.stat().st_mtime, file.stat().st_size, file.path) for file in os.scandir(folder))
@@ -70,7 +75,7 @@ def _host_devices(compute: ComputeConfig, members: int) -> None:
     """Lets the CPU pose as several devices; too late once JAX has started, which is then left as it is."""
     count = compute.host_devices
     if not count and members > 1:
-        count = min(members, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        count = min(members, cores())
     if count > 1 and not _started():
         jax.config.update("jax_num_cpu_devices", count)
 

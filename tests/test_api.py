@@ -39,7 +39,9 @@ def test_summaries_count_what_there_is(fitted):
     network = fitted[1].network()
     count = parameters.count(parameters.split(network)[1])
     assert f"parameters kept: {count} of {64 * 32 + 32 + 32 * 10 + 10}" in repr(fitted[1])
-    text = dsnn.summary(mlp((8, 8, 1), (5,), 3, key=jax.random.key(0), recurrent=True))
+    network = mlp((8, 8, 1), (5,), 3, key=jax.random.key(0), recurrent=True)
+    text = dsnn.summary(network)
+    assert text == repr(network) == str(network)
     assert [line.split()[-2:] for line in text.splitlines()[1:3]] == [
         [str(64 * 5 + 5 + 25), str(64 * 5 + 25)],
         [str(5 * 3 + 3), "15"],

@@ -38,6 +38,36 @@ def test_scores_of_four_predictions_by_hand():
     assert evaluate.brier(HAND, HAND_LABELS) == pytest.approx((0.14 + 0.86 + 0.545) / 4)
 
 
+def test_scores_of_several_labels_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (200, 4))
+    probs = np.clip(0.6 * labels + 0.4 * rng.random((200, 4)) + 0.2 * rng.standard_normal((200, 4)), 0, 1)
+    said = (probs > 0.5).astype(int)
+    assert evaluate.exact_match(probs, labels) == metrics.accuracy_score(labels, said)
+    for average in ("micro", "macro"):
+        assert evaluate.f1(probs, labels, average=average) == pytest.approx(
+            metrics.f1_score(labels, said, average=average)
+        )
+    assert evaluate.accuracy(*evaluate.binary(probs, labels)) == pytest.approx((said == labels).mean())
+    # 2 TP / (2 TP + FP + FN): one of two right, one false alarm; the silent label counts nothing
+    probs, labels = np.array([[0.9, 0.1, 0.7], [0.2, 0.1, 0.8]]), np.array([[1, 0, 0], [1, 0, 1]])
+    assert evaluate.f1(probs, labels) == pytest.approx(4 / 6)
+    assert evaluate.f1(probs, labels, average="macro") == pytest.approx((2 / 3 + 0 + 2 / 3) / 3)
+    assert evaluate.exact_match(probs, labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("probs", "labels", "words"),
+    [
+        ([[0.5, 1.5]], [[0, 1]], r"must be in \[0, 1\], got 0.5 to 1.5"),
+        ([[0.5, 0.5]], [[0, 2]], "Labels must be 0 or 1, got 0 to 2"),
+    ],
+)
+def test_several_labels_that_make_no_sense_get_a_sentence(probs, labels, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate.exact_match(np.array(probs), np.array(labels))
+
+
 def test_nll_stays_finite_where_a_label_had_no_probability():
     assert evaluate.nll(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(708.396, abs=1e-3)
 

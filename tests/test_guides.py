@@ -19,7 +19,7 @@ from dsnn.bayes.gates import HardConcrete, OpenOrClosed
 from dsnn.bayes.guides.laplace import best_precision, gauss_newton
 from dsnn.bayes.guides.low_rank import Joint
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.likelihood import Categorical, Gaussian
+from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian
 from dsnn.bayes.nuts import nuts, pooled
 from dsnn.bayes.predict import predictor
 from dsnn.cells import LI, LIF
@@ -450,3 +450,16 @@ def test_the_gradient_of_the_elbo_over_gates_is_exact_on_average() -> None:
     draws = np.asarray(jax.jit(jax.vmap(sampled))(jax.random.split(rng.root(3), 20_000)), float)
     error = draws.std(0) / math.sqrt(len(draws))
     assert (np.abs(draws.mean(0) - np.asarray(jax.jit(jax.grad(exact))(log_alpha))) < 4 * error + 1e-3).all()
+
+
+def test_several_labels_are_independent_coins_with_the_outputs_as_log_odds() -> None:
+    likelihood, outputs = Bernoulli(), jnp.array([[0.3, -2.0, 5.0], [-0.1, 0.0, -40.0]])
+    patterns = jnp.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    log_p = jnp.stack([likelihood.log_prob({}, outputs, jnp.broadcast_to(y, outputs.shape)) for y in patterns])
+    np.testing.assert_allclose(jnp.exp(log_p).sum(0), 1.0, rtol=1e-5)
+    probs, entropy = likelihood.distribution(outputs)
+    np.testing.assert_allclose((jnp.exp(log_p)[:, :, None] * patterns[:, None]).sum(0), probs, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(-(jnp.exp(log_p) * log_p).sum(0), entropy, rtol=1e-5)
+    y = jnp.array([1, 0, 1])
+    hessian = jax.hessian(lambda out: -likelihood.log_prob({}, out[None], y[None])[0])(outputs[0])
+    np.testing.assert_allclose(likelihood.curvature({}, outputs)[0], hessian, atol=1e-6)

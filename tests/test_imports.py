@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 
 CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells"}
-NETWORKS = CELLS | {"events", "layers", "models"}
+NETWORKS = CELLS | {"events", "layers", "models", "describe"}
 LOOP = NETWORKS | {"unroll", "gradients"}
 BAYES = LOOP | {"data", "encode", "forward", "anytime", "energy", "bayes"}
 
@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "cells": CELLS,
     "events": {"types"},
     "layers": CELLS | {"events"},
-    "models": CELLS | {"layers"},
+    "describe": set(),
+    "models": CELLS | {"layers", "describe"},
     "unroll": NETWORKS,
     "gradients": NETWORKS | {"unroll"},
     "forward": LOOP | {"encode"},

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 
-from dsnn import data
-from experiments import inspect
+from dsnn import data, rundir
+from experiments import inspect, job, schema
 
 
 def event_folder(root, parts=("",), per_class=6):
@@ -56,6 +56,25 @@ def test_five_byte_events(tmp_path):
             (tmp_path / name / f"{n}.bin").write_bytes(bytes([x, 7, 0x80, 0, n]) * 2)
     split = data.load("events", path=tmp_path, steps=2, channels=[34, 34, 2])
     assert set(zip(*np.nonzero(split.train.x[split.train.y == 1])[2:], strict=True)) == {(7, 30, 1)}
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_event_cameras_are_read_with_tonic(version, tmp_path):
+    pytest.importorskip("tonic.io")
+    for name, x in (("a", 3), ("b", 30)):
+        (tmp_path / name).mkdir()
+        for n in range(4):
+            times, y, p = np.arange(5) * 100, 7, n % 2
+            at = (x << 17) | (y << 2) | (p << 1) if version == 3 else (x << 8) | (y << 1) | p
+            words = np.stack([np.full(5, at), times], 1).astype("<u4" if version == 3 else ">u4").tobytes()
+            packet = np.array([1, 8, 4, 0, 5, 5, 5], "<u4").tobytes() if version == 3 else b""
+            (tmp_path / name / f"{n}.aedat").write_bytes(f"#!AER-DAT{version}.1\r\n".encode() + packet + words)
+    split = data.load("events", path=tmp_path, steps=5, channels=[34, 34, 2], duration=500.0)
+    assert set(zip(*np.nonzero(split.train.x[split.train.y == 1])[2:4], strict=True)) == {(7, 30)}
+    assert np.array_equal(split.train.x.sum((2, 3, 4)), np.ones((len(split.train.y), 5)))
+    (tmp_path / "a" / "0.aedat").write_bytes(b"nothing")
+    with pytest.raises(data.DataError, match=r"0.aedat must be an AEDAT recording"):
+        data.load("events", path=tmp_path, steps=5)
 
 
 def lists(path, labels, units=5):
@@ -123,6 +142,35 @@ def test_sparse_rows_of_an_npz(tmp_path):
         data.load("npz", path=tmp_path / "bad.npz")
 
 
+def test_a_run_learns_several_labels_of_sparse_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    words = sparse.random_array((500, 12), density=0.4, format="csr", rng=rng, data_sampler=np.ones)
+    x = words.toarray()
+    y = (x[:, :3] > 0).astype(int)  # a label for each of the first three words
+    file = {"x_train": x[:400], "y_train": y[:400], "x_test": x[400:], "y_test": y[400:]}
+    rows = sparse.csr_array(file.pop("x_train"))
+    file |= {f"x_train_{k}": getattr(rows, k) for k in ("data", "indices", "indptr", "shape")}
+    np.savez(tmp_path / "text.npz", **file)
+    options = ["data=npz", f"data.path={tmp_path}/text.npz", "data.options.task=multilabel", f"run.root={tmp_path}"]
+    with pytest.raises(ValueError, match="npz has several labels; set halting"):
+        job.build(schema.compose(options))
+    options += ["halting.enabled=false", "model.hidden=[24]", "train.steps=4", "train.epochs=30", "train.batch_size=16"]
+    options += ["optimizer.learning_rate=0.01", "bayes.samples=4", "svi.lam=0.3", "track.wandb=disabled"]
+    directory, metrics = job.run(schema.compose(options))
+    assert metrics["test/accuracy"] >= 0.97
+    assert metrics["deployed/accuracy"] >= 0.97
+    assert metrics["test/f1_macro"] >= 0.95
+    assert metrics["test/exact_match"] >= 0.9
+    assert 3 <= metrics["gates/input/kept"] < 12  # the words that no label reads are closed
+    saved = rundir.read_arrays(directory, "records.npz")
+    assert saved["labels/test/probs"].shape == (100, 3)
+    assert np.mean((saved["labels/test/probs"] > 0.5) == y[400:]) == pytest.approx(metrics["test/accuracy"])
+    assert metrics["test/nll"] == pytest.approx(
+        -np.log(np.where(y[400:], saved["labels/test/probs"], 1 - saved["labels/test/probs"])).sum(1).mean(), rel=1e-4
+    )
+    assert (directory / "report.html").exists()
+
+
 def spoilt(name, root):
     """Makes something wrong of a folder of events and returns what to load."""
     file = root / "left" / "0.npz"
@@ -164,7 +212,7 @@ def spoilt(name, root):
         ("floats", "must be integers"),
         ("text", "must be an .npz"),
         ("lengths", "one length"),
-        ("aedat", "tonic"),
+        ("aedat", "tonic|must be an AEDAT"),
         ("one class", "two classes"),
         ("h5", "must be HDF5"),
         ("link", "link"),

@@ -128,8 +128,12 @@ def test_compacted_outputs_equal_the_masked_networks(name: str) -> None:
     assert min(float(s.mean()) for s in spikes.values() if s.ndim) != 0
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     sizes = {n: int((np.asarray(g) > 0).sum()) for n, g in z.items()}
+    padded = compact(model, z, multiple=4)
+    np.testing.assert_allclose(ours, dsnn.unroll(padded, xs)[0], atol=1e-5)
     for layer in model.names[:-1]:
         assert getattr(small, layer).out_shape[-1] == sizes[layer]
+        whole = getattr(model, layer).out_shape[-1]
+        assert getattr(padded, layer).out_shape[-1] == min(-(-sizes[layer] // 4) * 4, whole)
     assert sum(p.size for p in split(small)[1].values()) < sum(p.size for p in params.values())
 
 

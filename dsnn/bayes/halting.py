@@ -69,7 +69,7 @@ def stop_step(hazards: Float[Array, "time *batch"], quantile: float | Array = 0.
     return jnp.where(stopped.any(0), stopped.argmax(0) + 1, hazards.shape[0])
 
 
-def rule(head: dict[str, Array], feature: str = "margin", quantile: float = 0.5) -> Rule:
+def rule(head: dict[str, Array], feature: str = "margin", quantile: float | Array = 0.5) -> Rule:
     """Returns `stop_step` as a rule for `dsnn.anytime`: its state is the log probability of still running."""
 
     def stop(survived: Array, logits: Array, step: Array) -> tuple[Array, Array]:

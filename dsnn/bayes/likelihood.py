@@ -1,4 +1,4 @@
-"""What is observed given the network's outputs: a class, or numbers with Normal noise."""
+"""What is observed given the network's outputs: a class, several labels, or numbers with Normal noise."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -46,6 +46,34 @@ class Categorical:
         """Returns diag(p) - p p'."""
         p = jax.nn.softmax(outputs)
         return p[:, :, None] * (jnp.eye(p.shape[-1]) - p[:, None, :])
+
+    def distribution(self, outputs: Float[Array, "batch class"]) -> tuple[Array, Array]:
+        """Returns the probability of each class, ``[batch, class]``, and the entropy in nats, ``[batch]``."""
+        log_p = jax.nn.log_softmax(outputs)
+        return jnp.exp(log_p), -(jnp.exp(log_p) * log_p).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli:
+    """Labels 0 or 1, independent given the outputs, which are their log odds."""
+
+    def parameters(self) -> dict[str, Array]:
+        """Returns no parameters."""
+        return {}
+
+    def log_prob(self, own: Mapping[str, Array], outputs: Float[Array, "*axes batch label"], y: Array) -> Array:
+        """Returns log p(y | outputs) of labels ``[batch, label]``, summed over labels."""
+        return (y * outputs - jax.nn.softplus(outputs)).sum(-1)
+
+    def curvature(self, own: Mapping[str, Array], outputs: Float[Array, "batch label"]) -> Array:
+        """Returns the diagonal of p (1 - p)."""
+        p = jax.nn.sigmoid(outputs)
+        return (p * (1 - p))[:, :, None] * jnp.eye(p.shape[-1])
+
+    def distribution(self, outputs: Float[Array, "batch label"]) -> tuple[Array, Array]:
+        """Returns the probability of each label, ``[batch, label]``, and their joint entropy in nats, ``[batch]``."""
+        p = jax.nn.sigmoid(outputs)
+        return p, (jax.nn.softplus(outputs) - p * outputs).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)

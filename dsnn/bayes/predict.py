@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dsnn.bayes import halting
 from dsnn.bayes.lift import Lifted
+from dsnn.bayes.likelihood import Bernoulli, Categorical
 from dsnn.data import eval_batches
 from dsnn.rng import stream
 from dsnn.types import Array, Key
@@ -19,7 +20,7 @@ class Prediction(NamedTuple):
     """What the posterior predicts.
 
     Attributes:
-        probs: predictive probabilities with early stopping, ``[n, class]``.
+        probs: predictive probabilities with early stopping, ``[n, class]``, or of each label, ``[n, label]``.
         full: the same when every step runs.
         aleatoric: mean entropy of the samples' predictions in nats, ``[n]``.
         steps: mean stopping step, ``[n]``.
@@ -40,7 +41,13 @@ def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
     Args:
         lifted: the network.
         devices: of this process that share the draws.
+
+    Raises:
+        ValueError: the network's likelihood is of numbers.
     """
+    likelihood = lifted.likelihood
+    if not isinstance(likelihood, Categorical | Bernoulli):
+        raise ValueError(f"classes are predicted by a likelihood of classes, got {type(likelihood).__name__}.")
 
     def one(params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, sample: Array) -> Prediction:
         key = jax.random.fold_in(key, sample)
@@ -50,9 +57,8 @@ def predictor(lifted: Lifted, devices: int = 1) -> Callable[..., Prediction]:
         if lifted.feature is not None:
             hazards = halting.hazard_logits(lifted.head(params), logits, lifted.feature)
             stop = halting.stop_step(hazards, quantile)
-        log_p = jax.nn.log_softmax(jnp.take_along_axis(logits, (stop - 1)[None, :, None], 0)[0])
-        probs = jnp.exp(log_p)
-        return Prediction(probs, jax.nn.softmax(logits[-1]), -(probs * log_p).sum(-1), stop.astype(jnp.float32))
+        probs, entropy = likelihood.distribution(jnp.take_along_axis(logits, (stop - 1)[None, :, None], 0)[0])
+        return Prediction(probs, likelihood.distribution(logits[-1])[0], entropy, stop.astype(jnp.float32))
 
     def every(
         params: dict[str, Array], x: Array, key: Key[Array, ""], quantile: Array, samples: Array, first: Any = 0

@@ -128,10 +128,25 @@ def _aedat(path: Path) -> tuple[np.ndarray, np.ndarray]:
         import tonic.io  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise DataError(f"{path} needs the package tonic, which is not installed; pip install tonic.") from error
-    read = tonic.io.read_aedat4 if path.suffix.lower() == ".aedat4" else tonic.io.read_dvs_ibm
-    found = read(str(path))
-    found = found[1] if isinstance(found, tuple) else found
-    return np.asarray(found["t"]), np.stack([np.asarray(found[n]).astype(np.int64) for n in ("y", "x", "p")], 1)
+    try:
+        if path.suffix.lower() == ".aedat4":
+            found = tonic.io.read_aedat4(str(path))
+            parts = {name: np.asarray(found[name]) for name in ("t", "y", "x", "p")}
+        else:
+            # Tonic's own readers of whole files take two values of the three that its header function returns
+            version, start, *_ = tonic.io.read_aedat_header_from_file(str(path))
+            events = tonic.io.get_aer_events_from_file(str(path), version, start)
+            at = np.asarray(events["address"]).astype(np.int64)
+            shifts = {"x": (17, 0x1FFF), "y": (2, 0x1FFF), "p": (1, 1)}  # AEDAT 3
+            if version < 3:
+                shifts = {"x": (8, 0x7F), "y": (1, 0x7F), "p": (0, 1)}  # DVS128 in AEDAT 2
+            parts = {name: (at >> shift) & mask for name, (shift, mask) in shifts.items()}
+            parts["t"] = np.asarray(events["timeStamp"])
+    except ImportError as error:
+        raise DataError(f"{path} needs a package that tonic did not find: {error}.") from error
+    except Exception as error:  # whatever a reader of another library says of a file that it cannot read
+        raise DataError(f"{path} must be an AEDAT recording, got: {' '.join(str(error).split())}.") from error
+    return parts["t"], np.stack([parts[name].astype(np.int64) for name in ("y", "x", "p")], 1)
 
 
 def _extent(where: np.ndarray) -> np.ndarray:

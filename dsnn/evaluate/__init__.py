@@ -6,6 +6,7 @@ Everything is NumPy in double precision; a score is a float, a curve a small nam
 
 from dsnn.evaluate.calibration import Reliability, ece, reliability
 from dsnn.evaluate.classification import accuracy, brier, nll
+from dsnn.evaluate.labels import binary, exact_match, f1
 from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
 from dsnn.evaluate.recalibrate import conformal_sets, conformal_threshold, fit_temperature, with_temperature
 from dsnn.evaluate.regression import credible_interval, interval_coverage, interval_score
@@ -18,6 +19,7 @@ __all__ = [
     "accuracy",
     "aurc",
     "auroc",
+    "binary",
     "brier",
     "conformal_sets",
     "conformal_threshold",
@@ -25,6 +27,8 @@ __all__ = [
     "ece",
     "entropy",
     "epistemic_by_source",
+    "exact_match",
+    "f1",
     "fit_temperature",
     "fpr95",
     "interval_coverage",

@@ -76,7 +76,7 @@ def accuracy_energy(
     Args:
         energy_nj: Energy per inference of each run.
         accuracy: Accuracy of each run, in [0, 1].
-        names: Names of the runs; those on the front are written beside it, as far as they are few.
+        names: Names of the runs; those on the front are written beside it, as far as there is room.
         profile: Hardware profile the energies were computed with.
     """
     front = pareto_front(energy_nj, accuracy)
@@ -85,10 +85,15 @@ def accuracy_energy(
     axes.scatter(energy_nj, 100 * accuracy, s=26, color=MUTED, alpha=0.55, linewidths=0, label="run")
     axes.plot(energy_nj[front], 100 * accuracy[front], color=ACCENT, marker="o", ms=5, drawstyle="steps-post",
               linewidth=1.5, label="front: no run is better in both")  # fmt: skip
-    if names and len(front) <= 6:
-        for index in front:
-            axes.annotate(names[index], (energy_nj[index], 100 * accuracy[index]), (5, -10), size=8,
-                          textcoords="offset points", color=INK)  # fmt: skip
+    written: list[np.ndarray] = []
+    for index in front if names else ():
+        place = np.array([_share(energy_nj, index), _share(accuracy, index)])
+        if any((np.abs(place - other) < (0.45, 0.09)).all() for other in written):
+            continue
+        written.append(place)
+        late = place[0] > 0.5
+        axes.annotate(names[index], (energy_nj[index], 100 * accuracy[index]), (-6 if late else 6, -11), size=8,
+                      textcoords="offset points", color=INK, ha="right" if late else "left")  # fmt: skip
     if energy_nj.min() > 0 and energy_nj.max() / energy_nj.min() > 20:
         axes.set_xscale("log")
     axes.set(xlabel=f"energy per inference, nJ{f' ({profile})' if profile else ''}", ylabel="test accuracy, %")
@@ -96,6 +101,12 @@ def accuracy_energy(
     axes.grid()
     axes.legend(loc="upper left", bbox_to_anchor=(-0.12, 1.16), ncols=2, borderaxespad=0, columnspacing=1.2)
     return figure
+
+
+def _share(values: Float[np.ndarray, "run"], index: int) -> float:
+    """Where a value stands between the smallest, 0, and the largest, 1."""
+    span = float(np.ptp(values))
+    return float(values[index] - values.min()) / span if span else 0.0
 
 
 @styled
