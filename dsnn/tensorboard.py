@@ -18,7 +18,7 @@ class EventFiles:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise ImportError("tensorboardX is missing; pip install 'dsnn[tensorboard]'") from None
+            raise ImportError("tensorboardX is missing; pip install tensorboardX") from None
         self._writer = SummaryWriter(str(folder))
         self._step = 0
 

@@ -139,5 +139,5 @@ def test_nvml_counter_is_read_in_joules(tmp_path, monkeypatch):
 def test_missing_codecarbon_stops_with_the_fix(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
     monkeypatch.setitem(sys.modules, "codecarbon.input", None)
-    with pytest.raises(ImportError, match=r"pip install 'dsnn\[carbon\]'"):
+    with pytest.raises(ImportError, match=r"pip install codecarbon"):
         carbon.codecarbon_intensity_g_per_kwh("FRA")

@@ -144,7 +144,7 @@ def test_sparse_rows_of_an_npz(tmp_path):
 
 def test_a_run_learns_several_labels_of_sparse_rows(tmp_path):
     rng = np.random.default_rng(0)
-    words = sparse.random_array((500, 12), density=0.4, format="csr", rng=rng, data_sampler=np.ones)
+    words = sparse.random_array((500, 12), density=0.4, format="csr", rng=rng, data_sampler=lambda size: np.ones(size))
     x = words.toarray()
     y = (x[:, :3] > 0).astype(int)  # a label for each of the first three words
     file = {"x_train": x[:400], "y_train": y[:400], "x_test": x[400:], "y_test": y[400:]}

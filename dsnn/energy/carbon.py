@@ -135,7 +135,7 @@ def codecarbon_intensity_g_per_kwh(country: str) -> Sourced:
         from codecarbon.input import DataSource
     except ImportError:
         raise ImportError(
-            "A country's intensity needs CodeCarbon, which is not installed; run pip install 'dsnn[carbon]', or name "
+            "A country's intensity needs CodeCarbon, which is not installed; run pip install codecarbon, or name "
             f"one of {', '.join(INTENSITY_G_PER_KWH)}."
         ) from None
     mix = DataSource().get_global_energy_mix_data()

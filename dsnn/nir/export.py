@@ -63,7 +63,9 @@ def _nir() -> Any:
     try:
         import nir
     except ImportError as error:
-        raise NIRError("writing NIR needs the package nir, which is not installed; pip install 'dsnn[nir]'.") from error
+        raise NIRError(
+            "writing NIR needs the package nir, which is not installed; pip install nir, or set DSNN_EXTRAS=nir."
+        ) from error
     return nir
 
 

@@ -69,7 +69,7 @@ def read(path: Path, max_values: int = MAX_VALUES) -> dict[str, Any]:
         import h5py  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise NIRError(
-            "reading NIR needs the package h5py, which is not installed; pip install 'dsnn[nir]'."
+            "reading NIR needs the package h5py, which is not installed; pip install nir, or set DSNN_EXTRAS=nir."
         ) from error
     try:
         with h5py.File(path, "r") as file:
