@@ -63,10 +63,10 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
 
 def kept(gate: Array, multiple: int = 1) -> np.ndarray:
     """Returns the indices of the open sites in order, with as many closed ones as fill a multiple, at least one."""
-    gate = np.asarray(gate)
-    wanted = -(-max(np.count_nonzero(gate > 0), 1) // multiple) * multiple
-    first_open = np.argsort(gate <= 0, kind="stable")
-    return np.sort(first_open[:wanted])
+    closed = np.asarray(gate) <= 0
+    wanted = -(-max(int((~closed).sum()), 1) // multiple) * multiple
+    open_first = np.argsort(closed, kind="stable")
+    return np.sort(open_first[:wanted])
 
 
 def _compact_layer(
