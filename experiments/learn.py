@@ -5,6 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ from dsnn import checkpoint, evaluate, mesh, rng, rundir, train
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
 from dsnn.track import Track
-from experiments import assess_labels, assess_numbers, population
+from experiments import assess_labels, assess_numbers, machine, population
 from experiments.assess import EVAL_BATCH
 from experiments.console import Live, console
 
@@ -142,10 +143,11 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
             stop = mesh.agreed(asked[0] if asked else 0)
             if mesh.leads():
                 if done % config.train.eval_every == 0 or final:
-                    for k in going:
-                        last = members[k].record(together.of(state, k), infos[k], done)
-                        if watch is not None and watch(done, last):
-                            raise Pruned(f"stopped after epoch {done} of {config.train.epochs} by its watch.")
+                    last = _recorded(
+                        [members[k] for k in going], [(together.of(state, k), infos[k]) for k in going], done
+                    )
+                    if watch is not None and watch(done, last):
+                        raise Pruned(f"stopped after epoch {done} of {config.train.epochs} by its watch.")
                     live.validation(done, last)
                 live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
                 if final or stop or time.monotonic() - written > config.train.checkpoint_s * len(members):
@@ -160,6 +162,18 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
                 )
     states = [together.of(state, k) for k in range(len(members))]
     return Learned(states, compiled, time.monotonic() - began)
+
+
+def _recorded(members: Sequence[Member], given: Sequence[tuple[Any, train.Info]], epoch: int) -> dict[str, float]:
+    """Records an epoch of every member, side by side where they share a program; returns what the last one recorded.
+
+    The first goes alone, since it may have to trace the program, which NumPyro can do in one thread at a time only.
+    """
+    first = members[0].record(*given[0], epoch)
+    shared = all(member.predict is members[0].predict for member in members)
+    with ThreadPoolExecutor(machine.cores() if shared else 1) as pool:
+        others = pool.map(lambda member, pair: member.record(*pair, epoch), members[1:], given[1:])
+        return [first, *others][-1]
 
 
 def _resumed(members: Sequence[Member], together: population.Together) -> tuple[int, Any]:
