@@ -14,7 +14,8 @@ from dsnn.deploy import Deployed, compaction_error, deploy, speed
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
 from dsnn.unroll import unroll
-from experiments import assess_numbers
+from experiments import assess_beliefs, assess_numbers
+from experiments.console import batches
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -38,21 +39,23 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
     if split.task == "regression":
         metrics, records = assess_numbers.assess(setup, params, predict)
         costs = _costs(setup, deploy(lifted, params))
+        records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
         return Assessed(metrics | costs, records, {})
     key = rng.stream(setup.root, "noise", config.train.epochs)
 
-    def predicted(x: Any) -> Prediction:
+    def predicted(x: Any, what: str = "compiling the prediction") -> Prediction:
         options = {"samples": config.bayes.samples, "quantile": config.halting.quantile, "batch_size": EVAL_BATCH}
-        return predict(params, x, key, **options)
+        with batches(what) as progress:
+            return predict(params, x, key, progress=progress, **options)
 
     labels = np.asarray(split.test.y)
     predicted(split.test.x[:EVAL_BATCH])  # compiled before it is timed
     began = time.monotonic()
-    test = predicted(split.test.x)
+    test = predicted(split.test.x, "predicting the test part")
     metrics = _scores("test", test.probs, labels)
     metrics["time/predict_us"] = 1e6 * (time.monotonic() - began) / len(labels)
     if len(split.val.x):
-        val, val_labels = predicted(split.val.x).probs, np.asarray(split.val.y)
+        val, val_labels = predicted(split.val.x, "predicting the validation part").probs, np.asarray(split.val.y)
         metrics |= _scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
@@ -65,12 +68,15 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
     }
     records = {"test/probs": test.probs, "test/y": labels, "test/steps": test.steps}
     for name in config.data.ood:
-        other = predicted(data.load(name, root=config.data.root).test.x)
+        other = predicted(data.load(name, root=config.data.root).test.x, f"predicting {name}")
         unsure = evaluate.entropy(other.probs)
         metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, unsure)
         metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)
         metrics[f"ood/{name}/auroc_epistemic"] = evaluate.auroc(total - test.aleatoric, unsure - other.aleatoric)
         records[f"ood/{name}/probs"] = other.probs
+    metrics |= assess_beliefs.sources(setup, params, key)
+    records |= assess_beliefs.plane(setup, lambda x: predicted(x, "predicting the plane"))
+    records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
     deployed = deploy(lifted, params, config.halting.quantile)
     metrics |= _deployment(setup, deployed)
     metrics |= _costs(setup, deployed)
