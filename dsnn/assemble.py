@@ -113,7 +113,9 @@ def network(
         model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
     )
     bayesian = config.learner == "svi"
-    prior = priors.default(template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior)
+    around = params if config.bayes.cells else None
+    rows = _rows(config, split, template)
+    prior = priors.default(template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior, around, rows)
     lifted = Lifted(
         forward,
         params,
@@ -129,6 +131,16 @@ def network(
         open_probability=config.gates.open_probability,
     )
     return lifted, every_site
+
+
+def _rows(config: Config, split: data.Split, template: parameters.Template) -> dict[str, Any]:
+    """Returns factors of the first kernel's prior per input, if inputs that are rarely on have a wider one."""
+    if config.bayes.rare_inputs == 1 or config.model.architecture == "conv":
+        return {}
+    x = np.asarray(split.train.x)
+    x = x.reshape(len(x) * (x.shape[1] if split.temporal else 1), -1)
+    first = next(name for name in template.names if name.endswith(".synapse.kernel"))
+    return {first: priors.rare_inputs(x, config.bayes.rare_inputs)}
 
 
 def _analog(forward: Forward, split: data.Split) -> bool:

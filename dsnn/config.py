@@ -131,7 +131,11 @@ class BayesConfig:
             "dropout", "aot", "ensemble" or "laplace", see `dsnn.bayes.guides`.
         prior: family of the kernels' prior, "normal", "laplace", "hierarchical" or "horseshoe".
         prior_scale: prior standard deviation of a kernel times sqrt(fan in).
+        rare_inputs: how many times wider the prior of the weights of inputs that are rarely on may be than that of
+            average ones; 1 makes no difference. For dense first layers.
         bias_scale: prior standard deviation of a bias.
+        cells: whether learnable parameters of cells (of PLIF: beta) are uncertain too, with a Beta or LogNormal prior
+            about their initial value.
         guide_scale: initial posterior standard deviation.
         flipout: every example of a minibatch has its own draw of the weights, where the guide allows.
         rank: of the low-rank guide.
@@ -139,12 +143,16 @@ class BayesConfig:
         dropout: probability that a neuron's output is dropped, for dropout and aot.
         members: of the ensemble.
         samples: posterior draws of the predictive.
+        sources: whether the report splits epistemic uncertainty into weights, gates and firing.
+        show: shell patterns of parameters with a prior, whose posterior the report draws; at most six entries.
     """
 
     guide: str = "mean_field"
     prior: str = "normal"
     prior_scale: float = 1.0
+    rare_inputs: float = 1.0
     bias_scale: float = 1.0
+    cells: bool = False
     guide_scale: float = 0.01
     flipout: bool = False
     rank: int = 4
@@ -152,12 +160,18 @@ class BayesConfig:
     dropout: float = 0.1
     members: int = 5
     samples: int = 32
+    sources: bool = False
+    show: list[str] = field(default_factory=lambda: ["*.cell.*", "readout.*"])
 
     def __post_init__(self) -> None:
         _one_of("bayes.guide", self.guide, GUIDES)
         _one_of("bayes.prior", self.prior, priors.KERNELS)
         for name in ("prior_scale", "bias_scale", "guide_scale", "rank1_scale"):
             _positive(f"bayes.{name}", getattr(self, name))
+        if not 1 <= self.rare_inputs < float("inf"):
+            raise ValueError(
+                f"bayes.rare_inputs must be at least 1 and finite, got {self.rare_inputs}; 1 is no effect."
+            )
         if self.rank < 1:
             raise ValueError(f"bayes.rank must be at least 1, got {self.rank}.")
         if not 0 < self.dropout < 1:

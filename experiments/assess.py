@@ -14,7 +14,8 @@ from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, compaction_error, deploy, ran, speed
 from dsnn.forward import keep_traces
 from dsnn.models import Stack
-from experiments import assess_labels, assess_numbers
+from experiments import assess_beliefs, assess_labels, assess_numbers
+from experiments.console import batches
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -64,18 +65,21 @@ def predicted(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dic
     """Returns what the posterior predictive is worth: metrics and records."""
     config, split, lifted = setup.config, setup.split, setup.lifted
     if split.task == "regression":
-        return assess_numbers.assess(setup, params, predict)
+        metrics, records = assess_numbers.assess(setup, params, predict)
+        records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
+        return metrics, records
     if split.task == "multilabel":
         return assess_labels.assess(setup, params, predict)
 
-    def of(x: Any) -> Prediction:
-        return predict(params, x, _key(setup), **_options(setup))
+    def of(x: Any, what: str) -> Prediction:
+        with batches(what) as progress:
+            return predict(params, x, _key(setup), progress=progress, **_options(setup))
 
     labels = np.asarray(split.test.y)
-    test = of(split.test.x)
-    metrics: dict[str, Any] = _scores("test", test.probs, labels)
+    test = of(split.test.x, "predicting the test part")
+    metrics = _scores("test", test.probs, labels)
     if len(split.val.x):
-        val, val_labels = of(split.val.x).probs, np.asarray(split.val.y)
+        val, val_labels = of(split.val.x, "predicting the validation part").probs, np.asarray(split.val.y)
         metrics |= _scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
@@ -88,12 +92,15 @@ def predicted(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dic
     }
     records = {"test/probs": test.probs, "test/y": labels, "test/steps": test.steps}
     for name in config.data.ood:
-        other = of(data.load(name, root=config.data.root).test.x)
+        other = of(data.load(name, root=config.data.root).test.x, f"predicting {name}")
         unsure = evaluate.entropy(other.probs)
         metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, unsure)
         metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)
         metrics[f"ood/{name}/auroc_epistemic"] = evaluate.auroc(total - test.aleatoric, unsure - other.aleatoric)
         records[f"ood/{name}/probs"] = other.probs
+    metrics |= assess_beliefs.sources(setup, params, _key(setup))
+    records |= assess_beliefs.plane(setup, lambda x: of(x, "predicting the plane"))
+    records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
     return metrics, records
 
 

@@ -1,7 +1,8 @@
 """What a person sees: one bar while it learns, plain lines where there is no terminal, a short table at the end."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ class Live:
         """Shows a validation where there is no bar."""
         if not self._bar:
             console.print(f"epoch {number}/{self._epochs}: {_said(record['train/loss'], record)}")
+
+
+@contextmanager
+def batches(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives ``progress(done, total)``: a bar over batches on a terminal, nothing elsewhere."""
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _said(loss: float, record: Mapping[str, float]) -> str:

@@ -161,6 +161,27 @@ def test_priors_by_pattern_cover_everything_or_say_so() -> None:
         priors.by_pattern({"*.kernel": priors.normal()}, template)
 
 
+def test_weights_of_rare_inputs_have_wider_priors_of_every_family() -> None:
+    x = np.asarray([[2.0, 0.0, 1.0, 0.1], [-2.0, 0.0, 1.0, -0.1]])  # mean squares 4, 0, 1, 0.01; their mean 1.2525
+    factors = priors.rare_inputs(x, 3.0)
+    np.testing.assert_allclose(factors, [1.0, 3.0, math.sqrt(1.2525), 3.0], rtol=1e-6)
+    np.testing.assert_array_equal(priors.rare_inputs(x, 1.0), np.ones(4))
+    np.testing.assert_array_equal(priors.rare_inputs(np.zeros((2, 3)), 5.0), np.ones(3))
+    with pytest.raises(ValueError, match=r"at least 1 and finite, got 0\.5"):
+        priors.rare_inputs(x, 0.5)
+    template, _ = split(mlp((4,), (6,), 2, key=KEY))
+    for kernel in ("normal", "laplace"):
+        rows = {"hidden0.synapse.kernel": factors}
+        wide = priors.default(template, 2.0, kernel=kernel, rows=rows)
+        plain = priors.default(template, 2.0, kernel=kernel)
+        for name, shape in (("hidden0.synapse.kernel", (4, 6)), ("readout.synapse.kernel", (6, 2))):
+            expected = factors[:, None] ** 2 if name in rows else 1.0
+            ratio = wide(name, shape).variance / plain(name, shape).variance
+            np.testing.assert_allclose(ratio, np.broadcast_to(expected, shape), rtol=1e-5)
+    fn = priors.default(template, kernel="hierarchical", rows=rows)("hidden0.synapse.kernel", (4, 6))
+    np.testing.assert_allclose(fn.given({"sigma": 2.0}).variance[:, 0], 4.0 * factors**2 / 4, rtol=1e-5)
+
+
 def test_constrained_parameters_need_constrained_priors() -> None:
     model = mlp((3,), (4,), 2, key=KEY, cell=lambda n: LIF(beta=0.8, learnable=("beta",)))
     template, params = split(model)

@@ -11,7 +11,7 @@ import pytest
 
 import dsnn
 from dsnn import data, train
-from dsnn.config import CELLS, Config, DataConfig, ModelConfig, build_model
+from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig, build_model
 from experiments import door, job, reproduce, schema
 
 EXPERIMENTS = sorted(path.stem for path in (schema.CONF / "experiment").glob("*.yaml"))
@@ -90,6 +90,7 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
         ("bayes.guide=meanfield", "bayes.guide must be one of point, mean_field, .* got 'meanfield'"),
         ("bayes.dropout=1", "bayes.dropout must be in \\(0, 1\\), got 1.0"),
         ("bayes.members=1", "at least 2, got 1"),
+        ("bayes.rare_inputs=0.5", "at least 1 and finite, got 0.5"),
     ],
 )
 def test_values_out_of_range_stop_before_any_work(override: str, message: str) -> None:
@@ -113,6 +114,15 @@ def test_a_configuration_can_be_made_in_python() -> None:
     setup = job.build(Config(data=DataConfig("digits"), model=ModelConfig(hidden=[5])))
     assert setup.lifted.sites is not None
     assert setup.lifted.sites.groups == {"input": 64, "hidden0": 5}
+
+
+def test_rare_inputs_widen_the_first_kernels_prior_alone() -> None:
+    config = Config(data=DataConfig("digits"), model=ModelConfig(hidden=[5]), bayes=BayesConfig(rare_inputs=3.0))
+    prior = job.build(config).lifted.prior
+    first = np.sqrt(prior("hidden0.synapse.kernel", (64, 5)).variance) * 8
+    np.testing.assert_allclose(first[0], 3.0, rtol=1e-5, err_msg="the corner of a digit is never on")
+    np.testing.assert_allclose(first.min(), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(prior("readout.synapse.kernel", (5, 10)).variance, 1 / 5, rtol=1e-5)
 
 
 def test_help_lists_experiments_and_options() -> None:

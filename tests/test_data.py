@@ -1121,6 +1121,11 @@ def test_diabetes_is_standardised_by_its_training_part_alone():
     back = [s.test.y * s.extra["target_std"] + s.extra["target_mean"] for s in (split, other)]
     assert np.allclose(*back, atol=1e-3)
     assert not np.array_equal(split.val.x, other.val.x)
+    elsewhere = data.load("diabetes", seed=2, test_seed=1)
+    tested = elsewhere.test.y * elsewhere.extra["target_std"] + elsewhere.extra["target_mean"]
+    assert not np.array_equal(np.sort(np.rint(tested)), np.sort(np.rint(back[0])))
+    with pytest.raises(data.DataError, match="test_seed must be a non-negative integer, got -1"):
+        data.load("diabetes", seed=2, test_seed=-1)
 
 
 @pytest.mark.parametrize(

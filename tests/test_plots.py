@@ -25,6 +25,7 @@ def history(epochs: int = 6) -> list[dict]:
 
 RNG = np.random.default_rng(0)
 NAN = np.nan
+GRID = np.stack(np.meshgrid(np.linspace(-1, 1, 5), np.linspace(0, 2, 4)), -1)
 SPIKES = {"hidden0": RNG.random((16, 128)) < 0.1, "conv": RNG.random((16, 4, 4, 2)) < 0.1}
 MEMBRANES = {"a": RNG.normal(size=(16, 8)), "b": RNG.normal(size=(16, 1))}
 COSTS = {"45nm": {"snn_nj": 12.0, "ungated_nj": 90.0, "ann_nj": 50}, "x": {"snn_nj": 0.0}}
@@ -47,6 +48,10 @@ FIGURES = {
     "overlaid_curves": lambda: plots.overlaid_curves({"a": history(), "b": history(2), "c": []}, "val/accuracy"),
     "uncertainty_histogram": lambda: plots.uncertainty_histogram(RNG.random(50), {"kmnist": RNG.random(40) + 1}),
     "risk_coverage": lambda: plots.risk_coverage(np.linspace(0.1, 1, 10), np.linspace(0, 0.3, 10)),
+    "posterior": lambda: plots.posterior({f"p[{i}]": RNG.normal(size=50) for i in range(4)}, {"p[0]": np.arange(9.0)}),
+    "posterior_of_a_point": lambda: plots.posterior({"p": np.ones(50)}, truth={"p": 1}),
+    "uncertainty_map": lambda: plots.uncertainty_map(GRID, {"a": GRID[..., 0] ** 2}, RNG.normal(size=(9, 2))),
+    "intervals": lambda: plots.intervals(np.zeros(1), np.zeros(1) - 1, np.ones(1), np.zeros(1)),
     "energy_bars": lambda: plots.energy_bars(COSTS),
     "accuracy_energy": lambda: plots.accuracy_energy(np.array([3.0, 1, 200]), np.array([0.9, 0.8, 0.95]), list("abc")),
     "parallel_coordinates": lambda: plots.parallel_coordinates(SETTINGS, "test/accuracy"),
@@ -234,3 +239,29 @@ def test_first_four_colours_are_told_apart_under_colour_blindness(missing_cone):
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = lab(linear @ (np.linalg.inv(to_lms) @ np.asarray(missing_cone) @ to_lms).T)
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 20
+
+
+def test_a_posterior_is_a_density_beside_its_prior_and_the_truth():
+    draws = RNG.normal(2.0, 0.1, 5000)
+    figure = plots.posterior({"tau": draws}, {"tau": RNG.normal(0.0, 1.0, 5000)}, {"tau": 2.1})
+    filled, outline = (patch.get_data() for patch in figure.axes[0].patches)
+    for shape, held in ((filled, 1.0), (outline, 0.98)):
+        assert abs(np.sum(shape.values * np.diff(shape.edges)) - held) < 0.015
+    peak = filled.edges[np.argmax(filled.values)]
+    assert abs(peak - 2.0) < 0.25
+    assert figure.axes[0].lines[0].get_xdata()[0] == 2.1
+
+
+def test_an_uncertainty_map_puts_values_where_they_belong():
+    figure = plots.uncertainty_map(GRID, {"doubt": GRID[..., 1]}, np.array([[0.0, 1.0]]), np.array([1]))
+    image = figure.axes[0].images[0]
+    assert tuple(image.get_extent()) == (-1, 1, 0, 2)
+    assert image.origin == "lower"
+    assert np.array_equal(image.get_array(), GRID[..., 1])
+    assert figure.axes[0].collections[0].get_offsets().tolist() == [[0.0, 1.0]]
+
+
+def test_intervals_count_what_they_hold():
+    targets = np.array([0.0, 5.0, 1.0, -1.0])
+    figure = plots.intervals(np.zeros(4), np.full(4, -1.0), np.ones(4), targets, 0.9)
+    assert "75.0 % of 4 inside, 90 % promised" in texts(figure)

@@ -153,6 +153,24 @@ def test_page_shows_every_figure_and_saves_it(page):
     assert 'class="note"' not in html
 
 
+def test_page_shows_what_the_posterior_believes(tmp_path):
+    directory = make_run(tmp_path / "run")
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 4), np.linspace(0, 1, 3)), -1)
+    rundir.write_arrays(directory, "records.npz", {
+        "posterior/hidden0.beta": rng.normal(size=50), "prior/hidden0.beta": rng.normal(size=50),
+        "plane/x": grid, "plane/total": grid[..., 0] ** 2, "plane/epistemic": grid[..., 0] ** 2 / 2,
+        "plane/points": rng.random((9, 2)), "plane/labels": np.arange(9) % 2,
+        "test/mean": np.zeros((8, 1)), "test/lower": -np.ones((8, 1)), "test/upper": np.ones((8, 1)),
+        "test/y": np.linspace(-2, 2, 8)[:, None],
+    })  # fmt: skip
+    html = write_report(directory).read_text()
+    ids = {value for tag, name, value in Reader(html).attributes if (tag, name) == ("figure", "id")}
+    assert {"posterior", "uncertainty_map", "intervals"} <= ids
+    assert "50.0 % of 8 inside" in Reader(html)
+    assert 'class="note"' not in html
+
+
 def test_page_is_self_contained(page):
     html = page.read_text()
     assert not re.search(r"https?://(?!www\.w3\.org/)", html)

@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from jaxtyping import Float, Shaped
 from numpyro.distributions import constraints
 
-from dsnn.parameters import Template
+from dsnn.parameters import Params, Template
 from dsnn.types import Array
 
 
@@ -36,12 +39,17 @@ SUPPORTS: dict[str, Any] = {
 }
 
 
-def fan_in_normal(scale: Any = 1.0) -> Prior:
-    """Normal(0, scale / sqrt(fan in)): a layer's currents have the variance scale² whatever its width (Neal 1996)."""
+def fan_in_normal(scale: Any = 1.0, rows: Array | None = None) -> Prior:
+    """Normal(0, scale / sqrt(fan in)): a layer's currents have the variance scale² whatever its width (Neal 1996).
+
+    Args:
+        scale: of all entries, times sqrt(fan in).
+        rows: factors of it per input (`rare_inputs`), ``[input]``; None is 1 for all.
+    """
     _positive(scale)
 
     def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution:
-        return dist.Normal(0.0, scale / math.sqrt(_fan_in(shape))).expand(shape).to_event(len(shape))
+        return dist.Normal(0.0, scale * _unit(shape, rows)).expand(shape).to_event(len(shape))
 
     return prior
 
@@ -52,55 +60,59 @@ def normal(scale: float = 1.0) -> Prior:
     return lambda name, shape: dist.Normal(0.0, scale).expand(shape).to_event(len(shape))
 
 
-def laplace(scale: float = 1.0) -> Prior:
-    """Laplace(0, scale / sqrt(fan in)) on every entry."""
+def laplace(scale: float = 1.0, rows: Array | None = None) -> Prior:
+    """Laplace(0, scale / sqrt(fan in)) on every entry, times the factors ``rows`` of its input."""
     _positive(scale)
 
     def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution:
-        return dist.Laplace(0.0, scale / math.sqrt(_fan_in(shape))).expand(shape).to_event(len(shape))
+        return dist.Laplace(0.0, scale * _unit(shape, rows)).expand(shape).to_event(len(shape))
 
     return prior
 
 
-def hierarchical(scale: float = 1.0) -> Prior:
-    """Normal(0, σ / sqrt(fan in)) with one σ ~ HalfNormal(scale) per parameter array, learned with it (Gelman 2006)."""
+def hierarchical(scale: float = 1.0, rows: Array | None = None) -> Prior:
+    """Normal(0, σ / sqrt(fan in)) with one σ ~ HalfNormal(scale) per parameter array, learned with it (Gelman 2006).
+
+    The factors ``rows`` of its input multiply an entry's standard deviation.
+    """
     _positive(scale)
 
     def prior(name: str, shape: tuple[int, ...]) -> Hierarchical:
-        root = math.sqrt(_fan_in(shape))
         return Hierarchical(
             {"sigma": dist.HalfNormal(scale)},
-            lambda s: dist.Normal(0.0, s["sigma"] / root).expand(shape).to_event(len(shape)),
+            lambda s: dist.Normal(0.0, s["sigma"] * _unit(shape, rows)).expand(shape).to_event(len(shape)),
         )
 
     return prior
 
 
-def horseshoe(scale: float = 1.0) -> Prior:
-    """Normal(0, τ λ / sqrt(fan in)), λ ~ HalfCauchy(1) per entry, τ ~ HalfCauchy(scale) (Carvalho et al. 2010)."""
+def horseshoe(scale: float = 1.0, rows: Array | None = None) -> Prior:
+    """Normal(0, τ λ / sqrt(fan in)), λ ~ HalfCauchy(1) per entry, τ ~ HalfCauchy(scale) (Carvalho et al. 2010).
+
+    The factors ``rows`` of its input multiply an entry's standard deviation.
+    """
     _positive(scale)
 
     def prior(name: str, shape: tuple[int, ...]) -> Hierarchical:
-        root = math.sqrt(_fan_in(shape))
         return Hierarchical(
             {"tau": dist.HalfCauchy(scale), "lambda": dist.HalfCauchy(1.0).expand(shape).to_event(len(shape))},
-            lambda s: dist.Normal(0.0, s["tau"] * s["lambda"] / root).to_event(len(shape)),
+            lambda s: dist.Normal(0.0, s["tau"] * s["lambda"] * _unit(shape, rows)).to_event(len(shape)),
         )
 
     return prior
 
 
-def beta(mean: float = 0.9, concentration: float = 20.0) -> Prior:
+def beta(mean: Any = 0.9, concentration: float = 20.0) -> Prior:
     """Beta with this mean and total concentration, for decays in [0, 1]."""
     _positive(concentration)
     a, b = mean * concentration, (1.0 - mean) * concentration
     return lambda name, shape: dist.Beta(a, b).expand(shape).to_event(len(shape))
 
 
-def lognormal(median: float = 1.0, scale: float = 0.5) -> Prior:
+def lognormal(median: Any = 1.0, scale: float = 0.5) -> Prior:
     """LogNormal with this median and log standard deviation, for time constants, thresholds and noise widths."""
     _positive(scale)
-    return lambda name, shape: dist.LogNormal(math.log(median), scale).expand(shape).to_event(len(shape))
+    return lambda name, shape: dist.LogNormal(jnp.log(median), scale).expand(shape).to_event(len(shape))
 
 
 def point(name: str, shape: tuple[int, ...]) -> None:
@@ -150,7 +162,14 @@ def by_pattern(patterns: Mapping[str, Prior], template: Template) -> Prior:
 KERNELS = {"normal": fan_in_normal, "laplace": laplace, "hierarchical": hierarchical, "horseshoe": horseshoe}
 
 
-def default(template: Template, scale: Any = 1.0, bias_scale: float = 1.0, kernel: str = "normal") -> Prior:
+def default(
+    template: Template,
+    scale: Any = 1.0,
+    bias_scale: float = 1.0,
+    kernel: str = "normal",
+    around: Params | None = None,
+    rows: Mapping[str, Array] | None = None,
+) -> Prior:
     """Returns a fan-in scaled prior on kernels, Normals on biases, and points for everything else.
 
     Args:
@@ -158,8 +177,15 @@ def default(template: Template, scale: Any = 1.0, bias_scale: float = 1.0, kerne
         scale: of the kernels' prior, times sqrt(fan in).
         bias_scale: standard deviation of a bias.
         kernel: family of the kernels' prior, a name in `KERNELS`.
+        around: the network's parameters; then those of its cells that are constrained have priors with these means
+            (`beta` on the unit interval) or medians (`lognormal` on positive values).
+        rows: by a kernel's name, factors of its prior's width per input, see `rare_inputs`.
     """
+    cells = {"unit_interval": beta, "positive": lognormal}
+    constrained = {n: cells[kind] for n, kind in template.supports.items() if kind in cells} if around else {}
     patterns = {
+        **{name: make((around or {})[name]) for name, make in constrained.items()},
+        **{name: KERNELS[kernel](scale, factors) for name, factors in (rows or {}).items()},
         "*.kernel": KERNELS[kernel](scale),
         "*.recurrent": KERNELS[kernel](scale),
         "*.bias": normal(bias_scale),
@@ -167,6 +193,30 @@ def default(template: Template, scale: Any = 1.0, bias_scale: float = 1.0, kerne
     }
     used = {p: fn for p, fn in patterns.items() if p == "*" or fnmatch.filter(template.names, p)}
     return by_pattern(used, template)
+
+
+def rare_inputs(x: Shaped[np.ndarray, "example input"], widest: float) -> Float[Array, " input"]:
+    """Returns how many times wider the prior of each input's weights is: sqrt(mean power / its power) in [1, widest].
+
+    Under one width for all inputs, what training data never switch on can hardly move a current; a posterior that falls
+    back on such a prior is sure of inputs that it has not seen. Power is the mean square over the training examples.
+
+    Args:
+        x: training inputs.
+        widest: at least 1; 1 makes no difference between inputs.
+    """
+    if not 1 <= widest < math.inf:
+        raise ValueError(f"the widest prior of a rare input must be at least 1 and finite, got {widest}.")
+    power = np.mean(np.square(np.asarray(x, np.float32)), 0, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factors = np.sqrt(power.mean() / power)
+    return jnp.asarray(np.clip(np.nan_to_num(factors, nan=1.0, posinf=widest), 1.0, widest), jnp.float32)
+
+
+def _unit(shape: tuple[int, ...], rows: Array | None) -> Any:
+    """Returns 1 / sqrt(fan in), times the factors of the inputs, to broadcast against a kernel of this shape."""
+    unit = 1 / math.sqrt(_fan_in(shape))
+    return unit if rows is None else unit * rows[:, None]
 
 
 def _fan_in(shape: tuple[int, ...]) -> int:

@@ -4,28 +4,30 @@ from pathlib import Path
 
 import numpy as np
 
-from dsnn.data.split import Arrays, Split, check_fraction, divide, hold_out, seeded_mask
+from dsnn.data.split import Arrays, DataError, Split, check_fraction, divide, hold_out, seeded_mask
 
 TEST_EXAMPLES = 88
-TEST_SEED = 0
 DEFAULT_VALIDATION = 0.1
 
 
-def load(root: Path, seed: int, val_fraction: float | None) -> Split:
+def load(root: Path, seed: int, val_fraction: float | None, *, test_seed: int = 0) -> Split:
     """Returns the split; inputs and target have mean 0 and standard deviation 1 over the training part.
 
     ``extra["target_mean"]`` and ``extra["target_std"]`` bring predictions back to the published scale.
 
     Args:
         root: not used.
-        seed: chooses the validation patients; the 88 test patients never change.
-        val_fraction: of the other 354, in [0, 1); a tenth by default.
+        seed: chooses the validation patients.
+        val_fraction: of the 354 that do not test, in [0, 1); a tenth by default.
+        test_seed: chooses the 88 test patients, a non-negative integer.
     """
+    if isinstance(test_seed, bool) or not isinstance(test_seed, int) or test_seed < 0:
+        raise DataError(f"test_seed must be a non-negative integer, got {test_seed!r}; give 0, 1, ...")
     from sklearn.datasets import load_diabetes  # here, so that importing dsnn does not import scikit-learn
 
     bunch = load_diabetes(scaled=False)
     x, y = bunch.data.astype(np.float64), bunch.target.astype(np.float64)[:, None]
-    tested = hold_out(np.zeros(len(y), int), TEST_EXAMPLES, np.random.default_rng(TEST_SEED))
+    tested = hold_out(np.zeros(len(y), int), TEST_EXAMPLES, np.random.default_rng(test_seed))
     rest, test = divide(Arrays(x, y), tested)
     train, val = divide(rest, seeded_mask(np.asarray(rest.y), seed, check_fraction(val_fraction, DEFAULT_VALIDATION)))
     (x_mean, x_std), (y_mean, y_std) = ((np.mean(a, axis=0), np.std(a, axis=0)) for a in train)

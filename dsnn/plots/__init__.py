@@ -1,6 +1,7 @@
 """Figures a person would rather look at than read: functions from arrays to Matplotlib figures, no global state."""
 
 from dsnn.plots.activity import gate_map, membrane_traces, raster, running_decision, steps_histogram
+from dsnn.plots.beliefs import intervals, posterior, uncertainty_map
 from dsnn.plots.cost import NETWORKS, accuracy_energy, energy_bars, format_nj, front, parallel_coordinates, pareto_front
 from dsnn.plots.quality import learning_curves, overlaid_curves, reliability, risk_coverage, uncertainty_histogram
 from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, save_png, to_svg
@@ -18,11 +19,13 @@ __all__ = [
     "format_nj",
     "front",
     "gate_map",
+    "intervals",
     "learning_curves",
     "membrane_traces",
     "overlaid_curves",
     "parallel_coordinates",
     "pareto_front",
+    "posterior",
     "raster",
     "reliability",
     "risk_coverage",
@@ -31,4 +34,5 @@ __all__ = [
     "steps_histogram",
     "to_svg",
     "uncertainty_histogram",
+    "uncertainty_map",
 ]

@@ -42,6 +42,30 @@ def learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arr
     return drawings
 
 
+def believed(records: Arrays) -> Drawings:
+    """What the posterior believes: parameters, the plane, intervals of numbers."""
+    drawings: Drawings = {}
+    if {"test/mean", "test/lower", "test/upper", "test/y"} <= records.keys():
+        mean, lower, upper, y = (np.asarray(records[f"test/{name}"])[:, 0] for name in ("mean", "lower", "upper", "y"))
+        drawings["intervals"] = (
+            "What the network promises for each test example, and what came true.",
+            lambda: plots.intervals(mean, lower, upper, y),
+        )
+    if "plane/x" in records:
+        kinds = {"all doubt": records["plane/total"], "epistemic part": records["plane/epistemic"]}
+        drawings["uncertainty_map"] = (
+            "Where in the plane the network does not know. Doubt between classes is in the data; doubt far from all "
+            "examples has to be epistemic.",
+            lambda: plots.uncertainty_map(records["plane/x"], kinds, records["plane/points"], records["plane/labels"]),
+        )
+    if draws := under(records, "posterior/"):
+        drawings["posterior"] = (
+            "What the data say about single parameters, beside what was believed before.",
+            lambda: plots.posterior(draws, under(records, "prior/")),
+        )
+    return drawings
+
+
 def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
     """Where and when computation runs: gates, one example in time, steps."""
     drawings: Drawings = {}

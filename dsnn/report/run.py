@@ -35,6 +35,7 @@ def write_report(run_dir: str | Path) -> Path:
         name: draw(directory, name, caption, figure)
         for name, (caption, figure) in {
             **figures.learned(metrics, history, records),
+            **figures.believed(records),
             **figures.running(metrics, gates, records),
             **figures.costing(metrics),
         }.items()
@@ -169,15 +170,21 @@ def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
 
 
 def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
+    unit = "standard deviations" if "test/rmse" in metrics else "nats"
     names = {
         "test/accuracy": "accuracy",
         "test/nll": "negative log-likelihood (nats)",
         "test/brier": "Brier score",
         "test/ece": "expected calibration error",
         "test/rmse": "root mean squared error",
+        "test/coverage_90": "share of targets inside 90 % intervals",
+        "test/interval_score_90": "interval score",
         "val/accuracy": "validation accuracy",
-        "uncertainty/aleatoric": "aleatoric uncertainty (nats)",
-        "uncertainty/epistemic": "epistemic uncertainty (nats)",
+        "uncertainty/aleatoric": f"aleatoric uncertainty ({unit})",
+        "uncertainty/epistemic": f"epistemic uncertainty ({unit})",
+        "uncertainty/from_weights": "of it from weights",
+        "uncertainty/from_gates": "of it from gates",
+        "uncertainty/from_spikes": "of it from firing",
     }
     rows = [(label, number(metrics[name])) for name, label in names.items() if name in metrics]
     for name, value in metrics.items():
