@@ -222,12 +222,12 @@ def _scan_recurrent(layer, state, currents, constant, key, times, index, memory,
     """
     graph, weights = nnx.split(layer)
 
-    def loop(kernel: Array, weights: Any, state: Any, currents: Array, fixed: Any) -> Any:
+    def loop(kernel, weights, state, currents, fixed):  # type: ignore[no-untyped-def]
         inner = nnx.merge(graph, weights)
         inner.recurrent[...] = kernel
         return _scan_layer(inner, state, currents, constant, *fixed, index, memory, record)
 
-    def forward(kernel: Array, weights: Any, state: Any, currents: Array, fixed: Any) -> tuple[Any, Any]:
+    def forward(kernel, weights, state, currents, fixed):  # type: ignore[no-untyped-def]
         out, pullback = jax.vjp(lambda *moving: loop(kernel, *moving, fixed), weights, state, currents)
         return out, (pullback, kernel, jnp.concatenate([state.spikes[None], out[1][:-1]]))
 

@@ -23,14 +23,13 @@ from dsnn.types import Array, Float, Key, Shaped
 
 def reset_free(cell: Any) -> bool:
     """Returns whether `run` takes the cell: an `LI`, or an `LIF`, `CuBaLIF` or `RF` that its spikes leave as it is."""
-    match cell:
-        case LI():
-            return True
-        case LIF() | CuBaLIF():
-            return cell.reset == "none" and not cell.refractory and not isinstance(cell.noise, ThresholdJitter)
-        case RF():
-            return not isinstance(cell.noise, ThresholdJitter)
-    return False
+    if isinstance(cell, LI):
+        return True
+    if not isinstance(cell, (LIF, CuBaLIF, RF)):
+        return False
+    options: Any = cell
+    stays = isinstance(cell, RF) or (options.reset == "none" and not options.refractory)
+    return stays and not isinstance(options.noise, ThresholdJitter)
 
 
 def run(
@@ -47,19 +46,18 @@ def run(
         currents: of all steps.
         keys: one of each step, consumed; None is the deterministic neuron.
     """
-    match cell:
-        case LI():
-            beta = per_step(cell)
-            membranes = linear(beta, state.membrane, scaled(cell, currents, beta))
-            return state._replace(membrane=membranes), membranes
-        case RF():
-            turn = 1 + cell.dt * (-value(cell.damping) + 1j * value(cell.omega))
-            waves = linear(turn, state.membrane + 1j * state.imaginary, (cell.dt * currents).astype(jnp.complex64))
-            spikes = _fire(cell, waves.real - value(cell.threshold), keys)
-            return state._replace(membrane=waves.real, imaginary=waves.imag), spikes
-        case CuBaLIF():
-            synaptic = linear(per_step(cell, "alpha", "tau_syn"), state.current, currents)
-            return _integrate(cell, state._replace(current=synaptic), synaptic, keys)
+    leaks, turns, filters = (isinstance(cell, kind) for kind in (LI, RF, CuBaLIF))
+    if leaks:
+        membranes = linear(per_step(cell), state.membrane, scaled(cell, currents, per_step(cell)))
+        return state._replace(membrane=membranes), membranes
+    if turns:
+        turn = 1 + cell.dt * (-value(cell.damping) + 1j * value(cell.omega))
+        waves = linear(turn, state.membrane + 1j * state.imaginary, (cell.dt * currents).astype(jnp.complex64))
+        spikes = _fire(cell, waves.real - value(cell.threshold), keys)
+        return state._replace(membrane=waves.real, imaginary=waves.imag), spikes
+    if filters:
+        currents = linear(per_step(cell, "alpha", "tau_syn"), state.current, currents)
+        state = state._replace(current=currents)
     return _integrate(cell, state, currents, keys)
 
 
@@ -76,7 +74,7 @@ def linear(
     return jax.lax.associative_scan(then, (decays, drive))[1]
 
 
-def _integrate(cell: LIF | CuBaLIF, state: Any, currents: Array, keys: Array | None) -> tuple[Any, Array]:
+def _integrate(cell: Any, state: Any, currents: Array, keys: Array | None) -> tuple[Any, Array]:
     beta, rest = per_step(cell), value(cell.rest)
     membranes = rest + linear(beta, state.membrane - rest, scaled(cell, currents, beta))
     spikes = _fire(cell, membranes - value(cell.threshold), keys)
