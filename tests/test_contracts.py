@@ -72,6 +72,7 @@ COUNTS = ("sinabs.LIF",)
 NOISES = {
     "Logistic": lambda: escape.Logistic(0.3, learnable=("width",)),
     "Gaussian": lambda: escape.Gaussian(0.3, learnable=("width",)),
+    "Concrete": lambda: escape.Concrete(escape.Logistic(0.3, learnable=("width",)), 0.2),
     "ExponentialHazard": lambda: escape.ExponentialHazard(0.5, 0.3, learnable=("rho0", "width")),
 }
 
