@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
-import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -278,10 +280,19 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
 
 def _reports(directories: list[Path]) -> dict[Path, Path]:
     """Writes the pages of runs, several at a time in processes of their own where there are several."""
-    if len(directories) < 3 or machine.cores() == 1:
-        return {directory: _report(directory) for directory in directories}
-    with ProcessPoolExecutor(min(len(directories), machine.cores()), multiprocessing.get_context("spawn")) as pool:
-        return dict(zip(directories, pool.map(_report, directories), strict=True))
+    count = machine.cores() if len(directories) > 2 else 0
+    command = [sys.executable, "-m", "experiments.report"]
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    parts = [[f"run={one.absolute()}" for one in directories[k::count]] for k in range(count)]
+    working = [
+        subprocess.Popen([*command, *part], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for part in parts
+    ]
+    for process in working:
+        process.wait()
+    pages = {directory: directory / "report.html" for directory in directories}
+    return {directory: page if working and page.exists() else _report(directory) for directory, page in pages.items()}
 
 
 def _report(directory: Path) -> Path:
