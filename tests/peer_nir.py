@@ -51,11 +51,11 @@ def native(path, xs):
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         layer.Linear(20, 30, bias=False),
-        neuron.LIFNode(tau=10.0, decay_input=True, v_reset=0.0),
+        neuron.CUBALIFNode(c_decay=0.75, v_decay=0.875, v_threshold=1.0, v_reset=0.0),
         layer.Linear(30, 10),
         neuron.CUBALIFNode(c_decay=0.8, v_decay=0.9, v_threshold=1.0, v_reset=0.0),
     )
-    for weights, gain in zip(network.parameters(), (20.0, 2.0, 0.0), strict=True):
+    for weights, gain in zip(network.parameters(), (2.0, 2.0, 0.0), strict=True):
         weights.data = torch.round(gain * weights.data * 256) / 256
     export_to_nir(network, xs[0], path, dt=1e-4)
     functional.reset_net(network)
