@@ -12,6 +12,7 @@ from dsnn.bayes.halting import FEATURES
 from dsnn.forward import ENCODINGS
 from dsnn.train import OptimizerConfig, SviConfig
 from dsnn.types import Array, Key
+from dsnn.unroll import SCHEDULES
 
 LEARNERS = ("svi", "map")
 ARCHITECTURES = ("mlp", "conv")
@@ -87,6 +88,8 @@ class ModelConfig:
         gain: standard deviation of the initial kernels times sqrt(fan in).
         readout: how outputs become logits, "mean", "sum", "max", "last" or "vote", see `dsnn.models`.
         readout_beta: decay of the readout membrane per step.
+        products: dtype of the matrix products, "float32" or "bfloat16" (faster on accelerators); membranes, weights and
+            gradients stay float32.
     """
 
     architecture: str = "mlp"
@@ -103,8 +106,10 @@ class ModelConfig:
     gain: float = 1.0
     readout: str = "mean"
     readout_beta: float = 0.9
+    products: str = "float32"
 
     def __post_init__(self) -> None:
+        _one_of("model.products", self.products, ("float32", "bfloat16"))
         _one_of("model.architecture", self.architecture, ARCHITECTURES)
         _one_of("model.cell", self.cell, CELLS)
         for name in {"beta", "threshold", "reset"}.difference(CELLS[self.cell]):
@@ -274,6 +279,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}.")
         _one_of("train.encoding", self.encoding, ENCODINGS)
+        _one_of("train.schedule", self.schedule, SCHEDULES)
         if self.memory not in ("full", "sqrt") and not self.memory.isdigit():
             raise ValueError(f'train.memory must be "full", "sqrt" or a number of steps, got {self.memory!r}.')
 
@@ -588,6 +594,7 @@ def build_model(
         "gain": config.gain,
         "readout": config.readout,
         "readout_beta": config.readout_beta,
+        "dtype": None if config.products == "float32" else config.products,
     }
     if config.architecture == "conv":
         if len(in_shape) != 3:

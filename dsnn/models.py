@@ -140,6 +140,7 @@ def mlp(
     recurrent: bool = False,
     readout: str = "mean",
     readout_beta: float = 0.9,
+    dtype: str | None = None,
 ) -> Stack:
     """Returns a dense (or recurrent) stack hidden0, hidden1, ..., readout with a leaky integrator at the end.
 
@@ -153,16 +154,17 @@ def mlp(
         recurrent: wires every hidden layer to itself.
         readout: see `running_logits`.
         readout_beta: decay of the readout membrane per step; 1 is the pure integrator.
+        dtype: of the products, see `dsnn.layers.Dense`; membranes are float32 in any case.
     """
     cell = cell or (lambda neurons: LIF(beta=0.9))
     layers: dict[str, Layer] = {}
     shape: tuple[int, ...] = in_shape
     for index, neurons in enumerate(hidden):
         feed, back = jax.random.split(jax.random.fold_in(key, index))
-        synapse = Dense(shape, neurons, key=feed, gain=gain)
+        synapse = Dense(shape, neurons, key=feed, gain=gain, dtype=dtype)
         layers[f"hidden{index}"] = Layer(synapse, cell(neurons), recurrent_key=back if recurrent else None)
         shape = synapse.out_shape
-    synapse = Dense(shape, classes, key=jax.random.fold_in(key, len(hidden)), gain=1.0)
+    synapse = Dense(shape, classes, key=jax.random.fold_in(key, len(hidden)), gain=1.0, dtype=dtype)
     layers["readout"] = Layer(synapse, LI(beta=readout_beta))
     return Stack(readout, **layers)
 
@@ -180,6 +182,7 @@ def convnet(
     padding: str = "VALID",
     readout: str = "mean",
     readout_beta: float = 0.9,
+    dtype: str | None = None,
 ) -> Stack:
     """Returns a LeNet-like stack conv0, conv1, ..., hidden0, ..., readout with 2 x 2 max pooling between.
 
@@ -195,6 +198,7 @@ def convnet(
         padding: "SAME" or "VALID".
         readout: see `running_logits`.
         readout_beta: decay of the readout membrane per step.
+        dtype: of the products; membranes are float32 in any case.
     """
     cell = cell or (lambda neurons: LIF(beta=0.9))
     layers: dict[str, Layer] = {}
@@ -203,14 +207,15 @@ def convnet(
     inner = in_shape
     for index, features in enumerate(channels):
         synapse_key = jax.random.fold_in(key, index)
-        conv = Conv(inner, features, key=synapse_key, window=window, padding=padding, gain=gain)
+        conv = Conv(inner, features, key=synapse_key, window=window, padding=padding, gain=gain, dtype=dtype)
         layers[f"conv{index}"] = Layer(conv, cell(features), before=pool)
         pool, shape = (Pool(conv.out_shape),), conv.out_shape
         inner = pool[0].out_shape
     for index, neurons in enumerate((*hidden, classes)):
         last = index == len(hidden)
         synapse_key = jax.random.fold_in(key, len(channels) + index)
-        dense = Dense(pool[0].out_shape if pool else shape, neurons, key=synapse_key, gain=1.0 if last else gain)
+        size = pool[0].out_shape if pool else shape
+        dense = Dense(size, neurons, key=synapse_key, gain=1.0 if last else gain, dtype=dtype)
         name, neuron = ("readout", LI(beta=readout_beta)) if last else (f"hidden{index}", cell(neurons))
         layers[name] = Layer(dense, neuron, before=pool)
         pool, shape = (), dense.out_shape

@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from dsnn.cells import LI
+from dsnn.cells import parallel
 from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
 from dsnn.types import Array, Key
@@ -24,6 +25,10 @@ KEPT = ("current", "membrane", "noise")
 
 CACHE_BYTES = 2**22
 """Size of a layer's currents over all time steps above which writing them out costs more than larger products gain."""
+
+FEWEST_ROWS = 64
+"""Examples below which the products of a single step are too small to be fast."""
+
 Record = Callable[[Any, Any], Any]
 
 
@@ -46,9 +51,10 @@ def unroll(
         key: drives stochastic firing and is consumed; None is the deterministic network.
         record: ``record(states, spikes)`` of one step says what to keep. For a stack both are dictionaries by layer
             name, for a cell the cell's own state and spikes.
-        schedule: "layer", "step", "associative" (by layers, and cells without reset, `LI`, in logarithmic depth, which
-            rounds differently) or "auto": on a CPU by steps if the currents of some layer over all time steps exceed
-            `CACHE_BYTES`, else by layers.
+        schedule: "layer", "step", "associative" (by layers, and cells that never reset in logarithmic depth, which
+            rounds differently, see `dsnn.cells.parallel`) or "auto": by layers but, on a CPU, by steps if the network
+            is feed-forward, `FEWEST_ROWS` examples run at once and the currents of some layer over all time steps
+            exceed `CACHE_BYTES`.
         steps: number of time steps of a held input.
         memory: what the backward pass keeps: "full" (membranes of all steps), "sqrt" (states at every sqrt(T)-th step,
             the rest computed again) or the number of steps between kept states.
@@ -68,8 +74,9 @@ def unroll(
     if not isinstance(model, Stack):
         return _unroll_one(model, xs, key, record, length, held, memory)
     _check_input(model, xs, held)
+    batch = xs.shape[0] if held else xs.shape[1]
     if schedule == "auto":
-        schedule = _schedule(model, length * xs.shape[0 if held else 1])
+        schedule = _schedule(model, length, batch)
     if schedule == "step":
         return _unroll_steps(model, xs, key, record, length, held, memory)
     return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative")
@@ -117,9 +124,13 @@ def _light(body: Callable) -> Callable:
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 
 
-def _schedule(model: Stack, rows: int) -> str:
-    largest = max(math.prod(layer.out_shape) for _, layer in model.layers())
-    return "step" if jax.default_backend() == "cpu" and 4 * rows * largest > CACHE_BYTES else "layer"
+def _schedule(model: Stack, length: int, batch: int) -> str:
+    layers = [layer for _, layer in model.layers()]
+    # by layers, a recurrent kernel's gradient is one product: see `_scan_recurrent`
+    if jax.default_backend() != "cpu" or batch < FEWEST_ROWS or any(layer.recurrent is not None for layer in layers):
+        return "layer"
+    largest = max(math.prod(layer.out_shape) for layer in layers)
+    return "step" if 4 * length * batch * largest > CACHE_BYTES else "layer"
 
 
 def _check_input(model: Stack, xs: Array, held: bool) -> None:
@@ -165,31 +176,69 @@ def _unroll_steps(model, xs, key, record, length, held, memory):  # type: ignore
 
 
 def _unroll_layers(model, xs, key, record, length, held, memory, associative):  # type: ignore[no-untyped-def]
-    batch = xs.shape[0] if held else xs.shape[1]
-    times = jnp.arange(length)
+    state, times = model.init((xs.shape[0] if held else xs.shape[1],)), jnp.arange(length)
     final, states, spikes = {}, {}, {}
     signal = xs
     for index, (name, layer) in enumerate(model.layers()):
         constant = held and index == 0
         currents = layer.drive(signal) if constant else _fold(layer.drive, signal)
-
-        def body(state, inputs, layer=layer, index=index, currents=currents, constant=constant):  # type: ignore[no-untyped-def]
-            t, current = inputs
-            state, out = layer.advance(state, currents if constant else current, layer_key(_time_key(key, t), index))
-            return state, (out, state if record else None)
-
-        if associative and isinstance(layer.cell, LI) and layer.recurrent is None:
-            every = jnp.broadcast_to(currents, (length, *currents.shape)) if constant else currents
-            cell, signal = layer.cell.run(layer.cell.init(every.shape[1:]), every)
-            final[name], states[name] = LayerState(cell, None), LayerState(type(cell)(signal), None)
-            spikes[name] = signal
-            continue
-        steps = (times, None if constant else currents)
-        final[name], (signal, states[name]) = scan(body, layer.init((batch,)), steps, length, memory)
+        at_once = associative and layer.recurrent is None and parallel.reset_free(layer.cell)
+        if constant and (at_once or layer.recurrent is not None):
+            currents, constant = jnp.broadcast_to(currents, (length, *currents.shape)), False
+        if at_once:
+            keys = None if key is None else jax.vmap(lambda t, index=index: layer_key(_time_key(key, t), index))(times)
+            after, signal = parallel.run(layer.cell, state[name].cell, currents, keys)
+            final[name], states[name] = LayerState(jax.tree.map(lambda a: a[-1], after), None), LayerState(after, None)
+        else:
+            one = _scan_layer if layer.recurrent is None else _scan_recurrent
+            final[name], signal, states[name] = one(
+                layer, state[name], currents, constant, key, times, index, memory, record
+            )
         spikes[name] = signal
     # a record sees one step at a time; what it does not keep is dead code to the compiler
     records = jax.vmap(record)(states, spikes) if record else None
     return signal, final, records
+
+
+def _scan_layer(layer, state, currents, constant, key, times, index, memory, record):  # type: ignore[no-untyped-def]
+    """Returns the last state of one layer, its spikes, and its states at all steps if there is something to record."""
+
+    def body(state, inputs):  # type: ignore[no-untyped-def]
+        t, current = inputs
+        state, out = layer.advance(state, currents if constant else current, layer_key(_time_key(key, t), index))
+        return state, (out, state if record else None)
+
+    final, (spikes, states) = scan(body, state, (times, None if constant else currents), len(times), memory)
+    return final, spikes, states
+
+
+def _scan_recurrent(layer, state, currents, constant, key, times, index, memory, record):  # type: ignore[no-untyped-def]
+    """`_scan_layer` whose backward pass adds up the gradient of the recurrent kernel in one product after the loop.
+
+    Inside the loop it would be a product and an addition to the whole kernel at every step. What the loop gives is the
+    gradient of the currents, and a recurrent current is one of them.
+    """
+    graph, weights = nnx.split(layer)
+
+    def loop(kernel: Array, weights: Any, state: Any, currents: Array, fixed: Any) -> Any:
+        inner = nnx.merge(graph, weights)
+        inner.recurrent[...] = kernel
+        return _scan_layer(inner, state, currents, constant, *fixed, index, memory, record)
+
+    def forward(kernel: Array, weights: Any, state: Any, currents: Array, fixed: Any) -> tuple[Any, Any]:
+        out, pullback = jax.vjp(lambda *moving: loop(kernel, *moving, fixed), weights, state, currents)
+        return out, (pullback, kernel, jnp.concatenate([state.spikes[None], out[1][:-1]]))
+
+    def backward(kept: Any, grad: Any) -> tuple[Array, Any, Any, Array, None]:
+        pullback, kernel, before = kept
+        to_weights, to_state, to_currents = pullback(grad)
+        rows = before.reshape(-1, before.shape[-1])
+        product = jax.vjp(lambda kernel: layer.feed_back(rows, kernel), kernel)[1]
+        return product(to_currents.reshape(rows.shape))[0], to_weights, to_state, to_currents, None
+
+    run = jax.custom_vjp(loop)
+    run.defvjp(forward, backward)
+    return run(layer.recurrent[...], weights, state, currents, (key, times))
 
 
 def _fold(drive: Callable[[Array], Array], xs: Array) -> Array:

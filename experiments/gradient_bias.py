@@ -20,7 +20,9 @@ from dsnn.models import Stack
 WIDTH = 0.3
 STEPS, BATCH = 3, 2
 DRAWS = 20_000
+GROWTH_DRAWS = 2_000
 SCORE_SAMPLES = 8
+SIZES = ((2, 3), (8, 3), (32, 3), (128, 3), (32, 10), (32, 30))
 TEMPERATURES = (0.02, 0.1, 0.5)
 SURROGATES = ("atan", "fast_sigmoid", "sigmoid", "triangle", "multi_gaussian", "straight_through")
 
@@ -90,6 +92,32 @@ def measure(hidden: tuple[int, ...], seed: int) -> list[Row]:
     return rows
 
 
+def growth(width: int, steps: int, seed: int) -> dict[str, float]:
+    """Returns the spread of one pass for three estimators on a network that may be too large to enumerate.
+
+    The unit is the length of the mean gradient of the expected derivative.
+    """
+    xs = jax.random.normal(jax.random.key(1000 + seed), (steps, BATCH, 2)) + 0.5
+    template, params = network((width,), lambda: LIF(beta=0.8, noise=Logistic(WIDTH)), seed)
+    relaxed = network((width,), lambda: _concrete(0.1, True), seed)[0]
+
+    def pathwise(build: Callable[[Any], Any]) -> np.ndarray:
+        one = jax.grad(lambda p, key: loss(unroll(build(p), xs, key)[0]).mean())
+        return _draws(lambda key: one(params, key), GROWTH_DRAWS)
+
+    def score(key: Any) -> Any:
+        return gradients.score_gradient(template.build, params, xs, loss, key, samples=SCORE_SAMPLES)[1]
+
+    expected = pathwise(template.build)
+    length = np.linalg.norm(expected.mean(0))
+    drawn = {
+        "expected derivative": (expected, 1),
+        "straight-through concrete, temperature 0.1": (pathwise(relaxed.build), 1),
+        "score function, leave one out": (_draws(score, GROWTH_DRAWS // SCORE_SAMPLES), SCORE_SAMPLES),
+    }
+    return {name: float(np.sqrt(rows.var(0).sum() * passes) / length) for name, (rows, passes) in drawn.items()}
+
+
 def _surrogate(name: str) -> LIF:
     return LIF(beta=0.8, noise=Logistic(WIDTH), surrogate=name)
 
@@ -125,6 +153,13 @@ def main() -> None:
         for rows in zip(*runs, strict=True):
             means = np.asarray([row[1:] for row in rows]).mean(0)
             print(f"| {rows[0].name} | " + " | ".join(f"{value:.3f}" for value in means) + " |", flush=True)
+    heads = " | ".join(f"{width} units, {steps} steps" for width, steps in SIZES)
+    print(f"\nSpread of one pass as a network grows, mean of 3 networks\n\n| estimator | {heads} |")
+    print("|---" * (len(SIZES) + 1) + "|")
+    columns = [[growth(width, steps, seed) for seed in range(3)] for width, steps in SIZES]
+    for name in columns[0][0]:
+        means = [np.mean([one[name] for one in column]) for column in columns]
+        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in means) + " |", flush=True)
 
 
 if __name__ == "__main__":

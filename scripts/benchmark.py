@@ -3,7 +3,8 @@
     python scripts/benchmark.py --workloads W1 W3 --peer spyx=ENV/bin/python --peer snntorch=ENV/bin/python
     python scripts/benchmark.py --workloads W2-4096 --device cuda --json table.json --markdown table.md
 
-Every implementation runs in a process of its own, on the same input spikes and the same weights, with leaky neurons of
+Every implementation runs in a process of its own, and all take turns at every repeat, so that a slow minute of the
+machine falls on all of them alike. They run on the same input spikes and the same weights, with leaky neurons of
 decay 0.95, threshold 1 and reset by subtraction, each in its framework's own step order; the spike rate of every layer
 is reported, since only networks that fire alike do the same work. Times are medians over ``--repeats`` calls, each
 waited for. The floor is the matrix products of the workload without any neuron, each in its fastest form, timed in
@@ -16,16 +17,14 @@ import itertools
 import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmark_turns import child, take_turns
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("snntorch", "spikingjelly", "norse", "spyx")
@@ -105,66 +104,10 @@ def arrays(workload: Workload, seed: int) -> dict[str, np.ndarray]:
     return out
 
 
-def measure(actions: dict[str, Callable[[], Any]], repeats: int, warmups: int = 2) -> dict[str, dict[str, float]]:
-    """Times actions in turn, so that a busy moment of the machine falls on all of them.
-
-    Args:
-        actions: functions that return when their work is done.
-        repeats: timed calls of each.
-        warmups: calls before.
-
-    Returns:
-        by name ``median_s``, the quartiles ``q1_s`` and ``q3_s``, the shortest ``min_s``, and ``n``.
-    """
-    for _ in range(warmups):
-        for action in actions.values():
-            action()
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(repeats):
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            seconds[name].append(time.perf_counter() - started)
-    out = {}
-    for name, values in seconds.items():
-        q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive") if repeats > 1 else values * 3
-        out[name] = {"median_s": median, "q1_s": q1, "q3_s": q3, "min_s": min(values), "n": repeats}
-    return out
-
-
-def first_call(action: Callable[[], Any]) -> float:
-    """Returns the seconds of an action's first call."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
-def peak_mb() -> float:
-    """Returns the largest resident memory that this process ever had, in MB."""
-    import resource  # absent on Windows, where only a worker would need it
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
-
-
-def child(command: list[str], environment: dict[str, str], timeout_s: float) -> dict[str, Any]:
-    """Returns what a worker process printed as its last line, or ``{"error": why}``."""
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return {"error": f"took longer than {timeout_s:.0f} s"}
-    except OSError as error:
-        return {"error": f"could not start {command[0]}: {error.strerror}"}
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return {"error": lines[-1] if lines else f"ended with code {done.returncode}"}
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the machine, the settings and one record per workload and implementation."""
-    platforms = {"JAX_PLATFORMS": "cpu" if options.device == "cpu" else "cuda,cpu", "PYTHONPATH": ""}
-    environment = {**os.environ, **platforms}
+    theirs = {**os.environ, "JAX_PLATFORMS": "cpu" if options.device == "cpu" else "cuda,cpu", "PYTHONPATH": ""}
+    environment = {**theirs, "PYTHONPATH": str(HERE.parent)}  # this very checkout, whatever is installed
     ours = [sys.executable, str(HERE / "benchmark_ours.py")]
     machine = child([*ours, "machine", options.device], environment, options.timeout)
     if "error" in machine:
@@ -177,12 +120,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             np.savez(data, **arrays(workload, options.seed))
             spec = {**dataclasses.asdict(workload), "data": str(data), "device": options.device}
             spec |= {"repeats": options.repeats, "dtype": options.dtype}
-            wanted = [(v, [*ours, v]) for v in options.variants or workload.variants]
+            wanted = [(v, [*ours, v], environment) for v in options.variants or workload.variants]
             if workload.peers:
                 script = str(HERE / "benchmark_peers.py")
-                wanted += [(peer, [python, script, peer]) for peer, python in options.peers.items()]
-            for implementation, command in wanted:
-                record = child([*command, json.dumps(spec)], environment, options.timeout)
+                wanted += [(peer, [python, script, peer], theirs) for peer, python in options.peers.items()]
+            commands = [([*command, json.dumps(spec)], variables) for _, command, variables in wanted]
+            found = take_turns(commands, options.timeout)
+            for (implementation, *_), record in zip(wanted, found, strict=True):
                 results.append({"workload": name, "implementation": implementation, **record})
                 print(_progress(results[-1]), file=sys.stderr, flush=True)
             data.unlink()

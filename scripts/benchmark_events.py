@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from benchmark import measure
 from benchmark_ours import machine
+from benchmark_turns import measure
 
 from dsnn import events
 

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from benchmark import BETA, first_call, measure, peak_mb
+from benchmark import BETA
+from benchmark_turns import first_call, measure, peak_mb, wait_for_turn
 
 import dsnn
 from dsnn import parameters, rng
@@ -236,7 +237,7 @@ def work(variant: str, spec: dict[str, Any]) -> dict[str, Any]:
     measured = measure({"forward": infer, "step": train}, min(5, spec["repeats"]))
     peak = _device_peak_mb() or peak_mb() - before
     spike_rates = [float(rate) for rate in jax.jit(rates)(params, x, key)]
-    measured = measure({"forward": infer, "step": train, **floors(spec, data)}, spec["repeats"])
+    measured = measure({"forward": infer, "step": train, **floors(spec, data)}, spec["repeats"], turn=wait_for_turn)
     samples = options["samples"] if spec["objective"] == "posterior" else 1
     program = box["step"].memory_analysis()
     return {

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from benchmark import BETA, first_call, measure, peak_mb
+from benchmark import BETA
+from benchmark_turns import first_call, measure, peak_mb, wait_for_turn
 
 # --- PyTorch: a network is a list of layers, a layer a function from currents or spikes [time, batch, in] to spikes
 
@@ -156,7 +157,7 @@ def work_torch(peer: str, spec: dict[str, Any]) -> dict[str, Any]:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     first = first_call(train)
-    measured = measure({"forward": infer, "step": train}, spec["repeats"])
+    measured = measure({"forward": infer, "step": train}, spec["repeats"], turn=wait_for_turn)
     peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak_mb() - before
     return _record(peer, first, measured, peak, spike_rates)
 
@@ -220,7 +221,7 @@ def work_spyx(spec: dict[str, Any]) -> dict[str, Any]:
 
     before = peak_mb()
     first = first_call(train) + first_call(infer)
-    measured = measure({"forward": infer, "step": train}, spec["repeats"])
+    measured = measure({"forward": infer, "step": train}, spec["repeats"], turn=wait_for_turn)
     stats = jax.devices()[0].memory_stats()
     peak = stats["peak_bytes_in_use"] / 1e6 if stats else peak_mb() - before
     prefixes = [spyx.nn.Sequential(*blocks[: 2 * i + 2]) for i in range(len(spec["sizes"]) - 1)]

@@ -63,13 +63,53 @@ def test_inputs_have_the_stated_rate_and_hang_on_the_seed_alone(bench):
     assert not any((data[name] == other[name]).all() for name in data)
 
 
-def test_measure_takes_turns_and_gives_the_median(bench, monkeypatch):
+@pytest.fixture
+def turns(bench):
+    return importlib.import_module("benchmark_turns")
+
+
+def test_measure_takes_turns_and_gives_the_median(turns, monkeypatch):
     clock, log = iter(np.cumsum([0, 1, 0, 5, 0, 3, 0, 7, 0, 2, 0, 6]).tolist()), []
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
-    timed = bench.measure({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, repeats=3, warmups=2)
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(clock))
+    timed = turns.measure({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, repeats=3, warmups=2)
     assert log == ["a", "b"] * 5
     assert timed["a"] == {"median_s": 2, "q1_s": 1.5, "q3_s": 2.5, "min_s": 1, "n": 3}
     assert timed["b"]["median_s"] == 6
+
+
+WORKER = """
+import json, sys, time
+sys.path.insert(0, {scripts!r})
+from benchmark_turns import measure, wait_for_turn
+def work():
+    with open({log!r}, "a") as log:
+        log.write({name!r})
+        log.flush()
+        time.sleep(0.01)
+        log.write({name!r})
+measure({{"": work}}, {repeats}, warmups=1, turn=wait_for_turn)
+print("a framework's own greeting")
+print(json.dumps({{"name": {name!r}}}))
+"""
+
+
+def test_workers_take_turns_at_every_repeat(turns, tmp_path):
+    def command(name, repeats):
+        text = WORKER.format(scripts=str(ROOT / "scripts"), log=str(tmp_path / "log"), name=name, repeats=repeats)
+        return [sys.executable, "-c", text]
+
+    failing = [sys.executable, "-c", "raise SystemExit('no such layer')"]
+    commands = [command("a", 3), failing, command("b", 2), ["no/python"]]
+    found = turns.take_turns([(one, dict(os.environ)) for one in commands], 60)
+    assert (tmp_path / "log").read_text() == "aabb" + "aabb" + "aabb" + "aa"
+    assert found == [
+        {"name": "a"},
+        {"error": "no such layer"},
+        {"name": "b"},
+        {"error": "could not start no/python: No such file or directory"},
+    ]
+    stuck = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert turns.take_turns([(stuck, dict(os.environ))], 0.2) == [{"error": "took longer than 0 s"}]
 
 
 @pytest.mark.parametrize("name", ["W0", "W3"])
@@ -161,7 +201,7 @@ ORDERS = {"snntorch": "next", "spikingjelly": "same", "norse": "same", "spyx": "
 @pytest.mark.peers
 @pytest.mark.parametrize("peer", ORDERS)
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_every_framework_runs_the_same_network(tmp_path, bench, peer, recurrent):
+def test_every_framework_runs_the_same_network(tmp_path, bench, turns, peer, recurrent):
     """DSNN_PEERS="snntorch=PYTHON spyx=PYTHON ..." names the interpreters."""
     interpreters = dict(item.split("=", 1) for item in os.environ.get("DSNN_PEERS", "").split())
     if peer not in interpreters:
@@ -172,6 +212,6 @@ def test_every_framework_runs_the_same_network(tmp_path, bench, peer, recurrent)
     spec = {**bench.dataclasses.asdict(workload), "data": str(tmp_path / "data.npz")}
     spec |= {"device": "cpu", "dtype": "float32", "repeats": 1}
     command = [interpreters[peer], str(ROOT / "scripts/benchmark_peers.py"), peer, json.dumps(spec)]
-    record = bench.child(command, {**os.environ, "JAX_PLATFORMS": "cpu"}, 120)
+    record = turns.child(command, {**os.environ, "JAX_PLATFORMS": "cpu"}, 120)
     assert "error" not in record, record
     np.testing.assert_allclose(record["spike_rates"], firing_rates(data, bench.BETA, ORDERS[peer]), atol=1e-6)

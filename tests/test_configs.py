@@ -91,6 +91,8 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
         ("bayes.dropout=1", "bayes.dropout must be in \\(0, 1\\), got 1.0"),
         ("bayes.members=1", "at least 2, got 1"),
         ("bayes.rare_inputs=0.5", "at least 1 and finite, got 0.5"),
+        ("train.schedule=steps", "train.schedule must be one of auto, layer, step, .* got 'steps'"),
+        ("model.products=float16", "model.products must be one of float32, bfloat16, got 'float16'"),
     ],
 )
 def test_values_out_of_range_stop_before_any_work(override: str, message: str) -> None:
@@ -162,6 +164,15 @@ def test_every_cell_of_the_configuration_builds_and_runs(cell):
     outputs = dsnn.unroll(model, jnp.ones((6, 2, 4)), jax.random.key(1))[0]
     assert outputs.shape == (6, 2, 3)
     assert np.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "conv"])
+def test_every_product_of_the_configuration_can_be_narrow(architecture):
+    config = ModelConfig(architecture=architecture, channels=[2], hidden=[5], recurrent=True, products="bfloat16")
+    shape = (8, 8, 1)
+    model = build_model(config, shape, 3, jax.random.key(0))
+    assert {layer.synapse.dtype for _, layer in model.layers()} == {"bfloat16"}
+    assert dsnn.unroll(model, jnp.ones((2, 2, *shape)))[0].dtype == jnp.float32
 
 
 def test_an_option_that_a_cell_has_not_is_a_sentence():

@@ -1,7 +1,9 @@
 """Event-driven products are the dense ones, forward and backward, and nobody has to have a compiler."""
 
 import itertools
+import os
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -109,11 +111,14 @@ def test_a_network_learns_the_same_with_either_product() -> None:
 def test_a_machine_without_a_compiler_keeps_the_dense_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
-    reason = library.problem.__wrapped__()
+    reason = library._problem.__wrapped__()
     assert reason is not None
     assert "compiler" in reason
     monkeypatch.setattr(events, "problem", lambda: reason)
     assert not events.worthwhile(jnp.ones((1024, 1024)))
+    x, weights = whole((64, 1024), 1), whole((1024, 64), 2)
+    assert "ffi_call" not in str(jax.make_jaxpr(jax.grad(lambda w: events.product(x, w).sum()))(weights))
+    np.testing.assert_array_equal(events.product(x, weights), np.float64(x) @ np.float64(weights))
     with pytest.raises(RuntimeError, match=r'install gcc or clang.*product="dense"'):
         Dense(4, 3, key=KEY, product="events")(jnp.ones((2, 4)))
 
@@ -125,18 +130,84 @@ def test_a_compiler_that_fails_gives_its_first_line(monkeypatch: pytest.MonkeyPa
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert "no such header" in str(library.problem.__wrapped__())
+    assert "no such header" in str(library._problem.__wrapped__())
     assert not list((tmp_path / "dsnn").iterdir())
 
 
 @HERE
 def test_a_folder_that_others_can_write_to_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "dsnn").mkdir()
-    (tmp_path / "dsnn").chmod(0o777)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert tmp_path not in library._compiled("cc").parents
-    (tmp_path / "dsnn").chmod(0o700)
-    assert library._compiled("cc").parent == tmp_path / "dsnn"
+    for mode, trusted in ((0o777, False), (0o700, True)):
+        (tmp_path / "dsnn").chmod(mode)
+        with library._folder() as folder:
+            assert (folder == tmp_path / "dsnn") == trusted
+            assert folder.is_dir()
+        assert folder.exists() == trusted, "a folder of this process alone must not be left behind"
+
+
+PROGRAM = """
+import jax, jax.numpy as jnp, os, pathlib
+from dsnn import events
+x, w = jnp.eye(128, 1024), jnp.ones((1024, 64)).at[200].set(jnp.inf)
+print(events.problem(), bool(jnp.isfinite(jax.jit(events.product)(x, w)).all()))
+"""
+
+
+@HERE
+def test_processes_that_compile_at_the_same_time_leave_one_library(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", PROGRAM], **options) for _ in range(2)]
+    for process in running:
+        out, err = process.communicate(timeout=120)
+        assert out == "None True\n", err
+    assert [file.suffix for file in (tmp_path / "dsnn").iterdir()] == [".so"]
+
+
+@HERE
+def test_every_transformation_gives_the_dense_numbers() -> None:
+    x, weights = whole((3, 70, 1024), 1) * sparse((3, 70, 1024), 0.05, 2, binary=True), whole((1024, 64), 3)
+    exact = np.einsum("sri,in->srn", np.float64(x), np.float64(weights))
+    to_weights = np.einsum("sri,srn->in", np.float64(x), exact)
+
+    def loss(weights: jax.Array, x: jax.Array) -> jax.Array:
+        return (events.product(x, weights) ** 2 / 2).sum()
+
+    def scanned(weights: jax.Array) -> jax.Array:
+        body = jax.checkpoint(lambda total, x: (total + loss(weights, x), None))
+        return jax.lax.scan(body, 0.0, x)[0]
+
+    np.testing.assert_array_equal(jax.jit(jax.vmap(events.product, (0, None)))(x, weights), exact)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(weights, x).sum(0), to_weights)
+    np.testing.assert_array_equal(jax.jit(jax.grad(scanned))(weights), to_weights)
+    nested = jax.vmap(jax.vmap(events.product, (0, None)), (None, 0))
+    np.testing.assert_array_equal(nested(x[:2, :5], jnp.stack([weights, 2 * weights]))[1], 2 * exact[:2, :5])
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from dsnn import events
+x = jnp.asarray(np.random.default_rng(0).random((128, 1024)) < 0.05, jnp.float32)
+w = jnp.asarray(np.random.default_rng(1).integers(-4, 5, (1024, 64)), jnp.float32)
+exact = np.asarray(x) @ np.asarray(w)
+mesh = Mesh(np.array(jax.devices()), ("batch",))
+loss = lambda w, x: (events.product(x, w) ** 2 / 2).sum()
+split = jax.device_put(x, NamedSharding(mesh, P("batch")))
+assert np.array_equal(jax.jit(events.product)(split, w), exact)
+assert np.array_equal(jax.jit(jax.grad(loss))(w, split), np.asarray(x).T @ exact)
+parts = jax.pmap(events.product, in_axes=(0, None))(x.reshape(2, 64, 1024), w)
+assert np.array_equal(parts.reshape(exact.shape), exact)
+print(len(jax.devices()))
+"""
+
+
+@HERE
+def test_arrays_that_are_spread_over_devices() -> None:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "2\n", done.stderr
 
 
 @HERE

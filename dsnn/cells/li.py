@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -65,21 +64,3 @@ class LI(nnx.Module):
         beta = per_step(self)
         membrane = rounded(beta * state.membrane) + scaled(self, current, beta)
         return LIState(membrane), membrane
-
-    def run(
-        self, state: LIState, currents: Float[Array, "time *batch neuron"]
-    ) -> tuple[LIState, Float[Array, "time *batch neuron"]]:
-        """Returns the final state and all membranes at once, by an associative scan (Blelloch 1990).
-
-        Its depth is the logarithm of the number of steps, its work twice that of stepping: for accelerators.
-        """
-        beta = per_step(self)
-        drive = scaled(self, currents, beta)
-        drive = drive.at[0].add(beta * state.membrane)
-        decays = jnp.broadcast_to(jnp.asarray(beta, drive.dtype), drive.shape)
-
-        def then(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
-            return first[0] * second[0], second[0] * first[1] + second[1]
-
-        membranes = jax.lax.associative_scan(then, (decays, drive))[1]
-        return LIState(membranes[-1]), membranes

@@ -40,7 +40,8 @@ def product(x: Float[Array, "row input"], weights: Float[Array, "input neuron"])
     """Returns x W, computed from the events of x if they are fewer than `BREAK_EVEN`, else densely.
 
     The choice is made at run time, at each call, forward and for the gradient, from the density of (at most
-    `SAMPLED_ROWS`) rows. Under `jax.vmap` the mapped products run one after another.
+    `SAMPLED_ROWS`) rows. Under `jax.vmap` the mapped products run one after another. Where events cannot be used (see
+    `problem`) all is dense. Differentiable in reverse mode only.
     """
     if weights.shape[1] < NARROWEST or weights.size < SMALLEST:
         return _dense(x, weights)
@@ -87,6 +88,9 @@ _always.defvjp(_always_forward, _always_backward)
 
 
 def _by_density(x: Array, events, dense, *operands: Array) -> Array:  # type: ignore[no-untyped-def]
+    if problem() is not None:
+        return dense(*operands)
+
     @sequential_vmap
     def choose(sparse: Bool[Array, ""], *operands: Array) -> Array:
         return jax.lax.cond(sparse, events, dense, *operands)

@@ -1,5 +1,6 @@
 """Compiles `products.c` for this processor, once, and hands its products to XLA."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -8,6 +9,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,20 +20,29 @@ TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_count")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 
-@functools.cache
+_lock = threading.Lock()
+
+
 def problem() -> str | None:
     """Returns why event-driven products cannot be used in this process, or None; the first call compiles them.
 
     The library is kept in ``$XDG_CACHE_HOME/dsnn`` (default ``~/.cache/dsnn``) under a name that changes with the
     source, the compiler, the version of JAX and the processor.
     """
+    with _lock:
+        return _problem()
+
+
+@functools.cache
+def _problem() -> str | None:
     if jax.default_backend() != "cpu":
         return f"they are for CPUs, and JAX's backend is {jax.default_backend()}"
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return "no C compiler was found; install gcc or clang, or name one in CC"
     try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
+        with _folder() as folder:
+            library = ctypes.CDLL(str(_compiled(compiler, folder)))
         for target in TARGETS:
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
@@ -39,22 +51,30 @@ def problem() -> str | None:
     return None
 
 
-def _compiled(compiler: str) -> Path:
-    command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
-    version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=True, timeout=60)
-    parts = (SOURCE.read_text(), *command, version.stdout, jax.__version__, _processor())
-    name = f"events-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Yields where libraries are kept or, without a folder that only this user can write to, one for this process."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsnn"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _only_mine(folder):
-            raise PermissionError(f"{folder} can be written by others")
-    except OSError:  # no home to write to: this process has its own
-        folder = Path(tempfile.mkdtemp(prefix="dsnn-"))
-    path = folder / name
+        usable = _only_mine(folder) and os.access(folder, os.W_OK)
+    except OSError:
+        usable = False
+    if usable:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="dsnn-", ignore_cleanup_errors=True) as scratch:
+        yield Path(scratch)  # once loaded, a library needs its file no longer
+
+
+def _compiled(compiler: str, folder: Path) -> Path:
+    command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
+    version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=True, timeout=60)
+    parts = (SOURCE.read_text(), *command, version.stdout, jax.__version__, _processor())
+    path = folder / f"events-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / name
+            made = Path(scratch) / path.name
             subprocess.run(
                 [*command, "-o", str(made), str(SOURCE)], capture_output=True, text=True, check=True, timeout=300
             )

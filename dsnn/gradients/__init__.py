@@ -1,16 +1,28 @@
-"""Gradients other than backpropagation through surrogate derivatives.
+"""Gradients other than backpropagation through surrogate derivatives, and which one to take.
 
-What stands in for the derivative of a spike is chosen with the neuron:
+What stands in for the derivative of a spike is chosen with the neuron, or by calling a function of this package:
 
-* ``surrogate="atan"``, ... on a cell: a named pseudo-derivative (biased; low variance; the usual choice);
-* no surrogate on a noisy cell: the density of its noise, i.e. the derivative of the expected spike (biased from the
-  second layer or step on; no hyper-parameter);
-* ``surrogate="straight_through"``: derivative one (biased);
-* `dsnn.escape.Concrete`: a pathwise gradient through the drawn noise (bias falls and variance rises with temperature).
+| estimator | how | bias | spread | take it |
+|---|---|---|---|---|
+| expected derivative | a noisy cell without ``surrogate`` | small; grows with depth | low | first: nothing to tune |
+| surrogate | ``surrogate="atan"``, ... | by its shape and height | low | for a cell without noise |
+| straight-through | ``surrogate="straight_through"`` | large | low | to compare with papers that use it |
+| concrete, hard | ``noise=Concrete(Logistic(w), t)`` | falls with t | grows as t falls | to check a result for bias |
+| concrete, relaxed | ``Concrete(..., hard=False)`` | of a relaxed network | as above | if spikes may be fractions in training |
+| score function | `score_gradient` | none | high, grows with the network | for losses that cannot be differentiated |
+| enumeration | `exact_gradient` | none | none | as the oracle, up to 16 possible spikes |
 
-Here are the others: `score_gradient` (unbiased, high variance), `exact_gradient` (the oracle of the rest, for tiny
-networks), and learning rules whose memory does not grow with time: `truncated_gradient`, `eprop_gradient` and `fptt`.
-`experiments/studies/gradients.md` measures bias and variance of each.
+`experiments/studies/gradient_estimators.md` measures bias and spread of each against enumeration.
+
+Learning rules whose memory does not grow with time:
+
+| rule | what it leaves out | take it |
+|---|---|---|
+| `truncated_gradient` | what a state owes to earlier windows | long sequences, credit within a window |
+| `eprop_gradient` | the path over other neurons' spikes | one recurrent layer, online |
+| `fptt` | as truncation, but pulled to a running average | an update every few steps of a long sequence |
+
+Backpropagation through time with ``memory="sqrt"`` (see `dsnn.unroll`) is exact at a memory that grows as the root.
 """
 
 from dsnn.gradients.eprop import eprop_gradient
