@@ -170,8 +170,7 @@ def test_cells_that_reset_are_stepped_by_every_schedule() -> None:
     )
 
 
-@pytest.mark.parametrize("memory", ["full", 3])
-@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(("memory", "held"), [("full", False), (3, True)])
 def test_a_recurrent_kernel_gets_the_same_gradient_after_the_loop_as_inside(memory: str | int, held: bool) -> None:
     model = mlp((6,), (7, 5), 3, key=KEY, cell=noisy, gain=2.0, recurrent=True)
     template, params = split(model)
