@@ -8,7 +8,7 @@ What stands in for the derivative of a spike is chosen with the neuron, or by ca
 | surrogate | ``surrogate="atan"``, ... | by its shape and height | low | for a cell without noise |
 | straight-through | ``surrogate="straight_through"`` | large | low | to compare with papers that use it |
 | concrete, hard | ``noise=Concrete(Logistic(w), t)`` | falls with t | grows as t falls | to check a result for bias |
-| concrete, relaxed | ``Concrete(..., hard=False)`` | falls with t | grows as t falls | if spikes may be fractions while it trains |
+| concrete, relaxed | ``Concrete(..., hard=False)`` | falls with t | grows as t falls | if spikes may be fractions |
 | score function | `score_gradient` | none | high, grows with the network | for losses that cannot be differentiated |
 | enumeration | `exact_gradient` | none | none | as the oracle, up to 16 possible spikes |
 
