@@ -52,9 +52,9 @@ def unroll(
         record: ``record(states, spikes)`` of one step says what to keep. For a stack both are dictionaries by layer
             name, for a cell the cell's own state and spikes.
         schedule: "layer", "step", "associative" (by layers, and cells that never reset in logarithmic depth, which
-            rounds differently, see `dsnn.cells.parallel`) or "auto": by layers but, on a CPU, by steps if the network
-            is feed-forward, `FEWEST_ROWS` examples run at once and the currents of some layer over all time steps
-            exceed `CACHE_BYTES`.
+            rounds differently, see `dsnn.cells.parallel`) or "auto": by layers, but by steps to save ``memory``, and
+            on a CPU if the network is feed-forward, `FEWEST_ROWS` examples run at once and the currents of some layer
+            over all time steps exceed `CACHE_BYTES`.
         steps: number of time steps of a held input.
         memory: what the backward pass keeps: "full" (membranes of all steps), "sqrt" (states at every sqrt(T)-th step,
             the rest computed again) or the number of steps between kept states.
@@ -76,7 +76,7 @@ def unroll(
     _check_input(model, xs, held)
     batch = xs.shape[0] if held else xs.shape[1]
     if schedule == "auto":
-        schedule = _schedule(model, length, batch)
+        schedule = _schedule(model, length, batch, memory)
     if schedule == "step":
         return _unroll_steps(model, xs, key, record, length, held, memory)
     return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative")
@@ -124,7 +124,9 @@ def _light(body: Callable) -> Callable:
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 
 
-def _schedule(model: Stack, length: int, batch: int) -> str:
+def _schedule(model: Stack, length: int, batch: int, memory: str | int) -> str:
+    if memory != "full":
+        return "step"  # by layers, the currents of all steps would be kept whatever is kept of the states
     layers = [layer for _, layer in model.layers()]
     # by layers, a recurrent kernel's gradient is one product: see `_scan_recurrent`
     if jax.default_backend() != "cpu" or batch < FEWEST_ROWS or any(layer.recurrent is not None for layer in layers):

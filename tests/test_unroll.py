@@ -210,9 +210,10 @@ def test_the_schedule_follows_size_batch_and_wiring(monkeypatch: pytest.MonkeyPa
         (True, 64, 2 * steps, "layer"),
     ):
         model = mlp((6,), (512, 5), 3, key=KEY, recurrent=recurrent)
-        assert unroll_module._schedule(model, length, batch) == expected
+        assert unroll_module._schedule(model, length, batch, "full") == expected
+        assert unroll_module._schedule(model, length, batch, "sqrt") == "step"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert unroll_module._schedule(mlp((6,), (512, 5), 3, key=KEY), 2 * steps, 64) == "layer"
+    assert unroll_module._schedule(mlp((6,), (512, 5), 3, key=KEY), 2 * steps, 64, "full") == "layer"
 
 
 def test_narrow_products_round_their_operands_and_sum_in_float32() -> None:

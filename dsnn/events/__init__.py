@@ -3,7 +3,7 @@
 A dense product multiplies every zero. Where few inputs are nonzero it is faster to walk over these events: forward, and
 for the gradient of W, whose rows are sums of the output gradients at the events. (The gradient of x is dense, since a
 surrogate derivative is nowhere zero.) Products and sums are exact float32, added in another order than a dense product
-adds them. `experiments/studies/event_products.md` has the measurements behind `BREAK_EVEN`.
+adds them. `scripts/benchmark_events.py` measures where the break-even lies.
 """
 
 import jax
