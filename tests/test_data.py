@@ -1124,8 +1124,11 @@ def test_diabetes_is_standardised_by_its_training_part_alone():
     elsewhere = data.load("diabetes", seed=2, test_seed=1)
     tested = elsewhere.test.y * elsewhere.extra["target_std"] + elsewhere.extra["target_mean"]
     assert not np.array_equal(np.sort(np.rint(tested)), np.sort(np.rint(back[0])))
-    with pytest.raises(data.DataError, match="test_seed must be a non-negative integer, got -1"):
-        data.load("diabetes", seed=2, test_seed=-1)
+    follows = data.load("diabetes", seed=1, test_seed=-1)
+    followed = follows.test.y * follows.extra["target_std"] + follows.extra["target_mean"]
+    assert np.allclose(followed, tested, atol=1e-3)
+    with pytest.raises(data.DataError, match="test_seed must be an integer of at least -1, got -2"):
+        data.load("diabetes", seed=2, test_seed=-2)
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,17 @@ def load(root: Path, seed: int, val_fraction: float | None, *, test_seed: int = 
         root: not used.
         seed: chooses the validation patients.
         val_fraction: of the 354 that do not test, in [0, 1); a tenth by default.
-        test_seed: chooses the 88 test patients, a non-negative integer.
+        test_seed: chooses the 88 test patients, at least 0; -1 takes ``seed``, so that a population has a split each.
     """
-    if isinstance(test_seed, bool) or not isinstance(test_seed, int) or test_seed < 0:
-        raise DataError(f"test_seed must be a non-negative integer, got {test_seed!r}; give 0, 1, ...")
+    if isinstance(test_seed, bool) or not isinstance(test_seed, int) or test_seed < -1:
+        raise DataError(f"test_seed must be an integer of at least -1, got {test_seed!r}; -1 takes the run's seed.")
     from sklearn.datasets import load_diabetes  # here, so that importing dsnn does not import scikit-learn
 
     bunch = load_diabetes(scaled=False)
     x, y = bunch.data.astype(np.float64), bunch.target.astype(np.float64)[:, None]
-    tested = hold_out(np.zeros(len(y), int), TEST_EXAMPLES, np.random.default_rng(test_seed))
+    tested = hold_out(
+        np.zeros(len(y), int), TEST_EXAMPLES, np.random.default_rng(seed if test_seed == -1 else test_seed)
+    )
     rest, test = divide(Arrays(x, y), tested)
     train, val = divide(rest, seeded_mask(np.asarray(rest.y), seed, check_fraction(val_fraction, DEFAULT_VALIDATION)))
     (x_mean, x_std), (y_mean, y_std) = ((np.mean(a, axis=0), np.std(a, axis=0)) for a in train)
