@@ -44,14 +44,13 @@ def test_published_rules_stop_the_network_where_their_scores_cross(smallest: int
 
 
 def graded(count: int) -> tuple[jax.Array, jax.Array, np.ndarray]:
-    """Running logits of examples that are unsure and wrong before the step that each needs, and sure and right then."""
+    """Running logits of examples that know nothing before the step that each needs, and are sure and right then."""
     rng = np.random.default_rng(0)
     labels, needed = rng.integers(CLASSES, size=count), rng.integers(1, STEPS + 1, size=count)
     ready = np.arange(1, STEPS + 1)[:, None] >= needed
-    right, wrong = np.eye(CLASSES)[labels], np.eye(CLASSES)[(labels + 1) % CLASSES]
-    logits = np.where(
-        ready[..., None], rng.uniform(6, 10, (count, 1)) * right, rng.uniform(0.5, 1.5, (count, 1)) * wrong
-    )
+    right, guess = np.eye(CLASSES)[labels], np.eye(CLASSES)[rng.integers(CLASSES, size=count)]
+    right, guess = right * rng.uniform(6, 10, (count, 1)), guess * rng.uniform(0.01, 0.1, (count, 1))
+    logits = np.where(ready[..., None], right, guess)
     return jnp.asarray(logits, jnp.float32), jnp.asarray(labels), needed
 
 
