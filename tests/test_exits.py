@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.special import logit
 
+from dsnn import evaluate
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, RunConfig, TrackConfig, TrainConfig
-from experiments import exits, job, realised
+from dsnn.deploy import deploy, running
+from experiments import exits, halt, job, realised, schema
 from experiments.finished import finished
 
 
@@ -65,3 +69,25 @@ def test_what_cannot_be_meant_gets_a_sentence(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "run=DIR" in said
     assert "the options are run, json, repeats, got batch" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_the_step_at_which_an_example_stops_follows_its_planted_difficulty(seed: int, tmp_path: Path) -> None:
+    found = {}
+    for name, overrides in {"priced": [], "free": ["svi.lam=0", "halting.price=0"]}.items():
+        quiet = [f"run.dir={tmp_path}/{name}", "run.report=false", "track.tool=none"]
+        config = schema.compose(["experiment=planted_difficulty", f"seed={seed}", *quiet, *overrides])
+        again = finished(job.run(config)[0])
+        setup, (params, quantile, _) = again.setup, again.settled
+        logits = running(setup.lifted, deploy(setup.lifted, params), setup.split.test.x, setup.root)
+        stop = evaluate.exit_steps(halt.scores(setup, params, logits)["variational"], float(logit(quantile)))
+        varied = len(set(stop.tolist())) > 1
+        hard = setup.split.truth["test/difficulty"]
+        found[name] = float(stats.spearmanr(stop, hard).statistic) if varied else 0.0
+        right = logits.argmax(-1) == setup.split.test.y
+        at_stop = np.take_along_axis(right, stop[None] - 1, 0).mean()
+        print(f"seed {seed} {name}: Spearman {found[name]:.3f}, {stop.mean():.2f} steps of {len(logits)}, "
+              f"accuracy {at_stop:.3f}, at all steps {right[-1].mean():.3f}", flush=True)  # fmt: skip
+    assert found["priced"] >= 0.8
+    assert found["free"] < 0.2
