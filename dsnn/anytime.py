@@ -4,6 +4,7 @@ A mask saves nothing, so finished examples leave the batch: a cascade of loops, 
 one before, runs until its active examples fit the next. What an example costs is then the steps that it took.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +27,36 @@ class Rule(NamedTuple):
 
     init: Callable[[int], Any]
     stop: Callable[[Any, Float[Array, "batch class"], Int[Array, ""]], tuple[Any, Bool[Array, " batch"]]]
+
+
+def entropy_rule(threshold: float | Array) -> Rule:
+    """Returns the rule of DT-SNN: stop once the entropy of the running prediction, over log C, is below the threshold.
+
+    Li, Moitra, Geller & Panda 2023, arXiv 2305.17346.
+
+    Args:
+        threshold: in (0, 1); 0 never stops early.
+    """
+    return _stateless(lambda logits: normalised_entropy(logits) < threshold)
+
+
+def confidence_rule(threshold: float | Array) -> Rule:
+    """Returns the rule of SEENN-I: stop once the largest class probability reaches the threshold (arXiv 2304.01230).
+
+    Args:
+        threshold: in (0, 1]; above 1 never stops early.
+    """
+    return _stateless(lambda logits: jax.nn.softmax(logits).max(-1) >= threshold)
+
+
+def normalised_entropy(logits: Float[Array, "*axes class"]) -> Float[Array, "*axes"]:
+    """Returns the entropy of softmax(logits) over that of the uniform distribution, in [0, 1]."""
+    log_p = jax.nn.log_softmax(logits)
+    return -(jnp.exp(log_p) * log_p).sum(-1) / math.log(logits.shape[-1])
+
+
+def _stateless(stops: Callable[[Array], Array]) -> Rule:
+    return Rule(lambda batch: jnp.zeros(batch, bool), lambda state, logits, step: (state, stops(logits)))
 
 
 class _Carry(NamedTuple):
@@ -65,6 +96,8 @@ def anytime(
             active=jnp.ones(batch, bool),
             decision=Decision(jnp.zeros((batch, *model.out_shape)), jnp.full(batch, steps, jnp.int32)),
         )
+        if batch // 2 < smallest:  # nobody leaves, so nobody has to be told where it stood
+            return _loop(model, rule, carry, currents, None, key, steps, held, 0).decision
         result, index, size = carry.decision, jnp.arange(batch), batch
         while size:
             smaller = size // 2 if size // 2 >= smallest else 0
@@ -85,17 +118,21 @@ def _loop(
     rule: Rule,
     carry: _Carry,
     currents: Array,
-    index: Array,
+    index: Array | None,
     key: Key[Array, ""] | None,
     steps: int,
     held: bool,
     enough: int,
 ) -> _Carry:
-    """Runs until at most ``enough`` examples are active or time is over."""
-    here = currents[index] if held else None
+    """Runs until at most ``enough`` examples are active or time is over; ``index`` None is the whole batch."""
+
+    def rows(array: Array) -> Array:
+        return array if index is None else array[index]
+
+    here = rows(currents) if held else None
 
     def body(c: _Carry) -> _Carry:
-        current = model.drive(currents[c.step][index]) if here is None else here
+        current = model.drive(rows(currents[c.step])) if here is None else here
         noise = None if key is None else jax.random.fold_in(key, c.step)
         state, spikes = model.advance(c.state, current, noise)
         step = c.step + 1

@@ -212,16 +212,37 @@ class HaltingConfig:
 
     Attributes:
         enabled: whether q(n | x) is learned; otherwise every example runs all steps.
-        feature: what it reads, "margin" or "entropy" of the running logits.
+        feature: what it reads of the running logits, "margin", "entropy" or "learned" (a small network over both, the
+            largest probabilities, their change and the step).
         quantile: an example stops once q(n | x) has stopped with this probability; 0.5 is the posterior median.
+        fit: "training" keeps q(n | x) as it was learned with the weights; "held_out" fits it anew, after training, on
+            one half of the validation part, where examples gain from more steps (`dsnn.bayes.refit`).
+        price: of a step in nats, for held_out; -1 is the λ E_step of training.
+        entropy: weight of H(q(n | x)) for held_out; 1 is the ELBO, less a tempered posterior.
+        risk: largest share of errors that stopping early may add, certified on the other half of the validation part,
+            which then chooses the quantile; 0 certifies nothing.
+        risk_delta: probability that the bound may fail.
     """
 
     enabled: bool = True
     feature: str = "margin"
     quantile: float = 0.5
+    fit: str = "training"
+    price: float = -1.0
+    entropy: float = 0.001
+    risk: float = 0.0
+    risk_delta: float = 0.1
 
     def __post_init__(self) -> None:
         _one_of("halting.feature", self.feature, FEATURES)
+        _one_of("halting.fit", self.fit, ("training", "held_out"))
+        if self.price < 0 and self.price != -1:
+            raise ValueError(f"halting.price must not be negative, or -1 for that of training, got {self.price}.")
+        if self.entropy < 0:
+            raise ValueError(f"halting.entropy must not be negative, got {self.entropy}.")
+        _fraction("halting.risk", self.risk)
+        if not 0 < self.risk_delta < 1:
+            raise ValueError(f"halting.risk_delta must be in (0, 1), got {self.risk_delta}.")
         if not 0 < self.quantile < 1:
             raise ValueError(f"halting.quantile must be in (0, 1), got {self.quantile}.")
 

@@ -19,10 +19,12 @@ from dsnn.anytime import Decision, Rule, anytime
 from dsnn.bayes import halting
 from dsnn.bayes.lift import Lifted
 from dsnn.compact import compact
+from dsnn.data import eval_batches
 from dsnn.forward import Forward, keep_spikes
 from dsnn.models import Stack
 from dsnn.parameters import Params
-from dsnn.types import Array
+from dsnn.rng import stream
+from dsnn.types import Array, Key
 from dsnn.unroll import unroll
 
 FRACTION_BITS = 12
@@ -64,6 +66,25 @@ def deploy(lifted: Lifted, params: dict[str, Array], quantile: float = 0.5) -> D
     small, padded = compact(model, open_gates), compact(model, open_gates, multiple=VECTOR)
     head = None if lifted.feature is None else lifted.head(params)
     return Deployed(full, masked, gates, small, padded, _stopping(lifted, padded, head, quantile))
+
+
+def running(lifted: Lifted, deployed: Deployed, x: Any, root: Key[Array, ""], batch_size: int = 500) -> np.ndarray:
+    """Returns the decided network's logits after every step, ``[time, n, class]``, without stopping early.
+
+    Args:
+        lifted: the network.
+        deployed: decided; its masked form runs, whose spikes are those of the compacted one.
+        x: examples.
+        root: root key of the run, for encodings that draw.
+        batch_size: examples at a time.
+    """
+    model = lifted.forward.template.build(deployed.masked)
+    parts = []
+    indices, masks = eval_batches(len(x), min(batch_size, len(x)))
+    for index, mask in zip(indices, masks, strict=True):
+        inputs = lifted.forward.encode(jnp.asarray(x[index]), stream(root, "data"))
+        parts.append(np.asarray(ran(lifted.forward, model, inputs, None).logits)[:, mask])
+    return np.concatenate(parts, 1)
 
 
 def on_grid(params: Params, bits: int = FRACTION_BITS) -> Params:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import expit
 
 from dsnn import activity, data, energy, evaluate, parameters, rng
 from dsnn.anytime import Decision
@@ -14,7 +15,7 @@ from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, compaction_error, deploy, ran, speed
 from dsnn.forward import keep_traces
 from dsnn.models import Stack
-from experiments import assess_beliefs, assess_labels, assess_numbers
+from experiments import assess_beliefs, assess_labels, assess_numbers, halt
 from experiments.console import batches
 
 if TYPE_CHECKING:
@@ -55,15 +56,15 @@ class Assessed(NamedTuple):
     measured: Measured | None
 
 
-def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> Assessed:
-    """Returns everything that is reported of a trained network; wall times come from `timed`."""
-    metrics, records = predicted(setup, params, predict)
-    return measured(setup, params, metrics, records)
+def assess(setup: "Setup", settled: halt.Settled, predict: Any) -> Assessed:
+    """Returns everything that is reported of a trained network that stops as settled; wall times come from `timed`."""
+    metrics, records = predicted(setup, settled, predict)
+    return measured(setup, settled, metrics, records)
 
 
-def predicted(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def predicted(setup: "Setup", settled: halt.Settled, predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns what the posterior predictive is worth: metrics and records."""
-    config, split, lifted = setup.config, setup.split, setup.lifted
+    config, split, lifted, params = setup.config, setup.split, setup.lifted, settled.params
     if split.task == "regression":
         metrics, records = assess_numbers.assess(setup, params, predict)
         records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
@@ -73,13 +74,17 @@ def predicted(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dic
 
     def of(x: Any, what: str) -> Prediction:
         with batches(what) as progress:
-            return predict(params, x, _key(setup), progress=progress, **_options(setup))
+            return predict(params, x, _key(setup), progress=progress, **_options(setup, settled))
 
     labels = np.asarray(split.test.y)
     test = of(split.test.x, "predicting the test part")
     metrics = _scores("test", test.probs, labels)
     if len(split.val.x):
-        val, val_labels = of(split.val.x, "predicting the validation part").probs, np.asarray(split.val.y)
+        scored = halt.scored(setup)
+        val, val_labels = (
+            of(split.val.x[scored], "predicting the validation part").probs,
+            np.asarray(split.val.y)[scored],
+        )
         metrics |= _scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
@@ -105,11 +110,11 @@ def predicted(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dic
 
 
 def measured(
-    setup: "Setup", params: dict[str, Any], metrics: dict[str, Any], records: dict[str, np.ndarray]
+    setup: "Setup", settled: halt.Settled, metrics: dict[str, Any], records: dict[str, np.ndarray]
 ) -> Assessed:
     """Returns what was predicted together with what the decided network does and costs."""
-    config, lifted = setup.config, setup.lifted
-    deployed = deploy(lifted, params, config.halting.quantile)
+    lifted, params = setup.lifted, settled.params
+    deployed = deploy(lifted, params, settled.quantile)
     inputs = _inputs(setup)
     seen = Measured(deployed, inputs, deployed.run(inputs))
     if setup.split.task == "regression":
@@ -122,6 +127,9 @@ def measured(
         "compute/parameters": parameters.count(deployed.full),
         "compute/parameters_kept": parameters.count(parameters.split(deployed.small)[1]),
     }
+    if halt.stops(setup):
+        stopping, curves = halt.exits(setup, settled)
+        metrics, records = metrics | settled.metrics | stopping, records | curves
     probabilities = {name: np.asarray(p) for name, p in lifted.gate_probabilities(params).items()}
     for name, gates in deployed.gates.items():
         metrics[f"gates/{name}/kept"] = int((np.asarray(gates) > 0).sum())
@@ -130,7 +138,7 @@ def measured(
         kept = sum(int((np.asarray(g) > 0).sum()) for g in deployed.gates.values())
         every = sum(len(g) for g in deployed.gates.values())
         metrics |= {"gates/kept": kept, "gates/total": every, "gates/kept_fraction": kept / every}
-    return Assessed(metrics, records | _example(setup, seen), probabilities, seen)
+    return Assessed(metrics, records | _example(setup, seen, settled), probabilities, seen)
 
 
 def _accuracy(setup: "Setup", logits: np.ndarray) -> float:
@@ -140,14 +148,14 @@ def _accuracy(setup: "Setup", logits: np.ndarray) -> float:
     return float(np.mean(logits.argmax(-1) == labels))
 
 
-def timed(setup: "Setup", params: dict[str, Any], assessed: Assessed, predict: Any) -> dict[str, float]:
+def timed(setup: "Setup", settled: halt.Settled, assessed: Assessed, predict: Any) -> dict[str, float]:
     """Returns the wall times of prediction and of the deployed network; nothing else should run meanwhile."""
     if assessed.measured is None:
         return {}
     timing = speed(setup.lifted, assessed.measured.deployed, assessed.measured.inputs)
     x = setup.split.test.x[:EVAL_BATCH]
     began = time.monotonic()
-    predict(params, x, _key(setup), **_options(setup))
+    predict(settled.params, x, _key(setup), **_options(setup, settled))
     return {
         "time/predict_us": 1e6 * (time.monotonic() - began) / len(x),
         "compute/speedup_realised": timing.speedup,
@@ -160,9 +168,8 @@ def _key(setup: "Setup") -> Any:
     return rng.stream(setup.root, "noise", setup.config.train.epochs)
 
 
-def _options(setup: "Setup") -> dict[str, Any]:
-    config = setup.config
-    return {"samples": config.bayes.samples, "quantile": config.halting.quantile, "batch_size": EVAL_BATCH}
+def _options(setup: "Setup", settled: halt.Settled) -> dict[str, Any]:
+    return {"samples": setup.config.bayes.samples, "quantile": settled.quantile, "batch_size": EVAL_BATCH}
 
 
 def _scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -240,14 +247,24 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     return metrics, error
 
 
-def _example(setup: "Setup", seen: Measured) -> dict[str, np.ndarray]:
-    """Returns rasters, membranes and the running decision of the first test example in the gated network."""
-    forward, deployed = setup.lifted.forward, seen.deployed
+def _example(setup: "Setup", seen: Measured, settled: halt.Settled) -> dict[str, np.ndarray]:
+    """Returns rasters, membranes and running decisions in the gated network: the first test example, and a late one."""
+    forward, deployed, test = setup.lifted.forward, seen.deployed, setup.split.test
     model = forward.template.build(deployed.masked)
-    logits, traces = ran(forward, model, seen.inputs[:1] if forward.held else seen.inputs[:, :1], keep_traces)
-    out = {"example/x": np.asarray(setup.split.test.x[0]), "example/step": np.asarray(seen.decision.steps[0])}
+    taken = np.asarray(seen.decision.steps)
+    late = int(taken.argmax())
+    inputs = jnp.take(seen.inputs, jnp.asarray([0, late]), axis=0 if forward.held else 1)
+    logits, traces = ran(forward, model, inputs, keep_traces)
+    out = {"example/x": np.asarray(test.x[0]), "example/step": taken[0]}
     if setup.split.task == "classification":
-        out |= {"example/y": np.asarray(setup.split.test.y[0]), "example/logits": np.asarray(logits[:, 0])}
+        out |= {"example/y": np.asarray(test.y[0]), "example/logits": np.asarray(logits[:, 0])}
+        if taken[late] > taken[0]:  # else all stop at once, and one picture says so
+            out |= {"late/x": np.asarray(test.x[late]), "late/step": taken[late], "late/y": np.asarray(test.y[late])}
+            out["late/logits"] = np.asarray(logits[:, 1])
+    if halt.stops(setup):
+        odds = halt.scores(setup, settled.params, np.asarray(logits))["variational"]
+        for place, name in enumerate(name for name in ("example", "late") if f"{name}/logits" in out):
+            out |= {f"{name}/stopped": expit(odds[:, place]), f"{name}/quantile": np.asarray(settled.quantile)}
     for name, (membrane, spikes) in traces.items():
         fired = np.asarray(spikes[:, 0]).reshape(forward.steps, -1)
         trace = np.asarray(membrane[:, 0]).reshape(forward.steps, -1)

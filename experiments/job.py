@@ -22,7 +22,7 @@ from dsnn.assemble import Setup, build, network, settings_of
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
 from dsnn.track import Track, open_track
-from experiments import assess, machine, population
+from experiments import assess, halt, machine, population
 from experiments.console import console, final_table
 from experiments.learn import FAILED, Interrupted, Member, Pruned, Watch, learn
 
@@ -170,14 +170,15 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
         setup, train_part = member.setup, member.setup.split.train
         key = rng.stream(setup.root, "weights")
         params = setup.lifted.finish(setup.params(state), train_part.x, train_part.y, key)
-        rundir.write_arrays(member.directory, "parameters.npz", params)
-        return params, *assess.predicted(setup, params, member.predict)
+        settled = halt.settle(setup, params, _step_price(setup, params, state))
+        rundir.write_arrays(member.directory, "parameters.npz", settled.params)
+        return settled, *assess.predicted(setup, settled, member.predict)
 
     def measured(member: Member, made: tuple[Any, ...]) -> assess.Assessed:
         return assess.measured(member.setup, *made)
 
-    def timed(member: Member, params: Any, assessed: assess.Assessed) -> dict[str, float]:
-        return assess.timed(member.setup, params, assessed, member.predict)
+    def timed(member: Member, settled: halt.Settled, assessed: assess.Assessed) -> dict[str, float]:
+        return assess.timed(member.setup, settled, assessed, member.predict)
 
     made = [unless_failed(predicted, *pair) for pair in zip(members, states, strict=True)]
     with ThreadPoolExecutor(min(len(members), machine.cores())) as pool:
@@ -193,6 +194,15 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed}
         done.append((member, {**named, **assessed.metrics, **times}))
     return done
+
+
+def _step_price(setup: Setup, params: dict[str, Any], state: Any) -> float:
+    """Returns λ E_step at the end of training, in nats."""
+    lifted, svi = setup.lifted, setup.config.svi
+    if lifted.sites is None or not (svi.lam or svi.budget_nj or svi.budget_fraction):
+        return 0.0
+    spent = lifted.energy(lifted.gate_probabilities(params), state.events)
+    return float(jnp.exp(state.log_lam) * spent.step_nj)
 
 
 def _finish(member: Member, metrics: dict[str, Any], report: Path | None) -> None:

@@ -125,7 +125,9 @@ def test_the_best_stopping_posterior_is_the_truncated_geometric_prior_when_steps
 def test_the_running_rule_stops_where_the_batch_formula_says(feature: str, readout: str) -> None:
     model = mlp((4,), (6,), 3, key=KEY, gain=3.0, readout=readout)
     x = jax.random.uniform(jax.random.key(2), (70, 4))
-    head = {"bias": jnp.asarray(-4.0), "slope": jnp.asarray(2.0), "drift": jnp.asarray(0.3)}
+    head = halting.initial_head(9, feature) | {"bias": jnp.asarray(-4.0), "slope": jnp.asarray(2.0)}
+    if feature == "learned":
+        head |= {"slope": jnp.asarray(-2.0), "outer": jax.random.normal(jax.random.key(3), (halting.WIDTH,))}
     logits = running_logits(unroll(model, x, steps=9)[0], readout)
     stop = halting.stop_step(halting.hazard_logits(head, logits, feature), 0.5)
     for smallest in (20, 1000):

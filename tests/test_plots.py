@@ -40,6 +40,10 @@ FIGURES = {
     "gate_map_one": lambda: plots.gate_map({"hidden0": np.ones(1)}),
     "running_decision": lambda: plots.running_decision(RNG.normal(size=(16, 10)), 4, 3, picture=RNG.random((8, 8, 1))),
     "running_decision_two_classes": lambda: plots.running_decision(RNG.normal(size=(1, 2))),
+    "running_decision_why": lambda: plots.running_decision(
+        RNG.normal(size=(8, 10)), 3, 3, picture=RNG.random((8, 8, 1)), stopped=np.linspace(0.1, 1, 8), quantile=0.3
+    ),
+    "exit_curves": lambda: plots.exit_curves({"dt_snn": (np.array([2.0, 1.0]), np.array([0.9, 0.8]))}, 2, (1.5, 0.85)),
     "steps_histogram": lambda: plots.steps_histogram(np.array([1, 4, 4, 16]), 16),
     "reliability": lambda: plots.reliability(np.array([0.2, NAN, 0.9]), np.array([0.1, NAN, 1]), np.array([3, 0, 9])),
     "learning_curves": lambda: plots.learning_curves(history()),
@@ -265,3 +269,19 @@ def test_intervals_count_what_they_hold():
     targets = np.array([0.0, 5.0, 1.0, -1.0])
     figure = plots.intervals(np.zeros(4), np.full(4, -1.0), np.ones(4), targets, 0.9)
     assert "75.0 % of 4 inside, 90 % promised" in texts(figure)
+
+
+def test_a_stopped_example_says_why():
+    stopped = np.array([0.1, 0.4, 0.8, 1.0])
+    assert "0.80 reaches 0.5" in texts(plots.running_decision(RNG.normal(size=(4, 3)), 3, stopped=stopped))
+    late = texts(plots.running_decision(RNG.normal(size=(4, 3)), 4, stopped=stopped / 10))
+    assert "time is over" in late
+
+
+def test_exit_curves_draw_every_rule_and_the_deployed_point():
+    curves = {name: (np.array([8.0, 1.0]), np.array([0.98, 0.9])) for name in ("variational", "dt_snn", "fixed")}
+    figure = plots.exit_curves(curves, 8, (1.3, 0.975))
+    axes = figure.axes[0]
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert drawn["entropy (DT-SNN)"].get_xdata().tolist() == [1.0, 8.0]
+    assert drawn["as deployed"].get_xdata() == [1.3]

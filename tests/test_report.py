@@ -54,6 +54,9 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
         "test/steps": (2 + 6 * rng.random(EXAMPLES)).astype(np.float32),
         "ood/kmnist/probs": softmax(rng.normal(size=(200, CLASSES))).astype(np.float32),
     }  # fmt: skip
+    records |= {"example/stopped": np.linspace(0.1, 1, STEPS), "example/quantile": np.float64(0.5)}
+    records |= {f"late/{name.split('/')[1]}": value for name, value in records.items() if name.startswith("example/")}
+    records |= {"exits/variational/steps": np.array([16.0, 2]), "exits/variational/accuracy": np.array([0.97, 0.9])}
     for layer in ("hidden0", "hidden1"):
         records[f"raster/{layer}"] = rng.random((STEPS, 128)) < 0.1
         records[f"membrane/{layer}"] = rng.random((STEPS, 8)).astype(np.float32)
@@ -141,6 +144,7 @@ def test_page_tells_what_was_learned_where_computation_runs_and_what_it_costs(pa
 def test_page_shows_every_figure_and_saves_it(page):
     expected = {
         "learning_curves", "reliability", "uncertainty", "risk_coverage", "gate_map", "running_decision", "steps",
+        "late_decision", "exits",
         "raster", "membrane", "energy",
     }  # fmt: skip
     assert {path.stem for path in (page.parent / "figures").glob("*.png")} == expected
@@ -219,7 +223,7 @@ def test_what_a_run_does_not_have_is_left_out(tmp_path, left):
     assert ("Where computation runs" in reader) == (left in [("metrics.json",), ("gates.npz",), ("records.npz",)])
     assert ("What it costs" in reader) == (left == ("metrics.json",))
     assert len(re.findall("<svg", html)) == {
-        (): 0, ("config.yaml",): 0, ("metrics.json",): 1, ("history.jsonl",): 1, ("gates.npz",): 1, ("records.npz",): 7,
+        (): 0, ("config.yaml",): 0, ("metrics.json",): 1, ("history.jsonl",): 1, ("gates.npz",): 1, ("records.npz",): 9,
     }[left]  # fmt: skip
 
 
@@ -229,7 +233,7 @@ def test_a_figure_that_cannot_be_drawn_is_told_in_its_place(tmp_path):
     rundir.write_arrays(directory, "records.npz", {**records, "example/logits": np.float32(3)})
     html = write_report(directory).read_text()
     assert "running_decision could not be drawn" in Reader(html)
-    assert html.count("<svg") == 9
+    assert html.count("<svg") == 11
 
 
 def test_a_damaged_file_is_one_sentence(tmp_path):

@@ -183,7 +183,7 @@ class Lifted:
 
     def head(self, params: Params) -> dict[str, Array]:
         """Returns the halting head among the guide's parameters."""
-        return {name: params[f"halting.{name}"] for name in halting.initial_head(1)}
+        return {name: params[f"halting.{name}"] for name in halting.initial_head(1, self.feature or "margin")}
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site runs, by group; empty without gates."""
@@ -260,5 +260,5 @@ class Lifted:
         return self.sites.unflatten(HardConcrete(self._log_alpha()).open_probability)
 
     def _head(self) -> dict[str, Array]:
-        initial = halting.initial_head(self.forward.steps)
+        initial = halting.initial_head(self.forward.steps, self.feature or "margin")
         return {name: numpyro.param(f"halting.{name}", value) for name, value in initial.items()}

@@ -6,6 +6,7 @@ Everything is NumPy in double precision; a score is a float, a curve a small nam
 
 from dsnn.evaluate.calibration import Reliability, ece, reliability
 from dsnn.evaluate.classification import accuracy, brier, nll
+from dsnn.evaluate.exits import ExitCurve, accuracy_at, certified_threshold, exit_curve, exit_steps, extra_errors
 from dsnn.evaluate.labels import binary, exact_match, f1
 from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
 from dsnn.evaluate.recalibrate import conformal_sets, conformal_threshold, fit_temperature, with_temperature
@@ -13,14 +14,17 @@ from dsnn.evaluate.regression import credible_interval, interval_coverage, inter
 from dsnn.evaluate.uncertainty import Uncertainty, entropy, epistemic_by_source, uncertainty
 
 __all__ = [
+    "ExitCurve",
     "Reliability",
     "RiskCoverage",
     "Uncertainty",
     "accuracy",
+    "accuracy_at",
     "aurc",
     "auroc",
     "binary",
     "brier",
+    "certified_threshold",
     "conformal_sets",
     "conformal_threshold",
     "credible_interval",
@@ -28,6 +32,9 @@ __all__ = [
     "entropy",
     "epistemic_by_source",
     "exact_match",
+    "exit_curve",
+    "exit_steps",
+    "extra_errors",
     "f1",
     "fit_temperature",
     "fpr95",

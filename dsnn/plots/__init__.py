@@ -3,6 +3,7 @@
 from dsnn.plots.activity import gate_map, membrane_traces, raster, running_decision, steps_histogram
 from dsnn.plots.beliefs import intervals, posterior, uncertainty_map
 from dsnn.plots.cost import NETWORKS, accuracy_energy, energy_bars, format_nj, front, parallel_coordinates, pareto_front
+from dsnn.plots.exits import exit_curves
 from dsnn.plots.quality import learning_curves, overlaid_curves, reliability, risk_coverage, uncertainty_histogram
 from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, save_png, to_svg
 
@@ -16,6 +17,7 @@ __all__ = [
     "TINT",
     "accuracy_energy",
     "energy_bars",
+    "exit_curves",
     "format_nj",
     "front",
     "gate_map",

@@ -81,7 +81,7 @@ def membrane_traces(
 def gate_map(
     gates: Mapping[str, Shaped[np.ndarray, "..."]],
     input_shape: tuple[int, ...] | None = None,
-    kept: Mapping[str, int] | None = None,
+    kept: Mapping[str, int | float] | None = None,
 ) -> Figure:
     """Where computation runs: every compute site is a square, filled as far as it is likely to run.
 
@@ -91,7 +91,8 @@ def gate_map(
     Args:
         gates: Per group of sites, in the order of the network, the probabilities that each site runs.
         input_shape: Shape of one input, (height, width) or (height, width, channel) for pictures.
-        kept: Per group, how many sites the deployed network runs; by default those more likely to run than not.
+        kept: Per group, how many sites the deployed network runs (time steps: on average); by default those more
+            likely to run than not.
     """
     columns = min(len(gates), 4 if len(gates) % 3 and len(gates) > 3 else 3)
     rows = -(-len(gates) // columns)
@@ -107,8 +108,9 @@ def gate_map(
         total = probability.size
         runs = (kept or {}).get(name, int((probability > RUNS_ABOVE).sum()))
         panels.flat[index].set_title(name, pad=6)
+        run = str(runs) if isinstance(runs, int) else f"{runs:.1f}"
         panels.flat[index].set_xlabel(
-            f"{runs} of {total} run", color=INK, size=9.5, weight="bold", loc="left", labelpad=12
+            f"{run} of {total} run", color=INK, size=9.5, weight="bold", loc="left", labelpad=12
         )
         _share_bar(panels.flat[index], runs / max(total, 1))
     key = [Patch(color=ACCENT, label="runs"), Patch(color=ACCENT, alpha=0.4, label="undecided"),
@@ -124,8 +126,10 @@ def running_decision(
     label: int | None = None,
     class_names: tuple[str, ...] | None = None,
     picture: Shaped[np.ndarray, "..."] | None = None,
+    stopped: Float[np.ndarray, "time"] | None = None,
+    quantile: float | int = 0.5,
 ) -> Figure:
-    """The class probabilities of one example as the steps pass, and the step at which the network answers.
+    """The class probabilities of one example as the steps pass, when the network answers, and why then.
 
     Args:
         logits: Running readout, [time, class].
@@ -133,6 +137,8 @@ def running_decision(
         label: The true class.
         class_names: Names for the classes; their numbers if None.
         picture: The example itself, (height, width) or (height, width, channel); not shown where it is no picture.
+        stopped: The probability of having stopped by each step, drawn below; None leaves it out.
+        quantile: The probability at which the network stops.
     """
     logits = np.asarray(logits, float)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -141,12 +147,18 @@ def running_decision(
     stop = min(stop_step or len(probs), len(probs))
     answer = int(probs[stop - 1].argmax())
     names = class_names or tuple(str(index) for index in range(probs.shape[1]))
-    figure = new_figure(2.5)
-    if picture is not None and is_picture(picture.shape):
-        shown, axes = figure.subplots(1, 2, width_ratios=(1, 3), gridspec_kw={"wspace": 0.12})
-        _show_picture(shown, picture)
-    else:
-        axes = figure.subplots()
+    figure = new_figure(2.5 if stopped is None else 3.3)
+    rows = 1 if stopped is None else 2
+    grid = figure.add_gridspec(rows, 4, height_ratios=(2.4, 1)[:rows])
+    whole = picture is None or not is_picture(picture.shape)
+    if picture is not None and not whole:
+        _show_picture(figure.add_subplot(grid[0, 0]), picture)
+    column = slice(0 if whole else 1, 4)
+    axes = figure.add_subplot(grid[0, column])
+    if stopped is not None:
+        below = figure.add_subplot(grid[1, column], sharex=axes)
+        _stopping(below, np.asarray(stopped, float), stop, quantile)
+        axes.tick_params(labelbottom=False)
     mark_stop(axes, stop_step, len(steps))
     named = [answer] + ([label] if label is not None and label != answer else [])
     rivals = [index for index in np.argsort(probs[:stop].max(axis=0))[::-1] if index not in named][:2]
@@ -158,10 +170,23 @@ def running_decision(
     verdict = "" if label is None else (" (right)" if answer == label else f" (wrong: it is {names[label]})")
     figure.suptitle(f"answers {names[answer]} after {stop} of {len(steps)} steps{verdict}", x=0.01, ha="left",
                     size=9.5, weight="bold")  # fmt: skip
-    axes.set(xlim=(0.5, len(steps) + 0.5), ylim=(-0.02, 1.03), ylabel="probability", xlabel=_time_label(stop_step))
+    axes.set(xlim=(0.5, len(steps) + 0.5), ylim=(-0.02, 1.03), ylabel="probability")
+    (axes if stopped is None else below).set_xlabel(_time_label(stop_step))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
     axes.legend(title="class", title_fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5), borderaxespad=0.2)
     return figure
+
+
+def _stopping(axes: Axes, stopped: Float[np.ndarray, "time"], stop: int, quantile: float | int) -> None:
+    """How probable it is that the network has stopped, up to the quantile at which it does."""
+    steps = np.arange(1, len(stopped) + 1)
+    mark_stop(axes, stop, len(steps))
+    axes.bar(steps[:stop], stopped[:stop], width=0.7, color=ACCENT)
+    axes.axhline(quantile, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    last = stop == len(steps) and stopped[-1] < quantile
+    why = "time is over" if last else f"{stopped[stop - 1]:.2f} reaches {quantile:.2g}"
+    axes.set_title(f"probability of having stopped: {why}", weight="normal", size=8.5)
+    axes.set(ylim=(0, 1.05), yticks=[0, 1])
 
 
 @styled

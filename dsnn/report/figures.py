@@ -12,6 +12,8 @@ from dsnn import plots
 Metrics = Mapping[str, float | int | str]
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Drawings = dict[str, tuple[str, Callable[[], Figure]]]
+EXAMPLES = {"example": "running_decision", "late": "late_decision"}
+"""Recorded examples and the names of their figures."""
 
 
 def learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arrays) -> Drawings:
@@ -73,23 +75,40 @@ def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
     stop = int(records["example/step"]) if "example/step" in records else None
     if gates:
         shape = None if example is None else example.shape
-        kept = {name: runs for name, runs, _ in site_rows(metrics)}
+        groups = _in_network_order(gates)
+        kept: dict[str, int | float] = {name: runs for name, runs, _ in site_rows(metrics)}
+        if "test/steps" in records and (total := int(metrics.get("compute/steps_total", 1))) > 1:
+            taken = np.asarray(records["test/steps"], float)
+            needed = np.array([np.clip(taken - step + 1, 0, 1).mean() for step in range(1, total + 1)])
+            groups, kept = {**groups, "time steps": needed}, {**kept, "time steps": float(taken.mean())}
         drawings["gate_map"] = (
-            "Every square is a place where computation can run. The input keeps its picture; neurons are sorted. "
-            "What is switched off costs nothing once the network is compacted.",
-            lambda: plots.gate_map(_in_network_order(gates), shape, kept),
+            "Every square is a place where computation can run, as dark as it is likely to be needed. The input "
+            "keeps its picture; neurons are sorted; a time step is as dark as there are examples that still run then. "
+            "What is switched off costs nothing once the network is compacted. Pale squares are undecided and, below "
+            "one half, switched off: blank pixels cost nothing, so nothing decides them.",
+            lambda: plots.gate_map(groups, shape, kept),
         )
-    if "example/logits" in records:
-        label = int(records["example/y"]) if "example/y" in records else None
-        drawings["running_decision"] = (
-            "One test example: what the network believes as the time steps pass, and when it stops.",
-            lambda: plots.running_decision(records["example/logits"], stop, label, picture=example),
+    for name, which in EXAMPLES.items():
+        if f"{name}/logits" in records:
+            drawings[which] = (
+                ("One test example: " if name == "example" else "The test example that took longest, of those shown: ")
+                + "what the network believes as the time steps pass, when it stops, and why then.",
+                _decision(under(records, f"{name}/")),
+            )
+    if curves := exit_curves(records):
+        total = int(metrics.get("compute/steps_total", 1))
+        named = ("halting/steps_mean", "halting/accuracy")
+        point = (float(metrics[named[0]]), float(metrics[named[1]])) if {*named} <= metrics.keys() else None
+        drawings["exits"] = (
+            "What answering early costs: each rule stops an example once its own threshold is reached, and lower "
+            "thresholds stop earlier. All rules see the same network and the same test examples.",
+            lambda: plots.exit_curves(curves, total, point),
         )
     if "test/steps" in records:
-        total = int(metrics.get("compute/steps_total", np.ceil(records["test/steps"].max())))
+        steps_total = int(metrics.get("compute/steps_total", np.ceil(records["test/steps"].max())))
         drawings["steps"] = (
             "When the examples were answered; what would come after is not computed.",
-            lambda: plots.steps_histogram(records["test/steps"], total),
+            lambda: plots.steps_histogram(records["test/steps"], steps_total),
         )
     if spikes := under(records, "raster/"):
         drawings["raster"] = (
@@ -181,6 +200,26 @@ def risk_coverage(
     errors = np.repeat(np.bincount(group, weights=wrong) / size, size)
     answered = np.arange(1, len(errors) + 1)
     return answered / len(errors), np.cumsum(errors) / answered
+
+
+def exit_curves(records: Arrays) -> dict[str, tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, "..."]]]:
+    """Mean steps and accuracy of each stopping rule that was recorded."""
+    found = under(records, "exits/")
+    names = [name.removesuffix("/steps") for name in found if name.endswith("/steps")]
+    return {name: (found[f"{name}/steps"], found[f"{name}/accuracy"]) for name in names}
+
+
+def _decision(example: Arrays) -> Callable[[], Figure]:
+    stop = int(example["step"]) if "step" in example else None
+    label = int(example["y"]) if "y" in example else None
+    return lambda: plots.running_decision(
+        example["logits"],
+        stop,
+        label,
+        picture=example.get("x"),
+        stopped=example.get("stopped"),
+        quantile=float(example.get("quantile", np.float32(0.5))),
+    )
 
 
 def _in_network_order(gates: Arrays) -> dict[str, Shaped[np.ndarray, "..."]]:

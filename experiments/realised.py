@@ -1,0 +1,161 @@
+"""What a finished run saves in wall time: ``python -m experiments.realised run=DIR [json=FILE] [repeats=15]``.
+
+The decided network is timed in four forms, in turn and on the same test examples, so that a busy moment of the machine
+falls on all of them: "full" is the ungated network over all T steps (the fastest of three programs at each batch size),
+"compacted" lacks its closed sites and runs all steps, "early" has all sites and stops early, and "deployed" is
+compacted and stops early. At batch 1 examples run one after another, each until its own stop; in larger batches
+finished examples leave. Inputs lie on the device, and a call ends when its result is there.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn import parameters, rng, rundir
+from dsnn.anytime import anytime
+from dsnn.bayes import halting
+from dsnn.deploy import deploy, never
+from dsnn.unroll import unroll
+from experiments.finished import Finished, finished, options
+
+EXAMPLES = {1: 256, 32: 1024, 256: 2048}
+"""Test examples timed at each batch size."""
+FULL = ("full, by layers", "full, by steps", "full, one loop")
+KNOWN = {"run": "", "json": "", "repeats": "15"}
+
+Program = Callable[..., Any]
+
+
+def programs(run: Finished) -> dict[str, Program]:
+    """Returns the compiled forms of a run's network by name; each takes encoded inputs."""
+    lifted, settled = run.setup.lifted, run.settled
+    forward = lifted.forward
+    deployed = deploy(lifted, settled.params, settled.quantile)
+    full, masked = forward.template.build(deployed.full), forward.template.build(deployed.masked)
+    rule = never()
+    if lifted.feature is not None:
+        rule = halting.rule(lifted.head(settled.params), lifted.feature, settled.quantile)
+    steps = forward.steps if forward.held else None
+
+    def scanned(schedule: str) -> Program:
+        return lambda x: full.logits(unroll(full, x, schedule=schedule, steps=steps)[0])[-1]
+
+    def loop(model: Any, rule: Any) -> Program:
+        return anytime(model, rule, forward.steps, held=forward.held)
+
+    forms = {
+        FULL[0]: scanned("layer"),
+        FULL[1]: scanned("step"),
+        FULL[2]: loop(full, never()),
+        "compacted": loop(deployed.padded, never()),
+        "early": loop(masked, rule),
+        "deployed": loop(deployed.padded, rule),
+    }
+    return {name: jax.jit(form) for name, form in forms.items()}
+
+
+def time_batch(run: Finished, forms: dict[str, Program], batch: int, repeats: int) -> dict[str, float]:
+    """Returns microseconds per example of every form, medians over passes through the same test examples."""
+    count = min(EXAMPLES[batch], len(run.setup.split.test.x) // batch * batch)
+    x = jnp.asarray(run.setup.split.test.x[:count])
+    forward = run.setup.lifted.forward
+    pieces = [forward.encode(x[i : i + batch], rng.stream(run.setup.root, "data")) for i in range(0, count, batch)]
+    jax.block_until_ready(pieces)
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for repeat in range(repeats + 1):
+        for name, form in forms.items():
+            began = time.perf_counter()
+            for piece in pieces:
+                jax.block_until_ready(form(piece))
+            if repeat:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: 1e6 * statistics.median(values) / count for name, values in seconds.items()}
+
+
+def sizes(run: Finished) -> dict[str, Any]:
+    """Returns parameters and bytes of the full and the deployed network, kept sites, and how it decides."""
+    lifted, settled, test = run.setup.lifted, run.settled, run.setup.split.test
+    deployed = deploy(lifted, settled.params, settled.quantile)
+    forms = programs(run)
+    labels, stops, right, full_right = np.asarray(test.y), [], [], []
+    for i in range(0, len(labels), 1000):
+        inputs = lifted.forward.encode(jnp.asarray(test.x[i : i + 1000]), rng.stream(run.setup.root, "data"))
+        decision = forms["deployed"](inputs)
+        stops.append(np.asarray(decision.steps))
+        right.append(np.asarray(decision.logits).argmax(-1) == labels[i : i + 1000])
+        full_right.append(np.asarray(forms[FULL[0]](inputs)).argmax(-1) == labels[i : i + 1000])
+    small, full = parameters.split(deployed.small)[1], deployed.full
+
+    def size(params: dict[str, Any]) -> int:
+        return sum(int(leaf.nbytes) for leaf in jax.tree.leaves(params))
+
+    selected = sum(int((np.asarray(z) > 0).sum()) for name, z in deployed.gates.items() if name == "input")
+    return {
+        "parameters_full": parameters.count(full),
+        "parameters_deployed": parameters.count(small),
+        "bytes_full": size(full),
+        "bytes_deployed": size(small) + 4 * selected,
+        "kept": {name: int((np.asarray(z) > 0).sum()) for name, z in deployed.gates.items()},
+        "sites": {name: len(z) for name, z in deployed.gates.items()},
+        "steps_total": lifted.forward.steps,
+        "steps_mean": float(np.concatenate(stops).mean()),
+        "accuracy_deployed": float(np.concatenate(right).mean()),
+        "accuracy_ungated_all_steps": float(np.concatenate(full_right).mean()),
+    }
+
+
+def measured(run: Finished, repeats: int) -> dict[str, Any]:
+    """Returns everything that is measured of one run."""
+    forms, table = programs(run), {"run": run.directory.name, **sizes(run)}
+    for batch in EXAMPLES:
+        us = time_batch(run, forms, batch, repeats)
+        full = min(us[name] for name in FULL)
+        ratios = {name: full / us[name] for name in ("compacted", "early", "deployed")}
+        table[f"batch {batch}"] = {"us_per_example": us, "times_as_fast": ratios}
+    return table
+
+
+def markdown(tables: list[dict[str, Any]]) -> str:
+    """Returns the measurements as a table, a line per run and batch size."""
+    lines = [
+        "| run | batch | full µs | compacted | early stop | both | steps | parameters | bytes |",
+        "|" + " --- |" * 9,
+    ]
+    for table in tables:
+        for batch in EXAMPLES:
+            us, ratio = table[f"batch {batch}"]["us_per_example"], table[f"batch {batch}"]["times_as_fast"]
+            best = min(FULL, key=us.__getitem__)
+            times = [f"{us[name]:.1f} ({ratio[name]:.1f} ×)" for name in ("compacted", "early", "deployed")]
+            lines.append(
+                f"| {table['run']} | {batch} | {us[best]:.1f} ({best.removeprefix('full, ')}) | {' | '.join(times)} | "
+                f"{table['steps_mean']:.2f} of {table['steps_total']} | {table['parameters_deployed']} of "
+                f"{table['parameters_full']} | {table['bytes_deployed']} of {table['bytes_full']} |"
+            )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints a table; returns 2 when the call cannot be meant."""
+    try:
+        chosen = options(sys.argv[1:] if arguments is None else arguments, KNOWN)
+        runs = [finished(directory) for directory in chosen["run"].split(",")]
+        tables = [measured(run, int(chosen["repeats"])) for run in runs]
+    except (ValueError, rundir.RunDirError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(markdown(tables))
+    if chosen["json"]:
+        Path(chosen["json"]).write_text(json.dumps(tables, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
