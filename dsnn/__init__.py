@@ -13,6 +13,7 @@ __all__ = [
     "anytime",
     "cells",
     "compact",
+    "convert",
     "encode",
     "escape",
     "fit",

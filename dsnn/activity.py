@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dsnn.cells import kind as cell_kind
 from dsnn.energy import NeuronRecord, Record, SynapseRecord
 from dsnn.layers import Conv, Layer
 from dsnn.models import Stack
@@ -54,7 +55,7 @@ def records(
             back = _mean(fired[:-1], running[1:]) if time > 1 else np.zeros_like(sent)
             shape = layer.out_shape
             out.append(SynapseRecord(f"{name}.recurrent", "recurrent", shape, shape, back, mean_steps))
-        kind = type(layer.cell).__name__
+        kind = cell_kind(layer.cell)
         spiking = 0.0 if kind == "LI" else sent
         out.append(NeuronRecord(name, kind, layer.out_shape, mean_steps, spiking))
         before, once = fired, False

@@ -11,7 +11,7 @@ from dsnn import data, energy, mesh, parameters, rng, train
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
-from dsnn.config import Config, build_guide, build_model, check_trainable, load_data
+from dsnn.config import Config, build_converted, build_guide, build_model, check_trainable, load_data
 from dsnn.forward import Forward, log_likelihood
 
 _LIKELIHOODS: dict[str, Likelihood] = {
@@ -31,6 +31,7 @@ class Setup:
     sites: sites.Sites
     settings: train.Settings
     spread: mesh.Spread | None = None
+    start: parameters.Params | None = None
 
     @property
     def root(self) -> Any:
@@ -45,8 +46,8 @@ class Setup:
     def family(self, settings: train.Settings, *, traced: bool = True) -> train.Learner:
         """Returns the learner of settings of the same program; see `network`."""
         config = self.config
-        lifted, _ = network(config, self.split, settings, traced=traced)
-        total = config.train.epochs * (len(self.split.train.x) // config.train.batch_size)
+        lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
+        total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
         tx = train.optimizer(config.optimizer, total, settings.learning_rate)
         if config.learner == "svi":
             # on a CPU one particle after another is faster, and takes the memory of one
@@ -66,18 +67,19 @@ class Setup:
         return train.svi_params(self.lifted, state)
 
 
-def build(config: Config, split: data.Split | None = None) -> Setup:
+def build(config: Config, split: data.Split | None = None, start: parameters.Params | None = None) -> Setup:
     """Returns data, network, model and learner of a configuration.
 
     Args:
         config: of the run.
         split: data in place of those that the configuration names.
+        start: parameters of a converted network, where learning starts and the prior has its centre.
     """
     split = load_data(config) if split is None else check_trainable(split, config)
     settings = settings_of(config)
-    lifted, every_site = network(config, split, settings, traced=False)
+    lifted, every_site = network(config, split, settings, traced=False, start=start)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
-    return Setup(config, split, lifted, every_site, settings, spread)
+    return Setup(config, split, lifted, every_site, settings, spread, start)
 
 
 def settings_of(config: Config) -> train.Settings:
@@ -87,7 +89,12 @@ def settings_of(config: Config) -> train.Settings:
 
 
 def network(
-    config: Config, split: data.Split, settings: train.Settings, *, traced: bool = True
+    config: Config,
+    split: data.Split,
+    settings: train.Settings,
+    *,
+    traced: bool = True,
+    start: parameters.Params | None = None,
 ) -> tuple[Lifted, sites.Sites]:
     """Returns the network, lifted, and its compute sites.
 
@@ -96,11 +103,17 @@ def network(
         split: the data, for its shape and size.
         settings: take the place of the configuration's, and may be traced.
         traced: whether they are; otherwise the noise's width is the configuration's, a constant of the network.
+        start: parameters to start from in place of the network's own.
     """
     shape = data.input_shape(split)
     key = rng.stream(settings.root, "init")
-    model = build_model(config.model, shape, split.classes, key, settings.noise_width if traced else None)
+    width = settings.noise_width if traced else None
+    if config.convert.method:
+        model = build_converted(config, shape, split.classes, width)
+    else:
+        model = build_model(config.model, shape, split.classes, key, width)
     template, params = parameters.split(model)
+    params = params if start is None else start
     temporal = split.temporal
     forward = Forward(
         template,
@@ -113,14 +126,19 @@ def network(
         model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
     )
     bayesian = config.learner == "svi"
-    around = params if config.bayes.cells else None
-    rows = _rows(config, split, template)
-    prior = priors.default(template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior, around, rows)
+    if config.convert.method:
+        prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
+    else:
+        around = params if config.bayes.cells else None
+        rows = _rows(config, split, template)
+        prior = priors.default(
+            template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior, around, rows
+        )
     lifted = Lifted(
         forward,
         params,
         prior if bayesian else priors.point,
-        len(split.train.x),
+        data.size(split.train),
         sites=every_site if bayesian and config.gates.enabled else None,
         prices=energy.profile(config.energy.profile),
         accounting=config.energy.accounting,

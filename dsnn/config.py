@@ -4,17 +4,20 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from dsnn import cells, data, energy, escape, models, parameters, rng, track
 from dsnn.bayes import guides, priors
 from dsnn.bayes.halting import FEATURES
+from dsnn.convert import integrate_and_fire, read, to_stack
+from dsnn.convert.options import ConvertConfig, deep_network
 from dsnn.forward import ENCODINGS
 from dsnn.train import OptimizerConfig, SviConfig
 from dsnn.types import Array, Key
 from dsnn.unroll import SCHEDULES
 
-LEARNERS = ("svi", "map")
+LEARNERS = ("svi", "map", "convert")
 ARCHITECTURES = ("mlp", "conv")
 NOISES = ("logistic", "gaussian", "none")
 MAX_DENSE = 1 << 27  # values, half a gigabyte, that sparse rows may take once they are dense
@@ -454,7 +457,9 @@ class Config:
 
     Attributes:
         experiment: name of the experiment file that this run started from.
-        learner: "svi" (Bayesian) or "map" (its deterministic twin: point weights, no gates, all steps).
+        learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps) or "convert" (a
+            deep network is trained and converted, and that is all).
+        convert: a deep network to convert; with "svi" and "map", learning goes on from it.
         seed: root of every random stream.
         resume: go on from the run directory's checkpoint; false sets the old directory aside and starts over.
     """
@@ -465,6 +470,7 @@ class Config:
     resume: bool = True
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    convert: ConvertConfig = field(default_factory=ConvertConfig)
     bayes: BayesConfig = field(default_factory=BayesConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
     halting: HaltingConfig = field(default_factory=HaltingConfig)
@@ -487,6 +493,17 @@ class Config:
         if self.bayes.guide == "aot" and self.train.schedule == "step":
             raise ValueError("bayes.guide=aot needs a mask for every step, got train.schedule=step; use layer.")
         self._check_split()
+        self._check_convert()
+
+    def _check_convert(self) -> None:
+        if self.learner == "convert" and not self.convert.method:
+            raise ValueError("learner=convert needs a conversion, got no convert.method; max, percentile, ... are.")
+        if self.convert.method and (self.population.size > 1 or self.compute.processes > 1):
+            raise ValueError(
+                "a conversion is one network in one process, got more of them; sweep seeds with -m instead."
+            )
+        if self.convert.draws and self.learner != "convert":
+            raise ValueError(f"convert.draws are for learner=convert, got learner={self.learner}; leave them out.")
 
     def _check_split(self) -> None:
         if self.compute.split == "samples" and (self.learner != "svi" or self.svi.particles == 1):
@@ -536,9 +553,9 @@ def load_data(config: Config) -> data.Split:
             )
     if c.limit:
         split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))
-    if config.train.batch_size > len(split.train.x):
+    if config.train.batch_size > data.size(split.train):
         raise ValueError(
-            f"train.batch_size must be at most the {len(split.train.x)} training examples, got "
+            f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
             f"{config.train.batch_size}; lower it."
         )
     return split
@@ -568,6 +585,8 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
             )
         if config.data.ood:
             raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
+    if config.learner == "convert":  # which takes sparse rows as they are
+        return split
     sparse = [part.x for part in (split.train, split.val, split.test) if not isinstance(part.x, np.ndarray)]
     if sum(x.shape[0] * x.shape[1] for x in sparse) > MAX_DENSE:
         raise ValueError(
@@ -598,14 +617,9 @@ def build_model(
         key: initialises the kernels; consumed.
         noise_width: takes the place of the configuration's; may be traced.
     """
-    width = config.noise_width if noise_width is None else noise_width
 
     def cell(neurons: int) -> Any:
-        noise = {
-            "logistic": lambda: escape.Logistic(width),
-            "gaussian": lambda: escape.Gaussian(width),
-            "none": lambda: None,
-        }[config.noise]()
+        noise = _noise(config, noise_width)
         options = {name: getattr(config, name) for name in CELLS[config.cell]}
         return getattr(cells, config.cell)(**options, surrogate=config.surrogate or None, noise=noise)
 
@@ -622,6 +636,27 @@ def build_model(
             raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
         return models.convnet(in_shape, tuple(config.channels), tuple(config.hidden), classes, **common)
     return models.mlp(in_shape, tuple(config.hidden), classes, recurrent=config.recurrent, **common)
+
+
+def _noise(config: ModelConfig, width: Any) -> Any:
+    width = config.noise_width if width is None else width
+    match config.noise:
+        case "logistic":
+            return escape.Logistic(width)
+        case "gaussian":
+            return escape.Gaussian(width)
+    return None
+
+
+def build_converted(config: Config, in_shape: tuple[int, ...], classes: int, noise_width: Any = None) -> models.Stack:
+    """Returns the network that ``convert`` gives, with some weights; arguments as of `build_model`."""
+    c, m = config.convert, config.model
+    start = 0.5 if c.method in ("qcfs", "calibrated") else 0.0
+    cell = integrate_and_fire(start, m.surrogate or None, _noise(m, noise_width))
+    with jax.ensure_compile_time_eval():  # conversion looks at numbers, also where a program is being traced
+        key = jax.random.key(0)
+        units = read(deep_network(c, m.architecture, in_shape, m.hidden, m.channels, classes, key))
+        return to_stack(units, [1.0] * (len(units) - 1), in_shape, cell)
 
 
 def build_guide(config: Config, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> guides.Guide:

@@ -10,7 +10,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from dsnn.address import address_events, draws_for
+from dsnn.address import trains as address_trains
 from dsnn.types import Array, Float, Key
+
+__all__ = ["address_events", "address_trains", "delta", "direct", "draws_for", "latency", "population", "rate"]
 
 
 def direct(x: Float[Array, "batch *feature"], steps: int) -> Float[Array, "time batch *feature"]:

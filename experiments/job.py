@@ -19,10 +19,10 @@ import numpy as np
 
 from dsnn import checkpoint, energy, evaluate, mesh, parameters, rng, rundir, train
 from dsnn.assemble import Setup, build, network, settings_of
-from dsnn.config import Config, as_dict, identity
+from dsnn.config import Config, as_dict, identity, load_data
 from dsnn.deploy import deploy
 from dsnn.track import Track, open_track
-from experiments import assess, halt, machine, population
+from experiments import assess, assess_conversion, conversion, halt, machine, population
 from experiments.console import console, final_table
 from experiments.learn import FAILED, Interrupted, Member, Pruned, Watch, learn
 
@@ -61,6 +61,8 @@ def run(
     machine.prepare(config)
     configs = population.members(config)
     directories = [directory_of(one) for one in configs]
+    if config.learner == "convert":
+        return _converted(config, directories[0], wait)
     if not mesh.leads():
         learn([Member(build(config), directories[0])])
         return directories[0], {}
@@ -78,6 +80,25 @@ def run(
     if failed := [member for member in members if member.failure]:
         raise train.TrainingError(f"{len(failed)} of {len(configs)} members failed; the first: {failed[0].failure}")
     return directories[0], rundir.read_metrics(directories[0])
+
+
+def _converted(config: Config, directory: Path, wait: bool) -> tuple[Path, dict[str, Any]]:
+    """Trains and converts a deep network; the run directory is like any other."""
+    started = time.monotonic()
+    with energy.meter(config.energy.pue, config.energy.intensity) as meter, contextlib.ExitStack() as closing:
+        if not _is_finished(config, closing, wait):
+            rundir.write_environment(directory, config.seed)
+            with _recorded(directory):
+                metrics, records = assess_conversion.assess(config, load_data(config), directory)
+            metrics = {"experiment": config.experiment, "seed": config.seed, **metrics, **meter.metrics()}
+            metrics["time/total_s"] = time.monotonic() - started
+            rundir.write_arrays(directory, "records.npz", records)
+            rundir.write_metrics(directory, metrics)
+            report = _report(directory) if config.run.report else None
+            rundir.mark_done(directory)
+            (directory / FAILED).unlink(missing_ok=True)
+            final_table(metrics, directory, report, Path(config.energy.profile).stem)
+    return directory, rundir.read_metrics(directory)
 
 
 def _is_finished(config: Config, closing: contextlib.ExitStack, wait: bool) -> bool:
@@ -103,7 +124,7 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
         rundir.write_environment(directory, config.seed)
         (directory / FAILED).unlink(missing_ok=True)
         with _recorded(directory):
-            setup = build(config)
+            setup, begun = _built(config, directory)
             _check_export(setup)
         console.print(f"{config.experiment}: {_described(setup)}")
         track = open_track(
@@ -117,9 +138,20 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
             job_type="train",
             config=as_dict(config),
         )
-        members.append(Member(setup, directory, track, like=members[0] if members else None))
+        members.append(Member(setup, directory, track, like=members[0] if members else None, begun=begun))
         closing.push(members[-1].close)
     return members
+
+
+def _built(config: Config, directory: Path) -> tuple[Setup, dict[str, Any]]:
+    """Returns the setup, after the deep network that it goes on from, and what that was worth."""
+    if not config.convert.method:
+        return build(config), {}
+    split = load_data(config)
+    begun = conversion.begin(config, split, directory)
+    for name, value in begun.metrics.items():
+        console.print(f"{name}: {value:.4f}")
+    return build(config, split, begun.params), begun.metrics
 
 
 def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float, watch: Watch | None) -> None:
@@ -191,7 +223,7 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
         rundir.write_arrays(member.directory, "records.npz", assessed.records)
         if assessed.gates:
             rundir.write_arrays(member.directory, "gates.npz", assessed.gates)
-        named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed}
+        named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
         done.append((member, {**named, **assessed.metrics, **times}))
     return done
 

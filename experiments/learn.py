@@ -53,6 +53,7 @@ class Member:
         directory: its run directory.
         track: who is told; None tells nobody.
         failure: why it stopped; empty while it has not.
+        begun: what the network that it started from was worth.
         like: another member, whose compiled prediction serves this one if its network is the same.
     """
 
@@ -61,6 +62,7 @@ class Member:
     track: Track | None = None
     failure: str = ""
     like: "Member | None" = None
+    begun: dict[str, Any] = dataclasses.field(default_factory=dict)
     predict: Any = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:

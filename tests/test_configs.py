@@ -45,7 +45,10 @@ def takes_a_step(*overrides: str) -> Config:
         setup = job.build(config)
     except data.DataError as error:
         pytest.skip(str(error))
-    batch = train.Batch(jnp.asarray(setup.split.train.x[:2]), jnp.asarray(setup.split.train.y[:2]))
+    if isinstance(setup.split.train.x, np.ndarray):
+        batch = train.Batch(jnp.asarray(setup.split.train.x[:2]), jnp.asarray(setup.split.train.y[:2]))
+    else:
+        batch = train.Batch(*data.take(setup.split.train, np.arange(2)))
     state = jax.jit(setup.learner.init)()
     _, info = jax.jit(setup.learner.step)(state, batch)
     assert jnp.isfinite(info.loss)

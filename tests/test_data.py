@@ -21,7 +21,7 @@ import scipy.sparse as sparse
 from scipy.io import savemat
 
 from dsnn import data, encode, rng
-from dsnn.data import archive, audio, events, files, idx, newsgroups
+from dsnn.data import archive, audio, events, files, idx, imdb, newsgroups
 from dsnn.data.split import hold_out
 
 CHECKOUT = Path(__file__).parents[1]
@@ -1004,6 +1004,33 @@ def test_20newsgroups_is_as_published():
     assert split.train.x.nnz / np.prod(split.train.x.shape) < 0.01
     lengths = np.sqrt(split.train.x.multiply(split.train.x).sum(1))
     assert np.isclose(lengths[lengths > 0], 1, atol=1e-5).all()
+
+
+def test_reviews_become_sparse_rows_of_two_sentiments(tmp_path, monkeypatch):
+    entries = [("aclImdb/train/unsup/0_0.txt", b"never read"), ("aclImdb/README", b"about")]
+    for part, number in (("train", 5), ("test", 2)):
+        for kind, word in (("pos", "fine"), ("neg", "awful")):
+            text = f"A film<br /><br />{word} \u00e9t\u00e9".encode()
+            entries += [(f"aclImdb/{part}/{kind}/{i}_7.txt", text) for i in range(number)]
+    stand_in(monkeypatch, imdb, [write_tar(tmp_path / "imdb" / "aclImdb_v1.tar.gz", entries)])
+    split = data.load("imdb", root=tmp_path, weighting="counts", val_fraction=0.2)
+    assert split.class_names == ("neg", "pos")
+    assert [data.size(p) for p in (split.train, split.val, split.test)] == [8, 2, 4]
+    assert split.extra["vocabulary"].tolist() == ["awful", "film", "fine", "\u00e9t\u00e9"]
+    assert split.test.y.tolist() == [0, 0, 1, 1]
+    assert isinstance(split.test.x, sparse.csr_array)
+    assert split.test.x.toarray()[[0, 2]].tolist() == [[1, 1, 0, 1], [0, 1, 1, 1]]
+    with pytest.raises(data.DataError, match="weighting must be one of"):
+        data.load("imdb", root=tmp_path, weighting="tf")
+
+
+def test_reviews_that_are_damaged_or_of_another_archive_get_a_sentence(tmp_path, monkeypatch):
+    place = write_tar(tmp_path / "imdb" / "aclImdb_v1.tar.gz", [("other/train/pos/0_1.txt", b"a film")])
+    with pytest.raises(data.DataError, match="is corrupted: expected sha256 c40f74a1"):
+        data.load("imdb", root=tmp_path)
+    stand_in(monkeypatch, imdb, [place])
+    with pytest.raises(data.DataError, match="must hold reviews under aclImdb/train"):
+        data.load("imdb", root=tmp_path)
 
 
 # Generated sets.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells"}
 NETWORKS = CELLS | {"events", "layers", "models", "describe"}
 LOOP = NETWORKS | {"unroll", "gradients"}
-BAYES = LOOP | {"data", "encode", "forward", "anytime", "energy", "bayes"}
+BAYES = LOOP | {"data", "address", "encode", "forward", "anytime", "energy", "bayes"}
 
 # What each module of dsnn may import from dsnn. A package stands for everything in it.
 ALLOWED: dict[str, set[str]] = {
@@ -44,10 +44,12 @@ ALLOWED: dict[str, set[str]] = {
     "compact": LOOP,
     "activity": LOOP | {"energy"},
     "deploy": BAYES | {"compact", "activity"},
-    "convert": LOOP,
+    "convert": LOOP | {"address", "encode", "energy", "forward"},
+    "deep": BAYES | {"convert", "evaluate", "train", "rundir", "checkpoint"},  # how a deep network learns
     "nir": LOOP | {"compact"},
     "data": {"types", "rng"},
-    "encode": {"types", "rng", "data"},
+    "address": {"types"},  # a vector as a distribution over the rows of a matrix
+    "encode": {"types", "rng", "data", "address"},
     # arrays and records only
     "evaluate": {"types"},
     "energy": {"types"},

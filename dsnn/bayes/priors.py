@@ -219,6 +219,27 @@ def _unit(shape: tuple[int, ...], rows: Array | None) -> Any:
     return unit if rows is None else unit * rows[:, None]
 
 
+def centred(template: Template, centre: Params, scale: Any = 1.0, bias_scale: float = 1.0) -> Prior:
+    """Returns Normals around a network that is already good, and points for what is neither kernel nor bias.
+
+    Args:
+        template: the network.
+        centre: parameters by name, the means.
+        scale: standard deviation of a kernel times sqrt(fan in).
+        bias_scale: standard deviation of a bias.
+    """
+    _positive(scale)
+    _positive(bias_scale)
+
+    def prior(name: str, shape: tuple[int, ...]) -> dist.Distribution | None:
+        if template.supports[name] != "real" or not name.endswith(("kernel", "bias", "recurrent")):
+            return None
+        deviation = bias_scale if name.endswith("bias") else scale / math.sqrt(_fan_in(shape))
+        return dist.Normal(centre[name], deviation).to_event(len(shape))
+
+    return prior
+
+
 def _fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1]) if len(shape) > 1 else 1
 

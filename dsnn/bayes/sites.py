@@ -11,6 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from dsnn.cells import kind
 from dsnn.layers import Conv, Dense
 from dsnn.models import Stack
 from dsnn.parameters import Params
@@ -116,7 +117,7 @@ def sites(model: Stack, *, gate_input: bool = True, analog_input: bool = True, h
         if layer.recurrent is not None:
             wires.append(Wire(f"{name}.recurrent", post, post, post_sites, post_sites))
         neurons = math.prod(layer.out_shape) // post_sites
-        populations.append(Population(name, post, post_sites, neurons, type(layer.cell).__name__))
+        populations.append(Population(name, post, post_sites, neurons, kind(layer.cell)))
         if not last:
             groups[name] = post_sites
         pre = post

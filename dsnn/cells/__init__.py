@@ -9,7 +9,7 @@ from dsnn.cells.alif import ALIF, ALIFState
 from dsnn.cells.cubalif import CuBaLIF, CuBaLIFState
 from dsnn.cells.izhikevich import Izhikevich, IzhikevichState
 from dsnn.cells.li import LI, LIState
-from dsnn.cells.lif import IF, LIF, PLIF, LIFState
+from dsnn.cells.lif import IF, LIF, PLIF, LIFState, kind
 from dsnn.cells.ltc import LTC, LTCState
 from dsnn.cells.noisy import Noisy, NoisyState
 from dsnn.cells.presets import like, presets
@@ -38,6 +38,7 @@ __all__ = [
     "Noisy",
     "NoisyState",
     "RFState",
+    "kind",
     "like",
     "presets",
 ]

@@ -117,6 +117,13 @@ def IF(**options: Any) -> LIF:
     return LIF(1.0, **options)
 
 
+def kind(cell: Any) -> str:
+    """Returns what a cell is called where its updates are counted: its class, or "IF" for an `LIF` that never leaks."""
+    name = type(cell).__name__
+    perfect = name == "LIF" and isinstance(cell.beta, int | float) and cell.beta == 1
+    return "IF" if perfect else name
+
+
 def PLIF(beta: Any = 0.5, **options: Any) -> LIF:
     """Returns an `LIF` with a learnable decay, the parametric LIF of Fang et al. 2021.
 

@@ -61,16 +61,18 @@ def load(
     Raises:
         DataError: an option is out of range, or the archive is not this set.
     """
-    _check(weighting, vocabulary, min_documents, stop_words, remove)
+    check_words(weighting, vocabulary, min_documents, stop_words)
+    if unknown := [name for name in remove if name not in REMOVABLE]:
+        raise DataError(f"remove must name any of {', '.join(REMOVABLE)}, got {unknown[0]!r}.")
     (texts, labels, groups), (test_texts, test_labels, test_groups) = _read(locate(root, "20newsgroups", FILES[0]))
     if groups != test_groups:
         raise DataError(f"both parts must have the same groups, got {len(groups)} and {len(test_groups)}.")
     mask = seeded_mask(labels, seed, check_fraction(val_fraction, DEFAULT_VALIDATION))
     texts, test_texts = ([strip(text, remove) for text in part] for part in (texts, test_texts))
     parts = ([t for t, m in zip(texts, mask, strict=True) if not m], [t for t, m in zip(texts, mask, strict=True) if m])
-    words = _words(weighting, vocabulary, min_documents, stop_words, sublinear).fit(parts[0])
+    words = vectoriser(weighting, vocabulary, min_documents, stop_words, sublinear).fit(parts[0])
     train, val, test = (
-        Arrays(_rows(words, part), y)
+        Arrays(sparse_rows(words, part), y)
         for part, y in zip((*parts, test_texts), (labels[~mask], labels[mask], test_labels), strict=True)
     )
     extra = {"vocabulary": words.get_feature_names_out().astype(str)}
@@ -95,26 +97,29 @@ def strip(text: str, remove: tuple[str, ...] | list[str]) -> str:
     return text
 
 
-def _words(weighting: str, vocabulary: int | None, min_documents: int, stop_words: str | None, sublinear: bool) -> Any:
+def vectoriser(
+    weighting: str, vocabulary: int | None, min_documents: int, stop_words: str | None, sublinear: bool
+) -> Any:
+    """Returns scikit-learn's vectoriser with these options, as `load` explains them."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer  # here: importing it takes a second
 
     options = {"max_features": vocabulary, "min_df": min_documents, "stop_words": stop_words, "dtype": np.float32}
     return CountVectorizer(**options) if weighting == "counts" else TfidfVectorizer(sublinear_tf=sublinear, **options)
 
 
-def _rows(words: Any, texts: list[str]) -> sparse.csr_array:
+def sparse_rows(words: Any, texts: list[str]) -> sparse.csr_array:
+    """Returns the texts as sparse rows of a fitted vectoriser."""
     if not texts:  # which scikit-learn refuses
         return sparse.csr_array((0, len(words.vocabulary_)), dtype=np.float32)
     return sparse.csr_array(words.transform(texts), dtype=np.float32)
 
 
-def _check(
-    weighting: str,
-    vocabulary: int | None,
-    min_documents: int,
-    stop_words: str | None,
-    remove: tuple[str, ...] | list[str],
-) -> None:
+def check_words(weighting: str, vocabulary: int | None, min_documents: int, stop_words: str | None) -> None:
+    """Checks the options of `vectoriser`.
+
+    Raises:
+        DataError: one is out of range.
+    """
     if weighting not in WEIGHTINGS:
         raise DataError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}.")
     if vocabulary is not None and (isinstance(vocabulary, bool) or not isinstance(vocabulary, int) or vocabulary < 1):
@@ -123,8 +128,6 @@ def _check(
         raise DataError(f"min_documents must be an integer of at least 1, got {min_documents!r}.")
     if stop_words not in (None, "english"):
         raise DataError(f"stop_words must be 'english' or None, got {stop_words!r}.")
-    if unknown := [name for name in remove if name not in REMOVABLE]:
-        raise DataError(f"remove must name any of {', '.join(REMOVABLE)}, got {unknown[0]!r}.")
 
 
 def _read(place: Path) -> list[tuple[list[str], np.ndarray, tuple[str, ...]]]:

@@ -21,7 +21,7 @@ from dsnn.energy.ledger import (
 from dsnn.energy.neurons import NEURONS, NeuronCost, neuron_cost
 from dsnn.energy.price import Price, PriceInterval, SitePrices, price, price_interval, site_prices
 from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_names
-from dsnn.energy.records import NeuronRecord, Record, SynapseRecord, merge
+from dsnn.energy.records import NeuronRecord, Record, SamplingRecord, SynapseRecord, merge
 from dsnn.energy.twin import (
     BreakEven,
     Comparison,
@@ -54,6 +54,7 @@ __all__ = [
     "PriceInterval",
     "Profile",
     "Record",
+    "SamplingRecord",
     "SitePrices",
     "SynapseRecord",
     "ann_twin",

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dsnn.energy.neurons import neuron_cost
-from dsnn.energy.records import NeuronRecord, Record, SynapseRecord
+from dsnn.energy.records import NeuronRecord, Record, SamplingRecord, SynapseRecord
 
 __all__ = ["Counts", "LayerCounts", "count", "fan_out"]
 
@@ -139,7 +139,7 @@ def count(records: Sequence[Record], bits: int = 32) -> Counts:
     """
     if not records:
         raise ValueError("There must be at least one record, got none; record the network while it is evaluated.")
-    layers = tuple(_synapses(r) if isinstance(r, SynapseRecord) else _neurons(r) for r in records)
+    layers = tuple(_layer(record) for record in records)
     return Counts(layers, _total(layers), bits)
 
 
@@ -184,6 +184,28 @@ def _taps(record: SynapseRecord) -> list[Float[np.ndarray, "tap position"]]:
             used[tap, position[(position >= 0) & (position < record.in_shape[axis])]] = 1
         tables.append(used)
     return tables
+
+
+def _layer(record: Record) -> LayerCounts:
+    match record:
+        case SynapseRecord():
+            return _synapses(record)
+        case NeuronRecord():
+            return _neurons(record)
+    return _sampling(record)
+
+
+def _sampling(record: SamplingRecord) -> LayerCounts:
+    """Sums of the nonzero inputs, a binary search in them for every draw, and the random numbers."""
+    search = float(record.draws) * math.ceil(math.log2(max(float(record.inputs), 1.0)))
+    return LayerCounts(
+        record.name,
+        effective_macs=float(record.randoms),
+        effective_acs=float(record.inputs),
+        update_compares=search,
+        neuron_updates={"compare": search},
+        analog_reads=float(record.inputs) + search,
+    )
 
 
 def _synapses(record: SynapseRecord) -> LayerCounts:

@@ -47,6 +47,8 @@ NEURONS = {
     "AdEx": NeuronCost(macs=6, acs=3, compares=1, states=2),
     # (0.04 v + 5) v and its step, with 140 - r + I, twice; a (b v - r) (Izhikevich 2003, his program).
     "Izhikevich": NeuronCost(macs=8, acs=6, compares=1, states=2),
+    # One comparison: of a firing phase without input, or of a search among cumulative sums.
+    "compare": NeuronCost(macs=0, acs=0, compares=1, states=0, fires=False),
     "ReLU": NeuronCost(macs=0, acs=0, compares=1, states=0, fires=False),
     "Linear": NeuronCost(macs=0, acs=0, compares=0, states=0, fires=False),
     "tanh": NeuronCost(macs=0, acs=0, compares=0, states=1, fires=False),

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 
-__all__ = ["NeuronRecord", "Number", "Record", "SynapseRecord", "merge"]
+__all__ = ["NeuronRecord", "Number", "Record", "SamplingRecord", "SynapseRecord", "merge"]
 
 Number = float | int | np.floating | np.integer
 Source = Literal["spikes", "analog"]
@@ -152,7 +152,32 @@ class NeuronRecord:
         return float(np.sum(self.spikes))
 
 
-Record = SynapseRecord | NeuronRecord
+@dataclass(frozen=True, eq=False)
+class SamplingRecord:
+    """Draws of addresses from a layer's input: its values are summed up, and each draw is looked up in the sums.
+
+    Args:
+        name: The name of the layer that the addresses are for.
+        inputs: Mean number of nonzero inputs per inference.
+        draws: Mean number of draws per inference.
+        randoms: Mean number of random numbers per inference; one by multiplication and addition each.
+
+    Raises:
+        ValueError: A number is negative or not finite.
+    """
+
+    name: str
+    inputs: Number
+    draws: Number
+    randoms: Number
+
+    def __post_init__(self) -> None:
+        for field in ("inputs", "draws", "randoms"):
+            value = _checked(f"Sampling record {self.name!r}: {field}", getattr(self, field), ())
+            object.__setattr__(self, field, float(value))
+
+
+Record = SynapseRecord | NeuronRecord | SamplingRecord
 
 
 def merge(first: Sequence[Record], second: Sequence[Record], share: Number) -> list[Record]:
@@ -173,7 +198,8 @@ def merge(first: Sequence[Record], second: Sequence[Record], share: Number) -> l
             f"Only records of one network can be merged, got layers {[r.name for r in first]} and "
             f"{[r.name for r in second]}; record both batches with the same network."
         )
-    fields = {SynapseRecord: ("events", "executions"), NeuronRecord: ("updates", "spikes")}
+    fields: dict[type, tuple[str, ...]] = {SynapseRecord: ("events", "executions"), NeuronRecord: ("updates", "spikes")}
+    fields |= {SamplingRecord: ("inputs", "draws", "randoms")}
     return [
         replace(a, **{name: (1 - share) * getattr(a, name) + share * getattr(b, name) for name in fields[type(a)]})
         for a, b in zip(first, second, strict=True)

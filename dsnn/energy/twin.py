@@ -15,7 +15,7 @@ import numpy as np
 from dsnn.energy.count import count
 from dsnn.energy.price import Price, price
 from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile
-from dsnn.energy.records import NeuronRecord, Number, Record, SynapseRecord
+from dsnn.energy.records import NeuronRecord, Number, Record, SamplingRecord, SynapseRecord
 
 __all__ = [
     "BreakEven",
@@ -51,7 +51,8 @@ def ann_twin(records: Sequence[Record]) -> list[Record]:
         records: Of the spiking network, gated or not; the twin ignores gates, masks and rates.
     """
     recurrent = any(r.kind == "recurrent" for r in records if isinstance(r, SynapseRecord))
-    return [_dense(r, recurrent) if isinstance(r, SynapseRecord) else _unit(r, recurrent) for r in records]
+    own = [r for r in records if not isinstance(r, SamplingRecord)]
+    return [_dense(r, recurrent) if isinstance(r, SynapseRecord) else _unit(r, recurrent) for r in own]
 
 
 def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
@@ -83,6 +84,8 @@ def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
         hidden |= {min(units, key=lambda i: (abs(i - loop), i))} if units else set()
     twin: list[Record] = []
     for i, record in enumerate(records):
+        if isinstance(record, SamplingRecord):
+            continue
         if isinstance(record, NeuronRecord):
             twin.append(replace(_unit(record, True), kind=kind if i in hidden else "Linear"))
             continue
@@ -151,7 +154,7 @@ def _scaled_spikes(records: Sequence[Record], factor: float) -> list[Record]:
     for record in records:
         if isinstance(record, NeuronRecord):
             scaled.append(replace(record, spikes=record.spikes * factor))
-        elif record.source == "spikes":
+        elif isinstance(record, SynapseRecord) and record.source == "spikes":
             grown = record.executions * max(1.0, factor)
             scaled.append(replace(record, events=record.events * factor, executions=grown))
         else:
@@ -164,7 +167,7 @@ def _uniform_spikes(records: Sequence[Record]) -> list[Record]:
     for record in records:
         if isinstance(record, NeuronRecord):
             uniform.append(replace(record, spikes=record.total_updates))
-        elif record.source == "spikes":
+        elif isinstance(record, SynapseRecord) and record.source == "spikes":
             uniform.append(replace(record, events=np.full(record.in_shape, record.executions)))
         else:
             uniform.append(record)

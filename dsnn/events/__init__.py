@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 
 from dsnn.events.library import problem
-from dsnn.types import Array, Bool, Float
+from dsnn.types import Array, Bool, Float, Int
 
-__all__ = ["BREAK_EVEN", "FEWEST_ROWS", "NARROWEST", "SMALLEST", "drive", "problem", "product", "worthwhile"]
+__all__ = ["BREAK_EVEN", "FEWEST_ROWS", "NARROWEST", "SMALLEST", "drive", "gather", "problem", "product", "worthwhile"]
 
 BREAK_EVEN = 0.15
 """Fraction of nonzero inputs below which events are faster than a dense product."""
@@ -57,6 +57,59 @@ def drive(x: Float[Array, "row input"], weights: Float[Array, "input neuron"]) -
     if (reason := problem()) is not None:
         raise RuntimeError(f'event-driven products are not available, since {reason}; use product="dense".')
     return _always(x, weights)
+
+
+@jax.custom_vjp
+def gather(
+    index: Int[Array, "row event"], value: Float[Array, "row event"], weights: Float[Array, "input neuron"]
+) -> Float[Array, "row neuron"]:
+    """Returns the weighted sum of the rows that the events name, sum_e value_e W[index_e]: E rows of work, not N.
+
+    An event of value zero is none. Without the compiled library the same rows are gathered by XLA, one event after
+    another. Both ways fetch only these rows. Gradients reach the values and, row by row, the weights.
+
+    Args:
+        index: row numbers of W; one that is no row stops the compiled library with an error.
+        value: what each row is multiplied by.
+        weights: W.
+    """
+    return _gather(index, value, weights)
+
+
+def _gather(index: Array, value: Array, weights: Array) -> Array:
+    if problem() is None and weights.dtype == jnp.float32:
+        out = jax.ShapeDtypeStruct((index.shape[0], weights.shape[1]), jnp.float32)
+        call = jax.ffi.ffi_call("dsnn_events_gather", out, vmap_method="sequential")
+        return call(index.astype(jnp.int32), value.astype(jnp.float32), weights)
+
+    def add(e: Array, total: Array) -> Array:
+        return total + value[:, e, None] * weights[index[:, e]]
+
+    return jax.lax.fori_loop(0, index.shape[1], add, jnp.zeros((index.shape[0], weights.shape[1]), weights.dtype))
+
+
+def _gather_forward(index: Array, value: Array, weights: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _gather(index, value, weights), (index, value, weights)
+
+
+def _gather_backward(kept: tuple[Array, Array, Array], grad: Array) -> tuple[None, Array, Array]:
+    index, value, weights = kept
+
+    def to_value(e: Array, total: Array) -> Array:
+        return total.at[:, e].set((weights[index[:, e]] * grad).sum(1))
+
+    def to_weights(e: Array, total: Array) -> Array:
+        return total.at[index[:, e]].add(value[:, e, None] * grad)
+
+    events = index.shape[1]
+    return (
+        None,
+        jax.lax.fori_loop(0, events, to_value, jnp.zeros_like(value)),
+        jax.lax.fori_loop(0, events, to_weights, jnp.zeros_like(weights)),
+    )
+
+
+gather.defvjp(_gather_forward, _gather_backward)
 
 
 @jax.custom_vjp

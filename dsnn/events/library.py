@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 
 SOURCE = Path(__file__).with_name("products.c")
-TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_count")
+TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_gather", "dsnn_events_count")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 

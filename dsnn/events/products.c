@@ -2,6 +2,7 @@
 
    dsnn_events_drive:   out[m, :] = sum over events (m, k) of x[m, k] * w[k, :]
    dsnn_events_weight:  out[k, :] = sum over events (m, k) of x[m, k] * g[m, :]
+   dsnn_events_gather:  out[m, :] = sum over events e of value[m, e] * w[index[m, e], :], an event of value 0 being none
    dsnn_events_count:   number of events
 
    They are handlers of XLA's typed foreign function interface and the products share out their work over XLA's own
@@ -166,6 +167,44 @@ static int drive_part(const void *task, int part) {
   return 0;
 }
 
+/* --- out = sum of the rows of w that the events name --------------------------------------------------------------- */
+
+typedef struct {
+  const int32_t *index;
+  const float *value, *w;
+  float *out;
+  int rows, events, inputs, columns, rows_per_part;
+} gather_task;
+
+static int gather_part(const void *task, int part) {
+  const gather_task *t = task;
+  int first = part * t->rows_per_part, count = least(t->rows_per_part, t->rows - first), outside = 0;
+  event *events = malloc((size_t)count * t->events * sizeof *events + 1);
+  size_t *start = malloc((count + 1) * sizeof *start);
+  if (!events || !start) {
+    free(events), free(start);
+    return 1;
+  }
+  start[0] = 0;
+  for (int m = 0; m < count; ++m) {
+    size_t found = start[m], row = (size_t)(first + m) * t->events;
+    for (int e = 0; e < t->events; ++e) {
+      if (t->value[row + e] == 0) continue;
+      int32_t at = t->index[row + e];
+      if (at < 0 || at >= t->inputs) outside = 1;
+      else events[found++] = (event){at, t->value[row + e]};
+    }
+    start[m + 1] = found;
+  }
+  memset(t->out + (size_t)first * t->columns, 0, (size_t)count * t->columns * sizeof(float));
+  for (int n = 0; n < t->columns; n += TILE)
+    for (int m = 0; m < count; ++m)
+      add_rows(t->out + (size_t)(first + m) * t->columns + n, t->w + n, t->columns, least(TILE, t->columns - n),
+               events + start[m], (int)(start[m + 1] - start[m]));
+  free(events), free(start);
+  return outside;
+}
+
 /* --- out = x^T g ------------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -289,4 +328,25 @@ XLA_FFI_Error *dsnn_events_weight(XLA_FFI_CallFrame *frame) {
   }
   free(task.events), free(task.start);
   return failed ? failure(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "dsnn_events_weight ran out of memory") : NULL;
+}
+
+XLA_FFI_Error *dsnn_events_gather(XLA_FFI_CallFrame *frame) {
+  if (is_metadata_query(frame)) return NULL;
+  const char *form = "dsnn_events_gather takes int32 index [m, e], float32 value [m, e] and float32 w [k, n]";
+  if (frame->args.size != 3 || frame->rets.size != 1)
+    return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, form);
+  const XLA_FFI_Buffer *index = frame->args.args[0], *value = frame->args.args[1], *w = frame->args.args[2];
+  const XLA_FFI_Buffer *out = frame->rets.rets[0];
+  if (index->dtype != XLA_FFI_DataType_S32 || value->dtype != XLA_FFI_DataType_F32 || w->dtype != XLA_FFI_DataType_F32 ||
+      out->dtype != XLA_FFI_DataType_F32 || index->rank != 2 || value->rank != 2 || w->rank != 2 || out->rank != 2 ||
+      index->dims[0] != value->dims[0] || index->dims[1] != value->dims[1])
+    return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, form);
+  int workers = threads(frame), rows = (int)index->dims[0];
+  int share = (rows + 4 * workers - 1) / (4 * workers);
+  share = share < 32 ? 32 : share > 1024 ? 1024 : share;
+  gather_task task = {index->data,           value->data,          w->data, out->data, rows, (int)index->dims[1],
+                      (int)w->dims[0], (int)w->dims[1], share};
+  if (in_parallel(frame, workers, (rows + share - 1) / share, gather_part, &task))
+    return failure(frame, XLA_FFI_Error_Code_OUT_OF_RANGE, "dsnn_events_gather met an index that is no row of w, or ran out of memory");
+  return NULL;
 }

@@ -1,0 +1,190 @@
+"""How many address events each layer gets, and where they fall: a posterior over draws under the energy prior.
+
+This is ours, and not Oak Ridge's, whose draws follow p with a number that is given. A network run on address events
+has a noise that is known (`dsnn.address.variance`): with K_l draws a layer's preactivation is, by the central limit
+theorem, Normal with the deep network's mean and variance V_l / K_l. That makes the number of draws continuous,
+
+    log K_l ~ Uniform(log least, log most) exp(-λ E(K)),   E(K) = sum_l K_l fan_l price   (nJ per inference),
+    y_l = a_l W_l + b_l + sqrt(V_l(a_l, r_l) / K_l) ε,   a_{l+1} = clip(y_l, 0, 1),   y ~ Categorical(logits),
+
+and NumPyro infers q(log K_l), each a Normal through a sigmoid. The addresses are drawn from q(i) ∝ x_i r_i in place of
+p ∝ x_i, importance weights keeping every estimate unbiased; the factors r_l are learned with the same objective.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import optax
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import AffineTransform, SigmoidTransform
+from numpyro.infer import SVI, Trace_ELBO
+
+from dsnn.address import variance
+from dsnn.bayes.energy import Prices
+from dsnn.data import epoch_permutation
+from dsnn.forward import log_likelihood
+from dsnn.layers import Dense
+from dsnn.models import Stack
+from dsnn.rng import stream
+from dsnn.types import Array, Float, Int, Key
+
+
+class Allocation(NamedTuple):
+    """What was inferred.
+
+    Attributes:
+        draws: posterior median of K by layer, rounded.
+        low: 5 % quantile of K by layer.
+        high: 95 % quantile.
+        proposals: factors r by layer, ``[input]``, with geometric mean 1.
+        energy_nj: modelled energy of the synapses with these draws.
+        losses: negative ELBO per example, ``[update]``.
+    """
+
+    draws: dict[str, int]
+    low: dict[str, float]
+    high: dict[str, float]
+    proposals: dict[str, Float[Array, " input"]]
+    energy_nj: float
+    losses: Float[Array, " update"]
+
+
+def surrogate_logits(
+    stack: Stack,
+    x: Float[Array, "batch *feature"],
+    draws: dict[str, Array],
+    key: Key[Array, ""],
+    proposals: dict[str, Array] | None = None,
+) -> Float[Array, "batch class"]:
+    """Returns logits with the noise of independent address events as a Normal one; the key is consumed.
+
+    Args:
+        stack: dense layers of a converted network, rates in [0, 1].
+        x: inputs, at least 0.
+        draws: K by layer, positive and not necessarily whole.
+        key: drives the noise.
+        proposals: factors r by layer.
+    """
+    signal = x.reshape(x.shape[0], -1)
+    for index, (name, layer) in enumerate(stack.layers()):
+        kernel = layer.synapse.kernel[...]
+        spread = variance(signal, kernel, draws[name], None if proposals is None else proposals[name])
+        noise = jax.random.normal(jax.random.fold_in(key, index), spread.shape)
+        # the root's slope at zero is infinite, and a silent example has no variance
+        signal = layer.synapse(signal) + jnp.sqrt(jnp.maximum(spread, 1e-12)) * noise
+        if name != stack.names[-1]:
+            signal = jnp.clip(signal, 0.0, 1.0)
+    return signal
+
+
+def allocate(
+    stack: Stack,
+    x: Float[Array, "n *feature"],
+    y: Int[Array, " n"],
+    lam: float | int,
+    prices: Prices,
+    key: Key[Array, ""],
+    *,
+    updates: int = 400,
+    batch_size: int = 128,
+    least: float | int = 2.0,
+    most: float | int = 4096.0,
+    learning_rate: float = 0.03,
+    learn_proposals: bool = True,
+) -> Allocation:
+    """Returns the posterior over draws per layer, and the proposals, of a converted network with fixed weights.
+
+    Args:
+        stack: dense layers of a converted network.
+        x: training inputs, at least 0.
+        y: labels.
+        lam: price of energy in nats per nJ and example, above 0.
+        prices: energy profile; an event costs its arithmetic.
+        key: consumed.
+        updates: of variational inference.
+        batch_size: examples per update.
+        least: fewest draws of a layer.
+        most: most draws of a layer.
+        learning_rate: of Adam.
+        learn_proposals: whether r is learned; otherwise draws follow p.
+
+    Raises:
+        ValueError: a price that is not positive, a range that is none, or a layer that is not dense.
+    """
+    if not lam > 0:
+        raise ValueError(f"lam must be positive, got {lam}; without a price of energy every layer takes all draws.")
+    if not 0 < least < most:
+        raise ValueError(f"draws must range from least above 0 to a larger most, got {least} to {most}.")
+    layers = dict(stack.layers())
+    if odd := [name for name, layer in layers.items() if not isinstance(layer.synapse, Dense) or len(layer.before)]:
+        raise ValueError(f"address events need dense layers without pooling, got {odd[0]}.")
+    names, number = tuple(layers), x.shape[0]
+    fans = {name: layer.synapse.kernel.shape for name, layer in layers.items()}
+    event_nj = prices.event_nj("spikes", "arithmetic")
+    low, high = float(jnp.log(least)), float(jnp.log(most))
+
+    def energy(draws: dict[str, Array]) -> Array:
+        return event_nj * sum(draws[name] * fans[name][1] for name in names)
+
+    def proposals() -> dict[str, Array] | None:
+        if not learn_proposals:
+            return None
+        logs = {name: numpyro.param(f"{name}.proposal", jnp.zeros(fans[name][0])) for name in names}
+        return {name: jnp.exp(value - value.mean()) for name, value in logs.items()}
+
+    def model(x: Array, y: Array) -> None:
+        noise = numpyro.prng_key()
+        draws = {name: jnp.exp(numpyro.sample(f"{name}.log_draws", dist.Uniform(low, high))) for name in names}
+        logits = surrogate_logits(stack, x, draws, noise, proposals())
+        numpyro.factor("likelihood", number * log_likelihood(logits, y).mean())
+        numpyro.factor("energy", -lam * number * energy(draws))
+
+    def posterior(name: str) -> dist.Distribution:
+        location = numpyro.param(f"{name}.location", jnp.zeros(()))
+        scale = numpyro.param(f"{name}.scale", jnp.asarray(0.1), constraint=constraints.positive)
+        through = [SigmoidTransform(), AffineTransform(low, high - low)]
+        return dist.TransformedDistribution(dist.Normal(location, scale), through)
+
+    def guide(x: Array, y: Array) -> None:
+        for name in names:
+            numpyro.sample(f"{name}.log_draws", posterior(name))
+        proposals()
+
+    tx = optax.adam(optax.cosine_decay_schedule(learning_rate, updates))
+    svi = SVI(model, guide, tx, Trace_ELBO())
+    order = jnp.concatenate(
+        [
+            epoch_permutation(stream(key, "data", e), number, batch_size)
+            for e in range(-(-updates // (number // batch_size)))
+        ]
+    )[:updates]
+
+    @jax.jit
+    def learn(x: Array, y: Array) -> tuple[dict[str, Array], Array]:
+        state = svi.init(stream(key, "init"), x[:1], y[:1])
+        state, losses = jax.lax.scan(lambda s, i: svi.update(s, x[i], y[i]), state, order)
+        return svi.get_params(state), losses / number
+
+    params, losses = learn(jnp.asarray(x), jnp.asarray(y))
+
+    def quantile(name: str, z: float) -> float:
+        raw = params[f"{name}.location"] + z * params[f"{name}.scale"]
+        return float(jnp.exp(low + (high - low) * jax.nn.sigmoid(raw)))
+
+    draws = {name: max(1, round(quantile(name, 0.0))) for name in names}
+    factors = {
+        name: jnp.exp(value - value.mean())
+        for name in names
+        for value in [params.get(f"{name}.proposal", jnp.zeros(fans[name][0]))]
+    }
+    return Allocation(
+        draws,
+        {name: quantile(name, -1.645) for name in names},
+        {name: quantile(name, 1.645) for name in names},
+        factors,
+        float(energy({name: jnp.asarray(float(k)) for name, k in draws.items()})),
+        losses,
+    )

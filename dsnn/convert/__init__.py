@@ -1,0 +1,115 @@
+"""From a trained deep network to a spiking one: ``convert(model, data, method=...)``.
+
+Thresholds from data ("max", "percentile"), from training ("qcfs") or calibrated layer by layer; the result is a
+`dsnn.models.Stack` of integrate-and-fire neurons like any other, so gates, halting, energy, compaction and NIR apply.
+`stochastic` runs its dense layers on address events, each a row of weights to fetch.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from dsnn.convert.calibrate import calibrate
+from dsnn.convert.cost import address_records, gathered_rows
+from dsnn.convert.deep import ClipFloor, Flatten, Residual, deep_conv, deep_mlp, forward
+from dsnn.convert.limits import activations, from_data, from_training
+from dsnn.convert.options import METHODS, ConvertConfig
+from dsnn.convert.rate import RateCoded, rate_coded, rate_records, sparse_rows
+from dsnn.convert.report import LayerMatch, inputs_of, match_layers
+from dsnn.convert.stack import integrate_and_fire, to_stack
+from dsnn.convert.stochastic import Stochastic, gathered, stochastic
+from dsnn.convert.units import Unit, read
+from dsnn.models import Stack
+
+__all__ = [
+    "METHODS",
+    "ClipFloor",
+    "ConvertConfig",
+    "Converted",
+    "Flatten",
+    "LayerMatch",
+    "RateCoded",
+    "Residual",
+    "Stochastic",
+    "Unit",
+    "activations",
+    "address_records",
+    "calibrate",
+    "convert",
+    "deep_conv",
+    "deep_mlp",
+    "forward",
+    "from_data",
+    "from_training",
+    "gathered",
+    "gathered_rows",
+    "inputs_of",
+    "integrate_and_fire",
+    "match_layers",
+    "rate_coded",
+    "rate_records",
+    "read",
+    "sparse_rows",
+    "stochastic",
+    "to_stack",
+]
+
+
+class Converted(NamedTuple):
+    """A spiking network and what it was made with.
+
+    Attributes:
+        stack: the network.
+        limits: by hidden layer the activation λ that a spike at every step stands for.
+    """
+
+    stack: Stack
+    limits: dict[str, float]
+
+
+def convert(
+    model: nnx.Sequential,
+    data: Any,
+    method: str = "percentile",
+    *,
+    percentile: float | int = 99.9,
+    fraction: float | int = 1.0,
+    steps: int = 32,
+    potential: bool = False,
+    max_pool: str = "exact",
+    surrogate: Any = None,
+    noise: Any = None,
+) -> Converted:
+    """Returns the spiking network of a trained deep one.
+
+    Args:
+        model: an `nnx.Sequential` as `dsnn.convert.deep` describes it.
+        data: examples ``[n, ...]`` (for their shape alone with "qcfs"); dense, or sparse rows.
+        method: "max" (largest activation; Diehl et al. 2015), "percentile" (Rueckauer et al. 2017), "qcfs" (learned
+            limits and first membrane θ/2; Bu et al. 2022) or "calibrated" (percentile, then Li et al. 2021).
+        percentile: of the activations, for "percentile" and "calibrated".
+        fraction: of that value, or of the largest.
+        steps: at which "calibrated" makes rates and activations agree.
+        potential: calibrates first membranes and not biases.
+        max_pool: "exact" (by two layers of neurons) or "or" (of spikes, which overestimates), see `to_stack`.
+        surrogate: of the neurons, for training on.
+        noise: escape noise of the neurons.
+
+    Raises:
+        ValueError: an unknown method, or a network that has no spiking counterpart.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    units = read(model)
+    if method == "qcfs":
+        limits = from_training(units)
+    else:
+        limits = from_data(model, data, percentile=100.0 if method == "max" else percentile, fraction=fraction)
+    cell = integrate_and_fire(0.5 if method in ("qcfs", "calibrated") else 0.0, surrogate, noise)
+    stack = to_stack(units, limits, tuple(data.shape[1:]), cell, max_pool)
+    hidden = [name for name in stack.names[:-1] if not name.startswith("pool")]
+    named = dict(zip(hidden, limits, strict=True))
+    if method == "calibrated":
+        stack = calibrate(model, stack, named, np.asarray(data), steps, potential=potential)
+    return Converted(stack, named)

@@ -1,0 +1,111 @@
+"""A deep network is trained and converted: a run of its own, or what comes before a Bayesian one."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from dsnn import convert, data, deep, evaluate, parameters, rng, rundir
+from dsnn.config import Config
+from dsnn.convert.options import deep_network
+from dsnn.unroll import unroll
+from experiments.console import console
+
+DEEP = "deep.npz"
+EVAL_BATCH = 250
+
+
+class Begun(NamedTuple):
+    """What training on starts from: the converted network's parameters, and what it and the deep network are worth."""
+
+    params: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def deep_of(config: Config, split: data.Split, directory: Path) -> nnx.Sequential:
+    """Returns the trained deep network of a run, from its directory if it is there."""
+    c, root = config.convert, rng.root(config.seed)
+    shape, model = data.input_shape(split), config.model
+    network = deep_network(
+        c, model.architecture, shape, model.hidden, model.channels, split.classes, rng.stream(root, "init")
+    )
+    graph, state = nnx.split(network)
+    if (directory / DEEP).exists():
+        saved = rundir.read_arrays(directory, DEEP)
+        flat = [(path, v.replace(jnp.asarray(saved[_name(path)]))) for path, v in nnx.to_flat_state(state)]
+        return nnx.merge(graph, nnx.from_flat_state(flat))
+    options: dict[str, Any] = {"learning_rate": c.learning_rate, "weight_decay": c.weight_decay, "root": root}
+    began = time.monotonic()
+    for epoch, learned, loss in deep.fit_deep(
+        network, split.train, epochs=c.epochs, batch_size=c.batch_size, **options
+    ):
+        network, said = learned, ""
+        if data.size(split.val):
+            record = {"step": epoch, "deep/loss": loss, "deep/val_accuracy": deep.accuracy(network, split.val)}
+            rundir.append_history(directory, record)
+            said = f", validation accuracy {record['deep/val_accuracy']:.4f}"
+        console.print(f"deep network, epoch {epoch}/{c.epochs}: loss {loss:.3f}{said}")
+    console.print(f"deep network: {time.monotonic() - began:.0f} s")
+    arrays = {_name(path): np.asarray(v[...]) for path, v in nnx.to_flat_state(nnx.state(network))}
+    rundir.write_arrays(directory, DEEP, arrays)
+    return network
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+def converted(config: Config, network: nnx.Sequential, split: data.Split, **options: Any) -> convert.Converted:
+    """Returns the conversion that a configuration asks for; ``options`` take the place of its own."""
+    c = config.convert
+    given: dict[str, Any] = {"method": c.method, "percentile": c.percentile, "fraction": c.fraction}
+    given |= {"steps": config.train.steps} | options
+    x = split.train.x[: c.examples] if c.examples else split.train.x
+    return convert.convert(network, x, **given)
+
+
+def running_probs(stack: Any, x: Any, steps: int, at: list[int], batch: int = EVAL_BATCH) -> dict[int, np.ndarray]:
+    """Returns class probabilities of a network with held inputs, after each of the steps ``at``."""
+    graph, state = nnx.split(stack)
+
+    @jax.jit
+    def run(state: Any, x: Any) -> Any:
+        network = nnx.merge(graph, state)
+        logits = network.logits(unroll(network, x, steps=steps)[0])
+        return jax.nn.softmax(logits[jnp.asarray([t - 1 for t in at])])
+
+    return dict(zip(at, in_batches(lambda b: run(state, b), x, batch, axis=1), strict=True))
+
+
+def in_batches(run: Callable[[Any], Any], x: Any, batch: int, axis: int = 0) -> np.ndarray:
+    """Returns what ``run`` gives for all examples, a batch at a time; the examples are on the given axis of it."""
+    indices, masks = data.eval_batches(x.shape[0], batch)
+    parts = [
+        np.compress(mask, np.asarray(run(jnp.asarray(x[i]))), axis) for i, mask in zip(indices, masks, strict=True)
+    ]
+    return np.concatenate(parts, axis)
+
+
+def scores(name: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns accuracy, NLL and ECE under ``name/``."""
+    return {
+        f"{name}/accuracy": evaluate.accuracy(probs, labels),
+        f"{name}/nll": evaluate.nll(probs, labels),
+        f"{name}/ece": evaluate.ece(probs, labels),
+    }
+
+
+def begin(config: Config, split: data.Split, directory: Path) -> Begun:
+    """Trains and converts the deep network of a run that goes on from it."""
+    network = deep_of(config, split, directory)
+    made, steps = converted(config, network, split), config.train.steps
+    labels = np.asarray(split.test.y)
+    probs = running_probs(made.stack, split.test.x, steps, [steps])[steps]
+    metrics = scores("deep", deep.predict_deep(network, split.test.x), labels) | scores("converted", probs, labels)
+    metrics["converted/steps"] = steps
+    return Begun(parameters.split(made.stack)[1], metrics)

@@ -1,0 +1,112 @@
+"""A run that converts: its metrics, its going on as a Bayesian one, and that sparse rows stay sparse."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from dsnn import data, rundir
+from experiments import assess_conversion, job, schema
+
+QUICK = ("track.tool=none", "run.report=false", "convert.learning_rate=0.02", "train.steps=8")
+
+
+def composed(directory: Path, *overrides: str) -> object:
+    return schema.compose([*QUICK, f"run.dir={directory}", *overrides])
+
+
+@pytest.mark.slow
+def test_address_events_are_scored_and_priced_beside_the_others(tmp_path: Path) -> None:
+    config = composed(
+        tmp_path / "run", "learner=convert", "model.hidden=[24]", "convert.method=percentile", "convert.epochs=8",
+        "convert.draws=[48,32]", "convert.sweep=[1]", "convert.steps=[4,8]", "convert.runs=2", "convert.lam=[0.1]",
+    )  # fmt: skip
+    directory, metrics = job.run(config)
+    assert (directory / "DONE").exists()
+    assert metrics["deep/accuracy"] > 0.85
+    assert metrics["stochastic/accuracy"] > metrics["deep/accuracy"] - 0.15
+    assert metrics["test/accuracy"] == pytest.approx(metrics["stochastic/accuracy"], abs=0.05)
+    assert metrics["deep/macs"] == 64 * 24 + 24 * 10
+    assert metrics["stochastic/acs"] == pytest.approx(48 * 24 + 32 * 10, rel=1e-3)
+    prefix = "conversion/45nm/synapses"
+    assert metrics[f"{prefix}/deep_nj"] == pytest.approx(metrics["deep/macs"] * 4.6e-3)
+    assert metrics[f"{prefix}/stochastic_nj"] == pytest.approx(metrics["stochastic/acs"] * 0.9e-3)
+    ratio = metrics[f"{prefix}/deep_nj"] / metrics[f"{prefix}/stochastic_nj"]
+    assert metrics[f"{prefix}/deep_over_stochastic"] == pytest.approx(ratio)
+    for accounting in ("updates", "memory"):  # what conversion papers leave out costs something
+        assert metrics[f"conversion/45nm/{accounting}/deep_over_stochastic"] < ratio
+    assert metrics["conversion/45nm/synapses/zero_skipping_nj"] < metrics[f"{prefix}/deep_nj"]
+    assert metrics["law/error95_510"] < metrics["law/error95_10"]
+    assert metrics["rate/same_budget_steps"] in (4, 8)
+    assert "allocated/0.1/spread/learned_accuracy" in metrics
+    again = job.run(config)[1]
+    assert again == metrics  # it is finished, and not run again
+
+
+@pytest.mark.slow
+def test_sparse_rows_give_what_dense_ones_give(tmp_path: Path) -> None:
+    split = data.load("digits")
+
+    def flat(part: data.Arrays, sparse: bool) -> data.Arrays:
+        x = np.asarray(part.x[:300], np.float32).reshape(-1, 64)
+        return data.Arrays(csr_array(x) if sparse else x, part.y[:300])
+
+    config = composed(
+        tmp_path / "run", "learner=convert", "model.hidden=[16]", "convert.method=max", "convert.epochs=4",
+        "convert.draws=[32,16]", "convert.steps=[8]",
+    )  # fmt: skip
+    found = []
+    for sparse in (False, True):
+        parts = {name: flat(getattr(split, name), sparse) for name in ("train", "val", "test")}
+        folder = tmp_path / f"sparse{sparse}"
+        folder.mkdir()
+        metrics, records = assess_conversion.assess(config, split._replace(**parts), folder)
+        assert records["test/probs"].shape == (len(parts["test"].y), 10)
+        found.append(metrics)
+    dense, sparse = found
+    assert sparse["deep/accuracy"] == pytest.approx(dense["deep/accuracy"], abs=0.02)
+    assert sparse["stochastic/acs"] == pytest.approx(dense["stochastic/acs"], rel=0.02)
+    assert sparse["rate/acs_8"] == pytest.approx(dense["rate/acs_8"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_convolutions_are_tested_over_steps_and_layers_compared(tmp_path: Path) -> None:
+    directory, metrics = job.run(
+        composed(
+            tmp_path / "run", "learner=convert", "model.architecture=conv", "model.channels=[6,6]", "convert.epochs=4",
+            "convert.method=qcfs", "convert.steps=[2,8]", "convert.match=32", "convert.batch_size=32",
+        )
+    )  # fmt: skip
+    assert metrics["converted/accuracy"] == metrics["converted/accuracy_8"] == metrics["test/accuracy"]
+    assert metrics["match/correlation_least"] > 0.9
+    assert metrics["conversion/45nm/updates/deep_over_converted"] > 0
+    assert rundir.read_arrays(directory, "deep.npz")
+
+
+@pytest.mark.slow
+def test_a_converted_network_goes_on_as_a_bayesian_one(tmp_path: Path) -> None:
+    config = composed(
+        tmp_path / "run", "model.hidden=[24]", "model.noise=none", "convert.method=percentile", "convert.epochs=8",
+        "train.epochs=2", "bayes.samples=2", "bayes.prior_scale=0.3",
+    )  # fmt: skip
+    directory, metrics = job.run(config)
+    assert metrics["converted/accuracy"] > 0.5
+    assert metrics["test/accuracy"] > metrics["converted/accuracy"] - 0.05
+    assert metrics["converted/steps"] == metrics["compute/steps_total"] == 8
+    saved = rundir.read_arrays(directory, "parameters.npz")
+    assert saved["hidden0.synapse.kernel.loc"].shape == (64, 24)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("learner=convert",), "learner=convert needs a conversion"),
+        (("convert.draws=[3]", "convert.method=max"), "convert.draws are for learner=convert"),
+        (("convert.method=max", "population.size=2"), "got more of them"),
+        (("learner=convert", "convert.method=maximum"), "convert.method must be one of"),
+    ],
+)
+def test_what_cannot_be_meant_gets_a_sentence(tmp_path: Path, overrides: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        composed(tmp_path, *overrides)
