@@ -89,23 +89,34 @@ def test_a_trial_that_was_left_behind_goes_on_and_no_other_is_asked_twice(tmp_pa
 
 @pytest.mark.slow
 def test_two_processes_killed_and_resumed_end_with_distinct_trials_and_a_front(tmp_path: Path) -> None:
-    told = ["search=digits_energy", "trials=8", f"root={tmp_path}", *TINY]
+    told = ["search=digits_energy", "trials=40", f"root={tmp_path}", *TINY]
     command = [*door(module="experiments.sweep")[:3], *told]
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
-    folder, patience = tmp_path / "digits_energy", time.monotonic() + 240
-    while len(list(folder.glob("runs/*/DONE"))) < 2:
+
+    def two() -> list[subprocess.Popen]:
+        return [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "ab"]
+
+    folder, patience, both = tmp_path / "digits_energy", time.monotonic() + 600, two()
+    while len(list(folder.glob("runs/*/DONE"))) < 12:
         assert time.monotonic() < patience
         time.sleep(0.1)
     for process in both:
         process.kill()
-        process.wait()
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "8 trials: 8 done, 0 pruned, 0 failed" in said
-    assert len(list(folder.glob("runs/*/DONE"))) == 8
+        process.communicate()
+    begun = {path.parent: path.stat().st_mtime_ns for path in folder.glob("runs/*/DONE")}
+    assert len(begun) < 36
+    both = two()
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert any("40 trials: 40 done, 0 pruned, 0 failed" in one for one in said), said
+    assert len(list(folder.glob("runs/*/DONE"))) == 40
+    assert all((path / "DONE").stat().st_mtime_ns == when for path, when in begun.items())
+    configs = [rundir.read_config(path.parent) for path in folder.glob("runs/*/DONE")]
+    assert len({config["svi"]["lam"] for config in configs}) == 40
+    study = sweep.opened(folder, read_search(SEARCHES / "digits_energy.yaml", TINY))
+    assert len(study.best_trials) >= 5
+    print(sorted(trial.values for trial in study.best_trials))
     assert (folder / "front.png").stat().st_size > 5000
     assert (folder / "runs" / "report.html").exists()
-    configs = [rundir.read_config(path.parent) for path in folder.glob("runs/*/DONE")]
-    assert len({config["svi"]["lam"] for config in configs}) == 8
     assert yaml.safe_load((folder / "runs").glob("*/config.yaml").__next__().read_text())["track"]["tags"] == ["search"]
 
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from sweeping import door, finished, ran, timeless
+from sweeping import TINY, door, finished, ran, timeless
 
 from dsnn import rundir
-from experiments import machine, sweeps
+from experiments import job, machine, schema, sweeps
 
 SLURM = pytest.mark.slurm
 GRID = ["-m", "seed=0,1,2", "train.batch_size=32,64,2000,128"]  # a batch of 2000 is more than there are examples
@@ -57,22 +57,38 @@ def test_a_grid_with_failures_ends_and_is_not_run_again(launcher: list[str], tmp
     assert check_grid(tmp_path, ran(*told, code=1)) == before
 
 
+def written(paths: list[Path]) -> dict[Path, int]:
+    """Returns when each run wrote its metrics."""
+    return {path: (path / "metrics.json").stat().st_mtime_ns for path in paths}
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_what_an_uninterrupted_one_gives(tmp_path: Path) -> None:
-    grid = ["-m", "seed=0,1,2,3", "optimizer.learning_rate=0.001,0.01", "train.epochs=8"]
+    grid = ["-m", "seed=0,1,2,3,4,5,6,7", "optimizer.learning_rate=0.001,0.003,0.01"]
     parallel = [*grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"run.root={tmp_path / 'killed'}"]
     process = subprocess.Popen(door(*parallel), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    patience = time.monotonic() + 300
-    while len(finished(tmp_path / "killed")) < 3:
+    patience = time.monotonic() + 600
+    while len(finished(tmp_path / "killed")) < 9:
         assert time.monotonic() < patience
         time.sleep(0.05)
     process.kill()
     process.wait()
-    done = {path: (path / "metrics.json").stat().st_mtime_ns for path in finished(tmp_path / "killed")}
-    assert len(done) < 8
-    assert "8 of 8 jobs are done" in ran(*parallel)
-    assert all((path / "metrics.json").stat().st_mtime_ns == when for path, when in done.items())
+    done = written(finished(tmp_path / "killed"))
+    assert len(done) < 20
+    last = schema.compose([*TINY, "seed=7", "optimizer.learning_rate=0.01", f"run.root={tmp_path / 'killed'}"])
+    place = job.directory_of(last)
+    place.write_text("a file where the directory of the last job should be")
+    said = ran(*parallel, code=1)
+    assert "23 of 24 jobs are done" in said
+    assert f"seed=7 optimizer.learning_rate=0.01 failed: cannot write {place}" in said
+    assert written(list(done)) == done
+    done = written(finished(tmp_path / "killed"))
+    assert len(done) == 23
+    place.unlink()
+    assert "24 of 24 jobs are done" in ran(*parallel)
+    assert written(list(done)) == done
     ran(*grid, f"run.root={tmp_path / 'whole'}")
+    assert len(finished(tmp_path / "whole")) == 24
     for path in finished(tmp_path / "whole"):
         assert timeless(tmp_path / "killed" / path.name) == timeless(path)
 
@@ -166,8 +182,8 @@ def test_jobs_take_different_accelerators_and_their_share_of_memory(
     assert "finds no free accelerator among 3, 5; run at most" in late
     jobs[0].communicate()  # its end frees what it held
     assert claiming(share, tmp_path).communicate()[0] == f"{seen[0]}\n"
-    for job in jobs[1:]:
-        job.communicate()
+    for other in jobs[1:]:
+        other.communicate()
 
 
 def test_a_cache_that_has_grown_too_large_loses_its_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
