@@ -29,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return job.run(config)[0]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_taken_up_as_it_stood(run: Path) -> None:
     again = finished(run)
     metrics = json.loads((run / "metrics.json").read_text())
@@ -36,6 +37,7 @@ def test_a_finished_run_is_taken_up_as_it_stood(run: Path) -> None:
     assert realised.sizes(again)["steps_mean"] == pytest.approx(metrics["halting/steps_mean"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_rules_are_compared_on_a_finished_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +53,7 @@ def test_rules_are_compared_on_a_finished_run(
     assert "DT-SNN" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_wall_time_of_a_finished_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realised, "EXAMPLES", {1: 4, 256: 512})
     assert realised.main([f"run={run}", f"json={tmp_path}/x.json", "repeats=2"]) == 0
