@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from dsnn.plots.style import INK, MUTED, SERIES, new_figure, styled
 
@@ -45,8 +45,11 @@ def exit_curves(
         axes.set_title(f"dashed: all {total} steps", loc="right", color=MUTED, weight="normal", size=8.5)
     if point is not None:
         axes.plot(*point, "o", color=INK, markersize=6, label="as deployed", zorder=4)
-    axes.set(xlabel="mean steps until the answer", ylabel="accuracy", xlim=(0.9, total + 0.1))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+    axes.set_xscale("log")  # most examples stop within the first steps
+    ticks = [2**power for power in range(total.bit_length()) if 2**power < 0.8 * total] + [total]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="mean steps until the answer", ylabel="accuracy", xlim=(0.96, max(total, 2) * 1.04))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     axes.legend(loc="lower right")
     return figure
