@@ -118,7 +118,7 @@ def speed(lifted: Lifted, deployed: Deployed, inputs: Array, repeats: int = 21) 
     model = lifted.forward.template.build(deployed.full)
     graph, state = nnx.split(model)
     full = _stopping(lifted, model, None)
-    layered = functools.partial(_ran, graph, state, forward=_schedule(lifted.forward), record=None)
+    layered = functools.partial(_running(graph, lifted.forward.schedule, _held_steps(lifted.forward), None), state)
     runs: tuple[Callable[[Array], Any], ...] = (full, layered, deployed.run)
     times: list[list[float]] = [[], [], []]
     for repeat in range(repeats + 1):
@@ -150,7 +150,7 @@ def ran(forward: Forward, model: Stack, inputs: Array, record: Callable[[Any, An
         record: what to keep of each step, see `dsnn.unroll`.
     """
     graph, state = nnx.split(model)
-    return _ran(graph, state, inputs, forward=_schedule(forward), record=record)
+    return _running(graph, forward.schedule, _held_steps(forward), record)(state, inputs)
 
 
 def compaction_error(masked: Ran, small: Ran) -> float:
@@ -158,29 +158,36 @@ def compaction_error(masked: Ran, small: Ran) -> float:
     return float(np.abs(np.asarray(masked.logits) - np.asarray(small.logits)).max())
 
 
-def _schedule(forward: Forward) -> tuple[str, int | None]:
-    return forward.schedule, forward.steps if forward.held else None
+def _held_steps(forward: Forward) -> int | None:
+    return forward.steps if forward.held else None
 
 
 def _stopping(
     lifted: Lifted, model: Stack, head: dict[str, Array] | None, quantile: float = 0.5
 ) -> Callable[[Array], Decision]:
-    """Returns compiled early-stopping inference; parameters are arguments of the program and not constants in it."""
+    """Returns compiled early-stopping inference."""
     graph, state = nnx.split(model)
-    static = {"steps": lifted.forward.steps, "held": lifted.forward.held, "feature": lifted.feature or "margin"}
-    return lambda inputs: _decided(graph, state, head, quantile, inputs, **static)
+    feature = "" if head is None else lifted.feature or "margin"
+    decide = _deciding(graph, lifted.forward.steps, lifted.forward.held, feature)
+    return functools.partial(decide, state, head, jnp.asarray(quantile))
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "steps", "held", "feature"))
-def _decided(
-    graph: Any, state: Any, head: Any, quantile: Any, inputs: Array, *, steps: int, held: bool, feature: str
-) -> Decision:
-    rule = never() if head is None else halting.rule(head, feature, quantile)
-    return anytime(nnx.merge(graph, state), rule, steps, held=held)(inputs, None)
+# One program serves all networks of one shape: parameters are its arguments and not constants in it. It is looked up
+# once and not at every call, since hashing a network takes as long as a small one runs.
+@functools.lru_cache(maxsize=64)
+def _deciding(graph: Any, steps: int, held: bool, feature: str) -> Callable[..., Decision]:
+    def decide(state: Any, head: Any, quantile: Array, inputs: Array) -> Decision:
+        rule = halting.rule(head, feature, quantile) if feature else never()
+        return anytime(nnx.merge(graph, state), rule, steps, held=held)(inputs, None)
+
+    return jax.jit(decide)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "forward", "record"))
-def _ran(graph: Any, state: Any, inputs: Array, *, forward: tuple[str, int | None], record: Any) -> Ran:
-    model, (schedule, steps) = nnx.merge(graph, state), forward
-    outputs, _, kept = unroll(model, inputs, None, record, schedule, steps=steps)
-    return Ran(model.logits(outputs), kept)
+@functools.lru_cache(maxsize=64)
+def _running(graph: Any, schedule: str, steps: int | None, record: Any) -> Callable[..., Ran]:
+    def run(state: Any, inputs: Array) -> Ran:
+        model = nnx.merge(graph, state)
+        outputs, _, kept = unroll(model, inputs, None, record, schedule, steps=steps)
+        return Ran(model.logits(outputs), kept)
+
+    return jax.jit(run)
