@@ -158,7 +158,7 @@ def test_page_shows_every_figure_and_saves_it(page):
 
 
 def test_page_shows_what_the_posterior_believes(tmp_path):
-    directory = make_run(tmp_path / "run")
+    directory = make_run(tmp_path / "run", **{"ood/kmnist/fpr95": 0.123, "conformal/coverage": 0.887})
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, 4), np.linspace(0, 1, 3)), -1)
     rundir.write_arrays(directory, "records.npz", {
@@ -172,6 +172,8 @@ def test_page_shows_what_the_posterior_believes(tmp_path):
     ids = {value for tag, name, value in Reader(html).attributes if (tag, name) == ("figure", "id")}
     assert {"posterior", "uncertainty_map", "intervals"} <= ids
     assert "50.0 % of 8 inside" in Reader(html)
+    assert "share of kmnist accepted where 95 % of test examples are 0.123" in Reader(html)
+    assert "share of labels inside 90 % conformal sets 0.887" in Reader(html)
     assert 'class="note"' not in html
 
 

@@ -169,6 +169,14 @@ def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
     return tables
 
 
+OUTSIDE = {
+    "auroc": "AUROC against {}",
+    "auroc_epistemic": "AUROC against {}, by epistemic uncertainty",
+    "fpr95": "share of {} accepted where 95 % of test examples are",
+}
+"""What is said of another data set, by the score's name."""
+
+
 def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
     unit = "standard deviations" if "test/rmse" in metrics else "nats"
     names = {
@@ -185,11 +193,17 @@ def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
         "uncertainty/from_weights": "of it from weights",
         "uncertainty/from_gates": "of it from gates",
         "uncertainty/from_spikes": "of it from firing",
+        "calibration/temperature": "temperature fitted on validation",
+        "calibration/nll": "negative log-likelihood at that temperature (nats)",
+        "conformal/coverage": "share of labels inside 90 % conformal sets",
+        "conformal/size": "classes in a conformal set",
+        "test/aurc": "area under the risk-coverage curve",
     }
     rows = [(label, number(metrics[name])) for name, label in names.items() if name in metrics]
     for name, value in metrics.items():
-        if name.startswith("ood/") and name.endswith("/auroc"):
-            rows.append((f"AUROC against {name.split('/')[1]}", number(value)))
+        match name.split("/"):
+            case ["ood", other, score] if score in OUTSIDE:
+                rows.append((OUTSIDE[score].format(other), number(value)))
     return rows
 
 
