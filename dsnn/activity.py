@@ -56,7 +56,7 @@ def records(
             shape = layer.out_shape
             out.append(SynapseRecord(f"{name}.recurrent", "recurrent", shape, shape, back, mean_steps))
         kind = cell_kind(layer.cell)
-        spiking = 0.0 if kind == "LI" else sent
+        spiking = 0.0 if kind == "LI" or layer.reads == "membrane" else sent
         out.append(NeuronRecord(name, kind, layer.out_shape, mean_steps, spiking))
         before, once = fired, False
     return out

@@ -10,9 +10,11 @@ import numpy as np
 from dsnn import data, energy, mesh, parameters, rng, train
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Stepwise
 from dsnn.config import Config, build_converted, build_guide, build_model, check_trainable, load_data
-from dsnn.forward import Forward, log_likelihood
+from dsnn.forward import Forward
+from dsnn.gradients import FPTT
+from dsnn.sequences import Scan
 
 _LIKELIHOODS: dict[str, Likelihood] = {
     "classification": Categorical(),
@@ -48,21 +50,27 @@ class Setup:
         config = self.config
         lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
-        tx = train.optimizer(config.optimizer, total, settings.learning_rate)
+        tx = train.optimizer(config.optimizer, total, settings.learning_rate, config.train.epochs)
         if config.learner == "svi":
             # on a CPU one particle after another is faster, and takes the memory of one
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
             return train.svi_learner(lifted, config.svi, tx, total, settings.root, settings.lam, together)
         forward = lifted.forward
+        if config.learner == "fptt":
+            windows = -(-forward.steps // min(config.fptt.window, forward.steps))
+            tx = train.optimizer(config.optimizer, total * windows, settings.learning_rate, config.train.epochs)
+            return train.fptt_learner(
+                forward, lifted.initial, lifted.likelihood, tx, FPTT(**vars(config.fptt)), settings.root
+            )
 
         def loss(values: Any, batch: train.Batch, key: Any) -> Any:
-            return -log_likelihood(forward.logits(values, batch.x, key)[-1], batch.y).mean()
+            return -lifted.likelihood.of_sequence({}, forward.logits(values, batch.x, key), batch.y).mean()
 
         return train.map_learner(loss, forward.template, lifted.initial, tx, settings.root)
 
     def params(self, state: Any) -> dict[str, Any]:
         """Returns the natural parameters of a learner's state."""
-        if self.config.learner == "map":
+        if self.config.learner != "svi":
             return train.map_params(self.lifted.forward.template, state)
         return train.svi_params(self.lifted, state)
 
@@ -105,7 +113,11 @@ def network(
         traced: whether they are; otherwise the noise's width is the configuration's, a constant of the network.
         start: parameters to start from in place of the network's own.
     """
-    shape = data.input_shape(split)
+    shape, temporal = data.input_shape(split), split.temporal
+    length = data.steps(split) or config.train.steps if temporal else config.train.steps
+    if scanned := config.train.encoding == "scan" and not temporal:
+        length, width = config.train.scan.shape(_image(shape, split.name))
+        shape = (width,)
     key = rng.stream(settings.root, "init")
     width = settings.noise_width if traced else None
     if config.convert.method:
@@ -114,13 +126,13 @@ def network(
         model = build_model(config.model, shape, split.classes, key, width)
     template, params = parameters.split(model)
     params = params if start is None else start
-    temporal = split.temporal
     forward = Forward(
         template,
-        data.steps(split) or config.train.steps if temporal else config.train.steps,
+        length,
         "temporal" if temporal else config.train.encoding,
         config.train.schedule,
         int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
+        config.train.scan if scanned else Scan(),
     )
     every_site = sites.sites(
         model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
@@ -144,7 +156,7 @@ def network(
         accounting=config.energy.accounting,
         feature=config.halting.feature if bayesian and config.halting.enabled else None,
         family=build_guide(config, shape, split.classes, key) if bayesian else guides.point(),
-        likelihood=_LIKELIHOODS[split.task],
+        likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
     )
@@ -159,6 +171,23 @@ def _rows(config: Config, split: data.Split, template: parameters.Template) -> d
     x = x.reshape(len(x) * (x.shape[1] if split.temporal else 1), -1)
     first = next(name for name in template.names if name.endswith(".synapse.kernel"))
     return {first: priors.rare_inputs(x, config.bayes.rare_inputs)}
+
+
+def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    if len(shape) < 2:
+        raise ValueError(
+            f"train.encoding=scan shows images [height, width, ...], {name} has examples of shape {shape}."
+        )
+    return shape
+
+
+def likelihood_of(config: Config, split: data.Split) -> Likelihood:
+    """Returns what is observed: numbers, a class, or a class at every step."""
+    if split.task == "regression":
+        return Gaussian()
+    if data.per_step(split):
+        return Stepwise(config.train.skip)
+    return Stepwise(config.train.skip, mean=True) if config.train.loss == "steps" else Categorical()
 
 
 def _analog(forward: Forward, split: data.Split) -> bool:

@@ -99,7 +99,7 @@ def _compact_layer(
             synapse.bias = nnx.Param(jnp.asarray(np.asarray(synapse.bias[...])[keep]))
         synapse.out_shape = (*synapse.out_shape[:-1], len(keep))
     synapse.kernel = nnx.Param(jnp.asarray(kernel))
-    new = Layer(synapse, _compact_cell(layer.cell, receiver, multiple), before=tuple(before))
+    new = Layer(synapse, _compact_cell(layer.cell, receiver, multiple), before=tuple(before), reads=layer.reads)
     if recurrent is not None:
         back = np.asarray(recurrent[...])
         if receiver is not None:

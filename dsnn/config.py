@@ -1,23 +1,30 @@
 """The configuration of a run: typed, with defaults here and nowhere else, checked before any work."""
 
 import dataclasses
+import difflib
+import inspect
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
-from dsnn import cells, data, energy, escape, models, parameters, rng, track
+from dsnn import cells, data, energy, escape, initial, models, parameters, rng, track
 from dsnn.bayes import guides, priors
 from dsnn.bayes.halting import FEATURES
+from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.convert import integrate_and_fire, read, to_stack
 from dsnn.convert.options import ConvertConfig, deep_network
 from dsnn.forward import ENCODINGS
+from dsnn.gradients import FPTT
+from dsnn.layers import READS
+from dsnn.sequences import Scan
 from dsnn.train import OptimizerConfig, SviConfig
 from dsnn.types import Array, Key
 from dsnn.unroll import SCHEDULES
 
-LEARNERS = ("svi", "map", "convert")
+LEARNERS = ("svi", "map", "fptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 NOISES = ("logistic", "gaussian", "none")
 MAX_DENSE = 1 << 27  # values, half a gigabyte, that sparse rows may take once they are dense
@@ -88,11 +95,20 @@ class ModelConfig:
         surrogate: named pseudo-derivative; empty is the density of the noise.
         noise: escape noise, "logistic", "gaussian" or "none".
         noise_width: its scale in units of the membrane.
+        options: further options of the hidden cells, such as ``{tau: {normal: [20, 5]}, learnable: [tau]}``: numbers,
+            names, or how a constant is drawn neuron by neuron (`dsnn.initial.constant`). What is given here takes the
+            place of beta, threshold and reset.
         gain: standard deviation of the initial kernels times sqrt(fan in).
+        start: how kernels begin, "normal", "xavier", "joint_xavier", "orthogonal", "torch" or "zeros".
+        recurrent_start: how recurrent kernels begin.
+        bias: whether synapses have a bias.
         readout: how outputs become logits, "mean", "sum", "max", "last" or "vote", see `dsnn.models`.
         readout_beta: decay of the readout membrane per step.
         products: dtype of the matrix products, "float32" or "bfloat16" (faster on accelerators); membranes, weights and
             gradients stay float32.
+        readout_cell: "LI", or a cell that spikes.
+        readout_options: of that cell, as ``options``.
+        reads: what a spiking readout gives, its "spikes" or its "membrane".
     """
 
     architecture: str = "mlp"
@@ -106,10 +122,17 @@ class ModelConfig:
     surrogate: str = ""
     noise: str = "logistic"
     noise_width: float = 0.2
+    options: dict[str, Any] = field(default_factory=dict)
     gain: float = 1.0
+    start: str = "normal"
+    recurrent_start: str = "normal"
+    bias: bool = True
     readout: str = "mean"
     readout_beta: float = 0.9
     products: str = "float32"
+    readout_cell: str = "LI"
+    readout_options: dict[str, Any] = field(default_factory=dict)
+    reads: str = "spikes"
 
     def __post_init__(self) -> None:
         _one_of("model.products", self.products, ("float32", "bfloat16"))
@@ -119,6 +142,13 @@ class ModelConfig:
             default, given = type(self).__dataclass_fields__[name].default, getattr(self, name)
             if given != default:
                 raise ValueError(f"{self.cell} has no {name}, got model.{name}={given}; leave it out.")
+        _one_of("model.readout_cell", self.readout_cell, ("LI", *CELLS))
+        _one_of("model.reads", self.reads, READS)
+        for name in ("start", "recurrent_start"):
+            _one_of(f"model.{name}", getattr(self, name), initial.KERNELS)
+        for where in ("options", "readout_options"):
+            for name, given in getattr(self, where).items():
+                initial.check_constant(f"model.{where}.{name}", given)
         _one_of("model.noise", self.noise, NOISES)
         _one_of("model.readout", self.readout, models.READOUTS)
         _one_of("model.reset", self.reset, ("subtract", "zero", "none"))
@@ -282,7 +312,17 @@ class TrainConfig:
         epochs: passes over the training part.
         batch_size: examples per update.
         steps: time steps T (ignored for temporal data, which have their own).
-        encoding: "direct", "rate" or "latency" for static data.
+        encoding: "direct", "rate" or "latency" for static data, or "scan", which shows an image bit by bit and has its
+            own steps.
+        scan: how, see `dsnn.sequences.Scan`: order, permuted, threshold, window, units.
+        loss: what one label per example is held against: "final", the logits after the last step, or "steps", those of
+            every step alike. With a label at every step every step counts.
+        skip: first steps that do not count, in the loss and in the scores, where every step counts.
+        unlabelled: what is learned of steps without a label: "mask", nothing, or "published", the class that the
+            published labels give them.
+        select: which epoch's network is assessed: "last", or the best on validation by "accuracy" or by "nll".
+        watch_test: whether the history holds test scores too, for papers that selected on test; nothing is chosen by
+            them.
         eval_every: epochs between validations.
         checkpoint_s: seconds between checkpoints, taken at the end of an epoch.
         schedule: order of the time loop, see `dsnn.unroll`.
@@ -293,6 +333,12 @@ class TrainConfig:
     batch_size: int = 64
     steps: int = 16
     encoding: str = "direct"
+    scan: Scan = field(default_factory=Scan)
+    loss: str = "final"
+    skip: int = 0
+    unlabelled: str = "mask"
+    select: str = "last"
+    watch_test: bool = False
     eval_every: int = 10
     checkpoint_s: float = 10.0
     schedule: str = "auto"
@@ -304,8 +350,31 @@ class TrainConfig:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}.")
         _one_of("train.encoding", self.encoding, ENCODINGS)
         _one_of("train.schedule", self.schedule, SCHEDULES)
+        _one_of("train.loss", self.loss, ("final", "steps"))
+        _one_of("train.unlabelled", self.unlabelled, ("mask", "published"))
+        _one_of("train.select", self.select, ("last", "accuracy", "nll"))
+        if self.skip < 0:
+            raise ValueError(f"train.skip must not be negative, got {self.skip}.")
         if self.memory not in ("full", "sqrt") and not self.memory.isdigit():
             raise ValueError(f'train.memory must be "full", "sqrt" or a number of steps, got {self.memory!r}.')
+
+
+@dataclass
+class FpttConfig:
+    """Forward propagation through time, see `dsnn.gradients.FPTT`.
+
+    Attributes:
+        window: time steps between updates; memory grows with it, and not with time.
+        alpha: strength of the pull to the running average of the parameters.
+        beta: share of the new parameters in that average.
+    """
+
+    window: int = 1
+    alpha: float = 0.1
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        FPTT(self.window, self.alpha, self.beta)
 
 
 @dataclass
@@ -457,8 +526,9 @@ class Config:
 
     Attributes:
         experiment: name of the experiment file that this run started from.
-        learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps) or "convert" (a
-            deep network is trained and converted, and that is all).
+        learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps), "fptt" (such
+            weights, learned as the sequence goes on, see `FpttConfig`) or "convert" (a deep network is trained and
+            converted, and that is all).
         convert: a deep network to convert; with "svi" and "map", learning goes on from it.
         seed: root of every random stream.
         resume: go on from the run directory's checkpoint; false sets the old directory aside and starts over.
@@ -475,6 +545,7 @@ class Config:
     gates: GatesConfig = field(default_factory=GatesConfig)
     halting: HaltingConfig = field(default_factory=HaltingConfig)
     svi: SviConfig = field(default_factory=SviConfig)
+    fptt: FpttConfig = field(default_factory=FpttConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
@@ -492,6 +563,11 @@ class Config:
             raise ValueError("train.encoding=temporal needs temporal data, got static npz; set data.temporal=true.")
         if self.bayes.guide == "aot" and self.train.schedule == "step":
             raise ValueError("bayes.guide=aot needs a mask for every step, got train.schedule=step; use layer.")
+        if self.learner == "fptt" and self.model.readout != "last":
+            raise ValueError(
+                "learner=fptt answers at every step from that step's output, got model.readout="
+                f"{self.model.readout}; set model.readout=last."
+            )
         self._check_split()
         self._check_convert()
 
@@ -553,6 +629,12 @@ def load_data(config: Config) -> data.Split:
             )
     if c.limit:
         split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))
+    if data.per_step(split) and config.train.unlabelled == "mask":
+        split = _masked(split)
+    if config.train.select != "last" and not data.size(split.val):
+        raise ValueError(
+            f"train.select={config.train.select} needs a validation part, {split.name} has none; set data.val_fraction."
+        )
     if config.train.batch_size > data.size(split.train):
         raise ValueError(
             f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
@@ -569,9 +651,10 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
     """
     data.require_training(split)
     if data.per_step(split):
+        _check_stepwise(split, config)
+    if config.learner == "fptt" and not split.temporal and config.train.encoding == "direct":
         raise ValueError(
-            f"a run learns one target per example, {split.name} has one label per time step; use dsnn.unroll and "
-            "dsnn.train instead."
+            f"learner=fptt learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
         )
     if split.task != "classification":
         has = "numbers" if split.task == "regression" else "several labels"
@@ -596,6 +679,29 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
     return _dense(split) if sparse else split
 
 
+def _check_stepwise(split: data.Split, config: Config) -> None:
+    where = f"{split.name} has a label at every step"
+    if config.model.readout != "last":
+        raise ValueError(
+            f"{where}, each read from that step's output, got model.readout={config.model.readout}; set last."
+        )
+    if config.halting.enabled and config.learner == "svi":
+        raise ValueError(f"{where}, and a run that halts answers once; set halting.enabled=false.")
+    if config.data.ood:
+        raise ValueError(f"data.ood is scored for one class per example, {where}; leave it empty.")
+    if config.train.skip >= (data.steps(split) or 1):
+        raise ValueError(f"train.skip must be below the {data.steps(split)} steps, got {config.train.skip}; lower it.")
+
+
+def _masked(split: data.Split) -> data.Split:
+    """Takes the labels of steps that have none from the training part."""
+    labelled = split.extra.get("train/labelled")
+    if labelled is None:
+        return split
+    y = np.where(labelled[: len(split.train.y)], np.asarray(split.train.y), UNLABELLED).astype(np.int32)
+    return split._replace(train=data.Arrays(split.train.x, y))
+
+
 def _dense(split: data.Split) -> data.Split:
     parts = {name: getattr(split, name) for name in ("train", "val", "test")}
     return split._replace(**{name: part._replace(x=_rows(part.x)) for name, part in parts.items()})
@@ -617,11 +723,17 @@ def build_model(
         key: initialises the kernels; consumed.
         noise_width: takes the place of the configuration's; may be traced.
     """
+    keys = (rng.stream(key, "init", layer) for layer in itertools.count())
 
     def cell(neurons: int) -> Any:
         noise = _noise(config, noise_width)
         options = {name: getattr(config, name) for name in CELLS[config.cell]}
-        return getattr(cells, config.cell)(**options, surrogate=config.surrogate or None, noise=noise)
+        options |= {"surrogate": config.surrogate or None, "noise": noise}
+        return build_cell(config.cell, options, config.options, neurons, next(keys))
+
+    def readout_cell(neurons: int) -> Any:
+        beside = {} if config.readout_cell == "LI" else {"surrogate": config.surrogate or None}
+        return build_cell(config.readout_cell, beside, config.readout_options, neurons, next(keys))
 
     common: dict[str, Any] = {
         "key": key,
@@ -635,7 +747,53 @@ def build_model(
         if len(in_shape) != 3:
             raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
         return models.convnet(in_shape, tuple(config.channels), tuple(config.hidden), classes, **common)
-    return models.mlp(in_shape, tuple(config.hidden), classes, recurrent=config.recurrent, **common)
+    plain = config.readout_cell == "LI" and not config.readout_options
+    return models.mlp(
+        in_shape,
+        tuple(config.hidden),
+        classes,
+        recurrent=config.recurrent,
+        readout_cell=None if plain else readout_cell,
+        reads=config.reads,
+        start=config.start,
+        recurrent_start=config.recurrent_start,
+        bias=config.bias,
+        **common,
+    )
+
+
+def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: int, key: Key[Array, ""]) -> Any:
+    """Returns a cell; the key draws those of its constants that differ from neuron to neuron, and is consumed.
+
+    Args:
+        kind: name of the cell.
+        usual: options that hold where ``own`` says nothing.
+        own: options of `ModelConfig`.
+        neurons: how many.
+        key: consumed.
+
+    Raises:
+        ValueError: an option that the cell has not.
+    """
+    options = dict(usual)
+    for place, (name, given) in enumerate(own.items()):
+        drawn = initial.constant(f"option {name} of {kind}", given, rng.stream(key, "init", place), neurons)
+        options[name] = tuple(drawn) if isinstance(drawn, list) else drawn
+    if "tau" in own:
+        options.pop("beta", None)
+    if options.get("learnable"):
+        options.setdefault("shape", (neurons,))
+    make = getattr(cells, kind)
+    known = list(inspect.signature((cells.LIF if kind in ("IF", "PLIF") else make).__init__).parameters)
+    known.remove("self")
+    for name in own:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(
+                f"{kind} takes the options {', '.join(known)}, got {name!r}; "
+                f"{f'did you mean {near[0]!r}?' if near else 'leave it out.'}"
+            )
+    return make(**options)
 
 
 def _noise(config: ModelConfig, width: Any) -> Any:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from dsnn import encode
 from dsnn.parameters import Params, Template
 from dsnn.rng import stream
+from dsnn.sequences import Scan
 from dsnn.types import Array, Float, Key
 from dsnn.unroll import unroll
 
-ENCODINGS = ("direct", "rate", "latency", "temporal")
+ENCODINGS = ("direct", "rate", "latency", "temporal", "scan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +25,10 @@ class Forward:
         template: the network without its parameters, see `dsnn.parameters.split`.
         steps: number of time steps T (for "temporal" data their own).
         encoding: "direct" holds the input for all steps, "rate" draws Bernoulli spikes, "latency" one spike per input,
-            "temporal" takes ``[batch, time, ...]`` as it is.
+            "temporal" takes ``[batch, time, ...]`` as it is, "scan" shows an image row by row or pixel by pixel.
         schedule: see `dsnn.unroll`.
         memory: see `dsnn.unroll`.
+        scan: how images become sequences, for "scan".
         stochastic: whether keys reach the neurons; without, firing is deterministic.
     """
 
@@ -35,6 +37,7 @@ class Forward:
     encoding: str = "direct"
     schedule: str = "auto"
     memory: str | int = "full"
+    scan: Scan = dataclasses.field(default_factory=Scan)
     stochastic: bool = True
 
     def __post_init__(self) -> None:
@@ -51,7 +54,15 @@ class Forward:
     @property
     def analog(self) -> bool:
         """Whether inputs carry values and not spikes."""
-        return self.encoding == "direct"
+        return self.encoding == "direct" or (self.encoding == "scan" and self.scan.analog)
+
+    def example(self, params: Params) -> Float[Array, "1 ..."]:
+        """Returns a batch of one blank example."""
+        shape = self.template.build(params).in_shape
+        if self.encoding == "scan":
+            # an image with one pixel a feature has the shape that matters, as many steps and features
+            return jnp.zeros((1, *self.scan.blank(self.steps, shape[0])))
+        return jnp.zeros((1, self.steps, *shape) if self.encoding == "temporal" else (1, *shape))
 
     def encode(self, x: Float[Array, "batch ..."], key: Key[Array, ""] | None) -> Array:
         """Returns the network's inputs: held ``[batch, ...]`` or ``[time, batch, ...]``; a key is consumed."""
@@ -64,6 +75,8 @@ class Forward:
                 return encode.rate(x, self.steps, key)
             case "latency":
                 return encode.latency(x, self.steps)
+            case "scan":
+                return self.scan(x)
             case _:
                 return jnp.swapaxes(x, 0, 1)
 

@@ -13,15 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from dsnn import events
+from dsnn import events, initial
 from dsnn.types import Array, Float, Key
 
 PRODUCTS = ("auto", "dense", "events")
-
-
-def fan_in_normal(key: Key[Array, ""], shape: tuple[int, ...], gain: float) -> Array:
-    """Returns weights ~ Normal(0, gain / sqrt(fan in)); the last axis is the fan out. The key is consumed."""
-    return gain / math.prod(shape[:-1]) ** 0.5 * jax.random.normal(key, shape)
+READS = ("spikes", "membrane")
 
 
 def multiply(
@@ -76,6 +72,8 @@ class Dense(nnx.Module):
         key: initialises the kernel; consumed.
         gain: kernel standard deviation times sqrt(fan in).
         bias: whether to add a current at every step.
+        start: how the kernel begins, a name of `dsnn.initial.KERNELS`.
+        beside: inputs that reach the same neurons through another kernel, see `dsnn.initial.kernel`.
         dtype: dtype of the product ("bfloat16" halves its traffic); None keeps the input's.
         product: "dense", "events" (work only where the input is not zero, see `dsnn.events`) or "auto": events where
             this machine has them and, at run time, few enough inputs are nonzero for them to be faster.
@@ -92,6 +90,8 @@ class Dense(nnx.Module):
         key: Key[Array, ""],
         gain: float = 1.0,
         bias: bool = True,
+        start: str = "normal",
+        beside: int = 0,
         dtype: str | None = None,
         product: str = "auto",
     ):
@@ -104,7 +104,7 @@ class Dense(nnx.Module):
         _positive(in_shape=math.prod(self.in_shape), features=features)
         self.out_shape = (features,)
         self.dtype = dtype
-        self.kernel = nnx.Param(fan_in_normal(key, (math.prod(self.in_shape), features), gain))
+        self.kernel = nnx.Param(initial.kernel(start, key, (math.prod(self.in_shape), features), gain, beside))
         self.bias = nnx.Param(jnp.zeros(features)) if bias else None
 
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch neuron"]:
@@ -154,7 +154,7 @@ class Conv(nnx.Module):
         _positive(out_height=height, out_width=width)
         self.out_shape: tuple[int, int, int] = (height, width, features)
         self.dtype = dtype
-        self.kernel = nnx.Param(fan_in_normal(key, (*window, in_shape[2], features), gain))
+        self.kernel = nnx.Param(initial.kernel("normal", key, (*window, in_shape[2], features), gain))
         self.bias = nnx.Param(jnp.zeros(features)) if bias else None
 
     def __call__(
@@ -206,11 +206,17 @@ class LayerState(NamedTuple):
 class Layer(nnx.Module):
     """A synapse and the cell it drives, with an optional recurrent kernel: I_t = f(x_t) + s_{t-1} R.
 
+    Programs that give the recurrent product a bias of its own add two biases with one gradient: that is one bias which
+    learns at twice the rate.
+
     Args:
         synapse: `Dense`, `Conv` or any module with ``in_shape``, ``out_shape`` and a call on ``[batch, ...]``.
         cell: any cell of `dsnn.cells`.
         recurrent_key: makes the layer recurrent and initialises the kernel; consumed. None is feed-forward.
         recurrent_gain: recurrent kernel standard deviation times sqrt(number of neurons).
+        recurrent_start: how the recurrent kernel begins, a name of `dsnn.initial.KERNELS`.
+        reads: what the layer gives, "spikes" or the "membrane" of its cell (an adaptive readout whose membrane is read,
+            Yin et al. 2021); what a recurrent kernel reads are spikes in any case.
         before: stateless modules (pooling) applied to the input first.
     """
 
@@ -221,15 +227,22 @@ class Layer(nnx.Module):
         *,
         recurrent_key: Key[Array, ""] | None = None,
         recurrent_gain: float = 1.0,
+        recurrent_start: str = "normal",
+        reads: str = "spikes",
         before: tuple[Any, ...] = (),
     ):
-        self.synapse, self.cell, self.before = synapse, cell, nnx.List(before)
+        if reads not in READS:
+            raise ValueError(f"a layer gives its {' or its '.join(READS)}, got reads={reads!r}.")
+        self.synapse, self.cell, self.before, self.reads = synapse, cell, nnx.List(before), reads
         if recurrent_key is not None and len(synapse.out_shape) != 1:
             raise ValueError(f"a recurrent layer needs a flat output, got {synapse.out_shape}; use a Dense synapse.")
+        sources = math.prod(synapse.in_shape)
         self.recurrent = (
             None
             if recurrent_key is None
-            else nnx.Param(fan_in_normal(recurrent_key, synapse.out_shape * 2, recurrent_gain))
+            else nnx.Param(
+                initial.kernel(recurrent_start, recurrent_key, synapse.out_shape * 2, recurrent_gain, sources)
+            )
         )
 
     @property
@@ -264,12 +277,13 @@ class Layer(nnx.Module):
     def advance(
         self, state: LayerState, current: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
     ) -> tuple[LayerState, Array]:
-        """Returns the next state and the spikes for a feed-forward current; a key is consumed."""
+        """Returns the next state and what the layer gives for a feed-forward current; a key is consumed."""
         if self.recurrent is not None and state.spikes is not None:
             current = current + self.feed_back(state.spikes, self.recurrent[...])
         current = checkpoint_name(current, "current")
         cell, spikes = self.cell.step(state.cell, current, key)
-        return LayerState(cell, None if self.recurrent is None else spikes), spikes
+        out = spikes if self.reads == "spikes" else cell.membrane
+        return LayerState(cell, None if self.recurrent is None else spikes), out
 
     def step(
         self, state: LayerState, x: Float[Array, "batch ..."], key: Key[Array, ""] | None = None

@@ -141,6 +141,11 @@ def mlp(
     readout: str = "mean",
     readout_beta: float = 0.9,
     dtype: str | None = None,
+    readout_cell: Any = None,
+    reads: str = "spikes",
+    start: str = "normal",
+    recurrent_start: str = "normal",
+    bias: bool = True,
 ) -> Stack:
     """Returns a dense (or recurrent) stack hidden0, hidden1, ..., readout with a leaky integrator at the end.
 
@@ -155,17 +160,27 @@ def mlp(
         readout: see `running_logits`.
         readout_beta: decay of the readout membrane per step; 1 is the pure integrator.
         dtype: of the products, see `dsnn.layers.Dense`; membranes are float32 in any case.
+        readout_cell: a function ``neurons -> cell`` for the readout; None is ``LI(readout_beta)``.
+        reads: what the readout gives, "spikes" or "membrane" (`LI` gives its membrane in any case).
+        start: how kernels begin, a name of `dsnn.initial.KERNELS`.
+        recurrent_start: how recurrent kernels begin.
+        bias: whether synapses have a bias.
     """
     cell = cell or (lambda neurons: LIF(beta=0.9))
     layers: dict[str, Layer] = {}
     shape: tuple[int, ...] = in_shape
     for index, neurons in enumerate(hidden):
         feed, back = jax.random.split(jax.random.fold_in(key, index))
-        synapse = Dense(shape, neurons, key=feed, gain=gain, dtype=dtype)
-        layers[f"hidden{index}"] = Layer(synapse, cell(neurons), recurrent_key=back if recurrent else None)
+        beside = neurons if recurrent else 0
+        synapse = Dense(shape, neurons, key=feed, gain=gain, bias=bias, start=start, beside=beside, dtype=dtype)
+        layers[f"hidden{index}"] = Layer(
+            synapse, cell(neurons), recurrent_key=back if recurrent else None, recurrent_start=recurrent_start
+        )
         shape = synapse.out_shape
-    synapse = Dense(shape, classes, key=jax.random.fold_in(key, len(hidden)), gain=1.0, dtype=dtype)
-    layers["readout"] = Layer(synapse, LI(beta=readout_beta))
+    last_key = jax.random.fold_in(key, len(hidden))
+    synapse = Dense(shape, classes, key=last_key, gain=1.0, bias=bias, start=start, dtype=dtype)
+    last = LI(beta=readout_beta) if readout_cell is None else readout_cell(classes)
+    layers["readout"] = Layer(synapse, last, reads="spikes" if isinstance(last, LI) else reads)
     return Stack(readout, **layers)
 
 

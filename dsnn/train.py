@@ -1,6 +1,7 @@
 """Learners, pairs of pure functions (init, step), and the loop that runs any of them over epochs."""
 
 import dataclasses
+import fnmatch
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,7 +14,10 @@ from numpyro.optim import optax_to_numpyro
 
 from dsnn import data, rng
 from dsnn.bayes.lift import Context, Lifted
+from dsnn.bayes.likelihood import Likelihood
 from dsnn.bayes.priors import SUPPORTS
+from dsnn.forward import Forward
+from dsnn.gradients import FPTT, FPTTState, fptt
 from dsnn.parameters import Params, Template
 from dsnn.types import Array, Float, Int, Key
 
@@ -72,9 +76,13 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and what to do."""
 
 
+OPTIMIZERS = ("adam", "adamax", "sgd")
+SCHEDULES = ("cosine", "constant", "linear", "step")
+
+
 @dataclasses.dataclass
 class OptimizerConfig:
-    """Adam with a cosine decay to zero.
+    """Adam with a cosine decay to zero, or what a paper took.
 
     Attributes:
         learning_rate: peak rate for weights.
@@ -82,6 +90,14 @@ class OptimizerConfig:
         weight_decay: decoupled decay of weights (AdamW).
         warmup_fraction: share of the steps over which the rate rises from zero.
         clip: largest global norm of a gradient; 0 is no clipping.
+        name: "adam", "adamax" or "sgd".
+        schedule: how it falls: "cosine" to zero, "linear" to zero in steps of an epoch, "step" by ``decay`` every
+            ``decay_epochs``, or "constant".
+        decay: factor of the step schedule.
+        decay_epochs: epochs between its steps.
+        factors: rates of parameters relative to the weights', by the first shell pattern that matches their name, such
+            as ``{"*.cell.tau": 3}``. A bias that a paper has twice, of an input and of a recurrent product, is one with
+            a factor of 2.
     """
 
     learning_rate: float = 3e-3
@@ -89,8 +105,24 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     warmup_fraction: float = 0.02
     clip: float = 0.0
+    name: str = "adam"
+    schedule: str = "cosine"
+    decay: float = 0.5
+    decay_epochs: int = 100
+    factors: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for what, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if (given := getattr(self, what)) not in allowed:
+                raise ValueError(f"optimizer.{what} must be one of {', '.join(allowed)}, got {given!r}.")
+        if not 0 < self.decay <= 1 or self.decay_epochs < 1:
+            raise ValueError(
+                "optimizer.decay must be in (0, 1] and decay_epochs at least 1, got "
+                f"{self.decay} and {self.decay_epochs}."
+            )
+        for pattern, factor in self.factors.items():
+            if not factor >= 0:
+                raise ValueError(f"optimizer.factors must not be negative, got {factor} for {pattern!r}.")
         if self.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate must be positive, got {self.learning_rate}.")
         if self.gates_factor < 0 or self.weight_decay < 0 or self.clip < 0:
@@ -100,30 +132,66 @@ class OptimizerConfig:
 
 
 def optimizer(
-    config: OptimizerConfig, total_steps: int, learning_rate: Array | None = None
+    config: OptimizerConfig, total_steps: int, learning_rate: Array | None = None, epochs: int = 1
 ) -> optax.GradientTransformation:
     """Returns the optimiser of a run of ``total_steps`` updates; gates and halting form a group of their own.
+
+    Raises, once it meets the parameters, a ValueError for a pattern of ``factors`` that matches none of them.
 
     Args:
         config: rates and regularisation.
         total_steps: updates of the whole run.
         learning_rate: takes the place of the configuration's; may be traced.
+        epochs: of the run, for the schedules that count them.
     """
     warmup = round(config.warmup_fraction * total_steps)
     rate: Any = config.learning_rate if learning_rate is None else learning_rate
+    per_epoch = max(total_steps // epochs, 1)
 
-    def adam(peak: Any, decay: float) -> optax.GradientTransformation:
-        fall = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
+    def falling(peak: Any) -> Callable[[Any], Any]:
+        match config.schedule:
+            case "cosine":
+                return optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
+            case "linear":
+                return lambda step: peak * (1 - jnp.minimum(step // per_epoch, epochs) / epochs)
+            case "step":
+                return lambda step: peak * config.decay ** (step // per_epoch // config.decay_epochs)
+            case _:
+                return optax.constant_schedule(peak)
+
+    def group(peak: Any, decay: float) -> optax.GradientTransformation:
+        fall = falling(peak)
         schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), fall], [warmup]) if warmup else fall
-        return optax.adamw(schedule, weight_decay=decay)
+        match config.name:
+            case "adam":
+                return optax.adamw(schedule, weight_decay=decay)
+            case "adamax":
+                return optax.adamaxw(schedule, weight_decay=decay)
+            case _:
+                return optax.chain(optax.add_decayed_weights(decay), optax.sgd(schedule))
 
     def label(params: Params) -> dict[str, str]:
-        return {name: "gates" if name.startswith(("gates.", "halting.")) else "weights" for name in params}
+        for pattern in config.factors:
+            if not fnmatch.filter(params, pattern):
+                raise ValueError(
+                    f"optimizer.factors must match parameters, {pattern!r} matches none of {', '.join(params)}."
+                )
 
-    groups = optax.multi_transform(
-        {"weights": adam(rate, config.weight_decay), "gates": adam(rate * config.gates_factor, 0.0)}, label
-    )
+        def of(name: str) -> str:
+            if name.startswith(("gates.", "halting.")):
+                return "gates"
+            return next((pattern for pattern in config.factors if fnmatch.fnmatchcase(name, pattern)), "weights")
+
+        return {name: of(name) for name in params}
+
+    rates = {"weights": group(rate, config.weight_decay), "gates": group(rate * config.gates_factor, 0.0)}
+    rates |= {pattern: group(rate * factor, 0.0) for pattern, factor in config.factors.items()}
+    groups = optax.multi_transform(rates, label)
     return optax.chain(optax.clip_by_global_norm(config.clip), groups) if config.clip else groups
+
+
+SPACES = SUPPORTS | {"positive": numpyro.distributions.constraints.softplus_positive}
+"""Where parameters lie; what is positive moves, once it is large, by as much as without a constraint."""
 
 
 def map_learner(
@@ -142,9 +210,7 @@ def map_learner(
         tx: Optax optimiser.
         root: root key of the run.
     """
-    transforms = {
-        name: numpyro.distributions.biject_to(SUPPORTS[support]) for name, support in template.supports.items()
-    }
+    transforms = {name: numpyro.distributions.biject_to(SPACES[support]) for name, support in template.supports.items()}
 
     def init() -> MapState:
         raw = {name: transforms[name].inv(value) for name, value in params.items()}
@@ -163,12 +229,60 @@ def map_learner(
     return Learner(init, step)
 
 
-def map_params(template: Template, state: MapState) -> Params:
-    """Returns the natural (constrained) parameters of a MAP state."""
+def map_params(template: Template, state: MapState | FPTTState) -> Params:
+    """Returns the natural (constrained) parameters of a MAP or FPTT state."""
     return {
-        name: numpyro.distributions.biject_to(SUPPORTS[template.supports[name]])(value)
+        name: numpyro.distributions.biject_to(SPACES[template.supports[name]])(value)
         for name, value in state.params.items()
     }
+
+
+def fptt_learner(
+    forward: Forward,
+    params: Params,
+    likelihood: Likelihood,
+    tx: optax.GradientTransformation,
+    config: FPTT,
+    root: Key[Array, ""],
+) -> Learner:
+    """Returns the learner that updates every ``config.window`` steps, in memory that does not grow with time.
+
+    The loss of step t is (t + 1)/T of the label's and the rest of a uniform guess's, so that early steps commit to
+    nothing (Yin, Corradi & Bohte 2023, eq. 12); with a label at every step it is that label's.
+
+    Args:
+        forward: gives the sequences; what it holds for all steps has none.
+        params: where learning starts.
+        likelihood: of the labels at one step.
+        tx: Optax optimiser.
+        config: window and pull to the running average.
+        root: root key of the run.
+    """
+    transforms = {name: numpyro.distributions.biject_to(SPACES[s]) for name, s in forward.template.supports.items()}
+
+    def build(raw: Params) -> Any:
+        return forward.template.build({name: transforms[name](value) for name, value in raw.items()})
+
+    def loss(outputs: Array, t: Array, y: Array) -> Array:
+        if y.ndim == 2:
+            return -likelihood.log_prob({}, outputs, y[:, t])
+        done = (t + 1) / forward.steps
+        guess = -jax.nn.log_softmax(outputs).mean(-1)
+        return -done * likelihood.log_prob({}, outputs, y) + (1 - done) * guess
+
+    begin, advance = fptt(build, loss, tx, config)
+
+    def init() -> FPTTState:
+        return begin({name: transforms[name].inv(value) for name, value in params.items()})
+
+    def step(state: FPTTState, batch: Batch) -> tuple[FPTTState, Info]:
+        key = rng.stream(root, "noise", state.step)
+        xs = forward.encode(batch.x, rng.stream(key, "data"))
+        new, value = advance(state, xs, batch.y, key if forward.stochastic else None)
+        nothing = jnp.zeros(())
+        return new, Info(value / forward.steps, nothing, nothing, nothing, nothing + 1)
+
+    return Learner(init, step)
 
 
 @dataclasses.dataclass
@@ -243,9 +357,7 @@ def svi_learner(
     empty = lifted.no_context()
 
     def init() -> SviState:
-        shape = lifted.forward.template.build(lifted.initial).in_shape
-        lead = (1, lifted.forward.steps) if lifted.forward.encoding == "temporal" else (1,)
-        x, y = jnp.zeros((*lead, *shape)), jnp.zeros(1, jnp.int32)
+        x, y = lifted.forward.example(lifted.initial), jnp.zeros(1, jnp.int32)
         state = svi.init(rng.stream(root, "init"), x, y, empty)
         events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
         log_lam = jnp.log(jnp.maximum(start_lam, 1e-12))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dsnn import loops
 from dsnn.cells import parallel
 from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
@@ -191,6 +192,8 @@ def _unroll_layers(model, xs, key, record, length, held, memory, associative):  
             keys = None if key is None else jax.vmap(lambda t, index=index: layer_key(_time_key(key, t), index))(times)
             after, signal = parallel.run(layer.cell, state[name].cell, currents, keys)
             final[name], states[name] = LayerState(jax.tree.map(lambda a: a[-1], after), None), LayerState(after, None)
+        elif record is None and memory == "full" and not constant and loops.supports(layer):
+            final[name], signal = loops.run(layer, currents)
         else:
             one = _scan_layer if layer.recurrent is None else _scan_recurrent
             final[name], signal, states[name] = one(

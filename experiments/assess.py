@@ -15,7 +15,7 @@ from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, compaction_error, deploy, ran, speed
 from dsnn.forward import keep_traces
 from dsnn.models import Stack
-from experiments import assess_beliefs, assess_labels, assess_numbers, halt
+from experiments import assess_beliefs, assess_labels, assess_numbers, assess_steps, halt
 from experiments.console import batches
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def predicted(setup: "Setup", settled: halt.Settled, predict: Any) -> tuple[dict
         return metrics, records
     if split.task == "multilabel":
         return assess_labels.assess(setup, params, predict)
+    if data.per_step(split):
+        return assess_steps.assess(setup, params, predict)
 
     def of(x: Any, what: str) -> Prediction:
         with batches(what) as progress:
@@ -120,8 +122,12 @@ def measured(
     if setup.split.task == "regression":
         return Assessed(metrics | _costs(setup, seen)[0], records, {}, None)
     costs, error = _costs(setup, seen)
+    stepwise = data.per_step(setup.split)
+    if stepwise:
+        metrics |= assess_steps.firing(setup, deployed, inputs)
+    else:
+        metrics["deployed/accuracy"] = _accuracy(setup, np.asarray(seen.decision.logits))
     metrics |= costs | {
-        "deployed/accuracy": _accuracy(setup, np.asarray(seen.decision.logits)),
         "deployed/steps_mean": float(seen.decision.steps.mean()),
         "compute/compaction_error": error,
         "compute/parameters": parameters.count(deployed.full),
@@ -138,7 +144,10 @@ def measured(
         kept = sum(int((np.asarray(g) > 0).sum()) for g in deployed.gates.values())
         every = sum(len(g) for g in deployed.gates.values())
         metrics |= {"gates/kept": kept, "gates/total": every, "gates/kept_fraction": kept / every}
-    return Assessed(metrics, records | _example(setup, seen, settled), probabilities, seen)
+    example = _example(setup, seen, settled)
+    if stepwise:  # the running decision of one class is not what it shows
+        example = {name: array for name, array in example.items() if not name.startswith("example/")}
+    return Assessed(metrics, records | example, probabilities, seen)
 
 
 def _accuracy(setup: "Setup", logits: np.ndarray) -> float:
@@ -169,7 +178,8 @@ def _key(setup: "Setup") -> Any:
 
 
 def _options(setup: "Setup", settled: halt.Settled) -> dict[str, Any]:
-    return {"samples": setup.config.bayes.samples, "quantile": settled.quantile, "batch_size": EVAL_BATCH}
+    options: dict[str, Any] = {"samples": setup.config.bayes.samples, "batch_size": EVAL_BATCH}
+    return options if data.per_step(setup.split) else options | {"quantile": settled.quantile}
 
 
 def _scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -243,7 +253,10 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
                 }
                 # a recurrent network has gated rivals of the same width
                 gated_rivals = whole.rivals.keys() & {"LSTM", "GRU"}
-                metrics |= {f"{prefix}/{kind.lower()}_nj": whole.rivals[kind].total_nj for kind in gated_rivals}
+                for kind in gated_rivals:
+                    rival = whole.rivals[kind].total_nj
+                    metrics[f"{prefix}/{kind.lower()}_nj"] = rival
+                    metrics[f"{prefix}/{kind.lower()}_ratio"] = rival / ours.snn.total_nj
     return metrics, error
 
 

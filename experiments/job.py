@@ -201,7 +201,9 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
     def predicted(member: Member, state: Any) -> tuple[Any, ...]:
         setup, train_part = member.setup, member.setup.split.train
         key = rng.stream(setup.root, "weights")
-        params = setup.lifted.finish(setup.params(state), train_part.x, train_part.y, key)
+        selected = member.selected()
+        params = setup.params(state) if selected is None else selected[1]
+        params = setup.lifted.finish(params, train_part.x, train_part.y, key)
         settled = halt.settle(setup, params, _step_price(setup, params, state))
         rundir.write_arrays(member.directory, "parameters.npz", settled.params)
         return settled, *assess.predicted(setup, settled, member.predict)
@@ -224,7 +226,7 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
         if assessed.gates:
             rundir.write_arrays(member.directory, "gates.npz", assessed.gates)
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
-        done.append((member, {**named, **assessed.metrics, **times}))
+        done.append((member, {**named, **assessed.metrics, **times, **_chosen(member)}))
     return done
 
 
@@ -235,6 +237,16 @@ def _step_price(setup: Setup, params: dict[str, Any], state: Any) -> float:
         return 0.0
     spent = lifted.energy(lifted.gate_probabilities(params), state.events)
     return float(jnp.exp(state.log_lam) * spent.step_nj)
+
+
+def _chosen(member: Member) -> dict[str, float]:
+    """Returns the epoch that validation selected, and beside it what papers report that selected on test."""
+    selected = member.selected()
+    chosen: dict[str, float] = {} if selected is None else {"selected/epoch": selected[0]}
+    if member.setup.config.train.watch_test and (history := rundir.read_history(member.directory)):
+        seen = [record["test/accuracy"] for record in history]
+        chosen |= {"test/accuracy_best_epoch": max(seen), "test/accuracy_last_epoch": seen[-1]}
+    return chosen
 
 
 def _finish(member: Member, metrics: dict[str, Any], report: Path | None) -> None:

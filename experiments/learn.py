@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, evaluate, mesh, rng, rundir, train
+from dsnn import checkpoint, data, evaluate, mesh, rng, rundir, train
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
+from dsnn.bayes.sequence import sequencer
 from dsnn.track import Track
-from experiments import assess_labels, assess_numbers, machine, population
+from experiments import assess_labels, assess_numbers, assess_steps, machine, population
 from experiments.assess import EVAL_BATCH
 from experiments.console import Live, console
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 VALIDATION_SAMPLES = 8
 FAILED = "FAILED"
+SELECTED = "selected.npz"
+EPOCH, SCORE = "selected/epoch", "selected/score"
 
 
 Watch = Callable[[int, dict[str, float]], bool]
@@ -72,8 +76,11 @@ class Member:
             self.predict = self.like.predict
         else:
             devices = jax.local_device_count() if shared else 1
-            numbers = self.setup.split.task == "regression"
-            self.predict = regressor(self.setup.lifted) if numbers else predictor(self.setup.lifted, devices)
+            lifted, split = self.setup.lifted, self.setup.split
+            if split.task == "regression":
+                self.predict = regressor(lifted)
+            else:
+                self.predict = sequencer(lifted) if data.per_step(split) else predictor(lifted, devices)
 
     @property
     def checkpoints(self) -> Path:
@@ -99,11 +106,32 @@ class Member:
 
     def record(self, state: Any, info: train.Info, epoch: int) -> dict[str, float]:
         """Validates, and writes a line of history."""
-        last = _validate(self.setup, state, info, self.predict, epoch)
+        params = self.setup.params(state)
+        last = _validate(self.setup, params, info, self.predict, epoch)
+        self.select(params, last, epoch)
         rundir.append_history(self.directory, {"step": epoch, **last})
         if self.track is not None:
             self.track.log(last, epoch)
         return last
+
+    def select(self, params: dict[str, Any], scores: dict[str, float], epoch: int) -> None:
+        """Keeps the parameters of the epoch that is best on validation, in a file, so that a resumed run knows it."""
+        by = self.setup.config.train.select
+        if by == "last":
+            return
+        score = -scores["val/nll"] if by == "nll" else scores["val/accuracy"]
+        best = rundir.read_arrays(self.directory, SELECTED)
+        # a later epoch than this one is of a run that was killed, and will come again
+        if not best or best[EPOCH] >= epoch or score > best[SCORE]:
+            kept: dict[str, Any] = {**params, EPOCH: np.asarray(epoch), SCORE: np.asarray(score, np.float64)}
+            rundir.write_arrays(self.directory, SELECTED, kept)
+
+    def selected(self) -> tuple[int, dict[str, Any]] | None:
+        """Returns the selected epoch and its parameters, None where the last epoch is assessed."""
+        if self.setup.config.train.select == "last":
+            return None
+        best = rundir.read_arrays(self.directory, SELECTED)
+        return int(best.pop(EPOCH)), {name: jnp.asarray(value) for name, value in best.items() if name != SCORE}
 
 
 class Learned(NamedTuple):
@@ -219,7 +247,7 @@ def _check(members: Sequence[Member], infos: Sequence[train.Info], epoch: int, s
 
 
 def _validate(
-    setup: "Setup", state: Any, info: train.Info, predict: Callable[..., Any], epoch: int
+    setup: "Setup", params: dict[str, Any], info: train.Info, predict: Callable[..., Any], epoch: int
 ) -> dict[str, float]:
     """Returns a history record: training averages and scores on the validation part."""
     split, config = setup.split, setup.config
@@ -234,30 +262,32 @@ def _validate(
             "svi/energy_nj": float(info.energy_nj[-1]),
             "gates/kept_fraction": float(info.kept_fraction[-1]),
         }
-    if len(split.val.x) and split.task == "regression":
-        key, options = rng.stream(setup.root, "weights", epoch), {"samples": VALIDATION_SAMPLES, "y": split.val.y}
-        prediction = predict(setup.params(state), split.val.x, key, **options)
+    key, samples = rng.stream(setup.root, "weights", epoch), min(VALIDATION_SAMPLES, config.bayes.samples)
+    parts = [part for part in ("val", "test") if len(getattr(split, part).x)]
+    parts = parts if config.train.watch_test else [part for part in parts if part == "val"]
+    if data.per_step(split):
+        for part in parts:
+            record |= assess_steps.validation(setup, part, params, predict, key, samples)
+    elif len(split.val.x) and split.task == "regression":
+        options = {"samples": VALIDATION_SAMPLES, "y": split.val.y}
+        prediction = predict(params, split.val.x, key, **options)
         record |= assess_numbers.scores("val", prediction, np.asarray(split.val.y))
     elif len(split.val.x) and split.task == "multilabel":
-        key = rng.stream(setup.root, "weights", epoch)
-        prediction = predict(setup.params(state), split.val.x, key, samples=VALIDATION_SAMPLES, batch_size=EVAL_BATCH)
+        prediction = predict(params, split.val.x, key, samples=samples, batch_size=EVAL_BATCH)
         record |= assess_labels.scores("val", prediction.probs, np.asarray(split.val.y))
-    elif len(split.val.x):
-        prediction = predict(
-            setup.params(state),
-            split.val.x,
-            rng.stream(setup.root, "weights", epoch),
-            samples=VALIDATION_SAMPLES,
-            quantile=config.halting.quantile,
-            batch_size=EVAL_BATCH,
-        )
-        labels = np.asarray(split.val.y)
-        record |= {
-            "val/accuracy": evaluate.accuracy(prediction.probs, labels),
-            "val/nll": evaluate.nll(prediction.probs, labels),
-            "val/ece": evaluate.ece(prediction.probs, labels),
-            "compute/steps_mean": float(prediction.steps.mean()),
-        }
+    else:
+        for part in parts:
+            arrays = getattr(split, part)
+            how: dict[str, Any] = {"samples": samples, "quantile": config.halting.quantile, "batch_size": EVAL_BATCH}
+            prediction = predict(params, arrays.x, key, **how)
+            labels = np.asarray(arrays.y)
+            record |= {
+                f"{part}/accuracy": evaluate.accuracy(prediction.probs, labels),
+                f"{part}/nll": evaluate.nll(prediction.probs, labels),
+                f"{part}/ece": evaluate.ece(prediction.probs, labels),
+            }
+            if part == "val":
+                record["compute/steps_mean"] = float(prediction.steps.mean())
     return record
 
 

@@ -20,7 +20,7 @@ RUNS = sorted(
         tuple(claim.run)
         for name in reproduce.papers()
         for claim in reproduce.read_paper(reproduce.PAPERS / f"{name}.yaml").claims
-        if claim.run
+        if claim.run and not all(o.startswith(("experiment=", "seed=")) for o in claim.run)  # tried as experiments
     }
 )
 

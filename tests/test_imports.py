@@ -16,10 +16,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells"}
+CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells", "initial"}
 NETWORKS = CELLS | {"events", "layers", "models", "describe"}
 LOOP = NETWORKS | {"unroll", "gradients"}
-BAYES = LOOP | {"data", "address", "encode", "forward", "anytime", "energy", "bayes"}
+BAYES = LOOP | {"data", "address", "encode", "sequences", "forward", "anytime", "energy", "bayes"}
 
 # What each module of dsnn may import from dsnn. A package stands for everything in it.
 ALLOWED: dict[str, set[str]] = {
@@ -29,13 +29,17 @@ ALLOWED: dict[str, set[str]] = {
     "surrogate": {"types"},
     "escape": {"types", "rng", "surrogate"},
     "cells": CELLS,
+    "initial": {"types"},
     "events": {"types"},
     "layers": CELLS | {"events"},
     "describe": set(),
     "models": CELLS | {"layers", "describe"},
-    "unroll": NETWORKS,
+    "unroll": NETWORKS | {"loops"},
+    "loops": NETWORKS,  # whole time loops in C
+    "bidirectional": NETWORKS | {"unroll"},
     "gradients": NETWORKS | {"unroll"},
-    "forward": LOOP | {"encode"},
+    "sequences": {"types", "encode"},
+    "forward": LOOP | {"encode", "sequences"},
     "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
     "bayes": BAYES,
     "mesh": {"types"},  # devices and where arrays stand; knows no model

@@ -245,7 +245,7 @@ class Lifted:
         logits = self.forward.logits(params, x, key, adapt)
         if head is None or self.feature is None:
             steps = jnp.full(x.shape[0], float(logits.shape[0]))
-            return self.likelihood.log_prob(noise, logits[-1], y), steps
+            return self.likelihood.of_sequence(noise, logits, y), steps
         log_q = halting.log_stop(halting.hazard_logits(head, logits, self.feature))
         expected, entropy, steps = halting.mixture_elbo(log_q, self.likelihood.log_prob(noise, logits, y))
         return expected + entropy, steps

@@ -1,4 +1,4 @@
-"""What is observed given the network's outputs: a class, several labels, or numbers with Normal noise."""
+"""What is observed given the network's outputs: a class, one at every step, several labels, or numbers with noise."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,6 +25,10 @@ class Likelihood(Protocol):
         """Returns log p(y | outputs), ``[*axes, batch]``."""
         ...
 
+    def of_sequence(self, own: Mapping[str, Array], outputs: Float[Array, "time batch class"], y: Array) -> Array:
+        """Returns log p(y | outputs of all steps), ``[batch]``, when no step is the last before its time."""
+        ...
+
     def curvature(self, own: Mapping[str, Array], outputs: Float[Array, "batch class"]) -> Array:
         """Returns the expected negative second derivative in the outputs, ``[batch, class, class]``."""
         ...
@@ -41,6 +45,10 @@ class Categorical:
     def log_prob(self, own: Mapping[str, Array], outputs: Float[Array, "*axes batch class"], y: Array) -> Array:
         """Returns log p(y | outputs) of labels ``[batch]``."""
         return log_likelihood(outputs, y)
+
+    def of_sequence(self, own: Mapping[str, Array], outputs: Float[Array, "time batch class"], y: Array) -> Array:
+        """Returns log p(y | outputs of the last step)."""
+        return self.log_prob(own, outputs[-1], y)
 
     def curvature(self, own: Mapping[str, Array], outputs: Float[Array, "batch class"]) -> Array:
         """Returns diag(p) - p p'."""
@@ -65,6 +73,10 @@ class Bernoulli:
         """Returns log p(y | outputs) of labels ``[batch, label]``, summed over labels."""
         return (y * outputs - jax.nn.softplus(outputs)).sum(-1)
 
+    def of_sequence(self, own: Mapping[str, Array], outputs: Float[Array, "time batch label"], y: Array) -> Array:
+        """Returns log p(y | outputs of the last step)."""
+        return self.log_prob(own, outputs[-1], y)
+
     def curvature(self, own: Mapping[str, Array], outputs: Float[Array, "batch label"]) -> Array:
         """Returns the diagonal of p (1 - p)."""
         p = jax.nn.sigmoid(outputs)
@@ -74,6 +86,51 @@ class Bernoulli:
         """Returns the probability of each label, ``[batch, label]``, and their joint entropy in nats, ``[batch]``."""
         p = jax.nn.sigmoid(outputs)
         return p, (jax.nn.softplus(outputs) - p * outputs).sum(-1)
+
+
+UNLABELLED = -1
+"""What stands in a row of labels where a step has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepwise:
+    """A class at every step, each under the softmax of that step's outputs; steps without a label say nothing.
+
+    Attributes:
+        skip: first steps that do not count, while the network has not seen enough (Yin et al. 2021: 10).
+        mean: whether the sum over steps is divided by their number, so that a sequence weighs as much as one label; for
+            a class per sequence that is learned at every step.
+    """
+
+    skip: int = 0
+    mean: bool = False
+
+    def __post_init__(self) -> None:
+        if self.skip < 0:
+            raise ValueError(f"skip must not be negative, got {self.skip}; 0 counts every step.")
+
+    def parameters(self) -> dict[str, Array]:
+        """Returns no parameters."""
+        return {}
+
+    def log_prob(self, own: Mapping[str, Array], outputs: Float[Array, "*axes batch class"], y: Array) -> Array:
+        """Returns log p(y | outputs) at each step; ``y`` holds classes, or `UNLABELLED`, which gives 0."""
+        y = jnp.broadcast_to(y, outputs.shape[:-1])
+        # a product with a row of ones and zeros has a gradient that is cheaper than that of an index
+        chosen = (y[..., None] == jnp.arange(outputs.shape[-1])).astype(outputs.dtype)
+        return (jax.nn.log_softmax(outputs) * chosen).sum(-1)
+
+    def of_sequence(self, own: Mapping[str, Array], outputs: Float[Array, "time batch class"], y: Array) -> Array:
+        """Returns the sum over the steps of labels ``[batch, time]``, or of one label per sequence ``[batch]``."""
+        if not self.skip < outputs.shape[0]:
+            raise ValueError(f"skip must leave a step of {outputs.shape[0]}, got {self.skip}; lower it.")
+        labels = y.T[self.skip :] if y.ndim == 2 else y
+        total = self.log_prob(own, outputs[self.skip :], labels).sum(0)
+        return total / (outputs.shape[0] - self.skip) if self.mean else total
+
+    def curvature(self, own: Mapping[str, Array], outputs: Float[Array, "batch class"]) -> Array:
+        """Returns diag(p) - p p' of one step."""
+        return Categorical().curvature(own, outputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +160,10 @@ class Gaussian:
     def log_prob(self, own: Mapping[str, Array], outputs: Float[Array, "*axes batch output"], y: Array) -> Array:
         """Returns log p(y | outputs) of targets ``[batch, output]``, summed over outputs."""
         return jax.scipy.stats.norm.logpdf(y, outputs, self.deviation(own)).sum(-1)
+
+    def of_sequence(self, own: Mapping[str, Array], outputs: Float[Array, "time batch output"], y: Array) -> Array:
+        """Returns log p(y | outputs of the last step)."""
+        return self.log_prob(own, outputs[-1], y)
 
     def curvature(self, own: Mapping[str, Array], outputs: Float[Array, "batch output"]) -> Array:
         """Returns the identity over the noise's variance."""

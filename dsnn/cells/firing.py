@@ -29,6 +29,11 @@ def intervene(function: Intervention) -> Iterator[None]:
         _intervention.reset(token)
 
 
+def intervening() -> bool:
+    """Returns whether `intervene` holds at this moment."""
+    return _intervention.get() is not None
+
+
 def fire(
     cell: Any, shift: Float[Array, "..."] | None, u: Float[Array, "..."], key: Key[Array, ""] | None
 ) -> tuple[Float[Array, "..."] | None, Float[Array, "..."]]:

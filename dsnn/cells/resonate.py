@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -134,10 +135,16 @@ class BRF(nnx.Module):
         shape: Sequence[int] = (),
     ):
         _set_resonator(self, omega, damping, dt, threshold, learnable, shape, more=("gamma",))
-        if np.any(np.asarray(omega) * dt >= 1):
+        if not isinstance(omega, jax.core.Tracer) and np.any(np.asarray(omega) * dt >= 1):
             raise ValueError(f"dt omega must be below 1, got dt={dt} and omega={omega}; take shorter steps.")
         self.gamma = parameter("gamma", gamma, "unit_interval", learnable="gamma" in learnable, shape=shape)
         set_spike(self, compare, surrogate, noise, default="double_gaussian")
+
+    def bound(self) -> Any:
+        """Returns p(omega) - damping, the attraction to rest without spikes."""
+        # a learner may carry omega over the boundary, where the root would be no number
+        boundary = (jnp.sqrt(jnp.maximum(1 - (self.dt * value(self.omega)) ** 2, 1e-6)) - 1) / self.dt
+        return boundary - value(self.damping)
 
     def init(self, batch_shape: tuple[int, ...]) -> BRFState:
         """Returns the resting state for currents of shape ``batch_shape``."""
@@ -149,9 +156,7 @@ class BRF(nnx.Module):
     ) -> tuple[BRFState, Float[Array, "*batch neuron"]]:
         """Returns the next state and the spikes; a key is consumed, None is the deterministic neuron."""
         q = state.refractory
-        # a learner may carry omega over the boundary, where the root would be no number
-        boundary = (jnp.sqrt(jnp.maximum(1 - (self.dt * value(self.omega)) ** 2, 1e-6)) - 1) / self.dt
-        u, v = _rotate(self, state.membrane, state.imaginary, boundary - value(self.damping) - q, current)
+        u, v = _rotate(self, state.membrane, state.imaginary, self.bound() - q, current)
         shift, spikes = fire(self, state.shift, u - value(self.threshold) - q, key)
         return BRFState(u, v, value(self.gamma) * q + spikes, shift), spikes
 

@@ -25,9 +25,10 @@ DIGESTS = {
 FILES = tuple(File(name, (sha,), (ADDRESS.format(name),)) for name, sha in DIGESTS.items())
 CLASS_NAMES = ("P", "PQ", "QR", "RS", "ST", "TP")
 DEFAULT_VALIDATION = 0.1
+STEPS = 1301
 
 
-def load(root: Path, seed: int, val_fraction: float | None, *, as_published: bool = False) -> Split:
+def load(root: Path, seed: int, val_fraction: float | None, *, as_published: bool = False, steps: int = STEPS) -> Split:
     """Returns the split: ``x`` is ``[n, 1301, 4]`` and ``y`` is ``[n, 1301]``, with the labelled steps in ``extra``.
 
     Args:
@@ -35,15 +36,20 @@ def load(root: Path, seed: int, val_fraction: float | None, *, as_published: boo
         seed: chooses the validation records.
         val_fraction: of the 618 training records, in [0, 1); a tenth by default.
         as_published: keep the -1 of the last step.
+        steps: the first ones to keep, 1 to 1301; Higuchi et al. 2024 leave out the last.
     """
-    (train, train_labelled), (test, test_labelled) = (_read(locate(root, "qtdb", file), as_published) for file in FILES)
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= STEPS:
+        raise DataError(f"steps must be an integer from 1 to {STEPS}, got {steps!r}.")
+    (train, train_labelled), (test, test_labelled) = (
+        _read(locate(root, "qtdb", file), as_published, steps) for file in FILES
+    )
     mask = seeded_mask(np.zeros(len(train.y), int), seed, check_fraction(val_fraction, DEFAULT_VALIDATION))
     extra = divide_extra("labelled", train_labelled, test_labelled, mask)
     names = CLASS_NAMES
     return Split(*divide(train, mask), test, len(names), "qtdb", temporal=True, class_names=names, extra=extra)
 
 
-def _read(place: Path, as_published: bool) -> tuple[Arrays, np.ndarray]:
+def _read(place: Path, as_published: bool, steps: int) -> tuple[Arrays, np.ndarray]:
     from scipy.io import loadmat  # here, so that importing dsnn does not import it
 
     content = loadmat(place, variable_names=("x", "y"))
@@ -52,4 +58,4 @@ def _read(place: Path, as_published: bool) -> tuple[Arrays, np.ndarray]:
         raise DataError(f"{place} must hold x [n, time, 4] and y [n, time, 6], got {x.shape} and {onehot.shape}.")
     if not as_published:
         x[:, -1, 0] = np.maximum(x[:, -1, 0], 0)
-    return Arrays(x, onehot.argmax(-1).astype(np.int32)), onehot.any(-1)
+    return Arrays(x[:, :steps], onehot[:, :steps].argmax(-1).astype(np.int32)), onehot[:, :steps].any(-1)

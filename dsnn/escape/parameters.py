@@ -44,7 +44,11 @@ def parameter(
         ValueError: the value is out of its range, or does not fit ``shape``.
     """
     if isinstance(value, jax.core.Tracer):  # part of a population; whoever traces it has checked its values
-        return Fixed(value)
+        if not learnable:
+            return Fixed(value)
+        return nnx.Param(
+            jnp.broadcast_to(jnp.asarray(value, jnp.float32), tuple(shape) or value.shape), support=support
+        )
     array = np.asarray(value, np.float32 if np.ndim(value) else np.float64)
     rule, inside = _range(support, array, learnable)
     if not inside:

@@ -11,9 +11,11 @@ from dsnn.evaluate.labels import binary, exact_match, f1
 from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
 from dsnn.evaluate.recalibrate import conformal_sets, conformal_threshold, fit_temperature, with_temperature
 from dsnn.evaluate.regression import credible_interval, interval_coverage, interval_score
+from dsnn.evaluate.stepwise import BlockCalibration, block_calibration, tolerant_accuracy
 from dsnn.evaluate.uncertainty import Uncertainty, entropy, epistemic_by_source, uncertainty
 
 __all__ = [
+    "BlockCalibration",
     "ExitCurve",
     "Reliability",
     "RiskCoverage",
@@ -23,6 +25,7 @@ __all__ = [
     "aurc",
     "auroc",
     "binary",
+    "block_calibration",
     "brier",
     "certified_threshold",
     "conformal_sets",
@@ -43,6 +46,7 @@ __all__ = [
     "nll",
     "reliability",
     "risk_coverage",
+    "tolerant_accuracy",
     "uncertainty",
     "with_temperature",
 ]

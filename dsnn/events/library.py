@@ -1,4 +1,4 @@
-"""Compiles `products.c` for this processor, once, and hands its products to XLA."""
+"""Compiles `products.c` and `loops.c` for this processor, once, and hands what they do to XLA."""
 
 import contextlib
 import ctypes
@@ -17,6 +17,10 @@ import jax
 
 SOURCE = Path(__file__).with_name("products.c")
 TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_gather", "dsnn_events_count")
+LOOPS = Path(__file__).parent.parent / "loops" / "loops.c"
+LOOP_TARGETS = tuple(f"dsnn_loops_{name}" for name in ("adaptive", "adaptive_back", "resonating", "resonating_back"))
+# a contracted product would round a membrane otherwise than other programs do, and a threshold sees the last bit
+LOOP_FLAGS = ("-ffp-contract=off",)
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 
@@ -42,9 +46,14 @@ def _problem() -> str | None:
         return "no C compiler was found; install gcc or clang, or name one in CC"
     try:
         with _folder() as folder:
-            library = ctypes.CDLL(str(_compiled(compiler, folder)))
-        for target in TARGETS:
-            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+            built = (
+                (_compiled(compiler, folder), TARGETS),
+                (_compiled(compiler, folder, LOOPS, LOOP_FLAGS), LOOP_TARGETS),
+            )
+            loaded = [(ctypes.CDLL(str(path)), targets) for path, targets in built]
+        for library, targets in loaded:
+            for target in targets:
+                jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         return f"{compiler} could not build them: {detail.strip().splitlines()[0] if detail.strip() else error!r}"
@@ -67,16 +76,17 @@ def _folder() -> Iterator[Path]:
         yield Path(scratch)  # once loaded, a library needs its file no longer
 
 
-def _compiled(compiler: str, folder: Path) -> Path:
-    command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
+def _compiled(compiler: str, folder: Path, source: Path = SOURCE, flags: tuple[str, ...] = ()) -> Path:
+    command = [*compiler.split(), *FLAGS, *flags, "-I", jax.ffi.include_dir()]
     version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=True, timeout=60)
-    parts = (SOURCE.read_text(), *command, version.stdout, jax.__version__, _processor())
-    path = folder / f"events-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
+    parts = (source.read_text(), *command, version.stdout, jax.__version__, _processor())
+    kind = "events" if source == SOURCE else source.stem
+    path = folder / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
             subprocess.run(
-                [*command, "-o", str(made), str(SOURCE)], capture_output=True, text=True, check=True, timeout=300
+                [*command, "-o", str(made), str(source)], capture_output=True, text=True, check=True, timeout=300
             )
             made.replace(path)  # whole or not at all, also with two processes at it
     return path

@@ -146,6 +146,8 @@ class _Writer:
                 self.conv(name, layer.synapse, kept)
             case other:
                 raise NIRError(f"layer {name!r} has the synapse {type(other).__name__}, which NIR has not; use Dense.")
+        if layer.reads == "membrane":
+            raise NIRError(f"layer {name!r} gives the membrane of a spiking cell, which NIR has not; read its spikes.")
         self.shape = layer.out_shape
         self.add(f"{name}_cell", self.cell(name, layer.cell))
         if layer.recurrent is not None:

@@ -1,0 +1,103 @@
+"""What a network that answers at every time step is worth: scores as published and on labelled steps, over time."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from dsnn import data, evaluate, rng
+from dsnn.bayes.sequence import Sequence
+from dsnn.deploy import Deployed
+from dsnn.unroll import unroll
+
+if TYPE_CHECKING:
+    from dsnn.assemble import Setup
+
+EVAL_BATCH = 256
+TOLERANCE = 5
+BLOCK = 50
+
+
+def labelled(split: data.Split, part: str) -> np.ndarray:
+    """Returns which steps of a part have a label, ``[n, time]``; all where the data do not say."""
+    labels = np.asarray(getattr(split, part).y)
+    return np.asarray(split.extra.get(f"{part}/labelled", np.ones(labels.shape, bool)))[: len(labels)]
+
+
+def scores(setup: "Setup", part: str, prediction: Sequence) -> dict[str, float]:
+    """Returns the scores of a part: "accuracy" counts steps without a label as published papers do, the others do not.
+
+    The first ``train.skip`` steps count nowhere.
+    """
+    skip = setup.config.train.skip
+    labels, known = np.asarray(getattr(setup.split, part).y)[:, skip:], labelled(setup.split, part)[:, skip:]
+    probs = prediction.probs[:, skip:]
+    predicted = probs.argmax(-1)
+    flat, truth = probs[known], labels[known]
+    return {
+        f"{part}/accuracy": float((predicted == labels).mean()),
+        f"{part}/accuracy_labelled": float((predicted == labels)[known].mean()),
+        f"{part}/accuracy_tolerant": evaluate.tolerant_accuracy(predicted, labels, TOLERANCE),
+        f"{part}/nll": evaluate.nll(flat, truth),
+        f"{part}/ece": evaluate.ece(flat, truth),
+        f"{part}/brier": evaluate.brier(flat, truth),
+    }
+
+
+def validation(setup: "Setup", part: str, params: dict[str, Any], predict: Any, key: Any, samples: int) -> dict:
+    """Returns the scores of a part during training."""
+    x = getattr(setup.split, part).x
+    return scores(setup, part, predict(params, x, key, samples=samples, batch_size=EVAL_BATCH))
+
+
+def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns metrics and the arrays for ``records.npz``."""
+    config, key = setup.config, rng.stream(setup.root, "noise", setup.config.train.epochs)
+    metrics: dict[str, Any] = {}
+    records: dict[str, np.ndarray] = {}
+    for part in ("val", "test"):
+        arrays = getattr(setup.split, part)
+        if not len(arrays.x):
+            continue
+        made = predict(params, arrays.x, key, samples=config.bayes.samples, batch_size=EVAL_BATCH)
+        metrics |= scores(setup, part, made)
+        if part == "test":
+            known = labelled(setup.split, part).copy()
+            known[:, : config.train.skip] = False
+            blocks = evaluate.block_calibration(made.probs, np.asarray(arrays.y), known, BLOCK)
+            metrics |= {
+                "test/ece_steps_mean": float(blocks.ece.mean()),
+                "test/ece_steps_max": float(blocks.ece.max()),
+                "uncertainty/aleatoric": float(made.aleatoric[known].mean()),
+                "uncertainty/epistemic": float((evaluate.entropy(made.probs[known]) - made.aleatoric[known]).mean()),
+            }
+            records |= {f"blocks/{name}": values for name, values in blocks._asdict().items()}
+            # all steps would be megabytes; the first sequences serve the pictures
+            records |= {"test/probs": made.probs[known][::10], "test/y": np.asarray(arrays.y)[known][::10]}
+            records |= {"sequence/probs": made.probs[:4], "sequence/y": np.asarray(arrays.y)[:4]}
+    metrics["compute/steps_mean"] = metrics["compute/steps_total"] = float(setup.lifted.forward.steps)
+    return metrics, records
+
+
+def firing(setup: "Setup", deployed: Deployed, inputs: Any) -> dict[str, float]:
+    """Returns spikes per neuron and step of each layer and of all, and spikes per example."""
+    model = setup.lifted.forward.template.build(deployed.full)
+    layers = dict(model.layers())
+
+    def fired(states: Any, outputs: dict[str, Any]) -> dict[str, Any]:
+        every = {}
+        for name, layer in layers.items():
+            if layer.reads == "spikes" and type(layer.cell).__name__ != "LI":
+                every[name] = outputs[name].mean(0)
+            elif getattr(states[name].cell, "spikes", None) is not None:
+                every[name] = states[name].cell.spikes.mean(0)
+        return every
+
+    held = setup.lifted.forward.held
+    steps = setup.lifted.forward.steps
+    means = jax.jit(lambda x: unroll(model, x, None, fired, steps=steps if held else None)[2])(inputs)
+    rates = {name: float(values.mean()) for name, values in means.items()}
+    sizes = {name: float(np.prod(layers[name].out_shape)) for name in rates}
+    total = sum(rates[name] * sizes[name] for name in rates)
+    metrics = {f"firing/{name}": rate for name, rate in rates.items()}
+    return metrics | {"firing/all": total / sum(sizes.values()), "firing/spikes_per_example": total * steps}

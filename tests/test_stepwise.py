@@ -1,0 +1,157 @@
+"""A class at every time step: likelihood, scores, schedules of papers, selection, and a whole run."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsnn import evaluate, initial, rundir, train
+from dsnn.bayes.likelihood import UNLABELLED, Stepwise
+from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
+from experiments import job, schema
+
+TIME, BATCH, CLASSES = 6, 3, 4
+
+
+def test_the_likelihood_of_a_sequence_is_the_sum_over_its_labelled_steps() -> None:
+    outputs = jax.random.normal(jax.random.key(0), (TIME, BATCH, CLASSES))
+    y = jax.random.randint(jax.random.key(1), (BATCH, TIME), 0, CLASSES).at[1, 4].set(UNLABELLED)
+    log_p = np.asarray(jax.nn.log_softmax(outputs))
+    expected = [sum(log_p[t, b, y[b, t]] for t in range(2, TIME) if y[b, t] >= 0) for b in range(BATCH)]
+    np.testing.assert_allclose(Stepwise(skip=2).of_sequence({}, outputs, y), expected, rtol=1e-5)
+    # one class per sequence, learned at every step, weighs as much as one label
+    mean = Stepwise(mean=True).of_sequence({}, outputs, jnp.array([1, 0, 3]))
+    np.testing.assert_allclose(mean, [log_p[:, 0, 1].mean(), log_p[:, 1, 0].mean(), log_p[:, 2, 3].mean()], rtol=1e-5)
+    with pytest.raises(ValueError, match="skip must leave a step of 6, got 6"):
+        Stepwise(skip=6).of_sequence({}, outputs, y)
+
+
+def test_a_tolerance_in_time_forgives_a_border_that_is_near() -> None:
+    labels = np.array([[0, 0, 0, 1, 1, 1, 2, 2]])
+    predicted = np.array([[0, 1, 1, 1, 1, 2, 2, 0]])
+    assert evaluate.tolerant_accuracy(predicted, labels, 0) == 4 / 8
+    assert evaluate.tolerant_accuracy(predicted, labels, 1) == 6 / 8
+    assert evaluate.tolerant_accuracy(predicted, labels, 2) == 7 / 8
+    assert evaluate.tolerant_accuracy(predicted, labels, 1, labels == 2) == 1 / 2
+
+
+def test_calibration_is_measured_block_by_block() -> None:
+    probs = np.full((50, 8, 2), 0.5)
+    probs[:, :4] = (0.9, 0.1)
+    labels = np.zeros((50, 8), int)
+    labels[:25, :4] = 1  # sure and half wrong in the first block, unsure and right by rule in the second
+    counted = np.ones((50, 8), bool)
+    counted[:, 6:] = False
+    blocks = evaluate.block_calibration(probs, labels, counted, block=4)
+    np.testing.assert_array_equal(blocks.first, [0, 4])
+    np.testing.assert_allclose(blocks.ece, [0.4, 0.5])
+    np.testing.assert_allclose(blocks.accuracy, [0.5, 1.0])
+
+
+def test_rates_fall_as_papers_say_and_differ_between_groups() -> None:
+    params = {"hidden0.cell.tau": jnp.ones(2), "hidden0.synapse.kernel": jnp.ones(2)}
+    grads = jax.tree.map(jnp.ones_like, params)
+
+    def moves(schedule: str, updates: int) -> dict[str, np.ndarray]:
+        config = train.OptimizerConfig(
+            0.1, name="sgd", schedule=schedule, decay_epochs=2, factors={"*.tau": 3.0}, warmup_fraction=0.0
+        )
+        tx = train.optimizer(config, total_steps=8, epochs=4)
+        state, moved = tx.init(params), []
+        for _ in range(updates):
+            change, state = tx.update(grads, state, params)
+            moved.append({name: -float(c[0]) for name, c in change.items()})
+        return {name: np.array([one[name] for one in moved]) for name in params}
+
+    np.testing.assert_allclose(moves("step", 8)["hidden0.synapse.kernel"], [0.1] * 4 + [0.05] * 4, rtol=1e-5)
+    linear = moves("linear", 8)
+    np.testing.assert_allclose(linear["hidden0.synapse.kernel"], 0.1 * np.repeat([1, 0.75, 0.5, 0.25], 2), rtol=1e-5)
+    np.testing.assert_allclose(linear["hidden0.cell.tau"], 3 * linear["hidden0.synapse.kernel"], rtol=1e-5)
+    config = train.OptimizerConfig(factors={"*.taus": 3.0})
+    with pytest.raises(ValueError, match=r"'\*.taus' matches none of hidden0.cell.tau"):
+        train.optimizer(config, 8).init(params)
+
+
+def test_kernels_begin_as_their_names_say() -> None:
+    key = jax.random.key(0)
+    for name, bound in (("xavier", (6 / 40) ** 0.5), ("joint_xavier", (6 / 76) ** 0.5), ("torch", 0.5)):
+        kernel = np.asarray(initial.kernel(name, key, (4, 36), beside=36))
+        assert 0.95 * bound < np.abs(kernel).max() <= bound
+    back = np.asarray(initial.kernel("orthogonal", key, (36, 36)))
+    np.testing.assert_allclose(back @ back.T, np.eye(36), atol=1e-5)
+    assert not np.any(initial.kernel("zeros", key, (3, 3)))
+    assert np.asarray(initial.kernel("normal", key, (400, 400))).std() == pytest.approx(1 / 20, rel=0.02)
+
+
+def test_constants_are_drawn_neuron_by_neuron() -> None:
+    drawn = np.asarray(initial.constant("tau", {"normal": [20.0, 5.0]}, jax.random.key(0), 4000))
+    assert drawn.mean() == pytest.approx(20, abs=0.3)
+    assert 5 <= drawn.min() < 8
+    drawn = np.asarray(initial.constant("omega", {"uniform": [3.0, 5.0]}, jax.random.key(0), 4000))
+    assert 3 <= drawn.min() < 3.01 < 4.99 < drawn.max() <= 5
+    assert initial.constant("tau", 7.0, jax.random.key(0), 3) == 7.0
+    with pytest.raises(ValueError, match=r"model.options.tau must be a number, .* got {'gauss': \[1, 2\]}"):
+        ModelConfig(options={"tau": {"gauss": [1, 2]}})
+
+
+def wave(place: Path, classes: int = 3, n: int = 40, time: int = 12) -> Path:
+    """Writes sequences whose label at each step is the channel of the last spike; 0 before the first."""
+    draw = np.random.default_rng(0)
+    which, when = draw.integers(0, classes, (n, time)), draw.random((n, time)) < 0.5
+    x = np.eye(classes, dtype=np.float32)[which] * when[..., None]
+    y = np.zeros((n, time), np.int32)
+    for t in range(time):
+        y[:, t] = np.where(when[:, t], which[:, t], y[:, t - 1] if t else 0)
+    np.savez(place, x_train=x[:20], y_train=y[:20], x_val=x[20:30], y_val=y[20:30], x_test=x[30:], y_test=y[30:])
+    return place
+
+
+def stepwise(tmp_path: Path, *more: str) -> Config:
+    return schema.compose(
+        [
+            "data=npz", f"data.path={wave(tmp_path / 'wave.npz')}", "data.temporal=true", "learner=map",
+            "model.hidden=[8]", "model.recurrent=true", "model.noise=none", "model.readout=last", "bayes.samples=1",
+            "train.batch_size=10", "train.eval_every=1", "train.watch_test=true", "run.report=false", "track.tool=none",
+            f"run.dir={tmp_path / 'run'}", "train.checkpoint_s=0", *more,
+        ]
+    )  # fmt: skip
+
+
+def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    directory, metrics = job.run(
+        stepwise(tmp_path, "train.epochs=60", "optimizer.learning_rate=0.03", "train.select=accuracy")
+    )
+    assert metrics["test/accuracy"] > 0.5  # chance is a third, 120 steps
+    history = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
+    best = max(history, key=lambda record: record["val/accuracy"])
+    assert metrics["selected/epoch"] == best["epoch"]
+    assert metrics["val/accuracy"] == pytest.approx(best["val/accuracy"])
+    assert metrics["test/accuracy"] == pytest.approx(best["test/accuracy"])
+    assert metrics["test/accuracy_best_epoch"] == max(record["test/accuracy"] for record in history)
+    assert metrics["test/accuracy_tolerant"] >= metrics["test/accuracy"] == metrics["test/accuracy_labelled"]
+    assert 0 < metrics["firing/hidden0"] < 1
+    assert metrics["energy/45nm/lstm_nj"] > 0
+    assert rundir.read_arrays(directory, "records.npz")["blocks/ece"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["model.readout=mean"], "wave has a label at every step, each read from that step's output"),
+        (["learner=svi"], "a run that halts answers once; set halting.enabled=false"),
+        (["train.skip=12"], "train.skip must be below the 12 steps, got 12"),
+    ],
+)
+def test_settings_that_a_label_at_every_step_does_not_allow(change: list[str], message: str, tmp_path: Path) -> None:
+    message = message.replace("wave", "npz")
+    with pytest.raises(ValueError, match=message):
+        job.build(stepwise(tmp_path, *change))
+
+
+def test_selection_needs_a_validation_part() -> None:
+    config = Config(data=DataConfig("digits", val_fraction=0.0), train=TrainConfig(select="nll"))
+    with pytest.raises(ValueError, match=r"train.select=nll needs a validation part"):
+        job.build(config)
