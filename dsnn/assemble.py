@@ -116,8 +116,8 @@ def network(
     shape, temporal = data.input_shape(split), split.temporal
     length = data.steps(split) or config.train.steps if temporal else config.train.steps
     if scanned := config.train.encoding == "scan" and not temporal:
-        length, width = config.train.scan.shape(_image(shape, split.name))
-        shape = (width,)
+        length, features = config.train.scan.shape(_image(shape, split.name))
+        shape = (features,)
     key = rng.stream(settings.root, "init")
     width = settings.noise_width if traced else None
     if config.convert.method:
