@@ -11,7 +11,9 @@ import pytest
 from dsnn import evaluate, initial, rundir, train
 from dsnn.bayes.likelihood import UNLABELLED, Stepwise
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
+from dsnn.sequences import Scan
 from experiments import job, schema
+from experiments.learning_memory import working_bytes
 
 TIME, BATCH, CLASSES = 6, 3, 4
 
@@ -155,3 +157,28 @@ def test_selection_needs_a_validation_part() -> None:
     config = Config(data=DataConfig("digits", val_fraction=0.0), train=TrainConfig(select="nll"))
     with pytest.raises(ValueError, match=r"train.select=nll needs a validation part"):
         job.build(config)
+
+
+def test_forward_propagation_through_time_takes_the_memory_of_its_window() -> None:
+    short, long = (working_bytes(steps, window=10) for steps in (100, 400))
+    assert long <= 1.05 * short  # the sequences themselves are not counted
+    assert working_bytes(400) > 3 * working_bytes(100)
+
+
+def test_images_become_sequences() -> None:
+    x = jnp.arange(24.0).reshape(2, 3, 4, 1) / 24
+    rows = Scan("rows")
+    assert rows.shape((3, 4, 1)) == (3, 4)
+    np.testing.assert_array_equal(rows(x)[1, 0], x[0, 1, :, 0])
+    pixels = Scan("pixels", threshold=0.25, window=3)
+    assert (pixels.shape((3, 4, 1)), pixels.analog) == ((12, 3), False)
+    np.testing.assert_array_equal(pixels(x)[5:8, 0], [[0, 0, 1], [0, 1, 1], [1, 1, 1]])
+    np.testing.assert_array_equal(pixels(x)[-1, 0], [1, 0, 0])  # what comes after the last pixel is blank
+    shuffled = Scan("pixels", permuted=3)(x)
+    np.testing.assert_array_equal(np.sort(shuffled[:, 0, 0]), np.sort(x[0].ravel()))
+    assert not np.array_equal(shuffled[:, 0, 0], x[0].ravel())
+    fields = Scan("pixels", units=5)
+    assert fields(x).shape == (12, 2, 5) == (fields.shape((3, 4, 1))[0], 2, fields.shape((3, 4, 1))[1])
+    assert int(fields(x)[6, 0].argmax()) == 1  # a grey level of a quarter is what the second of five prefers
+    with pytest.raises(ValueError, match="leaves no grey levels"):
+        Scan(threshold=0.5, units=5)

@@ -19,6 +19,13 @@
 
 #include "xla/ffi/api/c_api.h"
 
+/* forward, products are rounded before they are added, as other programs do; gradients need not be */
+#if defined(__clang__)
+#define FUSED
+#else
+#define FUSED __attribute__((optimize("fp-contract=fast")))
+#endif
+
 #define LANES 16
 #define ROWS 4 /* examples whose sums are held in registers together */
 
@@ -47,7 +54,7 @@ static float *padded(const float *from, int rows, int columns, int wide, int tra
 
 /* to[b, :] += sum over i of x[b, i] m[i, :], for `count` <= ROWS examples and `width` <= 4 vectors of columns. */
 #define PRODUCT(name, width)                                                                               \
-  __attribute__((optimize("fp-contract=fast"))) static void name(                                         \
+  FUSED static void name(                                                                                 \
       float *to, const float *x, const float *m, int inputs, int wide, int count) {                       \
     lanes sum[ROWS][width];                                                                               \
     for (int r = 0; r < ROWS; ++r)                                                                        \
@@ -173,7 +180,7 @@ XLA_FFI_Error *dsnn_loops_adaptive(XLA_FFI_CallFrame *frame) {
   const float *given = argument(frame, 0);
   kind k = kind_of(argument(frame, 1));
   float *d = result(frame, 0), *u = result(frame, 1), *a = result(frame, 2);
-  memory m = {{0}};
+  memory m = {{0}, 0, 0};
   const float *kernel = k.recurrent ? kept(&m, padded(argument(frame, 2), s.neurons, s.neurons, s.wide, 0)) : NULL;
   const float *c = kept(&m, padded(argument(frame, 3), CONSTANTS, s.neurons, s.wide, 0));
   float *membrane = kept(&m, rows_of(s.batch, s.wide)), *adapted = kept(&m, rows_of(s.batch, s.wide));
@@ -206,7 +213,7 @@ XLA_FFI_Error *dsnn_loops_adaptive(XLA_FFI_CallFrame *frame) {
 
 /* psi, kind[3], kernel, constants, d, u, a, by d, by u, by the last u (after reset), by the last a
    -> by current, by constants */
-__attribute__((optimize("fp-contract=fast"))) XLA_FFI_Error *dsnn_loops_adaptive_back(XLA_FFI_CallFrame *frame) {
+FUSED XLA_FFI_Error *dsnn_loops_adaptive_back(XLA_FFI_CallFrame *frame) {
   if (is_metadata_query(frame)) return NULL;
   sizes s;
   if (!measured(frame, 11, 2, &s))
@@ -217,7 +224,7 @@ __attribute__((optimize("fp-contract=fast"))) XLA_FFI_Error *dsnn_loops_adaptive
   int read = every->rank == 3; /* membranes have gradients of their own */
   kind k = kind_of(argument(frame, 1));
   float *by_current = result(frame, 0), *by_constants = result(frame, 1);
-  memory m = {{0}};
+  memory m = {{0}, 0, 0};
   const float *kernel = k.recurrent ? kept(&m, padded(argument(frame, 2), s.neurons, s.neurons, s.wide, 1)) : NULL;
   const float *c = kept(&m, padded(argument(frame, 3), CONSTANTS, s.neurons, s.wide, 0));
   float *gm = kept(&m, padded(argument(frame, 9), s.batch, s.neurons, s.wide, 0));
@@ -281,7 +288,7 @@ XLA_FFI_Error *dsnn_loops_resonating(XLA_FFI_CallFrame *frame) {
     return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_loops_resonating takes four float32 arrays");
   const float *given = argument(frame, 0);
   kind k = kind_of(argument(frame, 1));
-  memory m = {{0}};
+  memory m = {{0}, 0, 0};
   const float *kernel = k.recurrent ? kept(&m, padded(argument(frame, 2), s.neurons, s.neurons, s.wide, 0)) : NULL;
   const float *c = kept(&m, padded(argument(frame, 3), CONSTANTS, s.neurons, s.wide, 0));
   float *real = kept(&m, rows_of(s.batch, s.wide)), *imaginary = kept(&m, rows_of(s.batch, s.wide));
@@ -312,7 +319,7 @@ XLA_FFI_Error *dsnn_loops_resonating(XLA_FFI_CallFrame *frame) {
 }
 
 /* psi, kind[3], kernel, constants, d, u, v, q, by d, by u, by the last u, v and q -> by current, by constants */
-__attribute__((optimize("fp-contract=fast"))) XLA_FFI_Error *dsnn_loops_resonating_back(XLA_FFI_CallFrame *frame) {
+FUSED XLA_FFI_Error *dsnn_loops_resonating_back(XLA_FFI_CallFrame *frame) {
   if (is_metadata_query(frame)) return NULL;
   sizes s;
   if (!measured(frame, 13, 2, &s))
@@ -322,7 +329,7 @@ __attribute__((optimize("fp-contract=fast"))) XLA_FFI_Error *dsnn_loops_resonati
   int read = ((const XLA_FFI_Buffer *)frame->args.args[9])->rank == 3;
   kind k = kind_of(argument(frame, 1));
   float *by_current = result(frame, 0), *by_constants = result(frame, 1);
-  memory m = {{0}};
+  memory m = {{0}, 0, 0};
   const float *kernel = k.recurrent ? kept(&m, padded(argument(frame, 2), s.neurons, s.neurons, s.wide, 1)) : NULL;
   const float *c = kept(&m, padded(argument(frame, 3), CONSTANTS, s.neurons, s.wide, 0));
   float *gu = kept(&m, padded(argument(frame, 10), s.batch, s.neurons, s.wide, 0));
