@@ -38,7 +38,9 @@ def network(name: str) -> Stack:
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["alif", pytest.param("lif", marks=SLOW), pytest.param("brf", marks=SLOW), "ltc"])
+@pytest.mark.parametrize(
+    "name", ["alif", pytest.param("lif", marks=SLOW), pytest.param("brf", marks=SLOW), pytest.param("ltc", marks=SLOW)]
+)
 def test_gradients_equal_those_of_the_plain_scan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     template, params = parameters.split(network(name))
 
@@ -76,7 +78,9 @@ LOOPS = {
 
 @pytest.mark.skipif(events.problem() is not None, reason="needs a C compiler and a CPU")
 @pytest.mark.parametrize("recurrent", [True, pytest.param(False, marks=SLOW)])
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    "name", [n if n in ("alif", "lif next", "brf") else pytest.param(n, marks=SLOW) for n in LOOPS]
+)
 def test_loops_in_c_give_the_numbers_of_the_plain_scan(name: str, recurrent: bool) -> None:
     cell = LOOPS[name]()
     hidden = Layer(Dense(4, 5, key=KEYS[2], gain=2.0), cell, recurrent_key=KEYS[3] if recurrent else None)

@@ -124,7 +124,7 @@ def stepwise(tmp_path: Path, *more: str) -> Config:
 
 def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     directory, metrics = job.run(
-        stepwise(tmp_path, "train.epochs=60", "optimizer.learning_rate=0.03", "train.select=accuracy")
+        stepwise(tmp_path, "train.epochs=30", "optimizer.learning_rate=0.05", "train.select=accuracy")
     )
     assert metrics["test/accuracy"] > 0.5  # chance is a third, 120 steps
     history = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
@@ -159,6 +159,7 @@ def test_selection_needs_a_validation_part() -> None:
         job.build(config)
 
 
+@pytest.mark.slow
 def test_forward_propagation_through_time_takes_the_memory_of_its_window() -> None:
     short, long = (working_bytes(steps, window=10) for steps in (100, 400))
     assert long <= 1.05 * short  # the sequences themselves are not counted
