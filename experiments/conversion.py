@@ -92,11 +92,12 @@ def in_batches(run: Callable[[Any], Any], x: Any, batch: int, axis: int = 0) -> 
 
 
 def scores(name: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns accuracy, NLL and ECE under ``name/``."""
+    """Returns accuracy, NLL, ECE and Brier score under ``name/``."""
     return {
         f"{name}/accuracy": evaluate.accuracy(probs, labels),
         f"{name}/nll": evaluate.nll(probs, labels),
         f"{name}/ece": evaluate.ece(probs, labels),
+        f"{name}/brier": evaluate.brier(probs, labels),
     }
 
 
