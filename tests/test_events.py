@@ -83,6 +83,15 @@ def test_the_choice_follows_the_density() -> None:
 
 
 @HERE
+def test_a_narrow_layer_compiles_to_the_dense_product_and_nothing_else() -> None:
+    x = jnp.ones((8, 2048))
+    narrow, wide = (jax.jit(events.product).lower(x, jnp.ones((2048, n))).as_text() for n in (32, 64))
+    assert "dsnn_events" not in narrow
+    assert narrow.count("dot_general") == 1
+    assert "dsnn_events" in wide
+
+
+@HERE
 def test_mapped_weights_and_mapped_inputs() -> None:
     x, weights = whole((3, 5, 33), 1), whole((3, 33, 70), 2)
     exact = np.einsum("sri,sin->srn", np.float64(x), np.float64(weights))
