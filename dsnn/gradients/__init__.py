@@ -4,7 +4,7 @@ What stands in for the derivative of a spike is chosen with the neuron, or by ca
 
 | estimator | how | bias | spread | take it |
 |---|---|---|---|---|
-| expected derivative | a noisy cell without ``surrogate`` | small, from the second step on | low | first: nothing to tune |
+| expected derivative | a noisy cell without ``surrogate`` | small, from step two on | low | first: no setting |
 | surrogate | ``surrogate="atan"``, ... | by its shape and height | low | for a cell without noise |
 | straight-through | ``surrogate="straight_through"`` | large | low | to compare with papers that use it |
 | concrete, hard | ``noise=Concrete(Logistic(w), t)`` | falls with t | grows as t falls | to check a result for bias |
