@@ -73,13 +73,13 @@ def refit(
         return (expected + entropy * spread - price * mean).mean()
 
     def threshold(growth: Array, slope: Array, level: Array) -> dict[str, Array]:
-        """Returns the head that stops where the grown certainty exceeds its quantile at ``level``."""
+        """Returns the head that stops where the grown certainty exceeds its quantile at ``level``; above 1, never."""
         grown = read.certainty * read.step**growth
-        cut = jnp.quantile(grown, level)
+        cut = jnp.quantile(grown, jnp.minimum(level, 1.0)) + jnp.where(level > 1, 1e3, 0.0)
         head = halting.initial_head(steps, feature) | ({"growth": growth} if learned else {})
         return head | {"slope": jnp.log(jnp.expm1(slope)), "bias": -slope * cut, "drift": jnp.zeros(())}
 
-    axes = (GROWTHS if learned else (0.0,), SLOPES, jnp.linspace(0.01, 0.9, CUTS))
+    axes = (GROWTHS if learned else (0.0,), SLOPES, jnp.append(jnp.linspace(0.01, 0.9, CUTS), 2.0))
     grid = tuple(axis.ravel() for axis in jnp.meshgrid(*(jnp.asarray(axis) for axis in axes)))
     best = jax.lax.map(lambda point: objective(threshold(*point)), grid).argmax()
     head = threshold(*(axis[best] for axis in grid))
