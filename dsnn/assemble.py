@@ -16,12 +16,6 @@ from dsnn.forward import Forward
 from dsnn.gradients import FPTT
 from dsnn.sequences import Scan
 
-_LIKELIHOODS: dict[str, Likelihood] = {
-    "classification": Categorical(),
-    "multilabel": Bernoulli(),
-    "regression": Gaussian(),
-}
-
 
 @dataclasses.dataclass
 class Setup:
@@ -182,9 +176,11 @@ def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
 
 
 def likelihood_of(config: Config, split: data.Split) -> Likelihood:
-    """Returns what is observed: numbers, a class, or a class at every step."""
+    """Returns what is observed: numbers, several labels, a class, or a class at every step."""
     if split.task == "regression":
         return Gaussian()
+    if split.task == "multilabel":
+        return Bernoulli()
     if data.per_step(split):
         return Stepwise(config.train.skip)
     return Stepwise(config.train.skip, mean=True) if config.train.loss == "steps" else Categorical()
