@@ -18,12 +18,6 @@ from dsnn.gradients import FPTT
 from dsnn.sequences import Scan
 from dsnn.start import compacted_network
 
-_LIKELIHOODS: dict[str, Likelihood] = {
-    "classification": Categorical(),
-    "multilabel": Bernoulli(),
-    "regression": Gaussian(),
-}
-
 
 @dataclasses.dataclass
 class Setup:
