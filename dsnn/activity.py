@@ -38,7 +38,7 @@ def records(
     running = (np.arange(time)[:, None] < taken).astype(np.float32)
     mean_steps = float(taken.mean())
     out: list[Record] = []
-    before, once = jnp.asarray(inputs), held
+    before, once, joined = jnp.asarray(inputs), held, False
     for name, layer in model.layers():
         x = before[None] if once else before
         for module in layer.before:
@@ -46,7 +46,7 @@ def records(
             x = flat.reshape(*x.shape[:2], *flat.shape[1:])
         signal = x.reshape(*x.shape[:2], *layer.synapse.in_shape)
         events = _mean(signal, np.ones((1, batch), np.float32) if once else running)
-        source = "analog" if (analog and name == model.names[0]) or _averaged(layer) else "spikes"
+        source = "analog" if (analog and name == model.names[0]) or joined or _averaged(layer) else "spikes"
         out.append(_synapse(name, layer, events, 1.0 if once else mean_steps, source))
         fired = jnp.asarray(spikes[name])
         sent = _mean(fired, running)
@@ -58,7 +58,7 @@ def records(
         kind = cell_kind(layer.cell)
         spiking = 0.0 if kind == "LI" or layer.reads == "membrane" else sent
         out.append(NeuronRecord(name, kind, layer.out_shape, mean_steps, spiking))
-        before, once = fired, False
+        before, once, joined = model.sent(name, before, fired), False, layer.skip
     return out
 
 

@@ -40,6 +40,8 @@ PATHS = {
     "lam": "svi",
     "kl_weight": "svi",
     "budget_fraction": "svi",
+    "budget_sites": "svi",
+    "decide_fraction": "svi",
 }
 
 
@@ -104,7 +106,7 @@ def fit(
         config: a whole configuration to start from.
         **options: of it by their last names: hidden, cell, beta, architecture, channels, recurrent, noise, noise_width,
             gain, readout, steps, epochs (50), batch_size, encoding, learning_rate, lam, kl_weight (1 / 100),
-            budget_fraction.
+            budget_fraction, budget_sites, decide_fraction.
 
     Raises:
         ValueError: data or an option that does not fit, in one sentence.

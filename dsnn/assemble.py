@@ -9,12 +9,14 @@ import numpy as np
 
 from dsnn import data, energy, mesh, parameters, rng, train
 from dsnn.bayes import guides, priors, sites
+from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Stepwise
 from dsnn.config import Config, build_converted, build_guide, build_model, check_trainable, load_data
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
 from dsnn.sequences import Scan
+from dsnn.start import compacted_network
 
 
 @dataclasses.dataclass
@@ -44,7 +46,8 @@ class Setup:
         config = self.config
         lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
-        tx = train.optimizer(config.optimizer, total, settings.learning_rate, config.train.epochs)
+        decided = train.decided_from(config.svi, total) if config.learner == "svi" else None
+        tx = train.optimizer(config.optimizer, total, settings.learning_rate, config.train.epochs, decided)
         if config.learner == "svi":
             # on a CPU one particle after another is faster, and takes the memory of one
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
@@ -116,6 +119,12 @@ def network(
     width = settings.noise_width if traced else None
     if config.convert.method:
         model = build_converted(config, shape, split.classes, width)
+    elif config.model.compacted:
+        model = compacted_network(
+            config.model.compacted,
+            config.seed,
+            lambda first: network(first, split, settings_of(first), traced=False)[0],
+        )
     else:
         model = build_model(config.model, shape, split.classes, key, width)
     template, params = parameters.split(model)
@@ -128,8 +137,14 @@ def network(
         int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
         config.train.scan if scanned else Scan(),
     )
+    if config.gates.enabled and config.gates.time and not temporal:
+        raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
     every_site = sites.sites(
-        model, gate_input=config.gates.input, analog_input=_analog(forward, split), held_input=forward.held
+        model,
+        gate_input=config.gates.input,
+        analog_input=_analog(forward, split),
+        held_input=forward.held,
+        time_steps=forward.steps if config.gates.time else 0,
     )
     bayesian = config.learner == "svi"
     if config.convert.method:
@@ -153,6 +168,7 @@ def network(
         likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
+        gate_family=FAMILIES[config.gates.family],
     )
     return lifted, every_site
 

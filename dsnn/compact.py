@@ -10,7 +10,7 @@ from dsnn.layers import Conv, Dense, Layer
 from dsnn.models import Stack
 from dsnn.types import Array, Float
 
-INPUT = "input"
+INPUT, BLOCKS = "input", "blocks"
 
 
 class Select(nnx.Module):
@@ -39,9 +39,9 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
 
     Args:
         model: the ungated network.
-        gates: decided gate values by group (layer names, and ``input``), ``[site]`` in [0, 1]; zero is closed. A group
-            that is left out stays whole. A group with no open site keeps one, with weight zero, so that every layer
-            exists.
+        gates: decided gate values by group (layer names, ``input``, and ``blocks``), ``[site]`` in [0, 1]; zero is
+            closed. A group that is left out stays whole. A group with no open site keeps one, with weight zero, so
+            that every layer exists; but closed residual blocks go as a whole.
         multiple: widths are rounded up to a multiple of it by closed sites that stay, with weight zero. Outputs are the
             same, a vector register is filled anyway, and networks of nearly one size share compiled programs.
 
@@ -49,13 +49,18 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
         ValueError: a group that the network has not, or of another size.
     """
     names = [name for name, _ in model.layers()]
-    unknown = sorted(gates.keys() - {INPUT, *names[:-1]})
+    unknown = sorted(gates.keys() - {INPUT, BLOCKS, *names[:-1]}.difference(model.blocks))
     if unknown:
-        raise ValueError(f"gates must name the input or a hidden layer, got {', '.join(unknown)}.")
+        raise ValueError(f"gates must name the input, blocks, or a hidden layer, got {', '.join(unknown)}.")
     layers: dict[str, Layer] = {}
     sender = gates.get(INPUT)
+    share = np.asarray(gates[BLOCKS]) if BLOCKS in gates else np.ones(len(model.blocks))
+    if set(share.tolist()) - {0.0, 1.0}:
+        raise ValueError(f"gates of blocks must be 0 or 1, got {share.tolist()}; a block runs or goes.")
     for index, (name, layer) in enumerate(model.layers()):
-        receiver = gates.get(name)
+        if layer.skip and not share[model.blocks.index(name)]:
+            continue
+        receiver = sender if layer.skip else gates.get(name)
         layers[name] = _compact_layer(layer, sender, receiver, name, multiple, first=index == 0)
         sender = receiver
     return Stack(model.readout_kind, **layers)
@@ -99,7 +104,8 @@ def _compact_layer(
             synapse.bias = nnx.Param(jnp.asarray(np.asarray(synapse.bias[...])[keep]))
         synapse.out_shape = (*synapse.out_shape[:-1], len(keep))
     synapse.kernel = nnx.Param(jnp.asarray(kernel))
-    new = Layer(synapse, _compact_cell(layer.cell, receiver, multiple), before=tuple(before), reads=layer.reads)
+    cell = _compact_cell(layer.cell, receiver, multiple)
+    new = Layer(synapse, cell, before=tuple(before), reads=layer.reads, skip=layer.skip)
     if recurrent is not None:
         back = np.asarray(recurrent[...])
         if receiver is not None:

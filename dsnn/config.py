@@ -12,6 +12,7 @@ import numpy as np
 
 from dsnn import cells, data, energy, escape, initial, models, parameters, rng, track
 from dsnn.bayes import guides, priors
+from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.halting import FEATURES
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.convert import integrate_and_fire, read, to_stack
@@ -87,6 +88,7 @@ class ModelConfig:
         hidden: neurons of each dense hidden layer.
         channels: channels of each convolution.
         recurrent: wires every dense hidden layer to itself.
+        blocks: residual blocks after the dense hidden layers of an "mlp", as wide as the last of these.
         cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF" or "AdEx"; beta, threshold and reset
             apply to those that have them.
         beta: membrane decay per step.
@@ -109,12 +111,15 @@ class ModelConfig:
         readout_cell: "LI", or a cell that spikes.
         readout_options: of that cell, as ``options``.
         reads: what a spiking readout gives, its "spikes" or its "membrane".
+        compacted: directory of a finished run, ``SEED`` standing for the seed: learning goes on in that run's network,
+            its closed sites removed, and the options above are that run's.
     """
 
     architecture: str = "mlp"
     hidden: list[int] = field(default_factory=lambda: [128, 128])
     channels: list[int] = field(default_factory=lambda: [20, 50])
     recurrent: bool = False
+    blocks: int = 0
     cell: str = "LIF"
     beta: float = 0.9
     threshold: float = 1.0
@@ -133,6 +138,7 @@ class ModelConfig:
     readout_cell: str = "LI"
     readout_options: dict[str, Any] = field(default_factory=dict)
     reads: str = "spikes"
+    compacted: str = ""
 
     def __post_init__(self) -> None:
         _one_of("model.products", self.products, ("float32", "bfloat16"))
@@ -156,6 +162,8 @@ class ModelConfig:
         _fraction("model.readout_beta", self.readout_beta, closed=True)
         for name in ("threshold", "noise_width", "gain"):
             _positive(f"model.{name}", getattr(self, name))
+        if self.blocks < 0 or (self.blocks and (self.architecture != "mlp" or not self.hidden)):
+            raise ValueError(f"model.blocks must be 0 or more, after the hidden layers of an mlp, got {self.blocks}.")
         if any(n < 1 for n in (*self.hidden, *self.channels)):
             raise ValueError(f"model.hidden and model.channels must be positive, got {self.hidden}, {self.channels}.")
 
@@ -226,15 +234,22 @@ class GatesConfig:
 
     Attributes:
         enabled: whether sites have gates at all.
+        family: distribution of a gate, "hard_concrete", "concrete", "bernoulli" (summed over all settings of at most 8
+            sites, ARM estimator for more), "lognormal" (multiplicative noise, a baseline without a price of energy) or
+            "magnitude" (a baseline without inference: svi.budget_sites are kept by the size of their weights).
         input: whether inputs are sites.
+        time: whether time steps are sites, for temporal data; a closed step is skipped by the whole network.
         open_probability: initial probability that a site runs.
     """
 
     enabled: bool = True
+    family: str = "hard_concrete"
     input: bool = True
+    time: bool = False
     open_probability: float = 0.9
 
     def __post_init__(self) -> None:
+        _one_of("gates.family", self.family, FAMILIES)
         if not 0 < self.open_probability < 1:
             raise ValueError(f"gates.open_probability must be in (0, 1), got {self.open_probability}.")
 
@@ -288,6 +303,7 @@ class EnergyConfig:
         profile: hardware whose prices the prior and the headline use, a name or a YAML file.
         accounting: "arithmetic", "updates" or "memory".
         also: further profiles for the cost table.
+        engine: profile of the dense engine that each layer could run on instead; empty is ``profile``.
         pue: power usage effectiveness, a name or a number.
         intensity: grams CO2e per kWh, a name or a number.
     """
@@ -295,12 +311,13 @@ class EnergyConfig:
     profile: str = "45nm"
     accounting: str = "updates"
     also: list[str] = field(default_factory=list)
+    engine: str = ""
     pue: str = "none"
     intensity: str = "world-2018"
 
     def __post_init__(self) -> None:
         _one_of("energy.accounting", self.accounting, energy.ACCOUNTINGS)
-        for name in (self.profile, *self.also):
+        for name in (self.profile, *self.also, *([self.engine] if self.engine else [])):
             energy.profile(name)
 
 
@@ -568,6 +585,26 @@ class Config:
                 "learner=fptt answers at every step from that step's output, got model.readout="
                 f"{self.model.readout}; set model.readout=last."
             )
+        if (
+            self.gates.enabled
+            and self.gates.family == "magnitude"
+            and not (self.svi.budget_sites and self.svi.decide_fraction)
+        ):
+            raise ValueError(
+                "gates.family=magnitude needs to know how many sites to keep and when, got no svi.budget_sites or no "
+                "svi.decide_fraction; give both, for example svi.budget_sites={hidden0: 64} svi.decide_fraction=0.5."
+            )
+        if self.model.compacted and (self.gates.enabled or self.population.size > 1):
+            raise ValueError(
+                "model.compacted goes on in a network whose sites are decided, one run at a time, got gates or a "
+                "population; set gates.enabled=false and leave population out."
+            )
+        priced = self.svi.lam or self.svi.budget_nj or self.svi.budget_fraction or self.svi.budget_sites
+        if self.gates.enabled and self.gates.family == "lognormal" and priced:
+            raise ValueError(
+                "gates.family=lognormal closes sites by its own divergence, got a price or a budget as well; set "
+                "svi.lam=0 and no budget."
+            )
         self._check_split()
         self._check_convert()
 
@@ -753,6 +790,7 @@ def build_model(
         tuple(config.hidden),
         classes,
         recurrent=config.recurrent,
+        blocks=config.blocks,
         readout_cell=None if plain else readout_cell,
         reads=config.reads,
         start=config.start,

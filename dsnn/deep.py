@@ -52,7 +52,7 @@ def deep_learner(model: nnx.Sequential, tx: optax.GradientTransformation, root: 
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         nothing = jnp.zeros(())
         new = DeepState(optax.apply_updates(state.params, updates), rest, opt_state, state.step + 1)
-        return new, Info(value, nothing, nothing, nothing, nothing + 1)
+        return new, Info(value, nothing, nothing, nothing, nothing + 1, nothing)
 
     return Learner(init, step)
 

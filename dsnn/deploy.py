@@ -17,8 +17,9 @@ from flax import nnx
 
 from dsnn.anytime import Decision, Rule, anytime
 from dsnn.bayes import halting
-from dsnn.bayes.lift import Lifted
-from dsnn.compact import compact
+from dsnn.bayes.lift import Draw, Lifted
+from dsnn.bayes.sites import TIME
+from dsnn.compact import compact, kept
 from dsnn.data import eval_batches
 from dsnn.forward import Forward, keep_spikes
 from dsnn.models import Stack
@@ -39,6 +40,7 @@ class Deployed(NamedTuple):
         full: parameters of the ungated network.
         masked: parameters of the gated network at full size.
         gates: decided gates by group, empty without gates.
+        kept_steps: indices of the time steps that run, None for all of them.
         small: the compacted network.
         padded: the same with widths rounded up to whole vector registers.
         run: compiled ``inputs -> Decision`` of the padded network with early stopping.
@@ -47,6 +49,7 @@ class Deployed(NamedTuple):
     full: Params
     masked: Params
     gates: dict[str, Array]
+    kept_steps: Any
     small: Stack
     padded: Stack
     run: Callable[[Array], Decision]
@@ -61,11 +64,17 @@ def deploy(lifted: Lifted, params: dict[str, Array], quantile: float = 0.5) -> D
     draw = lifted.centre(params)
     full, masked = on_grid(draw.weights), on_grid(lifted.network(draw))
     gates = draw.gates or {}
-    open_gates = {name: (z > 0).astype(jnp.float32) for name, z in gates.items()}
-    model = lifted.forward.template.build(masked)
-    small, padded = compact(model, open_gates), compact(model, open_gates, multiple=VECTOR)
+    steps = kept(gates[TIME]) if TIME in gates else None
+    small, padded = (compacted(lifted, draw.weights, gates, multiple=size) for size in (1, VECTOR))
     head = None if lifted.feature is None else lifted.head(params)
-    return Deployed(full, masked, gates, small, padded, _stopping(lifted, padded, head, quantile))
+    return Deployed(full, masked, gates, steps, small, padded, _stopping(lifted, padded, head, quantile, steps))
+
+
+def compacted(lifted: Lifted, weights: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
+    """Returns the smaller network of these weights under decided gates (none: the whole network), on the grid."""
+    masked = on_grid(lifted.network(Draw(weights, gates or None)))
+    open_gates = {name: (z > 0).astype(jnp.float32) for name, z in gates.items() if name != TIME}
+    return compact(lifted.forward.built(masked)[0], open_gates, multiple=multiple)
 
 
 def running(lifted: Lifted, deployed: Deployed, x: Any, root: Key[Array, ""], batch_size: int = 500) -> np.ndarray:
@@ -78,12 +87,12 @@ def running(lifted: Lifted, deployed: Deployed, x: Any, root: Key[Array, ""], ba
         root: root key of the run, for encodings that draw.
         batch_size: examples at a time.
     """
-    model = lifted.forward.template.build(deployed.masked)
+    model, runs = lifted.forward.built(deployed.masked)
     parts = []
     indices, masks = eval_batches(len(x), min(batch_size, len(x)))
     for index, mask in zip(indices, masks, strict=True):
         inputs = lifted.forward.encode(jnp.asarray(x[index]), stream(root, "data"))
-        parts.append(np.asarray(ran(lifted.forward, model, inputs, None).logits)[:, mask])
+        parts.append(np.asarray(ran(lifted.forward, model, inputs, None, runs).logits)[:, mask])
     return np.concatenate(parts, 1)
 
 
@@ -140,7 +149,13 @@ class Ran(NamedTuple):
     kept: Any
 
 
-def ran(forward: Forward, model: Stack, inputs: Array, record: Callable[[Any, Any], Any] | None = keep_spikes) -> Ran:
+def ran(
+    forward: Forward,
+    model: Stack,
+    inputs: Array,
+    record: Callable[[Any, Any], Any] | None = keep_spikes,
+    running: Array | None = None,
+) -> Ran:
     """Returns what a network does with encoded inputs; networks of one shape share the compiled program.
 
     Args:
@@ -148,14 +163,21 @@ def ran(forward: Forward, model: Stack, inputs: Array, record: Callable[[Any, An
         model: the network.
         inputs: held ``[batch, ...]`` or ``[time, batch, ...]``.
         record: what to keep of each step, see `dsnn.unroll`.
+        running: how far each step runs, see `dsnn.unroll`; None is all of them.
     """
     graph, state = nnx.split(model)
-    return _running(graph, forward.schedule, _held_steps(forward), record)(state, inputs)
+    return _running(graph, forward.schedule, _held_steps(forward), record)(state, inputs, running)
 
 
-def compaction_error(masked: Ran, small: Ran) -> float:
-    """Returns the largest difference between the logits of the masked and the compacted network at any step."""
-    return float(np.abs(np.asarray(masked.logits) - np.asarray(small.logits)).max())
+def compaction_error(masked: Ran, small: Ran, kept_steps: Any = None) -> float:
+    """Returns the largest difference between the logits of the masked and the compacted network at any step it kept."""
+    at = slice(None) if kept_steps is None else kept_steps
+    return float(np.abs(np.asarray(masked.logits)[at] - np.asarray(small.logits)).max())
+
+
+def at_kept_steps(inputs: Array, steps: Any) -> Array:
+    """Returns the inputs ``[time, ...]`` of the steps that run; all of them where ``steps`` is None."""
+    return inputs if steps is None else inputs[steps]
 
 
 def _held_steps(forward: Forward) -> int | None:
@@ -163,13 +185,16 @@ def _held_steps(forward: Forward) -> int | None:
 
 
 def _stopping(
-    lifted: Lifted, model: Stack, head: dict[str, Array] | None, quantile: float = 0.5
+    lifted: Lifted, model: Stack, head: dict[str, Array] | None, quantile: float = 0.5, kept_steps: Any = None
 ) -> Callable[[Array], Decision]:
     """Returns compiled early-stopping inference."""
     graph, state = nnx.split(model)
     feature = "" if head is None else lifted.feature or "margin"
-    decide = _deciding(graph, lifted.forward.steps, lifted.forward.held, feature)
-    return functools.partial(decide, state, head, jnp.asarray(quantile))
+    steps = lifted.forward.steps if kept_steps is None else len(kept_steps)
+    decide = functools.partial(
+        _deciding(graph, steps, lifted.forward.held, feature), state, head, jnp.asarray(quantile)
+    )
+    return decide if kept_steps is None else lambda inputs: decide(at_kept_steps(inputs, kept_steps))
 
 
 # One program serves all networks of one shape: parameters are its arguments and not constants in it. It is looked up
@@ -185,9 +210,9 @@ def _deciding(graph: Any, steps: int, held: bool, feature: str) -> Callable[...,
 
 @functools.lru_cache(maxsize=64)
 def _running(graph: Any, schedule: str, steps: int | None, record: Any) -> Callable[..., Ran]:
-    def run(state: Any, inputs: Array) -> Ran:
+    def run(state: Any, inputs: Array, running: Any = None) -> Ran:
         model = nnx.merge(graph, state)
-        outputs, _, kept = unroll(model, inputs, None, record, schedule, steps=steps)
-        return Ran(model.logits(outputs), kept)
+        outputs, _, kept = unroll(model, inputs, None, record, schedule, steps=steps, running=running)
+        return Ran(model.logits(outputs, running), kept)
 
     return jax.jit(run)

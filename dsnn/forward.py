@@ -14,6 +14,12 @@ from dsnn.sequences import Scan
 from dsnn.types import Array, Float, Key
 from dsnn.unroll import unroll
 
+RUNNING = "time.running"
+"""Name among a network's parameters of how far each step runs (see `dsnn.unroll`); absent where every step does."""
+
+BLOCKS = "blocks.share"
+"""Name among a network's parameters of the share of each residual block that runs; absent where every block does."""
+
 ENCODINGS = ("direct", "rate", "latency", "temporal", "scan")
 
 
@@ -92,15 +98,22 @@ class Forward:
 
         ``adapt`` changes the built network first, for example to drop the inputs of its synapses by chance.
         """
-        model = self.template.build(params)
+        model, running = self.built(params)
         model = model if adapt is None else adapt(model)
         inputs = self.encode(x, None if key is None else stream(key, "data"))
         noise = None if key is None or not self.stochastic else stream(key, "noise")
         steps = self.steps if self.held else None
         # what draws masks for every time step has to see all steps at once
         schedule = "layer" if adapt is not None and self.schedule == "auto" else self.schedule
-        outputs, _, records = unroll(model, inputs, noise, record, schedule, steps=steps, memory=self.memory)
-        return model.logits(outputs), inputs, records
+        options: dict[str, Any] = {"steps": steps, "memory": self.memory, "running": running}
+        outputs, _, records = unroll(model, inputs, noise, record, schedule, **options)
+        return model.logits(outputs, running), inputs, records
+
+    def built(self, params: Params) -> tuple[Any, Array | None]:
+        """Returns the network of these parameters, and how far each step runs (None: every step)."""
+        own = {name: value for name, value in params.items() if name not in (RUNNING, BLOCKS)}
+        model = self.template.build(own)
+        return model.with_blocks(params[BLOCKS]) if BLOCKS in params else model, params.get(RUNNING)
 
     def logits(
         self,

@@ -209,6 +209,9 @@ class Layer(nnx.Module):
     Programs that give the recurrent product a bias of its own add two biases with one gradient: that is one bias which
     learns at twice the rate.
 
+    With ``skip`` the layer is a residual block: what it sends is its input and its spikes, x + s (spike-element-wise
+    addition, Fang et al. 2021, eq. 8), so that without the block its input goes on unchanged.
+
     Args:
         synapse: `Dense`, `Conv` or any module with ``in_shape``, ``out_shape`` and a call on ``[batch, ...]``.
         cell: any cell of `dsnn.cells`.
@@ -218,6 +221,7 @@ class Layer(nnx.Module):
         reads: what the layer gives, "spikes" or the "membrane" of its cell (an adaptive readout whose membrane is read,
             Yin et al. 2021); what a recurrent kernel reads are spikes in any case.
         before: stateless modules (pooling) applied to the input first.
+        skip: makes the layer a residual block; input and output have the same shape then.
     """
 
     def __init__(
@@ -230,10 +234,17 @@ class Layer(nnx.Module):
         recurrent_start: str = "normal",
         reads: str = "spikes",
         before: tuple[Any, ...] = (),
+        skip: bool = False,
     ):
         if reads not in READS:
             raise ValueError(f"a layer gives its {' or its '.join(READS)}, got reads={reads!r}.")
         self.synapse, self.cell, self.before, self.reads = synapse, cell, nnx.List(before), reads
+        self.skip = skip
+        if skip and (before or tuple(synapse.in_shape) != tuple(synapse.out_shape)):
+            raise ValueError(
+                f"a residual block must give the shape it takes, {tuple(synapse.in_shape)}, and have no pooling "
+                f"before, got {tuple(synapse.out_shape)} and {len(before)} modules."
+            )
         if recurrent_key is not None and len(synapse.out_shape) != 1:
             raise ValueError(f"a recurrent layer needs a flat output, got {synapse.out_shape}; use a Dense synapse.")
         sources = math.prod(synapse.in_shape)
@@ -285,8 +296,13 @@ class Layer(nnx.Module):
         out = spikes if self.reads == "spikes" else cell.membrane
         return LayerState(cell, None if self.recurrent is None else spikes), out
 
+    def sent(self, x: Array, spikes: Array, share: Array | float = 1.0) -> Array:
+        """Returns what the next layer reads: the spikes, and in a residual block the input with a share of them."""
+        return x + share * spikes if self.skip else spikes
+
     def step(
         self, state: LayerState, x: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
     ) -> tuple[LayerState, Array]:
-        """Returns the next state and the spikes for one input; a key is consumed."""
-        return self.advance(state, self.drive(x), key)
+        """Returns the next state and the output for one input; a key is consumed."""
+        state, spikes = self.advance(state, self.drive(x), key)
+        return state, self.sent(x, spikes)

@@ -16,18 +16,26 @@ from dsnn.types import Array, Float, Key
 READOUTS = ("mean", "last", "max", "sum", "vote")
 
 
-def running_logits(outputs: Float[Array, "time batch class"], readout: str) -> Float[Array, "time batch class"]:
+def running_logits(
+    outputs: Float[Array, "time batch class"], readout: str, running: Float[Array, " time"] | None = None
+) -> Float[Array, "time batch class"]:
     """Returns the logits that a decision after each step would use, from the outputs up to that step.
 
     Args:
         outputs: what the last layer gave at every step (membranes of `LI`, or spikes).
         readout: "mean" (rate coding), "sum" (spike count), "max" (largest membrane), "last", or "vote" (the log of
             the class probabilities averaged over steps; Sun, Yin & Bohté 2023).
+        running: how far each step ran, for "mean" and "sum"; see `dsnn.unroll`.
 
     Raises:
-        ValueError: an unknown readout.
+        ValueError: an unknown readout, or one that cannot leave steps out.
     """
     steps = jnp.arange(1, outputs.shape[0] + 1, dtype=outputs.dtype)[:, None, None]
+    if running is not None:
+        if readout not in ("mean", "sum"):
+            raise ValueError(f'only the readouts "mean" and "sum" can leave steps out, got {readout!r}.')
+        # half a step at least, so that a gate that is just opening has a finite slope
+        steps = jnp.maximum(jnp.cumsum(running), 0.5)[:, None, None]
     match readout:
         case "mean":
             return jnp.cumsum(outputs, 0) / steps
@@ -62,6 +70,10 @@ class Stack(nnx.Module):
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout_kind!r}.")
         self.readout_kind = readout_kind
         self.names = tuple(layers)
+        self.share: Any = None  # of each residual block's spikes that go on, by `with_blocks`
+        for name in (self.names[0], self.names[-1]):
+            if layers[name].skip:
+                raise ValueError(f"the first and the last layer cannot be residual blocks, got {name!r}.")
         given: tuple[int, ...] | None = None
         for name, layer in layers.items():
             # a dense synapse flattens what it is given, so sizes and not shapes have to agree
@@ -80,6 +92,24 @@ class Stack(nnx.Module):
     def layers(self) -> Iterator[tuple[str, Layer]]:
         """Yields (name, layer), first to last."""
         return ((name, getattr(self, name)) for name in self.names)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the residual blocks."""
+        return tuple(name for name, layer in self.layers() if layer.skip)
+
+    def with_blocks(self, share: Float[Array, " block"]) -> "Stack":
+        """Returns this network with only a share in [0, 1] of each residual block's spikes going on."""
+        new = nnx.clone(self)
+        new.share = nnx.data(share)
+        return new
+
+    def sent(self, name: str, x: Array, spikes: Array) -> Array:
+        """Returns what the layer after ``name`` reads, from that layer's input and spikes."""
+        layer = getattr(self, name)
+        if self.share is None or not layer.skip:
+            return layer.sent(x, spikes)
+        return layer.sent(x, spikes, self.share[self.blocks.index(name)])
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -107,9 +137,9 @@ class Stack(nnx.Module):
         new: dict[str, LayerState] = {}
         signal = current
         for index, (name, layer) in enumerate(self.layers()):
-            signal = signal if index == 0 else layer.drive(signal)
-            new[name], signal = layer.advance(state[name], signal, layer_key(key, index))
-            spikes[name] = signal
+            current = signal if index == 0 else layer.drive(signal)
+            new[name], spikes[name] = layer.advance(state[name], current, layer_key(key, index))
+            signal = self.sent(name, signal, spikes[name])
         return new, spikes
 
     def step(
@@ -119,9 +149,11 @@ class Stack(nnx.Module):
         state, spikes = self.advance(state, self.drive(x), key)
         return state, spikes[self.names[-1]]
 
-    def logits(self, outputs: Float[Array, "time batch class"]) -> Float[Array, "time batch class"]:
-        """Returns the running logits under this network's readout."""
-        return running_logits(outputs, self.readout_kind)
+    def logits(
+        self, outputs: Float[Array, "time batch class"], running: Float[Array, " time"] | None = None
+    ) -> Float[Array, "time batch class"]:
+        """Returns the running logits under this network's readout; see `running_logits`."""
+        return running_logits(outputs, self.readout_kind, running)
 
 
 def layer_key(key: Key[Array, ""] | None, index: int) -> Key[Array, ""] | None:
@@ -138,6 +170,7 @@ def mlp(
     cell: Any = None,
     gain: float = 1.0,
     recurrent: bool = False,
+    blocks: int = 0,
     readout: str = "mean",
     readout_beta: float = 0.9,
     dtype: str | None = None,
@@ -157,6 +190,7 @@ def mlp(
         cell: a function ``neurons -> cell`` for the hidden layers; None is ``LIF(beta=0.9)``.
         gain: kernel standard deviation times sqrt(fan in).
         recurrent: wires every hidden layer to itself.
+        blocks: residual blocks block0, block1, ... after the hidden layers, as wide as the last of these.
         readout: see `running_logits`.
         readout_beta: decay of the readout membrane per step; 1 is the pure integrator.
         dtype: of the products, see `dsnn.layers.Dense`; membranes are float32 in any case.
@@ -177,6 +211,12 @@ def mlp(
             synapse, cell(neurons), recurrent_key=back if recurrent else None, recurrent_start=recurrent_start
         )
         shape = synapse.out_shape
+    if blocks and not hidden:
+        raise ValueError("residual blocks need a hidden layer before them, got hidden=(); give its width.")
+    for index in range(blocks):
+        block_key = jax.random.fold_in(key, len(hidden) + 1 + index)
+        synapse = Dense(shape, shape[0], key=block_key, gain=gain, bias=bias, start=start, dtype=dtype)
+        layers[f"block{index}"] = Layer(synapse, cell(shape[0]), skip=True)
     last_key = jax.random.fold_in(key, len(hidden))
     synapse = Dense(shape, classes, key=last_key, gain=1.0, bias=bias, start=start, dtype=dtype)
     last = LI(beta=readout_beta) if readout_cell is None else readout_cell(classes)

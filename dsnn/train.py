@@ -13,9 +13,11 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from numpyro.optim import optax_to_numpyro
 
 from dsnn import data, rng
+from dsnn.bayes.dual import Duals, ascend, falling, largest
 from dsnn.bayes.lift import Context, Lifted
 from dsnn.bayes.likelihood import Likelihood
 from dsnn.bayes.priors import SUPPORTS
+from dsnn.bayes.sites import magnitudes
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT, FPTTState, fptt
 from dsnn.parameters import Params, Template
@@ -50,26 +52,36 @@ class SviState(NamedTuple):
     Attributes:
         svi: NumPyro's own state (unconstrained parameters and optimiser).
         step: updates done.
-        log_lam: log of the price of energy λ, nats per nJ.
+        duals: prices of energy and of sites.
         events: running average of the events per wire.
         mean_steps: running average of the stopping time.
     """
 
     svi: Any
     step: Int[Array, ""]
-    log_lam: Float[Array, ""]
+    duals: Duals
     events: dict[str, Array]
     mean_steps: Float[Array, ""]
 
 
 class Info(NamedTuple):
-    """What a person wants to see of a step: loss in nats per example, λ, and the modelled energy in nJ."""
+    """What a person wants to see of a step.
+
+    Attributes:
+        loss: in nats per example.
+        lam: price of energy, nats per nJ.
+        energy_nj: modelled energy of an inference.
+        mean_steps: running average of the stopping time.
+        kept_fraction: share of the sites that more likely run than not.
+        budget_nj: what the energy is held to at this step; 0 without a budget.
+    """
 
     loss: Float[Array, "..."]
     lam: Float[Array, "..."]
     energy_nj: Float[Array, "..."]
     mean_steps: Float[Array, "..."]
     kept_fraction: Float[Array, "..."]
+    budget_nj: Float[Array, "..."]
 
 
 class TrainingError(RuntimeError):
@@ -132,9 +144,13 @@ class OptimizerConfig:
 
 
 def optimizer(
-    config: OptimizerConfig, total_steps: int, learning_rate: Array | None = None, epochs: int = 1
+    config: OptimizerConfig,
+    total_steps: int,
+    learning_rate: Array | None = None,
+    epochs: int = 1,
+    decided: int | None = None,
 ) -> optax.GradientTransformation:
-    """Returns the optimiser of a run of ``total_steps`` updates; gates and halting form a group of their own.
+    """Returns the optimiser of a run of ``total_steps`` updates; gates and halting form groups of their own.
 
     Raises, once it meets the parameters, a ValueError for a pattern of ``factors`` that matches none of them.
 
@@ -143,6 +159,7 @@ def optimizer(
         total_steps: updates of the whole run.
         learning_rate: takes the place of the configuration's; may be traced.
         epochs: of the run, for the schedules that count them.
+        decided: update from which gates stand still; None is never.
     """
     warmup = round(config.warmup_fraction * total_steps)
     rate: Any = config.learning_rate if learning_rate is None else learning_rate
@@ -159,9 +176,11 @@ def optimizer(
             case _:
                 return optax.constant_schedule(peak)
 
-    def group(peak: Any, decay: float) -> optax.GradientTransformation:
+    def group(peak: Any, decay: float, until: int | None = None) -> optax.GradientTransformation:
         fall = falling(peak)
         schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), fall], [warmup]) if warmup else fall
+        if until is not None:
+            schedule = optax.join_schedules([schedule, optax.constant_schedule(0.0)], [until])
         match config.name:
             case "adam":
                 return optax.adamw(schedule, weight_decay=decay)
@@ -179,12 +198,17 @@ def optimizer(
 
         def of(name: str) -> str:
             if name.startswith(("gates.", "halting.")):
-                return "gates"
+                return name.split(".")[0]
             return next((pattern for pattern in config.factors if fnmatch.fnmatchcase(name, pattern)), "weights")
 
         return {name: of(name) for name in params}
 
-    rates = {"weights": group(rate, config.weight_decay), "gates": group(rate * config.gates_factor, 0.0)}
+    fast = rate * config.gates_factor
+    rates = {
+        "weights": group(rate, config.weight_decay),
+        "halting": group(fast, 0.0),
+        "gates": group(fast, 0.0, decided),
+    }
     rates |= {pattern: group(rate * factor, 0.0) for pattern, factor in config.factors.items()}
     groups = optax.multi_transform(rates, label)
     return optax.chain(optax.clip_by_global_norm(config.clip), groups) if config.clip else groups
@@ -224,7 +248,7 @@ def map_learner(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         nothing = jnp.zeros(())
         new = MapState(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
-        return new, Info(value, nothing, nothing, nothing, nothing + 1)
+        return new, Info(value, nothing, nothing, nothing, nothing + 1, nothing)
 
     return Learner(init, step)
 
@@ -280,7 +304,7 @@ def fptt_learner(
         xs = forward.encode(batch.x, rng.stream(key, "data"))
         new, value = advance(state, xs, batch.y, key if forward.stochastic else None)
         nothing = jnp.zeros(())
-        return new, Info(value / forward.steps, nothing, nothing, nothing, nothing + 1)
+        return new, Info(value / forward.steps, nothing, nothing, nothing, nothing + 1, nothing)
 
     return Learner(init, step)
 
@@ -297,7 +321,11 @@ class SviConfig:
         lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
         budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
         budget_fraction: the same as a fraction of the ungated, full-length network; 0 is none.
-        budget_rate: step size of the dual ascent on log λ per measurement.
+        budget_sites: most sites to keep by group, for example ``{input: 266, hidden0: 88}``; each group has a price of
+            its own, by dual ascent as well.
+        budget_rate: step size of the dual ascent on log prices per measurement.
+        budget_fall_fraction: share of the updates over which a budget falls from everything to its value.
+        decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns.
         measure_every: updates between measurements of activity.
         memory: how much of the running average a measurement keeps.
     """
@@ -309,7 +337,10 @@ class SviConfig:
     lam_warmup_fraction: float = 0.0
     budget_nj: float = 0.0
     budget_fraction: float = 0.0
+    budget_sites: dict[str, int] = dataclasses.field(default_factory=dict)
     budget_rate: float = 0.1
+    budget_fall_fraction: float = 0.5
+    decide_fraction: float = 0.0
     measure_every: int = 10
     memory: float = 0.8
 
@@ -323,6 +354,12 @@ class SviConfig:
             raise ValueError(f"svi.budget_fraction must be in [0, 1), got {self.budget_fraction}; 0 is no budget.")
         if self.budget_nj and self.budget_fraction:
             raise ValueError("give svi.budget_nj or svi.budget_fraction, got both; set one of them to 0.")
+        for group, most in self.budget_sites.items():
+            if most < 1:
+                raise ValueError(f"svi.budget_sites must keep at least one site of a group, got {group}: {most}.")
+        for name in ("budget_fall_fraction", "decide_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"svi.{name} must be in [0, 1), got {getattr(self, name)}.")
         if self.measure_every < 1:
             raise ValueError(f"svi.measure_every must be at least 1, got {self.measure_every}.")
         if not 0 <= self.memory < 1:
@@ -350,31 +387,47 @@ def svi_learner(
         vectorize: how the particles are computed, see `numpyro.infer.ELBO`.
     """
     start_lam: Any = config.lam if lam is None else lam
-    free = lam is None and not (config.lam or config.budget_nj or config.budget_fraction)
+    budgeted = bool(config.budget_nj or config.budget_fraction)
+    free = lam is None and not (config.lam or budgeted)
     loss = TraceMeanField_ELBO(num_particles=config.particles, vectorize_particles=vectorize)
     svi = SVI(lifted.model, lifted.guide, tx, loss)
     priced = lifted.sites is not None and lifted.prices is not None
+    _check_groups(config.budget_sites, lifted)
+    if budgeted and not priced:
+        raise ValueError("a budget of energy needs gates and a profile, got neither or one; set gates.enabled=true.")
+    decided = decided_from(config, total_steps)
     empty = lifted.no_context()
 
     def init() -> SviState:
         x, y = lifted.forward.example(lifted.initial), jnp.zeros(1, jnp.int32)
-        state = svi.init(rng.stream(root, "init"), x, y, empty)
+        prices = {group: jnp.ones(()) for group in config.budget_sites}
+        state = svi.init(rng.stream(root, "init"), x, y, empty._replace(site_prices=prices))
         events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
-        log_lam = jnp.log(jnp.maximum(start_lam, 1e-12))
-        return SviState(state, jnp.zeros((), jnp.int32), log_lam, events, jnp.asarray(float(lifted.forward.steps)))
+        lam = jnp.maximum(start_lam, 1e-12)
+        if budgeted and lifted.sites is not None:
+            # one nat per site where nothing else is said
+            everything = lifted.energy({}, events).total(float(lifted.forward.steps))
+            lam = jnp.where(start_lam > 0, lam, lifted.sites.total / (lifted.data_size * everything))
+        duals = Duals(jnp.log(lam), jax.tree.map(jnp.zeros_like, prices))
+        return SviState(state, jnp.zeros((), jnp.int32), duals, events, jnp.asarray(float(lifted.forward.steps)))
 
     def warm(step: Array, fraction: float) -> Array:
         return jnp.minimum(1.0, step / (fraction * total_steps)) if fraction else jnp.ones(())
 
-    def has_budget() -> bool:
-        return bool(config.budget_nj or config.budget_fraction)
-
     def price(state: SviState) -> Array:
         if free:
             return jnp.zeros(())
-        if has_budget():
-            return jnp.exp(state.log_lam)
-        return jnp.where(start_lam > 0, jnp.exp(state.log_lam), 0.0) * warm(state.step, config.lam_warmup_fraction)
+        if budgeted:
+            return jnp.exp(state.duals.log_lam)
+        lam = jnp.where(start_lam > 0, jnp.exp(state.duals.log_lam), 0.0)
+        return lam * warm(state.step, config.lam_warmup_fraction)
+
+    def budget(state: SviState) -> Array:
+        if not budgeted:
+            return jnp.zeros(())
+        full = lifted.energy({}, state.events).total(float(lifted.forward.steps))
+        last = config.budget_nj or config.budget_fraction * full
+        return falling(full, last, warm(state.step, config.budget_fall_fraction))
 
     def remeasure(state: SviState, batch: Batch) -> SviState:
         params = svi_params(lifted, state)
@@ -382,20 +435,40 @@ def svi_learner(
         keep = jnp.where(state.step == 0, 0.0, config.memory)
         events = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.events, events)
         steps = keep * state.mean_steps + (1 - keep) * steps
-        log_lam = state.log_lam
-        if has_budget():
-            spent = lifted.energy(lifted.gate_probabilities(params), events).total(steps)
-            full = lifted.energy({}, events).total(float(lifted.forward.steps))
-            budget = config.budget_nj or config.budget_fraction * full
-            log_lam = log_lam + config.budget_rate * jnp.clip(jnp.log(spent / budget), -1.0, 1.0)
-        return state._replace(events=events, mean_steps=steps, log_lam=log_lam)
+        state = state._replace(events=events, mean_steps=steps)
+        opened, duals = lifted.gate_probabilities(params), state.duals
+        if budgeted:
+            spent = lifted.energy(opened, events).total(steps)
+            duals = duals._replace(log_lam=ascend(duals.log_lam, spent, budget(state), config.budget_rate))
+        fallen = warm(state.step, config.budget_fall_fraction)
+        log_sites = {
+            group: ascend(log, opened[group].sum(), falling(len(opened[group]), most, fallen), config.budget_rate)
+            for (group, most), log in zip(config.budget_sites.items(), duals.log_sites.values(), strict=True)
+        }
+        return state._replace(duals=duals._replace(log_sites=log_sites))
+
+    def decide(state: SviState) -> SviState:
+        own = svi_params(lifted, state)
+        scores = opened = lifted.gate_probabilities(own)
+        if lifted.gate_family.by_magnitude and lifted.sites is not None:
+            scores = magnitudes(lifted.sites, lifted.centre(own).weights, state.events)
+        chosen = {
+            group: largest(scores[group], config.budget_sites[group]) if group in config.budget_sites else p > 0.5
+            for group, p in opened.items()
+        }
+        count, (params, opt_state) = state.svi.optim_state
+        params = lifted.decide(params, jnp.concatenate(list(chosen.values())))
+        return state._replace(svi=state.svi._replace(optim_state=(count, (params, opt_state))))
 
     def step(state: SviState, batch: Batch) -> tuple[SviState, Info]:
+        if decided is not None:
+            state = jax.lax.cond(state.step == decided, decide, lambda s: s, state)
         if priced:
             due = state.step % config.measure_every == 0
             state = jax.lax.cond(due, remeasure, lambda s, _: s, state, batch)
         lam = price(state)
-        context = Context(state.events, lam, config.kl_weight * warm(state.step, config.kl_warmup_fraction))
+        kl_weight = config.kl_weight * warm(state.step, config.kl_warmup_fraction)
+        context = Context(state.events, lam, kl_weight, jax.tree.map(jnp.exp, state.duals.log_sites))
         keyed = state.svi._replace(rng_key=rng.stream(root, "weights", state.step))
         new, value = svi.update(keyed, batch.x, batch.y, context)
         state = state._replace(svi=new, step=state.step + 1)
@@ -404,11 +477,24 @@ def svi_learner(
             probabilities = lifted.gate_probabilities(svi_params(lifted, state))
             kept = jnp.concatenate(list(probabilities.values())).__gt__(0.5).mean()
             energy = lifted.energy(probabilities, state.events).total(state.mean_steps)
-        info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept)
+        info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept, budget(state))
         return state, info
 
     jax.eval_shape(init)  # NumPyro keeps the parameters' transforms from its last init, and step needs them
     return Learner(init, step)
+
+
+def decided_from(config: SviConfig, total_steps: int) -> int | None:
+    """Returns the update from which gates are decided, or None when they never are."""
+    return round((1 - config.decide_fraction) * total_steps) if config.decide_fraction else None
+
+
+def _check_groups(budget: dict[str, int], lifted: Lifted) -> None:
+    groups = {} if lifted.sites is None else lifted.sites.groups
+    for group, most in budget.items():
+        if most > groups.get(group, 0):
+            has = ", ".join(f"{name}: {size}" for name, size in groups.items()) or "none"
+            raise ValueError(f"svi.budget_sites must name groups and at most their sites ({has}), got {group}: {most}.")
 
 
 def svi_params(lifted: Lifted, state: SviState) -> dict[str, Array]:

@@ -8,6 +8,7 @@ membranes, and draws) and computes spikes and surrogate derivatives again, which
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from dsnn import loops
 from dsnn.cells import parallel
 from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
-from dsnn.types import Array, Key
+from dsnn.types import Array, Float, Key
 
 SCHEDULES = ("auto", "layer", "step", "associative")
 KEPT = ("current", "membrane", "noise")
@@ -42,6 +43,7 @@ def unroll(
     *,
     steps: int | None = None,
     memory: str | int = "full",
+    running: Float[Array, " time"] | None = None,
 ) -> tuple[Array, Any, Any]:
     """Runs a cell, a layer or a stack over time from its initial state.
 
@@ -57,6 +59,8 @@ def unroll(
             on a CPU if the network is feed-forward, `FEWEST_ROWS` examples run at once and the currents of some layer
             over all time steps exceed `CACHE_BYTES`.
         steps: number of time steps of a held input.
+        running: how far each step of a stack runs, in [0, 1]: one is an ordinary step, and zero a step that is skipped,
+            whose input is not read, which leaves every state as it was and gives the output zero; None is all ones.
         memory: what the backward pass keeps: "full" (membranes of all steps), "sqrt" (states at every sqrt(T)-th step,
             the rest computed again) or the number of steps between kept states.
 
@@ -72,15 +76,19 @@ def unroll(
     if length < 1:
         raise ValueError(f"the number of time steps must be at least 1, got {length}.")
     held = steps is not None
+    if running is not None and running.shape != (length,):
+        raise ValueError(f"running must have one value per time step, {length}, got shape {running.shape}.")
     if not isinstance(model, Stack):
+        if running is not None:
+            raise ValueError(f"running is for stacks, got {type(model).__name__}; leave it out.")
         return _unroll_one(model, xs, key, record, length, held, memory)
     _check_input(model, xs, held)
     batch = xs.shape[0] if held else xs.shape[1]
     if schedule == "auto":
         schedule = _schedule(model, length, batch, memory)
     if schedule == "step":
-        return _unroll_steps(model, xs, key, record, length, held, memory)
-    return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative")
+        return _unroll_steps(model, xs, key, record, length, held, memory, running)
+    return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative", running)
 
 
 def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "full") -> tuple[Any, Any]:
@@ -164,56 +172,64 @@ def _unroll_one(model, xs, key, record, length, held, memory):  # type: ignore[n
     return outputs, state, records
 
 
-def _unroll_steps(model, xs, key, record, length, held, memory):  # type: ignore[no-untyped-def]
+def _unroll_steps(model, xs, key, record, length, held, memory, running):  # type: ignore[no-untyped-def]
     batch = xs.shape[0] if held else xs.shape[1]
     constant = model.drive(xs) if held else None
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
-        t, x = inputs
-        state, spikes = model.advance(state, model.drive(x) if constant is None else constant, _time_key(key, t))
-        return state, (spikes[model.names[-1]], record(state, spikes) if record else None)
+        t, x, share = inputs
+        new, spikes = model.advance(state, model.drive(x) if constant is None else constant, _time_key(key, t))
+        state = _advanced(state, new, share)
+        sent = spikes if share is None else {name: share * s for name, s in spikes.items()}
+        return state, (sent[model.names[-1]], record(state, sent) if record else None)
 
-    steps = (jnp.arange(length), None if held else xs)
+    steps = (jnp.arange(length), None if held else xs, running)
     state, (outputs, records) = scan(body, model.init((batch,)), steps, length, memory)
     return outputs, state, records
 
 
-def _unroll_layers(model, xs, key, record, length, held, memory, associative):  # type: ignore[no-untyped-def]
+def _unroll_layers(model, xs, key, record, length, held, memory, associative, running):  # type: ignore[no-untyped-def]
     state, times = model.init((xs.shape[0] if held else xs.shape[1],)), jnp.arange(length)
     final, states, spikes = {}, {}, {}
     signal = xs
     for index, (name, layer) in enumerate(model.layers()):
         constant = held and index == 0
         currents = layer.drive(signal) if constant else _fold(layer.drive, signal)
-        at_once = associative and layer.recurrent is None and parallel.reset_free(layer.cell)
+        at_once = associative and running is None and layer.recurrent is None and parallel.reset_free(layer.cell)
         if constant and (at_once or layer.recurrent is not None):
             currents, constant = jnp.broadcast_to(currents, (length, *currents.shape)), False
         if at_once:
             keys = None if key is None else jax.vmap(lambda t, index=index: layer_key(_time_key(key, t), index))(times)
-            after, signal = parallel.run(layer.cell, state[name].cell, currents, keys)
+            after, sent = parallel.run(layer.cell, state[name].cell, currents, keys)
             final[name], states[name] = LayerState(jax.tree.map(lambda a: a[-1], after), None), LayerState(after, None)
-        elif record is None and memory == "full" and not constant and loops.supports(layer):
-            final[name], signal = loops.run(layer, currents)
+        elif record is None and running is None and memory == "full" and not constant and loops.supports(layer):
+            final[name], sent = loops.run(layer, currents)
         else:
-            one = _scan_layer if layer.recurrent is None else _scan_recurrent
-            final[name], signal, states[name] = one(
+            plain = layer.recurrent is None or running is not None
+            one = partial(_scan_layer, running=running) if plain else _scan_recurrent
+            final[name], sent, states[name] = one(
                 layer, state[name], currents, constant, key, times, index, memory, record
             )
-        spikes[name] = signal
+        spikes[name] = sent
+        signal = model.sent(name, signal, sent)
+    if running is not None:
+        spikes = {name: s * running.reshape(-1, *[1] * (s.ndim - 1)) for name, s in spikes.items()}
     # a record sees one step at a time; what it does not keep is dead code to the compiler
     records = jax.vmap(record)(states, spikes) if record else None
-    return signal, final, records
+    return spikes[model.names[-1]], final, records
 
 
-def _scan_layer(layer, state, currents, constant, key, times, index, memory, record):  # type: ignore[no-untyped-def]
+def _scan_layer(layer, state, currents, constant, key, times, index, memory, record, running=None):  # type: ignore[no-untyped-def]
     """Returns the last state of one layer, its spikes, and its states at all steps if there is something to record."""
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
-        t, current = inputs
-        state, out = layer.advance(state, currents if constant else current, layer_key(_time_key(key, t), index))
+        t, current, share = inputs
+        new, out = layer.advance(state, currents if constant else current, layer_key(_time_key(key, t), index))
+        state = _advanced(state, new, share)
         return state, (out, state if record else None)
 
-    final, (spikes, states) = scan(body, state, (times, None if constant else currents), len(times), memory)
+    steps = (times, None if constant else currents, running)
+    final, (spikes, states) = scan(body, state, steps, len(times), memory)
     return final, spikes, states
 
 
@@ -244,6 +260,11 @@ def _scan_recurrent(layer, state, currents, constant, key, times, index, memory,
     run = jax.custom_vjp(loop)
     run.defvjp(forward, backward)
     return run(layer.recurrent[...], weights, state, currents, (key, times))
+
+
+def _advanced(old: Any, new: Any, share: Any) -> Any:
+    """The state after a step of which only a share ran."""
+    return new if share is None else jax.tree.map(lambda a, b: share * a + (1 - share) * b, new, old)
 
 
 def _fold(drive: Callable[[Array], Array], xs: Array) -> Array:

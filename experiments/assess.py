@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
@@ -12,9 +13,10 @@ from dsnn import activity, data, energy, evaluate, parameters, rng
 from dsnn.anytime import Decision
 from dsnn.bayes.predict import Prediction
 from dsnn.compact import kept as kept_sites
-from dsnn.deploy import Deployed, compaction_error, deploy, ran, speed
-from dsnn.forward import keep_traces
+from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, ran, speed
+from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
+from dsnn.unroll import unroll
 from experiments import assess_beliefs, assess_labels, assess_numbers, assess_steps, halt
 from experiments.console import batches
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 EVAL_BATCH = 256
 MEASURED_EXAMPLES = 512
 SHOWN_NEURONS = 8
+PLACEMENT_DRAWS = 8
+PLANTED = {"channels": "input", "pixels": "input", "steps": "time"}
+"""Group of gates that must find each planted truth."""
 
 
 class Measured(NamedTuple):
@@ -144,6 +149,7 @@ def measured(
         kept = sum(int((np.asarray(g) > 0).sum()) for g in deployed.gates.values())
         every = sum(len(g) for g in deployed.gates.values())
         metrics |= {"gates/kept": kept, "gates/total": every, "gates/kept_fraction": kept / every}
+    metrics |= _found(setup.split.truth, probabilities) | _placement(setup, params, seen)
     example = _example(setup, seen, settled)
     if stepwise:  # the running decision of one class is not what it shows
         example = {name: array for name, array in example.items() if not name.startswith("example/")}
@@ -180,6 +186,62 @@ def _key(setup: "Setup") -> Any:
 def _options(setup: "Setup", settled: halt.Settled) -> dict[str, Any]:
     options: dict[str, Any] = {"samples": setup.config.bayes.samples, "batch_size": EVAL_BATCH}
     return options if data.per_step(setup.split) else options | {"quantile": settled.quantile}
+
+
+def _found(truth: Any, probabilities: dict[str, np.ndarray]) -> dict[str, float]:
+    """Returns how well gates tell the sites that matter from the others, where the data say which do."""
+    metrics: dict[str, float] = {}
+    for name, group in PLANTED.items():
+        if name in truth and group in probabilities:
+            p, matters = probabilities[group].ravel(), np.asarray(truth[name]).ravel()
+            metrics |= {
+                f"truth/{name}/auroc": evaluate.auroc(p[~matters], p[matters]),
+                f"truth/{name}/kept": float((p[matters] > 0.5).mean()),
+                f"truth/{name}/kept_in_vain": float((p[~matters] > 0.5).mean()),
+            }
+    return metrics
+
+
+def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[str, float]:
+    """Returns where each layer of the decided network should run, over draws of weights and firing noise."""
+    config, lifted, deployed = setup.config.energy, setup.lifted, seen.deployed
+    core, engine = energy.profile(config.profile), energy.profile(config.engine or config.profile)
+    inputs, stop = at_kept_steps(seen.inputs, deployed.kept_steps), np.asarray(seen.decision.steps)
+    steps = lifted.forward.steps if lifted.forward.held else None
+    template, _ = parameters.split(deployed.small)
+
+    @jax.jit
+    def fired(values: Any, inputs: Any, key: Any) -> Any:
+        return unroll(template.build(values), inputs, key, keep_spikes, steps=steps)[2]
+
+    analog, draws = next(w.analog for w in setup.sites.wires), []
+    for number in range(PLACEMENT_DRAWS):
+        key = rng.stream(setup.root, "noise", number)
+        small = compacted(lifted, lifted.draw(params, rng.stream(key, "weights"), number).weights, deployed.gates)
+        spikes = fired(parameters.split(small)[1], inputs, key)
+        draws.append(activity.records(small, inputs, spikes, stop, held=lifted.forward.held, analog=analog))
+    metrics: dict[str, float] = {}
+    # without prices of memory the trade cannot be seen, but what there is can be compared
+    placed = energy.place(draws, core, engine, "memory" if all(map(_prices_memory, (core, engine))) else "updates")
+    for layer in placed:
+        metrics |= {
+            f"placement/{layer.name}/p_events": layer.probability,
+            f"placement/{layer.name}/events_nj": layer.event_nj.mean,
+            f"placement/{layer.name}/dense_nj": layer.dense_nj.mean,
+            f"placement/{layer.name}/rate": layer.rate.mean,
+            f"placement/{layer.name}/rate_low": layer.rate.low,
+            f"placement/{layer.name}/rate_high": layer.rate.high,
+            f"placement/{layer.name}/break_even_rate": min(layer.break_even_rate, 1e6),
+        }
+    return metrics | {
+        "placement/best_nj": sum(layer.best_nj for layer in placed),
+        "placement/events_nj": sum(layer.event_nj.mean for layer in placed),
+        "placement/dense_nj": sum(layer.dense_nj.mean for layer in placed),
+    }
+
+
+def _prices_memory(profile: energy.Profile) -> bool:
+    return profile.memory_included or profile.weight_pj_per_bit is not None
 
 
 def _scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -220,16 +282,19 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     config, forward, deployed = setup.config, setup.lifted.forward, seen.deployed
     analog = next(w.analog for w in setup.sites.wires)
 
-    def records(model: Stack, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
-        return activity.records(model, seen.inputs, spikes, stop, held=forward.held, analog=analog)
+    def records(model: Stack, inputs: Any, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
+        return activity.records(model, inputs, spikes, stop, held=forward.held, analog=analog)
 
-    masked = ran(forward, forward.template.build(deployed.masked), seen.inputs)
-    error = compaction_error(masked, ran(forward, deployed.padded, seen.inputs, None))
+    model, running = forward.built(deployed.masked)
+    masked, kept = ran(forward, model, seen.inputs, running=running), at_kept_steps(seen.inputs, deployed.kept_steps)
+    error = compaction_error(masked, ran(forward, deployed.padded, kept, None), deployed.kept_steps)
     sites_ = {name: kept_sites(gate) for name, gate in deployed.gates.items()}
     spikes = {name: fired[..., sites_[name]] if name in sites_ else fired for name, fired in masked.kept.items()}
-    gated = records(deployed.small, spikes, np.asarray(seen.decision.steps))
+    if running is not None or model.blocks:  # steps or layers of it are gone
+        spikes = ran(forward, deployed.small, kept).kept
+    gated = records(deployed.small, kept, spikes, np.asarray(seen.decision.steps))
     full = forward.template.build(deployed.full)
-    ungated = records(full, ran(forward, full, seen.inputs).kept, None)
+    ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
     metrics = {
         "compute/spike_rate": energy.spike_rate(gated),
         "compute/dense_macs": energy.count(ungated).total.dense_macs,
@@ -263,11 +328,11 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
 def _example(setup: "Setup", seen: Measured, settled: halt.Settled) -> dict[str, np.ndarray]:
     """Returns rasters, membranes and running decisions in the gated network: the first test example, and a late one."""
     forward, deployed, test = setup.lifted.forward, seen.deployed, setup.split.test
-    model = forward.template.build(deployed.masked)
+    model, running = forward.built(deployed.masked)
     taken = np.asarray(seen.decision.steps)
     late = int(taken.argmax())
     inputs = jnp.take(seen.inputs, jnp.asarray([0, late]), axis=0 if forward.held else 1)
-    logits, traces = ran(forward, model, inputs, keep_traces)
+    logits, traces = ran(forward, model, inputs, keep_traces, running)
     out = {"example/x": np.asarray(test.x[0]), "example/step": taken[0]}
     if setup.split.task == "classification":
         out |= {"example/y": np.asarray(test.y[0]), "example/logits": np.asarray(logits[:, 0])}

@@ -236,7 +236,7 @@ def _step_price(setup: Setup, params: dict[str, Any], state: Any) -> float:
     if lifted.sites is None or not (svi.lam or svi.budget_nj or svi.budget_fraction):
         return 0.0
     spent = lifted.energy(lifted.gate_probabilities(params), state.events)
-    return float(jnp.exp(state.log_lam) * spent.step_nj)
+    return float(jnp.exp(state.duals.log_lam) * spent.step_nj)
 
 
 def _chosen(member: Member) -> dict[str, float]:

@@ -260,6 +260,7 @@ def _validate(
         record |= {
             "svi/lam": float(info.lam[-1]),
             "svi/energy_nj": float(info.energy_nj[-1]),
+            "svi/budget_nj": float(info.budget_nj[-1]),
             "gates/kept_fraction": float(info.kept_fraction[-1]),
         }
     key, samples = rng.stream(setup.root, "weights", epoch), min(VALIDATION_SAMPLES, config.bayes.samples)

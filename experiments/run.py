@@ -56,6 +56,8 @@ def main() -> int:
         return 0
     jobs = sweeps.jobs(sweep)
     sweep_table(jobs)
+    if front := sweeps.draw_front(jobs, sweep.with_suffix(".png")):
+        console.print(f"accuracy over energy: {front}", markup=False)
     failed = [job for job in jobs if job["status"] != "done"]
     console.print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are done; all of them are in {sweep}.")
     return int(bool(failed) or gave_up or not jobs)

@@ -24,8 +24,8 @@ def register() -> None:
 
 
 def appended(override: str) -> str:
-    """Returns an override that may add a key where keys are the user's own: ``data.options.steps=50``."""
-    return f"++{override}" if override.startswith("data.options.") else override
+    """Returns an override that may add a key where keys are not known beforehand: ``data.options.steps=50``."""
+    return f"++{override}" if override.startswith(("data.options.", "svi.budget_sites")) else override
 
 
 def compose(overrides: Sequence[str]) -> Config:

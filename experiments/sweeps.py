@@ -7,9 +7,11 @@ adds a line when it starts and a line when it ends; the last line about a job sa
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ELSEWHERE = ("run", "track", "compute", "resume", "data.root")  # may change when a sweep goes on
 LOST = "failed: its process ended without a word (killed, or out of memory)"
@@ -44,3 +46,25 @@ def jobs(record: Path) -> list[dict[str, Any]]:
             continue
         last[entry["overrides"]] = entry
     return [job | {"status": LOST} if job["status"] == "running" else job for job in last.values()]
+
+
+def draw_front(jobs: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
+    """Draws test accuracy over modelled energy of the finished jobs of a sweep, and returns the path.
+
+    None where fewer than two jobs know both, or none differs in energy.
+    """
+    metrics = [job["metrics"] for job in jobs if job.get("metrics") and "test/accuracy" in job["metrics"]]
+    names = {name for m in metrics for name in m if name.startswith("energy/") and name.endswith("/snn_nj")}
+    own = sorted(name for name in names if name.count("/") == 2 and all(name in m for m in metrics))
+    if len(metrics) < 2 or not own or len({m[own[0]] for m in metrics}) < 2:
+        return None
+    # Matplotlib is not worth its start-up to every other command
+    from dsnn import plots
+
+    figure = plots.accuracy_energy(
+        np.array([m[own[0]] for m in metrics]),
+        np.array([m["test/accuracy"] for m in metrics]),
+        (),
+        own[0].split("/")[1],
+    )
+    return plots.save_png(figure, path)

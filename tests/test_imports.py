@@ -67,10 +67,12 @@ ALLOWED: dict[str, set[str]] = {
     # assembles the parts; nothing in dsnn imports it
     # inference in fifteen lines, without a run directory
     "api": set(),
+    "start": set(),
     "assemble": set(),
     "config": BAYES | {"train", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
-ALLOWED["assemble"] = ALLOWED["config"] | {"config", "mesh"}
+ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
+ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh"}
 ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots"}
 ALLOWED["__init__"] = set(ALLOWED)
 

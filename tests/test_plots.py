@@ -29,6 +29,7 @@ GRID = np.stack(np.meshgrid(np.linspace(-1, 1, 5), np.linspace(0, 2, 4)), -1)
 SPIKES = {"hidden0": RNG.random((16, 128)) < 0.1, "conv": RNG.random((16, 4, 4, 2)) < 0.1}
 MEMBRANES = {"a": RNG.normal(size=(16, 8)), "b": RNG.normal(size=(16, 1))}
 COSTS = {"45nm": {"snn_nj": 12.0, "ungated_nj": 90.0, "ann_nj": 50}, "x": {"snn_nj": 0.0}}
+PRICED = [{"epoch": e, "svi/lam": 0.1 * e, "svi/energy_nj": 9.0 / e, "svi/budget_nj": 8.0 / e} for e in range(1, 5)]
 SETTINGS = {"model.cell": ["LIF", "ALIF"], "lam": [0.1, 10.0], "same": [1, 1], "test/accuracy": [0.9, 0.8]}
 FIGURES = {
     "raster": lambda: plots.raster(SPIKES, 6),
@@ -58,6 +59,8 @@ FIGURES = {
     "intervals": lambda: plots.intervals(np.zeros(1), np.zeros(1) - 1, np.ones(1), np.zeros(1)),
     "energy_bars": lambda: plots.energy_bars(COSTS),
     "accuracy_energy": lambda: plots.accuracy_energy(np.array([3.0, 1, 200]), np.array([0.9, 0.8, 0.95]), list("abc")),
+    "price_trace": lambda: plots.price_trace(PRICED),
+    "price_trace_given": lambda: plots.price_trace([{**r, "svi/lam": 0.0, "svi/budget_nj": 0.0} for r in PRICED]),
     "parallel_coordinates": lambda: plots.parallel_coordinates(SETTINGS, "test/accuracy"),
 }
 

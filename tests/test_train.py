@@ -1,4 +1,6 @@
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 
 from dsnn import checkpoint, rng, train
 from dsnn.bayes import priors, sites
+from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
 from dsnn.energy import profile
 from dsnn.forward import Forward, log_likelihood
@@ -35,7 +38,7 @@ def lifted() -> Lifted:
     )
 
 
-def learner(kind: str, **options: float) -> train.Learner:
+def learner(kind: str, **options: Any) -> train.Learner:
     net = lifted()
     tx = train.optimizer(OptimizerConfig(0.01), 60)
     if kind == "svi":
@@ -100,12 +103,37 @@ def test_the_price_of_energy_closes_gates() -> None:
 
 
 def test_dual_ascent_moves_the_price_towards_the_budget() -> None:
-    rule = learner("svi", budget_fraction=0.1, lam=1.0, measure_every=1)
+    rule = learner("svi", budget_fraction=0.1, lam=1.0, measure_every=1, budget_fall_fraction=0.0)
     state, _ = run(rule, rule.init(), 3)
-    assert float(state.log_lam) > 0.0, "above the budget the price has to rise"
+    assert float(state.duals.log_lam) > 0.0, "above the budget the price has to rise"
     rule = learner("svi", budget_nj=1e9, lam=1.0, measure_every=1)
     state, _ = run(rule, rule.init(), 3)
-    assert float(state.log_lam) < 0.0, "below the budget it has to fall"
+    assert float(state.duals.log_lam) < 0.0, "below the budget it has to fall"
+
+
+@pytest.mark.parametrize("family", ["hard_concrete", "magnitude"])
+def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(family: str) -> None:
+    config = SviConfig(
+        kl_weight=0.01, budget_sites={"input": 2, "hidden0": 3}, decide_fraction=0.5, measure_every=1, budget_rate=0.5
+    )
+    net = dataclasses.replace(lifted(), gate_family=FAMILIES[family])
+    tx = train.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
+    rule = train.svi_learner(net, config, tx, 60, ROOT)
+    state, counts = rule.init(), []
+    for epoch in train.fit(rule, state, DATA, epochs=20, batch_size=16, root=ROOT):
+        state = epoch.state
+        gates = net.gate_probabilities(train.svi_params(net, state))
+        counts.append([int((np.asarray(p) > 0.5).sum()) for p in gates.values()])
+    assert counts[-1] == [2, 3]
+    assert counts[0] == [4, 8]
+    assert len({tuple(c) for c in counts[10:]}) == 1
+    final = np.concatenate([np.asarray(p) for p in gates.values()])
+    assert (np.minimum(final, 1 - final) < 1e-6).all(), "a decided gate has no doubt left"
+
+
+def test_a_budget_names_groups_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"\(input: 4, hidden0: 8\), got hidden1: 3"):
+        learner("svi", budget_sites={"hidden1": 3})
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """The Gibbs energy prior p(z, n) ∝ exp(-λ E(z, n)): the expected energy of a gate posterior, in closed form.
 
 E(z, n) = E_once(z) + n E_step(z). Every term is bilinear in z: a synapse costs when both its ends run and its source
-sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired to itself counts once).
+sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired to itself counts once). Where
+time steps are sites, E_step is paid by those that run.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from dsnn.bayes.sites import Sites
+from dsnn.bayes.sites import BLOCKS, TIME, Sites
 from dsnn.types import Array, Float
 
 
@@ -38,8 +40,8 @@ class Energy(NamedTuple):
 
 def expected_energy(
     sites: Sites,
-    open_probability: dict[str, Float[Array, " site"]],
-    events: dict[str, Float[Array, " site"]],
+    open_probability: dict[str, Float[Array, " _"]],
+    events: dict[str, Float[Array, " _"]],
     prices: Prices,
     accounting: str = "updates",
 ) -> Energy:
@@ -52,18 +54,31 @@ def expected_energy(
         prices: the energy profile.
         accounting: "arithmetic", "updates" or "memory".
     """
+
+    def runs(block: int | None) -> Any:
+        return 1.0 if block is None or BLOCKS not in open_probability else open_probability[BLOCKS][block]
+
+    def silent(blocks: tuple[int, ...]) -> Any:
+        return math.prod(1.0 - runs(block) for block in blocks)
+
     once, step = jnp.zeros(()), jnp.zeros(())
     for wire in sites.wires:
         rate = events[wire.name]
         sending = open_probability[wire.pre] if wire.pre else jnp.ones(wire.pre_sites)
         receiving = open_probability[wire.post] if wire.post else jnp.ones(wire.post_sites)
         pairs = (sending * rate).sum() * receiving.sum()
-        if wire.recurrent:
+        if wire.pre is not None and wire.pre == wire.post:  # a site wired to itself
             pairs = pairs + (sending * (1 - sending) * rate).sum()
-        cost = prices.event_nj("analog" if wire.analog else "spikes", accounting) * wire.fan * pairs
+        price: Any = prices.event_nj("analog" if wire.analog else "spikes", accounting)
+        if wire.joined:
+            price = price + (1.0 - silent(wire.joined)) * (prices.event_nj("analog", accounting) - price)
+        cost = price * wire.fan * pairs * runs(wire.block)
         once, step = (once + cost, step) if wire.once else (once, step + cost)
     if accounting != "arithmetic":
         for population in sites.populations:
             running = open_probability[population.group].sum() if population.group else float(population.sites)
-            step = step + running * population.neurons_per_site * prices.update_nj(population.kind, accounting)
+            neurons = running * population.neurons_per_site * runs(population.block)
+            step = step + neurons * prices.update_nj(population.kind, accounting)
+    if TIME in open_probability:
+        step = step * open_probability[TIME].mean()
     return Energy(once, step)

@@ -61,8 +61,9 @@ def flipout(
     """
     flipped = [name for name in centre if name.endswith(".synapse.kernel")]
     at_centre = drawn | {name: centre[name] for name in flipped}
-    rest = {name: jnp.zeros_like(value) for name, value in drawn.items() if name.endswith(".synapse.bias")}
-    apart = template.build(drawn | {name: drawn[name] - centre[name] for name in flipped} | rest)
+    own = {name: drawn[name] for name in template.names}  # gates of steps and blocks are no parameters
+    rest = {name: jnp.zeros_like(value) for name, value in own.items() if name.endswith(".synapse.bias")}
+    apart = template.build(own | {name: own[name] - centre[name] for name in flipped} | rest)
 
     def adapt(model: Any) -> Any:
         for index, (name, layer) in enumerate(model.layers()):

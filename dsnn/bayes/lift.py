@@ -21,11 +21,11 @@ from numpyro.distributions import constraints
 from dsnn.bayes import halting
 from dsnn.bayes.energy import Energy, Prices, expected_energy
 from dsnn.bayes.flipout import flipout
-from dsnn.bayes.gates import HardConcrete, OpenOrClosed, log_alpha_for
+from dsnn.bayes.gates import ENUMERATED, HARD_CONCRETE, Family, Gates, antithetic, every_setting
 from dsnn.bayes.guides import Guide, Weights, mean_field
 from dsnn.bayes.likelihood import Categorical, Likelihood
 from dsnn.bayes.priors import SUPPORTS, Prior
-from dsnn.bayes.sites import Sites, gate, measure
+from dsnn.bayes.sites import BLOCKS, TIME, Sites, gate, measure
 from dsnn.forward import Forward, keep_spikes
 from dsnn.parameters import Params
 from dsnn.rng import stream
@@ -43,11 +43,13 @@ class Context(NamedTuple):
         events: by wire, mean events per step and sending site, from `measure`.
         lam: λ in nats per nJ and example.
         kl_weight: factor on KL(w); 1 is the ELBO, below 1 a tempered ("cold") posterior.
+        site_prices: by group, what each site costs besides its energy, in nats of the whole training part.
     """
 
     events: dict[str, Array]
     lam: Float[Array, ""]
     kl_weight: Float[Array, ""]
+    site_prices: dict[str, Float[Array, ""]] = {}  # noqa: RUF012 - never changed
 
 
 class Draw(NamedTuple):
@@ -74,6 +76,7 @@ class Lifted:
         likelihood: what is observed given the outputs.
         flipout: whether every example of a minibatch has its own draw, where the family allows (`dsnn.bayes.flipout`).
         open_probability: initial probability that a site runs.
+        gate_family: distribution of the gates, see `dsnn.bayes.gates`.
     """
 
     forward: Forward
@@ -88,6 +91,7 @@ class Lifted:
     likelihood: Likelihood = CATEGORICAL
     flipout: bool = False
     open_probability: float = 0.9
+    gate_family: Family = HARD_CONCRETE
 
     @property
     def weights(self) -> Weights:
@@ -99,36 +103,54 @@ class Lifted:
         key = numpyro.prng_key()
         drawn = self.family.prior(self.weights, context.kl_weight)
         scale = self.data_size / x.shape[0]
-        z = None
+        z: Any = None
         if self.sites is not None:
-            z = self.sites.unflatten(numpyro.sample(GATES, OpenOrClosed(self.sites.total)))
+            z = numpyro.sample(GATES, self.gate_family.base(self.sites.total))
         noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
         head = None if self.feature is None else self._head()
         means = self.family.means(self.weights) if self.flipout and self.family.means else None
 
-        def terms(drawn: Params, key: Key[Array, ""]) -> tuple[Array, Array]:
-            return self._terms(drawn, means, z, head, noise, x, y, key)
+        def terms(flat: Any) -> tuple[Array, Array]:
+            z = None if flat is None or self.sites is None else self.sites.unflatten(flat)
 
-        if self.family.members > 1:
-            terms_of_all = jax.vmap(terms)(drawn, jax.random.split(key, self.family.members))
-            evidence, steps = jax.tree.map(lambda a: a.mean(0), terms_of_all)
-        else:
-            evidence, steps = terms(drawn, key)
+            def one(drawn: Params, key: Key[Array, ""]) -> tuple[Array, Array]:
+                return self._terms(drawn, means, z, head, noise, x, y, key)
+
+            if self.family.members == 1:
+                return one(drawn, key)
+            every = jax.vmap(one)(drawn, jax.random.split(key, self.family.members))
+            return jax.tree.map(lambda a: a.mean(0), every)
+
+        opened = {} if self.sites is None else self.sites.unflatten(self._gates().open_probability)
+        priced = self.prices is not None and (self.sites is not None or self.feature is not None)
+        energy = self.energy(opened, context.events) if priced else None
+        discrete = z is not None and self.gate_family.discrete
+        summed = discrete and len(z) <= ENUMERATED
+        evidence, steps = self._enumerated(terms) if summed else terms(z)
+        if discrete and not summed:
+
+            def objective(evidence: Array, steps: Array) -> Array:
+                price = 0.0 if energy is None else context.lam * self.data_size * energy.total(steps.mean())
+                return scale * evidence.sum() - price
+
+            self._score(z, objective(evidence, steps), lambda other: objective(*terms(other)), stream(key, "gates"))
         with handlers.scale(scale=scale):
             numpyro.factor("likelihood", evidence)
-        if self.prices is not None and (self.sites is not None or self.feature is not None):
-            energy = self.energy(self._gate_probabilities(), context.events)
+        if energy is not None:
             numpyro.factor("energy", -context.lam * self.data_size * energy.total(steps.mean()))
+        if context.site_prices:
+            paid = [price * opened[group].sum() for group, price in context.site_prices.items()]
+            numpyro.factor("sites", -jnp.stack(paid).sum())
 
     def guide(
         self, x: Array | None = None, y: Shaped[Array, "batch *target"] | None = None, context: Context | None = None
     ) -> tuple[Params, dict[str, Array] | None]:
-        """Posterior over weights begun at the network's own initialisation, and hard-concrete gates."""
+        """Posterior over weights begun at the network's own initialisation, and gates."""
         key = numpyro.prng_key()
         kl_weight = jnp.ones(()) if context is None else context.kl_weight
         drawn, z = self.family.posterior(self.weights, kl_weight, key), None
         if self.sites is not None:
-            z = numpyro.sample(GATES, HardConcrete(self._log_alpha()), rng_key=stream(key, "gates"))
+            z = numpyro.sample(GATES, self._gates(), rng_key=stream(key, "gates"))
             z = self.sites.unflatten(z)
         if self.feature is not None:
             self._head()
@@ -171,7 +193,20 @@ class Lifted:
         weights = self.family.centre(self.weights, params)
         if self.sites is None:
             return Draw(weights, None)
-        return Draw(weights, self.sites.unflatten(HardConcrete(params["gates.log_alpha"]).decision()))
+        decided = self.sites.unflatten(self.gates(params).decision())
+        # a step or a block runs or does not; scaling has no meaning for it
+        whole = (TIME, BLOCKS)
+        return Draw(weights, {name: (z > 0).astype(z.dtype) if name in whole else z for name, z in decided.items()})
+
+    def decide(self, params: Params, opened: Array) -> Params:
+        """Returns the guide's parameters with these sites surely open and all others surely closed."""
+        decided = {f"gates.{name}": value for name, value in self.gate_family.decided(opened).items()}
+        return params | {name: jnp.asarray(value, params[name].dtype) for name, value in decided.items()}
+
+    def gates(self, params: Params) -> Gates:
+        """Returns the distribution of all gates among the guide's parameters."""
+        names = self.gate_family.initial(1, self.open_probability)
+        return self.gate_family.posterior({name: params[f"gates.{name}"] for name in names})
 
     def likelihood_parameters(self, params: Params) -> dict[str, Array]:
         """Returns the likelihood's own parameters among the guide's."""
@@ -189,7 +224,7 @@ class Lifted:
         """Returns the probability that each site runs, by group; empty without gates."""
         if self.sites is None:
             return {}
-        return self.sites.unflatten(HardConcrete(params["gates.log_alpha"]).open_probability)
+        return self.sites.unflatten(self.gates(params).open_probability)
 
     def energy(self, probabilities: dict[str, Array], events: dict[str, Array]) -> Energy:
         """Returns the expected energy per inference for these open probabilities (empty: everything runs)."""
@@ -208,8 +243,8 @@ class Lifted:
         network = self.network(draw)
         logits, inputs, spikes = self.forward.run(network, x, key, keep_spikes, self.adapt(key, x.shape[0]))
         assert self.sites is not None
-        model = self.forward.template.build(network)
-        events = measure(self.sites, model, inputs, spikes, held=self.forward.held)
+        model, running = self.forward.built(network)
+        events = measure(self.sites, model, inputs, spikes, held=self.forward.held, running=running)
         floor = 0.5 / (x.shape[0] * logits.shape[0])
         return {name: jnp.maximum(e, floor) for name, e in events.items()}, self.mean_steps(params, logits)
 
@@ -250,14 +285,25 @@ class Lifted:
         expected, entropy, steps = halting.mixture_elbo(log_q, self.likelihood.log_prob(noise, logits, y))
         return expected + entropy, steps
 
-    def _log_alpha(self) -> Array:
+    def _gates(self) -> Any:
+        """Returns the distribution of all gates, inside the model or the guide."""
         assert self.sites is not None
-        return numpyro.param("gates.log_alpha", jnp.full(self.sites.total, log_alpha_for(self.open_probability)))
+        initial = self.gate_family.initial(self.sites.total, self.open_probability)
+        return self.gate_family.posterior({n: numpyro.param(f"gates.{n}", value) for n, value in initial.items()})
 
-    def _gate_probabilities(self) -> dict[str, Array]:
-        if self.sites is None:
-            return {}
-        return self.sites.unflatten(HardConcrete(self._log_alpha()).open_probability)
+    def _enumerated(self, terms: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Returns the expectation of the terms over discrete gates, summed over all their settings."""
+        assert self.sites is not None
+        settings = every_setting(self.sites.total)
+        share = jnp.exp(self._gates().log_prob(settings))
+        return jax.tree.map(lambda a: jnp.tensordot(share, a, 1), jax.lax.map(terms, settings))
+
+    def _score(self, z: Array, here: Array, objective: Callable[[Array], Array], key: Key[Array, ""]) -> None:
+        """Adds a factor of value zero whose gradient is the ARM estimate for discrete gates; the key is consumed."""
+        logit = self._gates().logit
+        other, weights = antithetic(logit, z, key)
+        slope = jax.lax.stop_gradient((here - objective(other)) * weights)
+        numpyro.factor("gates_score", (slope * (logit - jax.lax.stop_gradient(logit))).sum())
 
     def _head(self) -> dict[str, Array]:
         initial = halting.initial_head(self.forward.steps, self.feature or "margin")

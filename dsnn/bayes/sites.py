@@ -1,8 +1,8 @@
 """Compute sites of a network: where computation could be spared, and what each site costs when it runs.
 
-A site is an input or a neuron (for convolutions a channel). Closing site i removes everything that reads it, so a gate
-on i is the same as scaling the rows of the kernels that read i: a gated network is the same network with scaled
-kernels, and needs no change of the time loop.
+A site is an input, a neuron (for convolutions a channel), a residual block or a time step. Closing an input or neuron
+removes everything that reads it, so its gate is the same as scaling the rows of the kernels that read it. A closed
+block passes its input on. A closed time step is skipped: no layer runs, and every state stays as it was.
 """
 
 import dataclasses
@@ -11,13 +11,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from dsnn import forward
 from dsnn.cells import kind
 from dsnn.layers import Conv, Dense
 from dsnn.models import Stack
 from dsnn.parameters import Params
 from dsnn.types import Array, Float
 
-INPUT = "input"
+INPUT, TIME, BLOCKS = "input", "time", "blocks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Wire:
         fan: mean number of targets per event and receiving site; 1 for dense, window over strides for convolutions.
         analog: events carry values, so each costs a multiplication.
         once: the product is computed once per inference and not at every step (a held input).
+        block: number of the residual block that it leads into, which has to run too; None outside of blocks.
+        joined: numbers of the residual blocks whose spikes are added to what it reads; where one of them runs, events
+            are sums and carry values.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Wire:
     fan: float = 1.0
     analog: bool = False
     once: bool = False
+    block: int | None = None
+    joined: tuple[int, ...] = ()
 
     @property
     def recurrent(self) -> bool:
@@ -52,13 +58,17 @@ class Wire:
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """The neurons of one layer: their group of sites (None: not gated), sites, neurons per site, and kind of cell."""
+    """The neurons of one layer: their group of sites (None: not gated), sites, neurons per site, and kind of cell.
+
+    ``block`` is the number of the residual block that they are, None outside of blocks.
+    """
 
     name: str
     group: str | None
     sites: int
     neurons_per_site: int
     kind: str
+    block: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +76,8 @@ class Sites:
     """The compute sites of a stack.
 
     Attributes:
-        groups: number of sites by group name; ``input`` for inputs, else the layer's name.
+        groups: number of sites by group name; ``input`` for inputs, ``time`` for time steps, ``blocks`` for residual
+            blocks, else the layer's name.
         wires: the products between them.
         populations: the neurons.
     """
@@ -89,7 +100,9 @@ class Sites:
         return out
 
 
-def sites(model: Stack, *, gate_input: bool = True, analog_input: bool = True, held_input: bool = True) -> Sites:
+def sites(
+    model: Stack, *, gate_input: bool = True, analog_input: bool = True, held_input: bool = True, time_steps: int = 0
+) -> Sites:
     """Returns the sites of a stack: its inputs and every layer but the last, which answers and cannot be spared.
 
     Args:
@@ -97,12 +110,14 @@ def sites(model: Stack, *, gate_input: bool = True, analog_input: bool = True, h
         gate_input: whether inputs are sites.
         analog_input: inputs carry values and not spikes.
         held_input: one input is held for all steps, so that its product is computed once.
+        time_steps: how many time steps are sites, each of which may be skipped by the whole network; 0 is none.
     """
     groups: dict[str, int] = {}
     wires: list[Wire] = []
     populations: list[Population] = []
     layers = list(model.layers())
     pre: str | None = None
+    joined: tuple[int, ...] = ()
     for index, (name, layer) in enumerate(layers):
         first, last = index == 0, index == len(layers) - 1
         pre_sites = math.prod(layer.in_shape) if isinstance(layer.synapse, Dense) and first else layer.in_shape[-1]
@@ -110,17 +125,24 @@ def sites(model: Stack, *, gate_input: bool = True, analog_input: bool = True, h
             groups[INPUT], pre = pre_sites, INPUT
         elif not first:
             pre_sites = layers[index - 1][1].out_shape[-1]
-        post = None if last else name
+        # a residual block adds to its input: both are the same channels, and so the same sites
+        post = None if last else pre if layer.skip else name
+        block = model.blocks.index(name) if layer.skip else None
         post_sites = layer.out_shape[-1]
         analog = (first and analog_input) or any(m.kind == "mean" for m in layer.before)
-        wires.append(Wire(name, pre, post, pre_sites, post_sites, _fan(layer), analog, first and held_input))
+        once = first and held_input
+        wires.append(Wire(name, pre, post, pre_sites, post_sites, _fan(layer), analog, once, block, joined))
         if layer.recurrent is not None:
-            wires.append(Wire(f"{name}.recurrent", post, post, post_sites, post_sites))
+            wires.append(Wire(f"{name}.recurrent", post, post, post_sites, post_sites, block=block))
         neurons = math.prod(layer.out_shape) // post_sites
-        populations.append(Population(name, post, post_sites, neurons, kind(layer.cell)))
-        if not last:
+        populations.append(Population(name, post, post_sites, neurons, kind(layer.cell), block))
+        if post == name:
             groups[name] = post_sites
-        pre = post
+        pre, joined = post, (*joined, block) if block is not None else ()
+    if model.blocks:
+        groups[BLOCKS] = len(model.blocks)
+    if time_steps:
+        groups[TIME] = time_steps
     return Sites(groups, tuple(wires), tuple(populations))
 
 
@@ -153,6 +175,10 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
         z: gate values by group, ``[site]`` in [0, 1].
     """
     gated = dict(params)
+    if TIME in sites.groups:
+        gated[forward.RUNNING] = z[TIME]
+    if BLOCKS in sites.groups:
+        gated[forward.BLOCKS] = z[BLOCKS]
     for wire in sites.wires:
         if wire.pre is None:
             continue
@@ -164,7 +190,36 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
     return gated
 
 
-def measure(sites: Sites, model: Stack, inputs: Array, spikes: dict[str, Array], *, held: bool) -> dict[str, Array]:
+def magnitudes(sites: Sites, params: Params, events: dict[str, Array]) -> dict[str, Float[Array, " site"]]:
+    """Returns a score per site by group: the norm of the weights that read it, times the root of its rate.
+
+    So a pixel that is always dark, whose weights never learned, counts nothing (Sun et al. 2024 weigh by activity too).
+
+    Args:
+        sites: from `sites`.
+        params: parameters by name.
+        events: by wire, from `measure`.
+    """
+    scores = {group: jnp.zeros(size) for group, size in sites.groups.items()}
+    for wire in sites.wires:
+        if wire.pre is None:
+            continue
+        kernel = params[wire.name if wire.recurrent else f"{wire.name}.synapse.kernel"]
+        by_row = (kernel**2).sum(-1)
+        size = by_row.reshape(-1, wire.pre_sites).sum(0)
+        scores[wire.pre] = scores[wire.pre] + size * events[wire.name]
+    return {group: jnp.sqrt(score) for group, score in scores.items()}
+
+
+def measure(
+    sites: Sites,
+    model: Stack,
+    inputs: Array,
+    spikes: dict[str, Array],
+    *,
+    held: bool,
+    running: Float[Array, " time"] | None = None,
+) -> dict[str, Array]:
     """Returns the events that each wire carried, ``[pre site]``: means over time and batch, summed over positions.
 
     Args:
@@ -173,6 +228,7 @@ def measure(sites: Sites, model: Stack, inputs: Array, spikes: dict[str, Array],
         inputs: what it was given, ``[time, batch, ...]`` or held ``[batch, ...]``.
         spikes: output of each layer, ``[time, batch, ...]``.
         held: whether the input was held.
+        running: how far each step ran, None: every step; events count where the network ran.
     """
     out: dict[str, Array] = {}
     before = inputs[None] if held else inputs
@@ -180,10 +236,18 @@ def measure(sites: Sites, model: Stack, inputs: Array, spikes: dict[str, Array],
         x = before
         for module in layer.before:
             x = module(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:2], *module.out_shape)
-        active = (x != 0).astype(jnp.float32).mean((0, 1))
+        active = _rate(x, None if name == model.names[0] and held else running)
         wire = next(w for w in sites.wires if w.name == name)
         out[name] = active.reshape(-1, wire.pre_sites).sum(0)
         if layer.recurrent is not None:
-            out[f"{name}.recurrent"] = (spikes[name] != 0).astype(jnp.float32).mean((0, 1))
-        before = spikes[name]
+            out[f"{name}.recurrent"] = _rate(spikes[name], running)
+        before = model.sent(name, before, spikes[name])
     return out
+
+
+def _rate(x: Array, running: Array | None) -> Array:
+    """Events per step that ran, of each unit."""
+    active = (x != 0).astype(jnp.float32).mean(1)
+    if running is None:
+        return active.mean(0)
+    return jnp.tensordot(running, active, 1) / jnp.maximum(running.sum(), 0.5)

@@ -19,7 +19,8 @@ from dsnn.energy.ledger import (
     training_operations,
 )
 from dsnn.energy.neurons import NEURONS, NeuronCost, neuron_cost
-from dsnn.energy.price import Price, PriceInterval, SitePrices, price, price_interval, site_prices
+from dsnn.energy.placement import Placement, place
+from dsnn.energy.price import Interval, Price, PriceInterval, SitePrices, price, price_interval, site_prices
 from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_names
 from dsnn.energy.records import NeuronRecord, Record, SamplingRecord, SynapseRecord, merge
 from dsnn.energy.twin import (
@@ -45,11 +46,13 @@ __all__ = [
     "Comparison",
     "Counts",
     "Entry",
+    "Interval",
     "LayerCounts",
     "Ledger",
     "Meter",
     "NeuronCost",
     "NeuronRecord",
+    "Placement",
     "Price",
     "PriceInterval",
     "Profile",
@@ -72,6 +75,7 @@ __all__ = [
     "meter",
     "neuron_cost",
     "petaflops_days",
+    "place",
     "price",
     "price_interval",
     "profile",

@@ -9,7 +9,7 @@ import numpy as np
 from dsnn.energy.count import Counts, LayerCounts
 from dsnn.energy.profiles import Accounting, Profile
 
-__all__ = ["Interval", "Price", "PriceInterval", "SitePrices", "price", "price_interval", "site_prices"]
+__all__ = ["Interval", "Price", "PriceInterval", "SitePrices", "interval", "price", "price_interval", "site_prices"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,18 @@ class Interval(NamedTuple):
     high: float
 
 
+def interval(values: Sequence[float], level: float = 0.9) -> Interval:
+    """Mean and central interval of values.
+
+    Raises:
+        ValueError: A level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}; 0.9 leaves five percent on each side.")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.mean(values)), float(low), float(high))
+
+
 class PriceInterval(NamedTuple):
     """The energy over posterior samples, in nJ: the total and each part, with the interval's nominal level."""
 
@@ -119,13 +131,5 @@ def price_interval(prices: Sequence[Price], level: float = 0.9) -> PriceInterval
             f"Prices must be of one profile and one accounting, got {len(prices)} of "
             f"{sorted({(p.profile, p.accounting) for p in prices})}; price every sample alike."
         )
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), got {level}; 0.9 leaves five percent on each side.")
-    tails = [(1 - level) / 2, (1 + level) / 2]
-
-    def interval(values: Sequence[float]) -> Interval:
-        low, high = np.quantile(values, tails)
-        return Interval(float(np.mean(values)), float(low), float(high))
-
-    parts = {name: interval([p.parts[name] for p in prices]) for name in prices[0].parts}
-    return PriceInterval(interval([p.total_nj for p in prices]), parts, level)
+    parts = {name: interval([p.parts[name] for p in prices], level) for name in prices[0].parts}
+    return PriceInterval(interval([p.total_nj for p in prices], level), parts, level)

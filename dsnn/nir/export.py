@@ -86,6 +86,8 @@ def _dictionary(
             raise NIRError(f"a graph that was read keeps its seconds, got dt={dt}; load it with that dt instead.")
         graph = model.to_dict()
         return (graph | {"metadata": graph["metadata"] | _noted(notes)}) if notes else graph, ()
+    if model.blocks:
+        raise NIRError(f"only a chain of layers can be written, got the residual blocks {', '.join(model.blocks)}.")
     cells: list[Any] = [layer.cell for _, layer in model.layers() if isinstance(layer.cell, (LI, LIF, CuBaLIF))]
     steps = {1e-3 * float(cell.dt) for cell in cells}
     if dt is None and len(steps) > 1:

@@ -2,7 +2,16 @@
 
 from dsnn.plots.activity import gate_map, membrane_traces, raster, running_decision, steps_histogram
 from dsnn.plots.beliefs import intervals, posterior, uncertainty_map
-from dsnn.plots.cost import NETWORKS, accuracy_energy, energy_bars, format_nj, front, parallel_coordinates, pareto_front
+from dsnn.plots.cost import (
+    NETWORKS,
+    accuracy_energy,
+    energy_bars,
+    format_nj,
+    front,
+    parallel_coordinates,
+    pareto_front,
+    price_trace,
+)
 from dsnn.plots.exits import exit_curves
 from dsnn.plots.quality import learning_curves, overlaid_curves, reliability, risk_coverage, uncertainty_histogram
 from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, save_png, to_svg
@@ -28,6 +37,7 @@ __all__ = [
     "parallel_coordinates",
     "pareto_front",
     "posterior",
+    "price_trace",
     "raster",
     "reliability",
     "risk_coverage",

@@ -1,6 +1,7 @@
 """What the network costs, and what that buys."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -107,6 +108,32 @@ def _share(values: Float[np.ndarray, "run"], index: int) -> float:
     """Where a value stands between the smallest, 0, and the largest, 1."""
     span = float(np.ptp(values))
     return float(values[index] - values.min()) / span if span else 0.0
+
+
+@styled
+def price_trace(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """How the price of energy and the modelled energy moved over training, and the budget if there is one.
+
+    Args:
+        history: Records with ``epoch``, ``svi/lam``, ``svi/energy_nj`` and perhaps ``svi/budget_nj``.
+    """
+    records = [record for record in history if "svi/lam" in record and "svi/energy_nj" in record]
+    at = [record["epoch"] for record in records]
+    figure = new_figure(3.2)
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.plot(at, [record["svi/energy_nj"] for record in records], color=ACCENT, marker="o", ms=3, label="modelled")
+    budget = [record.get("svi/budget_nj", 0.0) for record in records]
+    if any(budget):
+        above.plot(at, budget, color=MUTED, linestyle=(0, (4, 3)), label="budget")
+        above.legend()
+    above.set(ylabel="energy, nJ", ylim=(0, None))
+    below.plot(at, [record["svi/lam"] for record in records], color=SERIES[1], marker="o", ms=3)
+    below.set(ylabel="price λ, nats per nJ", xlabel="epoch")
+    if any(record["svi/lam"] > 0 for record in records):
+        below.set_yscale("log", nonpositive="mask")
+    for axes in (above, below):
+        axes.grid(axis="y")
+    return figure
 
 
 @styled

@@ -21,6 +21,12 @@ def learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arr
     drawings: Drawings = {}
     if history:
         drawings["learning_curves"] = ("The course of training.", lambda: plots.learning_curves(history))
+    if sum(float(record.get("svi/lam", 0.0)) > 0 for record in history) > 1:
+        drawings["prices"] = (
+            "What energy was priced at, and how much of it the network was then modelled to spend. A price that is not "
+            "given is found: it rises while the network spends more than its budget, which falls to its value.",
+            lambda: plots.price_trace(history),
+        )
     if not {"test/probs", "test/y"} <= records.keys():
         return drawings
     probs, labels = records["test/probs"], records["test/y"]

@@ -51,6 +51,7 @@ def write_report(run_dir: str | Path) -> Path:
         "quality": _quality_rows(metrics),
         "sites": figures.site_rows(metrics),
         "costs": _cost_tables(metrics),
+        "placement": _placement_rows(metrics),
         "spent": _spent_rows(metrics),
         "metrics": sorted(metrics.items()),
         "command": environment.get("command", ""),
@@ -175,6 +176,33 @@ OUTSIDE = {
     "fpr95": "share of {} accepted where 95 % of test examples are",
 }
 """What is said of another data set, by the score's name."""
+
+
+class PlacementRow(NamedTuple):
+    """Where one layer should run, and what speaks for it."""
+
+    layer: str
+    where: str
+    probability: str
+    rate: str
+    break_even: str
+    events: str
+    dense: str
+
+
+def _placement_rows(metrics: figures.Metrics) -> list[PlacementRow]:
+    rows = []
+    for name, value in metrics.items():
+        if not name.endswith("/p_events"):
+            continue
+        layer, p = name.split("/")[1], float(value)
+        at = {key: float(metrics[f"placement/{layer}/{key}"]) for key in (
+            "rate", "rate_low", "rate_high", "break_even_rate", "events_nj", "dense_nj")}  # fmt: skip
+        where = "event-driven core" if p >= 0.5 else "dense engine"
+        rate = f"{number(at['rate'])} ({number(at['rate_low'])} to {number(at['rate_high'])})"
+        costs = (energy(at["events_nj"]), energy(at["dense_nj"]))
+        rows.append(PlacementRow(layer, where, percent(p), rate, number(at["break_even_rate"]), *costs))
+    return rows
 
 
 def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:

@@ -1,9 +1,4 @@
-"""Gate families: distributions over z in [0, 1] per compute site, with open probability and entropy in closed form.
-
-One contract: a family is a NumPyro distribution with ``open_probability``, ``entropy_of_opening()`` and
-``decision()``. Against `OpenOrClosed`, the uniform base measure of the Gibbs energy prior, their Kullback-Leibler
-divergence is registered in closed form, so `TraceMeanField_ELBO` uses it; the energy itself is a factor of the model.
-"""
+"""The hard concrete gate: relaxed, with a pathwise gradient, and yet exactly zero and exactly one with probability."""
 
 import math
 from typing import ClassVar
@@ -15,33 +10,11 @@ from multipledispatch import dispatch
 from numpyro.distributions import constraints
 from numpyro.distributions.kl import kl_divergence as _kl_divergence
 
+from dsnn.bayes.gates.contract import SURE, Family, OpenOrClosed, bernoulli_entropy, divergence, log_odds
 from dsnn.types import Array, Float, Key
 
 STRETCH = (-0.1, 1.1)
 TEMPERATURE = 2 / 3
-
-
-def bernoulli_entropy(logit: Float[Array, "*site"]) -> Float[Array, "*site"]:
-    """Returns the entropy in nats of Bernoulli(sigmoid(logit)), stable at both ends."""
-    p = jax.nn.sigmoid(logit)
-    return p * jax.nn.softplus(-logit) + (1 - p) * jax.nn.softplus(logit)
-
-
-class OpenOrClosed(dist.Distribution):
-    """The uniform base measure over {closed, open} at every site, to which the Gibbs factor exp(-λ E(z)) is added."""
-
-    support = constraints.unit_interval
-
-    def __init__(self, sites: int, *, validate_args: bool | None = None):
-        super().__init__(event_shape=(sites,), validate_args=validate_args)
-
-    def sample(self, key: Key[Array, ""], sample_shape: tuple[int, ...] = ()) -> Array:
-        """Returns fair coin flips; the key is consumed."""
-        return jax.random.bernoulli(key, 0.5, sample_shape + self.event_shape).astype(jnp.float32)
-
-    def log_prob(self, value: Float[Array, "*sample site"]) -> Array:
-        """Returns -log 2 per site."""
-        return jnp.full(value.shape[:-1], -math.log(2.0) * self.event_shape[0])
 
 
 class HardConcrete(dist.Distribution):
@@ -106,16 +79,31 @@ class HardConcrete(dist.Distribution):
 
 def log_alpha_for(probability: float, temperature: float = TEMPERATURE) -> float:
     """Returns the location at which a hard concrete gate is open with this probability."""
-    if not 0 < probability < 1:
-        raise ValueError(f"an initial open probability must be in (0, 1), got {probability}.")
     low, high = STRETCH
-    return math.log(probability / (1 - probability)) + temperature * math.log(-low / high)
+    return log_odds(probability) + temperature * math.log(-low / high)
+
+
+HARD_CONCRETE = Family(
+    "hard_concrete",
+    lambda sites, p: {"log_alpha": jnp.full(sites, log_alpha_for(p))},
+    lambda own: HardConcrete(own["log_alpha"]),
+    OpenOrClosed,
+    lambda opened: {"log_alpha": jnp.where(opened, SURE, -SURE)},
+)
+
+MAGNITUDE = HARD_CONCRETE._replace(
+    name="magnitude",
+    initial=lambda sites, p: {"log_alpha": jnp.full(sites, SURE)},
+    posterior=lambda own: HardConcrete(jax.lax.stop_gradient(own["log_alpha"])),
+    by_magnitude=True,
+)
+"""Magnitude pruning, the baseline without inference: every site runs until some are decided by their weights."""
 
 
 @dispatch(HardConcrete, OpenOrClosed)
 def kl_divergence(q, p):  # type: ignore[no-untyped-def]
-    """KL(q || uniform over {closed, open}) = sites log 2 - H(q)."""
-    return p.event_shape[0] * math.log(2.0) - q.entropy_of_opening().sum(-1)
+    """KL(q || uniform over {closed, open})."""
+    return divergence(q, p)
 
 
 # multipledispatch joins functions of one name; NumPyro's dispatcher must now know ours
