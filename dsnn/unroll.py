@@ -202,8 +202,8 @@ def _unroll_layers(model, xs, key, record, length, held, memory, associative, ru
             keys = None if key is None else jax.vmap(lambda t, index=index: layer_key(_time_key(key, t), index))(times)
             after, sent = parallel.run(layer.cell, state[name].cell, currents, keys)
             final[name], states[name] = LayerState(jax.tree.map(lambda a: a[-1], after), None), LayerState(after, None)
-        elif record is None and memory == "full" and not constant and loops.supports(layer):
-            final[name], signal = loops.run(layer, currents)
+        elif record is None and running is None and memory == "full" and not constant and loops.supports(layer):
+            final[name], sent = loops.run(layer, currents)
         else:
             plain = layer.recurrent is None or running is not None
             one = partial(_scan_layer, running=running) if plain else _scan_recurrent
