@@ -182,12 +182,12 @@ def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
 
 
 def likelihood_of(config: Config, split: data.Split) -> Likelihood:
-    """Returns what is observed: numbers, a class, or a class at every step."""
-    if split.task == "regression":
-        return Gaussian()
+    """Returns what is observed: numbers, labels, a class, or a class at every step."""
     if data.per_step(split):
         return Stepwise(config.train.skip)
-    return Stepwise(config.train.skip, mean=True) if config.train.loss == "steps" else Categorical()
+    if split.task == "classification" and config.train.loss == "steps":
+        return Stepwise(config.train.skip, mean=True)
+    return _LIKELIHOODS[split.task]
 
 
 def _analog(forward: Forward, split: data.Split) -> bool:
