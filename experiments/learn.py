@@ -264,7 +264,7 @@ def _validate(
             "gates/kept_fraction": float(info.kept_fraction[-1]),
         }
     key, samples = rng.stream(setup.root, "weights", epoch), min(VALIDATION_SAMPLES, config.bayes.samples)
-    parts = [part for part in ("val", "test") if len(getattr(split, part).x)]
+    parts = [part for part in ("val", "test") if data.size(getattr(split, part))]
     parts = parts if config.train.watch_test else [part for part in parts if part == "val"]
     if data.per_step(split):
         for part in parts:
