@@ -193,11 +193,13 @@ def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
 
 def likelihood_of(config: Config, split: data.Split) -> Likelihood:
     """Returns what is observed: numbers, several labels, a class, or a class at every step."""
+    if split.task == "regression":
+        return Gaussian()
+    if split.task == "multilabel":
+        return Bernoulli()
     if data.per_step(split):
         return Stepwise(config.train.skip)
-    if split.task == "classification" and config.train.loss == "steps":
-        return Stepwise(config.train.skip, mean=True)
-    return _LIKELIHOODS[split.task]
+    return Stepwise(config.train.skip, mean=True) if config.train.loss == "steps" else Categorical()
 
 
 def _analog(forward: Forward, split: data.Split) -> bool:

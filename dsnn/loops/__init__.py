@@ -41,8 +41,9 @@ def supports(layer: Any) -> bool:
     cell = layer.cell
     if type(cell) not in (LIF, ALIF, BRF) or len(layer.out_shape) != 1 or layer.out_shape[0] > WIDEST:
         return False
-    wide = getattr(layer.synapse, "dtype", None) in (None, "float32")  # of the recurrent product too
-    plain = wide and cell.noise is None and cell.compare == ">" and not intervening()
+    if layer.recurrent is not None and getattr(layer.synapse, "dtype", None) not in (None, "float32"):
+        return False  # the loop multiplies in float32
+    plain = cell.noise is None and cell.compare == ">" and not intervening()
     if not isinstance(cell, BRF):
         subtracts = isinstance(cell.reset, str) and cell.reset == "subtract" and not cell.refractory
         at_zero = isinstance(cell.rest, float) and cell.rest == 0 and not cell.detach_reset
