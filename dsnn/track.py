@@ -130,24 +130,30 @@ class WandbRun:
         self._run = run
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Logs numbers by name at a step."""
         self._run.log(values, step=step)
 
     def summary(self, values: Mapping[str, Any]) -> None:
+        """Sets what the run ends with."""
         self._run.summary.update(values)
 
     def figure(self, name: str, path: str | Path) -> None:
+        """Logs the image in a file."""
         self._run.log({name: _wandb().Image(str(path))})
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Logs a table."""
         self._run.log({name: _wandb().Table(columns=columns, data=rows)})
 
     def artifact(self, name: str, path: str | Path, kind: str) -> None:
+        """Keeps a file or a folder with the run, as it is now."""
         artifact = _wandb().Artifact(name, type=kind)
         add = artifact.add_dir if Path(path).is_dir() else artifact.add_file
         add(str(path), policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)
 
     def finish(self, exit_code: int) -> None:
+        """Ends the run; a code other than 0 marks it as failed."""
         self._run.finish(exit_code=exit_code)
 
 

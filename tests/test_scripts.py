@@ -1,6 +1,7 @@
 """The two commands: what they install, when, and what they pass on. A stub stands for Python: no network is needed."""
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -282,3 +283,14 @@ def test_lock_names_everything_that_the_two_commands_install(python):
             markers = [{**environment, "extra": extra} for extra in ("", *requirement.extras)]
             if child.marker is None or any(child.marker.evaluate(marker) for marker in markers):
                 queue.append(child)
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    """What the documentation asks for, without building it."""
+    spec = importlib.util.spec_from_file_location("docs", ROOT / "scripts" / "docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docs)
+    assert [f"{name}: {what}" for name, file in docs.modules() for what in docs.undocumented(file.read_text())] == []
+    assert list(docs.undocumented('"""A module."""\nclass A:\n    """A class."""\n    def b(self): ...\n')) == ["A.b"]
