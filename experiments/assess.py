@@ -1,5 +1,6 @@
 """What a trained network is worth: scores, calibration, where it computes, what that costs, and how fast it is."""
 
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,10 @@ SHOWN_NEURONS = 8
 PLACEMENT_DRAWS = 8
 PLANTED = {"channels": "input", "pixels": "input", "steps": "time"}
 """Group of gates that must find each planted truth."""
+
+
+# members are measured side by side, and NumPyro's handlers stand on one stack for all threads
+_DRAWING = threading.Lock()
 
 
 class Measured(NamedTuple):
@@ -217,7 +222,9 @@ def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[s
     analog, draws = next(w.analog for w in setup.sites.wires), []
     for number in range(PLACEMENT_DRAWS):
         key = rng.stream(setup.root, "noise", number)
-        small = compacted(lifted, lifted.draw(params, rng.stream(key, "weights"), number).weights, deployed.gates)
+        with _DRAWING:
+            weights = lifted.draw(params, rng.stream(key, "weights"), number).weights
+        small = compacted(lifted, weights, deployed.gates)
         spikes = fired(parameters.split(small)[1], inputs, key)
         draws.append(activity.records(small, inputs, spikes, stop, held=lifted.forward.held, analog=analog))
     metrics: dict[str, float] = {}
