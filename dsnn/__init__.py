@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 from dsnn import cells, encode, escape, models, surrogate
+from dsnn.allocator import keep_memory
 from dsnn.anytime import anytime
 from dsnn.compact import compact
 from dsnn.unroll import unroll
@@ -17,6 +18,7 @@ __all__ = [
     "encode",
     "escape",
     "fit",
+    "keep_memory",
     "models",
     "nir",
     "predict",

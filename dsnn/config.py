@@ -440,6 +440,7 @@ class ComputeConfig:
         devices_per_job: accelerators that a process may see, whole or a share such as 0.5; 0 is all of them.
         memory_fraction: share of an accelerator's memory that a process takes; 0 leaves it to devices_per_job.
         cache: folder of compiled programs, "auto" (the user's cache folder) or "none".
+        keep_memory: reuse freed memory instead of giving it back to the system, see `dsnn.keep_memory`.
         split: what is spread over the devices, "none", "data" (the batch) or "samples" (the particles of the
             objective and the draws of the predictive).
         host_devices: how many devices the CPU poses as; 0 is one, or one per core for a population.
@@ -451,6 +452,7 @@ class ComputeConfig:
     devices_per_job: float = 0.0
     memory_fraction: float = 0.0
     cache: str = "auto"
+    keep_memory: bool = True
     split: str = "none"
     host_devices: int = 0
     coordinator: str = ""

@@ -25,8 +25,8 @@ SCHEDULES = ("auto", "layer", "step", "associative")
 KEPT = ("current", "membrane", "noise")
 """Names (see `jax.ad_checkpoint.checkpoint_name`) of what a step keeps for its backward pass, besides products."""
 
-CACHE_BYTES = 2**22
-"""Size of a layer's currents over all time steps above which writing them out costs more than larger products gain."""
+LARGE_BYTES = 2**26
+"""Size of a layer's currents over all time steps above which larger products are not worth the memory."""
 
 FEWEST_ROWS = 64
 """Examples below which the products of a single step are too small to be fast."""
@@ -57,7 +57,7 @@ def unroll(
         schedule: "layer", "step", "associative" (by layers, and cells that never reset in logarithmic depth, which
             rounds differently, see `dsnn.cells.parallel`) or "auto": by layers, but by steps to save ``memory``, and
             on a CPU if the network is feed-forward, `FEWEST_ROWS` examples run at once and the currents of some layer
-            over all time steps exceed `CACHE_BYTES`.
+            over all time steps exceed `LARGE_BYTES`.
         steps: number of time steps of a held input.
         running: how far each step of a stack runs, in [0, 1]: one is an ordinary step, and zero a step that is skipped,
             whose input is not read, which leaves every state as it was and gives the output zero; None is all ones.
@@ -141,7 +141,7 @@ def _schedule(model: Stack, length: int, batch: int, memory: str | int) -> str:
     if jax.default_backend() != "cpu" or batch < FEWEST_ROWS or any(layer.recurrent is not None for layer in layers):
         return "layer"
     largest = max(math.prod(layer.out_shape) for layer in layers)
-    return "step" if 4 * length * batch * largest > CACHE_BYTES else "layer"
+    return "step" if 4 * length * batch * largest > LARGE_BYTES else "layer"
 
 
 def _check_input(model: Stack, xs: Array, held: bool) -> None:

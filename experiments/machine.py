@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from dsnn import mesh
+from dsnn.allocator import keep_memory
 from dsnn.config import ComputeConfig, Config
 from experiments import devices
 
@@ -18,6 +19,8 @@ KEPT_BYTES = 2 * 2**30
 def prepare(config: Config) -> None:
     """Settles what this process may use; a process that has been settled stays as it is, as JAX does."""
     compute = config.compute
+    if compute.keep_memory:
+        keep_memory()
     devices.claim(compute.devices_per_job, compute.memory_fraction)
     _host_devices(compute, config.population.size)
     use_cache(compute.cache)

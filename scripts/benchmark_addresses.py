@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+import dsnn
 from dsnn import encode, events
 
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--density", type=float, default=0.19)
     parser.add_argument("--repeats", type=int, default=31)
     options = parser.parse_args()
+    dsnn.keep_memory()
     found = []
     for shape in options.shapes.split(","):
         inputs, neurons = map(int, shape.split("x"))

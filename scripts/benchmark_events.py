@@ -18,6 +18,7 @@ import numpy as np
 from benchmark_ours import machine
 from benchmark_turns import measure
 
+import dsnn
 from dsnn import events
 
 SIZES = ((128, 128), (512, 20), (512, 512), (700, 512), (784, 300), (2048, 32), (2048, 2048))
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     if (reason := events.problem()) is not None:
         print(f"event-driven products are not available, since {reason}.", file=sys.stderr)
         return 1
+    dsnn.keep_memory()
     table: dict[str, Any] = {"machine": machine("cpu"), "break_even": events.BREAK_EVEN, "results": []}
     heads = [f"{part} {density:g}" for part in ("forward", "weight") for density in DENSITIES]
     print(f"dense / event-driven, and in brackets dense / chosen at run time; {table['machine']}\n")

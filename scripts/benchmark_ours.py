@@ -294,4 +294,5 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
+    dsnn.keep_memory()
     print(json.dumps(machine(sys.argv[2]) if sys.argv[1] == "machine" else work(sys.argv[1], json.loads(sys.argv[2]))))

@@ -17,6 +17,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax
 import pytest
 
+from dsnn.allocator import keep_memory
+
+keep_memory()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--leaks", action="store_true", help="run every test under jax.checking_leaks (slow)")

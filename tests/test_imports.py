@@ -24,6 +24,7 @@ BAYES = LOOP | {"data", "address", "encode", "sequences", "forward", "anytime", 
 # What each module of dsnn may import from dsnn. A package stands for everything in it.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "allocator": set(),
     "rng": {"types"},
     "parameters": {"types"},  # a module as a function of named arrays; knows no cell
     "surrogate": {"types"},

@@ -202,7 +202,7 @@ def test_a_recurrent_layer_is_mapped_over_weights_and_over_noise_widths() -> Non
 
 
 def test_the_schedule_follows_size_batch_and_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = unroll_module.CACHE_BYTES // (4 * 64 * 512)  # of a batch of 64 whose currents just fit
+    steps = unroll_module.LARGE_BYTES // (4 * 64 * 512)  # of a batch of 64 whose currents just fit
     for recurrent, batch, length, expected in (
         (False, 64, steps, "layer"),
         (False, 64, steps + 1, "step"),

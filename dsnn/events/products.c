@@ -7,7 +7,8 @@
 
    They are handlers of XLA's typed foreign function interface and the products share out their work over XLA's own
    threads. Columns are done in tiles of 64, whose sums stay in registers while the rows that they add come from the
-   second cache. */
+   second cache. Where each row is added often, a tile's rows are first copied side by side: rows that are a power of two
+   apart fall on a few of the cache's lines and drive each other out. */
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -19,6 +20,7 @@
 #define TILE 64      /* columns whose sums are held in registers */
 #define LANES 16
 #define BLOCK 2048   /* rows of g that a tile of 64 columns keeps in the second cache */
+#define OFTEN 4      /* times that a row is added on average before copying it pays */
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
@@ -136,7 +138,32 @@ static void add_rows(float *to, const float *from, size_t stride, int width, con
   }
 }
 
+/* Copies columns of `rows` rows, `stride` apart, to rows of `width`. */
+static void pack(float *to, const float *from, size_t stride, int width, int rows) {
+  for (int i = 0; i < rows; ++i) memcpy(to + (size_t)i * width, from + (size_t)i * stride, width * sizeof(float));
+}
+
+/* Memory for one tile of `rows` rows if `events` fall on them often enough and they are not side by side already. */
+static float *tile_memory(size_t events, int rows, int columns) {
+  return columns > TILE && events > (size_t)OFTEN * rows ? malloc((size_t)rows * TILE * sizeof(float)) : NULL;
+}
+
 static int least(int a, int b) { return a < b ? a : b; }
+
+/* out[m, :] = sum of value * w[at, :] over the events start[m] to start[m + 1], for `count` rows. */
+static void add_tiles(float *out, const float *w, int inputs, int columns, const event *events, const size_t *start,
+                      int count) {
+  float *packed = tile_memory(start[count], inputs, columns);
+  memset(out, 0, (size_t)count * columns * sizeof(float));
+  for (int n = 0; n < columns; n += TILE) {
+    int width = least(TILE, columns - n);
+    if (packed) pack(packed, w + n, columns, width, inputs);
+    for (int m = 0; m < count; ++m)
+      add_rows(out + (size_t)m * columns + n, packed ? packed : w + n, packed ? width : columns, width,
+               events + start[m], (int)(start[m + 1] - start[m]));
+  }
+  free(packed);
+}
 
 /* --- out = x w -------------------------------------------------------------------------------------------------- */
 
@@ -158,11 +185,7 @@ static int drive_part(const void *task, int part) {
   start[0] = 0;
   for (int m = 0; m < count; ++m)
     start[m + 1] = start[m] + row_events(t->x + (size_t)(first + m) * t->inputs, t->inputs, events + start[m]);
-  memset(t->out + (size_t)first * t->columns, 0, (size_t)count * t->columns * sizeof(float));
-  for (int n = 0; n < t->columns; n += TILE)
-    for (int m = 0; m < count; ++m)
-      add_rows(t->out + (size_t)(first + m) * t->columns + n, t->w + n, t->columns, least(TILE, t->columns - n),
-               events + start[m], (int)(start[m + 1] - start[m]));
+  add_tiles(t->out + (size_t)first * t->columns, t->w, t->inputs, t->columns, events, start, count);
   free(events), free(start);
   return 0;
 }
@@ -196,11 +219,7 @@ static int gather_part(const void *task, int part) {
     }
     start[m + 1] = found;
   }
-  memset(t->out + (size_t)first * t->columns, 0, (size_t)count * t->columns * sizeof(float));
-  for (int n = 0; n < t->columns; n += TILE)
-    for (int m = 0; m < count; ++m)
-      add_rows(t->out + (size_t)(first + m) * t->columns + n, t->w + n, t->columns, least(TILE, t->columns - n),
-               events + start[m], (int)(start[m + 1] - start[m]));
+  add_tiles(t->out + (size_t)first * t->columns, t->w, t->inputs, t->columns, events, start, count);
   free(events), free(start);
   return outside;
 }
@@ -248,10 +267,16 @@ static int weight_part(const void *task, int part) {
   int n = part % t->tiles * TILE, width = least(TILE, t->columns - n);
   int first = part / t->tiles * t->inputs_per_part, last = least(first + t->inputs_per_part, t->inputs);
   for (int k = first; k < last; ++k) memset(t->out + (size_t)k * t->columns + n, 0, width * sizeof(float));
-  for (int b = 0; b < t->blocks; ++b)
+  for (int b = 0; b < t->blocks; ++b) {
+    const float *g = t->g + (size_t)b * BLOCK * t->columns + n;
+    int rows = least(BLOCK, t->rows - b * BLOCK);
+    float *packed = tile_memory(t->start[b][last] - t->start[b][first], rows, t->columns);
+    if (packed) pack(packed, g, t->columns, width, rows);
     for (int k = first; k < last; ++k)
-      add_rows(t->out + (size_t)k * t->columns + n, t->g + (size_t)b * BLOCK * t->columns + n, t->columns, width,
+      add_rows(t->out + (size_t)k * t->columns + n, packed ? packed : g, packed ? width : t->columns, width,
                t->events[b] + t->start[b][k], t->start[b][k + 1] - t->start[b][k]);
+    free(packed);
+  }
   return 0;
 }
 
