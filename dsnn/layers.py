@@ -14,6 +14,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from dsnn import events, initial
+from dsnn.convolve import convolve
 from dsnn.types import Array, Float, Key
 
 PRODUCTS = ("auto", "dense", "events")
@@ -164,9 +165,7 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.dtype is not None:
             x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        current = jax.lax.conv_general_dilated(
-            x, kernel, self.strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        ).astype(jnp.float32)
+        current = convolve(x, kernel, self.strides, self.padding).astype(jnp.float32)
         return current if self.bias is None else current + self.bias[...]
 
 

@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "cells": CELLS,
     "initial": {"types"},
     "events": {"types"},
-    "layers": CELLS | {"events"},
+    "convolve": {"types"},
+    "layers": CELLS | {"events", "convolve"},
     "describe": set(),
     "models": CELLS | {"layers", "describe"},
     "unroll": NETWORKS | {"loops"},
@@ -49,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "compact": LOOP,
     "activity": LOOP | {"energy"},
     "deploy": BAYES | {"compact", "activity"},
-    "convert": LOOP | {"address", "encode", "energy", "forward"},
+    "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
     "deep": BAYES | {"convert", "evaluate", "train", "rundir", "checkpoint"},  # how a deep network learns
     "nir": LOOP | {"compact"},
     "data": {"types", "rng"},
