@@ -6,6 +6,7 @@ from sklearn import metrics
 
 from dsnn import evaluate
 from dsnn.evaluate.checks import checked_labels, checked_probs
+from experiments import assess_numbers
 
 HAND = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.4, 0.35, 0.25], [0.0, 0.0, 1.0]])
 HAND_LABELS = np.array([0, 2, 0, 2])
@@ -194,6 +195,37 @@ def test_conformal_sets_cover_on_fresh_data():
     covered = sets[np.arange(3000), labels[3000:]].mean()
     assert abs(covered - 0.9) < 4 * np.sqrt(2 * 0.9 * 0.1 / 3000)  # calibration and test both sampled
     assert sets.sum(axis=-1).mean() < 5
+
+
+def test_conformal_margin_by_hand():
+    """Intervals [0, 10] and targets at their ends or outside: scores -1 ... -4 inside, 1 ... 5 outside."""
+    targets = np.array([1.0, 2.0, 7.0, 6.0, 11.0, 12.0, -3.0, 14.0, -5.0])
+    lower, upper = np.zeros(9), np.full(9, 10.0)
+    assert evaluate.conformal_margin(lower, upper, targets, level=0.8) == 4.0  # the eighth of nine
+    assert evaluate.conformal_margin(lower, upper, targets, level=0.3) == -2.0  # the third: both ends move in
+    assert evaluate.conformal_margin(lower, upper, targets, level=0.95) == np.inf  # the tenth of nine
+
+
+def test_conformal_margin_mends_intervals_of_any_width():
+    targets = np.random.default_rng(3).normal(size=8000)
+    for half in (0.3, 4.0):  # far too narrow, far too wide
+        ends = np.full(4000, -half), np.full(4000, half)
+        margin = evaluate.conformal_margin(*ends, targets[:4000], level=0.9)
+        covered = evaluate.interval_coverage(ends[0] - margin, ends[1] + margin, targets[4000:])
+        assert abs(covered - 0.9) < 4 * np.sqrt(2 * 0.9 * 0.1 / 4000)
+        assert half + margin == pytest.approx(1.645, abs=0.1)
+
+
+def test_recalibrated_intervals_have_one_margin_for_each_output():
+    """Nine validation examples, level 0.9: the largest score, here -1 and 2; a margin never crosses the middle."""
+    ends = np.array([[0.0, 0.0]]), np.array([[10.0, 10.0]])
+    val = {"val/lower": np.repeat(ends[0], 9, 0), "val/upper": np.repeat(ends[1], 9, 0)}
+    val["val/y"] = np.full((9, 2), (1.0, 12.0))
+    test = {"test/lower": ends[0], "test/upper": np.array([[10.0, 1.0]]), "test/y": np.array([[0.5, 3.0]])}
+    found = assess_numbers.recalibrated(val | test)
+    assert found["conformal/coverage"] == 0.5  # [1, 9] leaves 0.5 out, [-2, 3] holds 3
+    assert found["conformal/width"] == pytest.approx((8 + 5) / 2)
+    assert assess_numbers.recalibrated({name: a[:8] for name, a in val.items()} | test) == {}
 
 
 @pytest.mark.parametrize(

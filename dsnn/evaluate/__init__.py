@@ -10,7 +10,7 @@ from dsnn.evaluate.exits import ExitCurve, accuracy_at, certified_threshold, exi
 from dsnn.evaluate.labels import binary, exact_match, f1
 from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
 from dsnn.evaluate.recalibrate import conformal_sets, conformal_threshold, fit_temperature, with_temperature
-from dsnn.evaluate.regression import credible_interval, interval_coverage, interval_score
+from dsnn.evaluate.regression import conformal_margin, credible_interval, interval_coverage, interval_score
 from dsnn.evaluate.stepwise import BlockCalibration, block_calibration, tolerant_accuracy
 from dsnn.evaluate.uncertainty import Uncertainty, entropy, epistemic_by_source, uncertainty
 
@@ -28,6 +28,7 @@ __all__ = [
     "block_calibration",
     "brier",
     "certified_threshold",
+    "conformal_margin",
     "conformal_sets",
     "conformal_threshold",
     "credible_interval",

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 
 from dsnn.evaluate.checks import checked_reals, checked_share
 
-__all__ = ["Interval", "credible_interval", "interval_coverage", "interval_score"]
+__all__ = ["Interval", "conformal_margin", "credible_interval", "interval_coverage", "interval_score"]
 
 
 class Interval(NamedTuple):
@@ -55,6 +55,31 @@ def interval_score(
     penalty = 2 / (1 - checked_share("level", level))
     miss = np.maximum(lower - targets, 0) + np.maximum(targets - upper, 0)
     return float(np.mean(upper - lower + penalty * miss))
+
+
+def conformal_margin(
+    lower: Shaped[np.ndarray, "batch"],
+    upper: Shaped[np.ndarray, "batch"],
+    targets: Shaped[np.ndarray, "batch"],
+    level: float = 0.9,
+) -> float:
+    """What to add at both ends of intervals so that a new one holds its target with probability >= level.
+
+    Split conformal with the score max(lower - y, y - upper) (Romano, Patterson & Candès 2019, eq. 6 to 8): the
+    ceil((n + 1) level)-th smallest score of the calibration examples. It is negative where the intervals are too wide,
+    and infinite with too few examples.
+
+    Args:
+        lower: Lower ends of calibration examples that were used for nothing else.
+        upper: Upper ends.
+        targets: Observed values.
+        level: Wanted coverage in (0, 1).
+    """
+    level = checked_share("level", level)
+    lower, upper, targets = _ordered(lower, upper, targets)
+    scores = np.sort(np.maximum(lower - targets, targets - upper).ravel())
+    rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
+    return float("inf") if rank > len(scores) else float(scores[rank - 1])
 
 
 def _ordered(

@@ -225,6 +225,7 @@ def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
         "calibration/nll": "negative log-likelihood at that temperature (nats)",
         "conformal/coverage": "share of labels inside 90 % conformal sets",
         "conformal/size": "classes in a conformal set",
+        "conformal/width": "width of a 90 % conformal interval",
         "test/aurc": "area under the risk-coverage curve",
     }
     rows = [(label, number(metrics[name])) for name, label in names.items() if name in metrics]
