@@ -24,14 +24,27 @@ def labelled(split: data.Split, part: str) -> np.ndarray:
     return np.asarray(split.extra.get(f"{part}/labelled", np.ones(labels.shape, bool)))[: len(labels)]
 
 
-def scores(setup: "Setup", part: str, prediction: Sequence) -> dict[str, float]:
-    """Returns the scores of a part: "accuracy" counts steps without a label as published papers do, the others do not.
+def counted(setup: "Setup", part: str) -> np.ndarray:
+    """Returns which steps of a part have a label and are not skipped, ``[n, time]``."""
+    known = labelled(setup.split, part).copy()
+    known[:, : setup.config.train.skip] = False
+    return known
 
-    The first ``train.skip`` steps count nowhere.
+
+def scores(setup: "Setup", part: str, prediction: Sequence) -> dict[str, float]:
+    """Returns the scores of a prediction of a part; see `scored`."""
+    return scored(setup, part, prediction.probs)
+
+
+def scored(setup: "Setup", part: str, probs: np.ndarray) -> dict[str, float]:
+    """Returns the scores of class probabilities ``[n, time, class]`` of a part.
+
+    "accuracy" counts steps without a label as published papers do, the others do not. The first ``train.skip`` steps
+    count nowhere.
     """
     skip = setup.config.train.skip
     labels, known = np.asarray(getattr(setup.split, part).y)[:, skip:], labelled(setup.split, part)[:, skip:]
-    probs = prediction.probs[:, skip:]
+    probs = probs[:, skip:]
     predicted = probs.argmax(-1)
     flat, truth = probs[known], labels[known]
     return {
@@ -62,8 +75,7 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
         made = predict(params, arrays.x, key, samples=config.bayes.samples, batch_size=EVAL_BATCH)
         metrics |= scores(setup, part, made)
         if part == "test":
-            known = labelled(setup.split, part).copy()
-            known[:, : config.train.skip] = False
+            known = counted(setup, part)
             blocks = evaluate.block_calibration(made.probs, np.asarray(arrays.y), known, BLOCK)
             metrics |= {
                 "test/ece_steps_mean": float(blocks.ece.mean()),

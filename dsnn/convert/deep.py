@@ -18,6 +18,8 @@ from dsnn.types import Array, Float, Key
 
 RELUS = (jax.nn.relu, nnx.relu)
 ACTIVATIONS = ("relu", "clip_floor")
+NORMALISED_LIMIT = 3.0
+"""First λ after batch norm, whose outputs have a standard deviation of one."""
 
 
 def _convolve(x: Array, kernel: Array, strides: Any, padding: str, **others: Any) -> Array:
@@ -200,7 +202,7 @@ def deep_conv(
     for features in channels:
         # the same numbers as Flax's own, with gradients that are faster in a loop
         modules.append(nnx.Conv(shape[-1], features, (window, window), conv_general_dilated=_convolve, rngs=rngs))
-        modules += [nnx.BatchNorm(features, momentum=0.9, rngs=rngs), activation(kind, levels)]
+        modules += [nnx.BatchNorm(features, momentum=0.9, rngs=rngs), activation(kind, levels, NORMALISED_LIMIT)]
         pooling = Pool((*shape[:2], features), (2, 2), pool)
         modules.append(pooling)
         shape = pooling.out_shape

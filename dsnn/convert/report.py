@@ -15,6 +15,8 @@ from dsnn.models import Stack
 from dsnn.types import Array
 
 INPUTS = ("direct", "rate", "latency", "address")
+AT_ONCE = 10
+"""Examples whose spikes of all steps are in memory together."""
 
 
 class LayerMatch(NamedTuple):
@@ -86,7 +88,7 @@ def match_layers(
         model: the deep network.
         stack: its conversion.
         limits: λ by layer.
-        x: examples ``[n, ...]``, as many as fit into memory at once.
+        x: examples ``[n, ...]``.
         steps: T.
         kind: of inputs, see `inputs_of`.
         key: consumed.
@@ -97,12 +99,15 @@ def match_layers(
     wanted[stack.names[-1]] = np.asarray(forward(model, x).outputs)
     data, held = inputs_of(x, steps, kind, key, draws)
     graph, state = nnx.split(stack)
-    got = jax.jit(lambda s, d: rates(nnx.merge(graph, s), d, held))(state, data)
+    run = jax.jit(lambda s, d: rates(nnx.merge(graph, s), d, held))
+    parts = [slice(start, start + AT_ONCE) for start in range(0, len(x), AT_ONCE)]
+    some = [run(state, data[part] if held is not None else data[:, part]) for part in parts]
+    got = {name: np.concatenate([np.asarray(one[name]) for one in some]) for name in wanted}
     rows = []
     for name, values in wanted.items():
         limit = limits.get(name, 1.0)
         a = values / limit
-        r = np.asarray(got[name])[..., : a.shape[-1]]
+        r = got[name][..., : a.shape[-1]]
         spread = a.std() * r.std()
         correlation = float(((a - a.mean()) * (r - r.mean())).mean() / spread) if spread else float("nan")
         clipped = float((a > 1).mean()) if name in limits else 0.0
