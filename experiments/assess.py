@@ -86,18 +86,18 @@ def predicted(setup: "Setup", settled: halt.Settled, predict: Any) -> tuple[dict
 
     def of(x: Any, what: str) -> Prediction:
         with batches(what) as progress:
-            return predict(params, x, _key(setup), progress=progress, **_options(setup, settled))
+            return predict(params, x, predictive_key(setup), progress=progress, **predictive_options(setup, settled))
 
     labels = np.asarray(split.test.y)
     test = of(split.test.x, "predicting the test part")
-    metrics = _scores("test", test.probs, labels)
+    metrics = scores("test", test.probs, labels)
     if len(split.val.x):
         scored = halt.scored(setup)
         val, val_labels = (
             of(split.val.x[scored], "predicting the validation part").probs,
             np.asarray(split.val.y)[scored],
         )
-        metrics |= _scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
+        metrics |= scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
         "test/aurc": evaluate.aurc(total, test.probs.argmax(-1) != labels),
@@ -115,7 +115,7 @@ def predicted(setup: "Setup", settled: halt.Settled, predict: Any) -> tuple[dict
         metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)
         metrics[f"ood/{name}/auroc_epistemic"] = evaluate.auroc(total - test.aleatoric, unsure - other.aleatoric)
         records[f"ood/{name}/probs"] = other.probs
-    metrics |= assess_beliefs.sources(setup, params, _key(setup))
+    metrics |= assess_beliefs.sources(setup, params, predictive_key(setup))
     records |= assess_beliefs.plane(setup, lambda x: of(x, "predicting the plane"))
     records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
     return metrics, records
@@ -175,7 +175,7 @@ def timed(setup: "Setup", settled: halt.Settled, assessed: Assessed, predict: An
     timing = speed(setup.lifted, assessed.measured.deployed, assessed.measured.inputs)
     x = setup.split.test.x[:EVAL_BATCH]
     began = time.monotonic()
-    predict(settled.params, x, _key(setup), **_options(setup, settled))
+    predict(settled.params, x, predictive_key(setup), **predictive_options(setup, settled))
     return {
         "time/predict_us": 1e6 * (time.monotonic() - began) / len(x),
         "compute/speedup_realised": timing.speedup,
@@ -184,11 +184,13 @@ def timed(setup: "Setup", settled: halt.Settled, assessed: Assessed, predict: An
     }
 
 
-def _key(setup: "Setup") -> Any:
+def predictive_key(setup: "Setup") -> Any:
+    """Returns the key of all draws of an assessment."""
     return rng.stream(setup.root, "noise", setup.config.train.epochs)
 
 
-def _options(setup: "Setup", settled: halt.Settled) -> dict[str, Any]:
+def predictive_options(setup: "Setup", settled: halt.Settled) -> dict[str, Any]:
+    """Returns how an assessment calls the predictive."""
     options: dict[str, Any] = {"samples": setup.config.bayes.samples, "batch_size": EVAL_BATCH}
     return options if data.per_step(setup.split) else options | {"quantile": settled.quantile}
 
@@ -251,7 +253,8 @@ def _prices_memory(profile: energy.Profile) -> bool:
     return profile.memory_included or profile.weight_pj_per_bit is not None
 
 
-def _scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns the scores of class probabilities ``[n, class]``, named after the part that they are of."""
     return {
         f"{part}/accuracy": evaluate.accuracy(probs, labels),
         f"{part}/nll": evaluate.nll(probs, labels),

@@ -8,18 +8,16 @@ every member and the ensemble on the same test part; the energy of an ensemble i
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dsnn import data, evaluate, rng, rundir
+from dsnn import data, evaluate, rundir
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.sequence import sequencer
-from experiments import assess_steps
+from experiments import assess, assess_steps
 from experiments.finished import Finished, finished, options
 
 KNOWN = {"run": "", "json": ""}
-BATCH = 256
 ENERGIES = {
     "energy/nj": "energy/{}/snn_nj",
     "energy/arithmetic/nj": "energy/{}/arithmetic/snn_nj",
@@ -31,11 +29,8 @@ def test_probabilities(run: Finished) -> np.ndarray:
     """Returns a member's predictive class probabilities on its test part, ``[n, class]`` or ``[n, time, class]``."""
     setup, settled = run.setup, run.settled
     predict = sequencer(setup.lifted) if data.per_step(setup.split) else predictor(setup.lifted)
-    key = rng.stream(setup.root, "noise", setup.config.train.epochs)
-    given: dict[str, Any] = {"samples": setup.config.bayes.samples, "batch_size": BATCH}
-    if not data.per_step(setup.split):
-        given["quantile"] = settled.quantile
-    return np.asarray(predict(settled.params, setup.split.test.x, key, **given).probs)
+    given = assess.predictive_options(setup, settled)
+    return np.asarray(predict(settled.params, setup.split.test.x, assess.predictive_key(setup), **given).probs)
 
 
 def scores(run: Finished, probs: np.ndarray) -> dict[str, float]:
@@ -46,12 +41,7 @@ def scores(run: Finished, probs: np.ndarray) -> dict[str, float]:
         blocks = evaluate.block_calibration(probs, labels, known, assess_steps.BLOCK)
         steps = {"test/ece_steps_mean": float(blocks.ece.mean()), "test/ece_steps_max": float(blocks.ece.max())}
         return assess_steps.scored(run.setup, "test", probs) | steps
-    return {
-        "test/accuracy": evaluate.accuracy(probs, labels),
-        "test/nll": evaluate.nll(probs, labels),
-        "test/ece": evaluate.ece(probs, labels),
-        "test/brier": evaluate.brier(probs, labels),
-    }
+    return assess.scores("test", probs, labels)
 
 
 def ensemble(runs: list[Finished]) -> dict[str, dict[str, float]]:
