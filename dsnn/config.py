@@ -613,6 +613,11 @@ class Config:
     def _check_convert(self) -> None:
         if self.learner == "convert" and not self.convert.method:
             raise ValueError("learner=convert needs a conversion, got no convert.method; max, percentile, ... are.")
+        if self.convert.signed_neurons and self.learner != "convert":
+            raise ValueError(
+                f"signed neurons are deterministic and for learner=convert, got learner={self.learner}; set "
+                "convert.signed_neurons=false."
+            )
         if self.convert.method and (self.population.size > 1 or self.compute.processes > 1):
             raise ValueError(
                 "a conversion is one network in one process, got more of them; sweep seeds with -m instead."

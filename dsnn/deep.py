@@ -71,6 +71,7 @@ def fit_deep(
     root: Key[Array, ""],
     learning_rate: float | int = 1e-3,
     weight_decay: float | int = 0.0,
+    l2: float | int = 0.0,
 ) -> Iterator[tuple[int, nnx.Sequential, float]]:
     """Yields (epoch, network, mean loss) after every epoch, by Adam with a cosine decay to zero.
 
@@ -84,12 +85,16 @@ def fit_deep(
         root: root key of the run.
         learning_rate: peak rate.
         weight_decay: decoupled decay (AdamW) of everything.
+        l2: this times every parameter is added to its gradient.
 
     Raises:
         TrainingError: a loss that is not finite.
     """
     total = epochs * (arrays.x.shape[0] // batch_size)
-    tx = optax.adamw(optax.cosine_decay_schedule(learning_rate, total), weight_decay=weight_decay)
+    tx = optax.chain(
+        optax.add_decayed_weights(l2),
+        optax.adamw(optax.cosine_decay_schedule(learning_rate, total), weight_decay=weight_decay),
+    )
     learner = deep_learner(model, tx, root)
     if isinstance(arrays.x, np.ndarray | jax.Array):
         dense = Batch(jnp.asarray(arrays.x), jnp.asarray(arrays.y))

@@ -13,7 +13,7 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from numpyro.optim import optax_to_numpyro
 
 from dsnn import data, rng
-from dsnn.bayes.dual import Duals, ascend, falling, largest
+from dsnn.bayes.dual import Duals, ascend, falling, largest, most_within
 from dsnn.bayes.lift import Context, Lifted
 from dsnn.bayes.likelihood import Likelihood
 from dsnn.bayes.priors import SUPPORTS
@@ -325,7 +325,8 @@ class SviConfig:
             its own, by dual ascent as well.
         budget_rate: step size of the dual ascent on log prices per measurement.
         budget_fall_fraction: share of the updates over which a budget falls from everything to its value.
-        decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns.
+        decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns. Under a
+            budget the sites that likeliest run are kept, as many as it pays for; halting then keeps to the budget.
         measure_every: updates between measurements of activity.
         memory: how much of the running average a measurement keeps.
     """
@@ -403,13 +404,17 @@ def svi_learner(
         prices = {group: jnp.ones(()) for group in config.budget_sites}
         state = svi.init(rng.stream(root, "init"), x, y, empty._replace(site_prices=prices))
         events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
-        lam = jnp.maximum(start_lam, 1e-12)
-        if budgeted and lifted.sites is not None:
-            # one nat per site where nothing else is said
-            everything = lifted.energy({}, events).total(float(lifted.forward.steps))
-            lam = jnp.where(start_lam > 0, lam, lifted.sites.total / (lifted.data_size * everything))
-        duals = Duals(jnp.log(lam), jax.tree.map(jnp.zeros_like, prices))
+        duals = Duals(jnp.log(first_price()), jax.tree.map(jnp.zeros_like, prices))
         return SviState(state, jnp.zeros((), jnp.int32), duals, events, jnp.asarray(float(lifted.forward.steps)))
+
+    def first_price() -> Array:
+        given = jnp.maximum(start_lam, 1e-12)
+        if not budgeted or lifted.sites is None:
+            return given
+        # one nat per site where nothing else is said, every wire sending at every step
+        events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
+        everything = lifted.energy({}, events).total(float(lifted.forward.steps))
+        return jnp.where(start_lam > 0, given, lifted.sites.total / (lifted.data_size * everything))
 
     def warm(step: Array, fraction: float) -> Array:
         return jnp.minimum(1.0, step / (fraction * total_steps)) if fraction else jnp.ones(())
@@ -452,10 +457,16 @@ def svi_learner(
         scores = opened = lifted.gate_probabilities(own)
         if lifted.gate_family.by_magnitude and lifted.sites is not None:
             scores = magnitudes(lifted.sites, lifted.centre(own).weights, state.events)
-        chosen = {
-            group: largest(scores[group], config.budget_sites[group]) if group in config.budget_sites else p > 0.5
-            for group, p in opened.items()
-        }
+        if budgeted:
+            chosen = _filled(lifted, config, state, opened, budget(state))
+            # from here halting alone answers to the price, which has to be within its reach
+            within = jnp.maximum(state.duals.log_lam, jnp.log(first_price()))
+            state = state._replace(duals=state.duals._replace(log_lam=within))
+        else:
+            chosen = {
+                group: largest(scores[group], config.budget_sites[group]) if group in config.budget_sites else p > 0.5
+                for group, p in opened.items()
+            }
         count, (params, opt_state) = state.svi.optim_state
         params = lifted.decide(params, jnp.concatenate(list(chosen.values())))
         return state._replace(svi=state.svi._replace(optim_state=(count, (params, opt_state))))
@@ -487,6 +498,29 @@ def svi_learner(
 def decided_from(config: SviConfig, total_steps: int) -> int | None:
     """Returns the update from which gates are decided, or None when they never are."""
     return round((1 - config.decide_fraction) * total_steps) if config.decide_fraction else None
+
+
+def _filled(
+    lifted: Lifted, config: SviConfig, state: SviState, opened: dict[str, Array], budget: Array
+) -> dict[str, Array]:
+    """Returns the sites to keep: the likeliest to run, as many as the budget of energy pays for at the mean steps."""
+    assert lifted.sites is not None
+    allowed = {
+        group: largest(p, config.budget_sites[group]) if group in config.budget_sites else jnp.ones_like(p, bool)
+        for group, p in opened.items()
+    }
+    rank = jnp.where(jnp.concatenate(list(allowed.values())), jnp.concatenate(list(opened.values())), -1.0)
+    order = jnp.argsort(-rank)
+
+    def kept(count: Array) -> dict[str, Array]:
+        flat = jnp.zeros(rank.shape, bool).at[order].set(jnp.arange(len(rank)) < count)
+        return lifted.sites.unflatten(flat & (rank >= 0))  # type: ignore[union-attr]
+
+    def spent(count: Array) -> Array:
+        sites = {group: k.astype(jnp.float32) for group, k in kept(count).items()}
+        return lifted.energy(sites, state.events).total(state.mean_steps)
+
+    return kept(most_within(spent, budget, len(rank)))
 
 
 def _check_groups(budget: dict[str, int], lifted: Lifted) -> None:
@@ -523,6 +557,8 @@ class Settings(NamedTuple):
 
 
 Family = Callable[[Settings], Learner]
+Program = Callable[[Any, Any, Any, Array], tuple[Any, Any]]
+"""``(settings, state, arrays, epoch) -> (state, infos)``: all steps of one epoch."""
 
 
 class Epoch(NamedTuple):
@@ -562,16 +598,14 @@ def fit(
     """
     unused = jnp.zeros(())
     settings = Settings(root, unused, unused, unused, unused)
-    run = epoch_program(lambda _: learner, batch_size)
+    run = compiled(epoch_program(lambda _: learner, batch_size))
     for epoch in fit_program(run, settings, state, arrays, epochs=epochs, start=start):
         require_finite(epoch.info.loss, epoch.number)
         yield epoch
 
 
-def epoch_program(
-    family: Family, batch_size: int, place: Callable[[Batch], Batch] = lambda batch: batch
-) -> Callable[[Settings, Any, Batch, Array], tuple[Any, Any]]:
-    """Returns ``run(settings, state, arrays, epoch) -> (state, infos)``, all steps of one epoch, to be compiled.
+def epoch_program(family: Family, batch_size: int, place: Callable[[Batch], Batch] = lambda batch: batch) -> Program:
+    """Returns ``run(settings, state, arrays, epoch) -> (state, infos)``, all steps of one epoch, for `compiled`.
 
     Args:
         family: the learner for given settings, built while the program is traced.
@@ -587,20 +621,18 @@ def epoch_program(
     return run
 
 
+def compiled(run: Program) -> Program:
+    """Returns an epoch's program compiled; the buffers of its state are donated."""
+    return jax.jit(run, donate_argnums=1)
+
+
 def fit_program(
-    run: Callable[[Settings, Any, Batch, Array], tuple[Any, Any]],
-    settings: Settings,
-    state: Any,
-    arrays: Batch,
-    *,
-    epochs: int,
-    start: int = 0,
+    run: Program, settings: Any, state: Any, arrays: Any, *, epochs: int, start: int = 0
 ) -> Iterator[Epoch]:
-    """Yields after every epoch of an `epoch_program`, or of a map of one over members; see `fit`."""
-    compiled = jax.jit(run, donate_argnums=1)
+    """Yields after every epoch of a `compiled` program, or of one for many members; see `fit`."""
     state = jax.tree.map(jnp.copy, state)
     for epoch in range(start, epochs):
-        state, info = compiled(settings, state, arrays, jnp.asarray(epoch))
+        state, info = run(settings, state, arrays, jnp.asarray(epoch))
         yield Epoch(epoch, state, info)
 
 

@@ -14,7 +14,7 @@ from dsnn import events as products
 from dsnn.address import K_PUBLISHED, SAMPLINGS, address_events, draws_for
 from dsnn.bayes.allocate import allocate
 from dsnn.config import Config
-from dsnn.convert.options import fraction_of
+from dsnn.convert.options import entry
 from dsnn.forward import keep_spikes
 from dsnn.unroll import unroll
 from experiments.conversion import EVAL_BATCH, converted, deep_of, running_probs, scores
@@ -51,13 +51,23 @@ def _held(
     """Returns accuracies of held inputs over steps, of the other normalisations, and the comparison of layers."""
     c, labels, steps = config.convert, np.asarray(split.test.y), config.train.steps
     at = sorted({*c.steps, steps})
-    probs = running_probs(made.stack, split.test.x, max(at), at)
+    if c.calibrate or c.method == "calibrated":  # each number of steps has biases of its own
+        probs: dict[int, np.ndarray] = {}
+        for t in at:
+            stack = made.stack if t == steps else converted(config, network, split, steps=t).stack
+            probs |= running_probs(stack, split.test.x, t, [t])
+    else:
+        probs = running_probs(made.stack, split.test.x, max(at), at)
     metrics: dict[str, Any] = {f"converted/accuracy_{t}": evaluate.accuracy(p, labels) for t, p in probs.items()}
+    if c.calibrate or c.signed_neurons:
+        plain = converted(config, network, split, calibrated=False, signed_neurons=False)
+        found = running_probs(plain.stack, split.test.x, max(at), at)
+        metrics |= {f"converted/plain/accuracy_{t}": evaluate.accuracy(p, labels) for t, p in found.items()}
     metrics |= scores("converted", probs[steps], labels)
     for name in c.methods:
-        method, fraction = fraction_of(name)
+        method, fraction, start = entry(name)
         # the largest activation is that of all training examples
-        other = convert.convert(network, split.train.x, method, percentile=c.percentile, fraction=fraction)
+        other = convert.convert(network, split.train.x, method, percentile=c.percentile, fraction=fraction, start=start)
         found = running_probs(other.stack, split.test.x, max(at), at)
         metrics |= {f"converted/{name}/accuracy_{t}": evaluate.accuracy(p, labels) for t, p in found.items()}
     if c.match:

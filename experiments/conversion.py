@@ -39,10 +39,10 @@ def deep_of(config: Config, split: data.Split, directory: Path) -> nnx.Sequentia
         saved = rundir.read_arrays(directory, DEEP)
         flat = [(path, v.replace(jnp.asarray(saved[_name(path)]))) for path, v in nnx.to_flat_state(state)]
         return nnx.merge(graph, nnx.from_flat_state(flat))
-    options: dict[str, Any] = {"learning_rate": c.learning_rate, "weight_decay": c.weight_decay, "root": root}
+    options: dict[str, Any] = {name: getattr(c, name) for name in ("learning_rate", "weight_decay", "l2")}
     began = time.monotonic()
     for epoch, learned, loss in deep.fit_deep(
-        network, split.train, epochs=c.epochs, batch_size=c.batch_size, **options
+        network, split.train, epochs=c.epochs, batch_size=c.batch_size, root=root, **options
     ):
         network, said = learned, ""
         if data.size(split.val):
@@ -64,7 +64,7 @@ def converted(config: Config, network: nnx.Sequential, split: data.Split, **opti
     """Returns the conversion that a configuration asks for; ``options`` take the place of its own."""
     c = config.convert
     given: dict[str, Any] = {"method": c.method, "percentile": c.percentile, "fraction": c.fraction}
-    given |= {"steps": config.train.steps} | options
+    given |= {"calibrated": c.calibrate, "signed_neurons": c.signed_neurons, "steps": config.train.steps} | options
     x = split.train.x[: c.examples] if c.examples else split.train.x
     return convert.convert(network, x, **given)
 

@@ -167,7 +167,7 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
             done, final = epoch.number + 1, epoch.number + 1 == config.train.epochs
             compiled = compiled or time.monotonic() - began
             state = epoch.state
-            infos = _infos(epoch.info, len(members))
+            infos = jax.device_get([together.of(epoch.info, k) for k in range(len(members))])
             _check(members, infos, epoch.number, saved)
             going = [k for k, member in enumerate(members) if not member.failure]
             stop = mesh.agreed(asked[0] if asked else 0)
@@ -223,11 +223,6 @@ def _resumed(members: Sequence[Member], together: population.Together) -> tuple[
         console.print(f"going on after epoch {start} of {members[0].setup.config.train.epochs}")
         return start, together.joined(saved)
     return 0, state
-
-
-def _infos(info: train.Info, members: int) -> list[train.Info]:
-    values = jax.device_get(info)
-    return [values] if members == 1 else [jax.tree.map(lambda leaf, k=k: leaf[k], values) for k in range(members)]
 
 
 def _check(members: Sequence[Member], infos: Sequence[train.Info], epoch: int, saved: int) -> None:

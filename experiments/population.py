@@ -54,18 +54,18 @@ class Together(NamedTuple):
     """One program for one member or many.
 
     Attributes:
-        run: ``(settings, state, arrays, epoch) -> (state, infos)``, to be compiled.
+        run: ``(settings, state, arrays, epoch) -> (state, infos)``, compiled.
         init: gives the first state.
         settings: of all members.
         arrays: training examples of all members.
-        of: ``(tree, k)`` is member k's part of a state or an info.
+        of: ``(tree, k)`` is member k's part of a state or of infos.
         joined: puts the members' states together.
     """
 
-    run: Callable[..., tuple[Any, Any]]
+    run: train.Program
     init: Callable[[], Any]
-    settings: train.Settings
-    arrays: train.Batch
+    settings: Any
+    arrays: Any
     of: Callable[[Any, int], Any]
     joined: Callable[[Sequence[Any]], Any]
 
@@ -73,6 +73,8 @@ class Together(NamedTuple):
 def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     """Returns the program that trains these setups; they differ in their settings and their data only."""
     first = setups[0]
+    if len(setups) > 1 and _mapped(first.config.population.mapped) == "scan":
+        return _dealt(setups)
     place = spread.batch if spread else lambda batch: batch
     run = train.epoch_program(first.family, first.config.train.batch_size, place)
 
@@ -83,7 +85,7 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
         put = spread.replicated if spread else jax.device_put
         settings, arrays = put(first.settings), put(_arrays(first))
         return Together(
-            run,
+            train.compiled(run),
             lambda: put(jax.jit(begin)(first.settings)),
             settings,
             arrays,
@@ -94,14 +96,41 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     settings = _stacked([setup.settings for setup in setups], row)
     shared = all(setup.split is first.split for setup in setups)
     arrays = jax.device_put(_arrays(first)) if shared else _stacked([_arrays(setup) for setup in setups], row)
-    mapped = _mapped(first.config.population.mapped)
     return Together(
-        _over_devices(run, mapped, row, shared),
-        lambda: jax.jit(_over_devices(lambda s, *_: (begin(s), ()), mapped, row, True))(settings, (), (), ())[0],
+        train.compiled(_over_devices(run, row, shared)),
+        lambda: jax.jit(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
         settings,
         arrays,
         lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0]),
         lambda states: _stacked(states, row),
+    )
+
+
+def _dealt(setups: Sequence["Setup"]) -> Together:
+    """Returns the program of a single run, called for one member after another on each of the devices.
+
+    So members are their single runs bit for bit: a program that is compiled for many devices at once sums in another
+    order, and hard thresholds make other spikes of that. A device compiles its own copy, or finds it in the cache.
+    """
+    first, devices = setups[0], jax.local_devices()
+    run = train.compiled(train.epoch_program(first.family, first.config.train.batch_size))
+    begin = jax.jit(lambda settings: first.family(settings).init())
+    homes = [devices[k % len(devices)] for k in range(len(setups))]
+    settings = [jax.device_put(setup.settings, home) for setup, home in zip(setups, homes, strict=True)]
+    copies = {(id(setup.split), home): (setup, home) for setup, home in zip(setups, homes, strict=True)}
+    arrays = {key: jax.device_put(_arrays(setup), home) for key, (setup, home) in copies.items()}
+
+    def each(settings: Any, states: Any, arrays: Any, epoch: Any) -> tuple[Any, Any]:
+        done = [run(s, state, a, epoch) for s, state, a in zip(settings, states, arrays, strict=True)]
+        return [state for state, _ in done], [info for _, info in done]
+
+    return Together(
+        each,
+        lambda: [begin(one) for one in settings],
+        settings,
+        [arrays[id(setup.split), home] for setup, home in zip(setups, homes, strict=True)],
+        lambda tree, k: jax.device_put(tree[k], devices[0]),
+        lambda states: [jax.device_put(state, home) for state, home in zip(states, homes, strict=True)],
     )
 
 
@@ -130,16 +159,12 @@ def _stacked(trees: Sequence[Any], row: Mesh) -> Any:
     return jax.device_put(stacked, NamedSharding(row, PartitionSpec(MEMBER)))
 
 
-def _over_devices(run: Callable[..., Any], mapped: str, row: Mesh, shared: bool) -> Callable[..., Any]:
-    """Maps a program over members: dealt out to devices, and on each device scanned or vectorised."""
+def _over_devices(run: Callable[..., Any], row: Mesh, shared: bool) -> Callable[..., Any]:
+    """Vectorises a program over members, which are dealt out to devices."""
     arrays_axis = None if shared else 0
 
     def here(settings: Any, state: Any, arrays: Any, epoch: Any) -> Any:
-        if mapped == "vmap":
-            return jax.vmap(run, in_axes=(0, 0, arrays_axis, None))(settings, state, arrays, epoch)
-        if shared:
-            return jax.lax.map(lambda pair: run(*pair, arrays, epoch), (settings, state))
-        return jax.lax.map(lambda three: run(*three, epoch), (settings, state, arrays))
+        return jax.vmap(run, in_axes=(0, 0, arrays_axis, None))(settings, state, arrays, epoch)
 
     each, whole = PartitionSpec(MEMBER), PartitionSpec()
     specs = (each, each, whole if shared else each, whole)

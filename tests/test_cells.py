@@ -9,7 +9,7 @@ from flax import nnx
 
 import dsnn
 from dsnn import escape, surrogate
-from dsnn.cells import ALIF, BRF, IF, LI, LIF, LTC, PLIF, RF, AdEx, CuBaLIF, Izhikevich, Noisy
+from dsnn.cells import ALIF, BRF, IF, LI, LIF, LTC, PLIF, RF, AdEx, CuBaLIF, Izhikevich, Noisy, SignedIF
 
 KEY = jax.random.key(0)
 
@@ -528,3 +528,29 @@ def test_messages_give_the_rule_what_was_received_and_the_fix(build, words):
         build()
     for word in words:
         assert word in str(raised.value)
+
+
+def test_a_signed_neuron_takes_back_what_later_currents_forbid() -> None:
+    cell = SignedIF(rest=0.5)
+    rng = np.random.default_rng(0)
+    currents = np.round(rng.normal(0.1, 0.6, (12, 500)) * 64) / 64  # sums are exact
+    outputs, _, _ = dsnn.unroll(
+        cell, jnp.asarray(np.concatenate([currents, np.zeros((12, 500))]), jnp.float32)[:, None]
+    )
+    spikes = np.asarray(outputs)[:, 0]
+    expected = np.zeros_like(spikes)
+    for neuron in range(500):  # one neuron at a time, in numbers of Python
+        membrane, sent = 0.5, 0
+        for t in range(24):
+            membrane += currents[t, neuron] if t < 12 else 0.0
+            s = 1 if membrane >= 1 else -1 if membrane < 0 and sent else 0
+            membrane, sent, expected[t, neuron] = membrane - s, sent + s, s
+    np.testing.assert_array_equal(spikes, expected)
+    total = currents.sum(0)
+    rounded = np.maximum(np.floor(total + 0.5), 0)
+    held = total + 0.5 >= 0  # else the membrane ends below zero with nothing left to take back
+    np.testing.assert_array_equal(spikes.sum(0)[held], rounded[held])
+    assert (spikes.sum(0)[~held] == 0).all()
+    assert spikes.min() == -1
+    plain, _, _ = dsnn.unroll(IF(rest=0.5, compare=">="), jnp.asarray(currents, jnp.float32)[:, None])
+    assert (np.asarray(plain)[:, 0].sum(0) > rounded).mean() > 0.2, "an unsigned neuron has sent too many"

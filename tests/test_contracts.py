@@ -13,7 +13,7 @@ from flax import nnx
 
 import dsnn
 from dsnn import cells, escape, surrogate
-from dsnn.cells import ALIF, BRF, IF, LI, LIF, LTC, PLIF, RF, AdEx, CuBaLIF, Izhikevich, Noisy, like
+from dsnn.cells import ALIF, BRF, IF, LI, LIF, LTC, PLIF, RF, AdEx, CuBaLIF, Izhikevich, Noisy, SignedIF, like
 
 STEPS, BATCH, NEURONS = 12, 3, 5
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
@@ -33,6 +33,7 @@ CELLS = {
     "Noisy current": (lambda: Noisy(LIF(0.9), current=escape.OrnsteinUhlenbeck(0.5)), 1.0, NOISY),
     "Noisy release": (lambda: Noisy(ALIF(0.9), release=escape.ReleaseFailure(0.5)), 1.0, NOISY),
     "IF": (lambda: IF(), 0.8, QUIET),
+    "SignedIF": (lambda: SignedIF(), 0.8, QUIET),
     "PLIF": (lambda: PLIF(), 2.0, QUIET),
     "CuBaLIF": (lambda: CuBaLIF(0.9, 0.8, learnable=("alpha", "beta"), shape=(NEURONS,)), 0.5, QUIET),
     "CuBaLIF noise": (lambda: CuBaLIF(0.9, noise=escape.Logistic(0.2), refractory=1.0), 0.5, NOISY),

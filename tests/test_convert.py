@@ -10,7 +10,9 @@ import dsnn
 from dsnn import convert, data, deep, rng
 from dsnn.convert import ClipFloor, Flatten, Residual
 from dsnn.convert.limits import from_data
+from dsnn.convert.options import entry
 from dsnn.convert.units import read
+from dsnn.escape import Logistic
 from dsnn.layers import Pool
 
 KEY = jax.random.key(0)
@@ -149,6 +151,41 @@ def test_limits_are_percentiles_of_all_values() -> None:
         from_data(model, -x)
 
 
+def test_the_running_largest_activation_is_the_average_of_batches() -> None:
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(nnx.Linear(1, 1, rngs=rngs), jax.nn.relu, nnx.Linear(1, 2, rngs=rngs))
+    model.layers[0].kernel[...], model.layers[0].bias[...] = jnp.ones((1, 1)), jnp.zeros(1)
+    x = np.array([[1.0], [3.0], [10.0], [2.0], [5.0]], np.float32)
+    assert convert.running_largest(model, x, batch=2) == pytest.approx([(0.9 * 3 + 1) * 0.9 + 0.5])
+    assert convert.convert(model, x, "running_max").limits["hidden0"] == pytest.approx(10.0)  # one batch of a hundred
+
+
+def test_an_entry_of_the_methods_is_read() -> None:
+    assert entry("max+half") == ("max", 1.0, 0.5)
+    assert entry("running_max") == ("running_max", 1.0, None)
+    assert entry("0.25+half") == ("max", 0.25, 0.5)
+
+
+def test_signed_neurons_send_what_the_deep_network_says_where_others_send_too_much() -> None:
+    model = nnx.Sequential(
+        nnx.Linear(16, 24, rngs=nnx.Rngs(1)), ClipFloor(8, 0.6), nnx.Linear(24, 24, rngs=nnx.Rngs(2)),
+        ClipFloor(8, 0.6), nnx.Linear(24, 4, rngs=nnx.Rngs(3)),
+    )  # fmt: skip
+    x = images(60, shape=(16,))
+    errors = {}
+    for signed in (False, True):
+        made = convert.convert(model, x, "qcfs", signed_neurons=signed)
+        errors[signed] = [row.error for row in convert.match_layers(model, made.stack, made.limits, x, 8)]
+    assert errors[True][0] == pytest.approx(errors[False][0])  # constant currents are sent alike
+    assert errors[True][1] < 0.5 * errors[False][1]
+
+
+def test_windows_that_do_not_pad_lose_the_border() -> None:
+    units = read(convert.deep_conv((10, 10, 1), (5, 6), 4, key=KEY, padding="VALID"))
+    assert units[-1].kernel.shape == (1 * 1 * 6, 4)  # 10 - 2 = 8, 4, 4 - 2 = 2, 1
+    assert {unit.padding for unit in units[:-1]} == {"VALID"}
+
+
 @pytest.mark.slow
 def test_calibration_makes_mean_rates_those_of_the_activations() -> None:
     model, x = NETWORKS["conv"](), images(40)
@@ -201,9 +238,10 @@ def test_a_network_without_a_spiking_counterpart_gets_a_sentence(modules: tuple,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "one of max, percentile, qcfs, calibrated, got 'magic'"),
+        ({"method": "magic"}, "one of max, running_max, percentile, qcfs, calibrated, got 'magic'"),
         ({"method": "qcfs"}, "ClipFloor activations, got a network with relu"),
         ({"method": "max", "fraction": 0.0}, "fraction in"),
+        ({"method": "max", "signed_neurons": True, "noise": Logistic(0.2)}, "signed neurons are deterministic"),
     ],
 )
 def test_options_of_conversion_get_a_sentence(options: dict, message: str) -> None:
@@ -289,12 +327,15 @@ def test_sparse_rows_hold_every_value_once() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "snn"}, "convert.method must be one of max, percentile, qcfs, calibrated, got 'snn'"),
+        ({"method": "snn"}, "convert.method must be one of max, running_max, percentile, qcfs, calibrated, got 'snn'"),
         ({"sampling": "sobol"}, "convert.sampling must be one of independent, spread"),
         ({"levels": 0}, "convert.levels must be at least 1, got 0"),
         ({"dropout": 1.0}, "convert.dropout must be in"),
         ({"draws": [0]}, "at least 1"),
         ({"methods": ["median"]}, "a fraction in"),
+        ({"methods": ["median+half"]}, "got 'median'"),
+        ({"padding": "FULL"}, "one of SAME, VALID, got 'FULL'"),
+        ({"l2": -1.0}, "l2, examples and match not negative"),
     ],
 )
 def test_settings_get_a_sentence(options: dict, message: str) -> None:

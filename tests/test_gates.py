@@ -13,7 +13,7 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from scipy import integrate, stats
 
 from dsnn.bayes import gates, guides, lift, priors, sites
-from dsnn.bayes.dual import ascend, falling, largest
+from dsnn.bayes.dual import ascend, falling, largest, most_within
 from dsnn.bayes.lift import Lifted
 from dsnn.forward import Forward
 from dsnn.models import mlp
@@ -191,3 +191,10 @@ def test_prices_rise_above_the_budget_which_falls_geometrically() -> None:
     np.testing.assert_allclose(ascend(jnp.asarray(0.5), jnp.asarray(1e9), jnp.asarray(1.0), 0.1), 0.6, rtol=1e-6)
     assert [round(float(falling(100.0, 1.0, jnp.asarray(done))), 3) for done in (0.0, 0.5, 1.0)] == [100.0, 10.0, 1.0]
     assert largest(jnp.asarray([0.1, 0.9, 0.3, 0.8]), 2).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 8, 37])
+def test_bisection_finds_the_most_that_a_budget_pays_for(most: int) -> None:
+    for fits in range(most + 1):
+        found = int(most_within(lambda k: k * 2.0, jnp.asarray(2.0 * fits + 1), most))
+        assert found == max(fits, 1)

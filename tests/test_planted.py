@@ -23,7 +23,7 @@ def found(experiment: str, truth: str, group: str, lams: tuple[float, ...]) -> n
     ):
         last = epoch
     assert last is not None
-    assert np.isfinite(last.info.loss).all()
+    assert all(np.isfinite(program.of(last.info, k).loss).all() for k in range(len(setups)))
     rows = []
     for k, setup in enumerate(setups):
         p = np.asarray(setup.lifted.gate_probabilities(setup.params(program.of(last.state, k)))[group])

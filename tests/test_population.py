@@ -1,6 +1,8 @@
 """Populations: each member is the single run of its settings, one that fails leaves the others, and one can go on."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -61,16 +63,44 @@ def test_members_equal_their_single_runs(mapped: str) -> None:
     for name, group in {"all": setups, "one": setups[:1], "two": setups[1:]}.items():
         together = population.together(group, None)
         epochs = train.fit_program(together.run, together.settings, together.init(), together.arrays, epochs=2)
-        losses[name] = np.stack([np.atleast_2d(epoch.info.loss) for epoch in epochs])
+        of = [[together.of(epoch.info, k).loss for k in range(len(group))] for epoch in epochs]
+        losses[name] = np.array(of)
     alone = np.concatenate([losses["one"], losses["two"]], 1)
     np.testing.assert_allclose(losses["all"], alone, rtol=0, atol=0 if mapped == "scan" else 1e-4)
     assert np.abs(alone[:, 0] - alone[:, 1]).min() > 1e-4
 
 
+TWO_DEVICES = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp
+from experiments import job, population, schema
+config = schema.compose([*sys.argv[1:], "population.size=3"])
+setups = [job.build(one) for one in population.members(config)]
+found = {}
+for name, group in {"all": setups, "last": setups[2:]}.items():
+    together = population.together(group, None)
+    state = together.init()
+    for epoch in range(2):
+        state, info = together.run(together.settings, state, together.arrays, jnp.asarray(epoch))
+    found[name] = [together.of(info, k).loss.tolist() for k in range(len(group))]
+    places = {device.id for leaf in jax.tree.leaves(state) for device in leaf.devices()}
+    found[name + " places"] = sorted(places)
+assert found["all places"] == [0, 1] and found["last places"] == [0]
+assert found["all"][2] == found["last"][0] and found["all"][0] != found["all"][2]
+"""
+
+
+def test_members_on_two_devices_are_their_single_runs_bit_for_bit() -> None:
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, *TINY], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_every_setting_reaches_the_program() -> None:
     first = job.build(composed())
     together = population.together([first], None)
-    run, init = jax.jit(together.run), jax.jit(lambda settings: first.family(settings).init())
+    run, init = together.run, jax.jit(lambda settings: first.family(settings).init())
     _, base = run(together.settings, init(together.settings), together.arrays, jnp.asarray(0))
     for name, value in {"learning_rate": 0.05, "lam": 3.0, "noise_width": 0.5, "prior_scale": 0.1}.items():
         settings = together.settings._replace(**{name: jnp.asarray(value)})

@@ -131,6 +131,32 @@ def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(fam
     assert (np.minimum(final, 1 - final) < 1e-6).all(), "a decided gate has no doubt left"
 
 
+def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halting_the_rest() -> None:
+    config = SviConfig(kl_weight=0.01, budget_fraction=0.4, decide_fraction=0.5, measure_every=1, budget_rate=0.5)
+    net = lifted()
+    tx = train.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
+    rule = train.svi_learner(net, config, tx, 60, ROOT)
+    state = rule.init()
+    for _ in range(31):  # the last of them decides
+        before, likely = state, net.gate_probabilities(train.svi_params(net, state))
+        state, _ = rule.step(state, Batch(DATA.x[:16], DATA.y[:16]))
+    kept = net.gate_probabilities(train.svi_params(net, state))
+    flat, p = (np.concatenate([np.asarray(a) for a in groups.values()]) for groups in (kept, likely))
+    kept_sites, closed = flat > 0.5, flat <= 0.5
+    assert 1 <= kept_sites.sum() < len(flat)
+    assert p[kept_sites].min() >= p[closed].max(), "the likeliest sites are kept"
+
+    def spent(sites: np.ndarray) -> float:
+        opened = net.sites.unflatten(jnp.asarray(sites, jnp.float32))
+        return float(net.energy(opened, before.events).total(before.mean_steps))
+
+    full = float(net.energy({}, before.events).total(4.0))
+    one_more = kept_sites.copy()
+    one_more[np.flatnonzero(closed)[np.argmax(p[closed])]] = True
+    assert spent(kept_sites) <= 0.4 * full * 1.0001 or kept_sites.sum() == 1
+    assert spent(one_more) > 0.4 * full * 0.9999
+
+
 def test_a_budget_names_groups_that_there_are() -> None:
     with pytest.raises(ValueError, match=r"\(input: 4, hidden0: 8\), got hidden1: 3"):
         learner("svi", budget_sites={"hidden1": 3})

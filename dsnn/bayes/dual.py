@@ -5,12 +5,13 @@ more is spent than allowed, and falls below it. Prices move on a logarithmic sca
 budget falls geometrically from what everything costs, so that gates close one after another and not all at once.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dsnn.types import Array, Bool, Float
+from dsnn.types import Array, Bool, Float, Int
 
 
 class Duals(NamedTuple):
@@ -33,6 +34,19 @@ def ascend(log_price: Array, spent: Array, budget: Array, rate: float) -> Array:
 def falling(whole: Array | float | int, budget: Array | float | int, done: Array) -> Array:
     """Returns the budget after a share ``done`` in [0, 1] of its fall, geometric from ``whole`` to ``budget``."""
     return jnp.exp((1 - done) * jnp.log(whole) + done * jnp.log(budget))
+
+
+def most_within(spent: Callable[[Array], Array], budget: Array, most: int) -> Int[Array, ""]:
+    """Returns the largest count in [1, most] with ``spent(count) <= budget``, by bisection; spent never falls."""
+
+    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) // 2
+        fits = spent(middle) <= budget
+        return jnp.where(fits, middle, low), jnp.where(fits, high, middle)
+
+    start = jnp.ones((), jnp.int32), jnp.asarray(most + 1, jnp.int32)
+    return jax.lax.fori_loop(0, most.bit_length() + 1, halve, start)[0]
 
 
 def largest(score: Float[Array, " site"], count: int) -> Bool[Array, " site"]:

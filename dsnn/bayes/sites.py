@@ -16,7 +16,7 @@ from dsnn.cells import kind
 from dsnn.layers import Conv, Dense
 from dsnn.models import Stack
 from dsnn.parameters import Params
-from dsnn.types import Array, Float
+from dsnn.types import Array, Float, Shaped
 
 INPUT, TIME, BLOCKS = "input", "time", "blocks"
 
@@ -91,7 +91,7 @@ class Sites:
         """Number of sites in all groups."""
         return sum(self.groups.values())
 
-    def unflatten(self, flat: Float[Array, " site"]) -> dict[str, Array]:
+    def unflatten(self, flat: Shaped[Array, " site"]) -> dict[str, Array]:
         """Returns one array per group from a flat array over all sites."""
         out, start = {}, 0
         for name, size in self.groups.items():

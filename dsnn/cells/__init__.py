@@ -14,6 +14,7 @@ from dsnn.cells.ltc import LTC, LTCState
 from dsnn.cells.noisy import Noisy, NoisyState
 from dsnn.cells.presets import like, presets
 from dsnn.cells.resonate import BRF, RF, BRFState, RFState
+from dsnn.cells.signed import SignedIF, SignedIFState
 
 __all__ = [
     "ALIF",
@@ -38,6 +39,8 @@ __all__ = [
     "Noisy",
     "NoisyState",
     "RFState",
+    "SignedIF",
+    "SignedIFState",
     "kind",
     "like",
     "presets",

@@ -13,7 +13,7 @@ from flax import nnx
 from dsnn.convert.calibrate import calibrate
 from dsnn.convert.cost import address_records, gathered_rows
 from dsnn.convert.deep import ClipFloor, Flatten, Residual, deep_conv, deep_mlp, forward
-from dsnn.convert.limits import activations, from_data, from_training
+from dsnn.convert.limits import activations, from_data, from_training, running_largest
 from dsnn.convert.options import METHODS, ConvertConfig
 from dsnn.convert.rate import RateCoded, rate_coded, rate_records, sparse_rows
 from dsnn.convert.report import LayerMatch, inputs_of, match_layers
@@ -50,6 +50,7 @@ __all__ = [
     "rate_coded",
     "rate_records",
     "read",
+    "running_largest",
     "sparse_rows",
     "stochastic",
     "to_stack",
@@ -77,6 +78,9 @@ def convert(
     fraction: float | int = 1.0,
     steps: int = 32,
     potential: bool = False,
+    calibrated: bool = False,
+    start: float | int | None = None,
+    signed_neurons: bool = False,
     max_pool: str = "exact",
     surrogate: Any = None,
     noise: Any = None,
@@ -86,30 +90,38 @@ def convert(
     Args:
         model: an `nnx.Sequential` as `dsnn.convert.deep` describes it.
         data: examples ``[n, ...]`` (for their shape alone with "qcfs"); dense, or sparse rows.
-        method: "max" (largest activation; Diehl et al. 2015), "percentile" (Rueckauer et al. 2017), "qcfs" (learned
-            limits and first membrane θ/2; Bu et al. 2022) or "calibrated" (percentile, then Li et al. 2021).
+        method: "max" (largest activation; Diehl et al. 2015), "running_max" (SpikingJelly's running average of it),
+            "percentile" (Rueckauer et al. 2017), "qcfs" (learned limits and first membrane θ/2; Bu et al. 2022) or
+            "calibrated" (percentile, first membrane θ/2, then Li et al. 2021).
         percentile: of the activations, for "percentile" and "calibrated".
         fraction: of that value, or of the largest.
-        steps: at which "calibrated" makes rates and activations agree.
+        steps: at which calibration makes rates and activations agree.
         potential: calibrates first membranes and not biases.
+        calibrated: calibrates whatever the method is.
+        start: first membrane in thresholds; None is the method's own. Half a threshold rounds rates to the nearest
+            and not down, which counts while there are few steps (Bu et al. 2022).
+        signed_neurons: neurons may take a spike back, see `dsnn.cells.SignedIF`.
         max_pool: "exact" (by two layers of neurons) or "or" (of spikes, which overestimates), see `to_stack`.
         surrogate: of the neurons, for training on.
         noise: escape noise of the neurons.
 
     Raises:
-        ValueError: an unknown method, or a network that has no spiking counterpart.
+        ValueError: an unknown method, signed neurons with noise, or a network that has no spiking counterpart.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     units = read(model)
     if method == "qcfs":
         limits = from_training(units)
+    elif method == "running_max":
+        limits = [fraction * limit for limit in running_largest(model, data)]
     else:
         limits = from_data(model, data, percentile=100.0 if method == "max" else percentile, fraction=fraction)
-    cell = integrate_and_fire(0.5 if method in ("qcfs", "calibrated") else 0.0, surrogate, noise)
+    own = 0.5 if method in ("qcfs", "calibrated") else 0.0
+    cell = integrate_and_fire(own if start is None else start, surrogate, noise, signed=signed_neurons)
     stack = to_stack(units, limits, tuple(data.shape[1:]), cell, max_pool)
     hidden = [name for name in stack.names[:-1] if not name.startswith("pool")]
     named = dict(zip(hidden, limits, strict=True))
-    if method == "calibrated":
+    if calibrated or method == "calibrated":
         stack = calibrate(model, stack, named, np.asarray(data), steps, potential=potential)
     return Converted(stack, named)

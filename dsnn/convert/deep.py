@@ -181,10 +181,11 @@ def deep_conv(
     levels: int = 4,
     pool: str = "mean",
     window: int = 3,
+    padding: str = "SAME",
 ) -> nnx.Sequential:
     """Returns (Conv, BatchNorm, activation, 2 x 2 pooling) for each number of channels, Flatten, Linear.
 
-    With three times 32 channels and average pooling this is SpikingJelly's network for MNIST.
+    With three times 32 channels, average pooling and padding VALID this is SpikingJelly's network for MNIST.
 
     Args:
         in_shape: (height, width, channel).
@@ -195,15 +196,20 @@ def deep_conv(
         levels: of "clip_floor".
         pool: "mean" or "max".
         window: height and width of the kernels.
+        padding: "SAME" or "VALID".
     """
     rngs = nnx.Rngs(key)
     modules: list[Any] = []
     shape = in_shape
+    lost = 0 if padding == "SAME" else window - 1
     for features in channels:
         # the same numbers as Flax's own, with gradients that are faster in a loop
-        modules.append(nnx.Conv(shape[-1], features, (window, window), conv_general_dilated=_convolve, rngs=rngs))
+        kernel = (window, window)
+        modules.append(
+            nnx.Conv(shape[-1], features, kernel, padding=padding, conv_general_dilated=_convolve, rngs=rngs)
+        )
         modules += [nnx.BatchNorm(features, momentum=0.9, rngs=rngs), activation(kind, levels, NORMALISED_LIMIT)]
-        pooling = Pool((*shape[:2], features), (2, 2), pool)
+        pooling = Pool((shape[0] - lost, shape[1] - lost, features), (2, 2), pool)
         modules.append(pooling)
         shape = pooling.out_shape
     size = shape[0] * shape[1] * shape[2]

@@ -66,6 +66,26 @@ def from_data(
     return limits
 
 
+def running_largest(model: nnx.Sequential, x: Any, *, batch: int = 100, momentum: float = 0.1) -> list[float]:
+    """Returns for every activation the running average of its largest value in each batch, in order.
+
+    It is what SpikingJelly's "max" takes (its `VoltageHook`), and less than the largest value of all.
+
+    Args:
+        model: the deep network.
+        x: examples ``[n, ...]``.
+        batch: examples at a time; an incomplete last batch counts as one.
+        momentum: weight of the newest batch.
+    """
+    graph, state = nnx.split(model)
+    run = jax.jit(lambda s, b: [a.max() for a in forward(nnx.merge(graph, s), b).activations])
+    average: Any = None
+    for start in range(0, x.shape[0], batch):
+        largest = np.array(run(state, _dense(x[start : start + batch])), float)
+        average = largest if average is None else (1 - momentum) * average + momentum * largest
+    return [float(limit) for limit in average]
+
+
 def from_training(units: Sequence[Unit]) -> list[float]:
     """Returns the learned limits of `ClipFloor` activations.
 

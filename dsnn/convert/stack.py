@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn.cells import IF, LI
+from dsnn.cells import IF, LI, SignedIF
 from dsnn.convert.units import Unit
 from dsnn.layers import Conv, Dense, Layer, Pool
 from dsnn.models import Stack
@@ -27,14 +27,24 @@ MAX_POOLS = ("exact", "or")
 Cell = Callable[[int], Any]
 
 
-def integrate_and_fire(start: float | int = 0.0, surrogate: Any = None, noise: Any = None) -> Cell:
+def integrate_and_fire(
+    start: float | int = 0.0, surrogate: Any = None, noise: Any = None, *, signed: bool = False
+) -> Cell:
     """Returns what makes the neurons of a converted layer: perfect integrators, reset by subtraction.
 
     Args:
         start: membrane before the first step, in units of the threshold.
         surrogate: for training on, see `dsnn.cells.LIF`.
         noise: escape noise, see `dsnn.escape`.
+        signed: whether they may take a spike back, see `dsnn.cells.SignedIF`.
+
+    Raises:
+        ValueError: noise for signed neurons.
     """
+    if signed:
+        if noise is not None:
+            raise ValueError("signed neurons are deterministic, got escape noise; leave one of the two out.")
+        return lambda neurons: SignedIF(rest=start, surrogate=surrogate)
     return lambda neurons: IF(threshold=1.0, compare=">=", rest=start, surrogate=surrogate, noise=noise)
 
 
