@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-SOURCE = Path(__file__).with_name("products.c")
+SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("products.c", "handler.h"))
 TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_gather", "dsnn_events_count")
 LOOPS = Path(__file__).parent.parent / "loops" / "loops.c"
 LOOP_TARGETS = tuple(f"dsnn_loops_{name}" for name in ("adaptive", "adaptive_back", "resonating", "resonating_back"))
@@ -79,14 +79,18 @@ def _folder() -> Iterator[Path]:
 def _compiled(compiler: str, folder: Path, source: Path = SOURCE, flags: tuple[str, ...] = ()) -> Path:
     command = [*compiler.split(), *FLAGS, *flags, "-I", jax.ffi.include_dir()]
     version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=True, timeout=60)
-    parts = (source.read_text(), *command, version.stdout, jax.__version__, _processor())
+    parts = (source.read_text(), HEADER.read_text(), *command, version.stdout, jax.__version__, _processor())
     kind = "events" if source == SOURCE else source.stem
     path = folder / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
             subprocess.run(
-                [*command, "-o", str(made), str(source)], capture_output=True, text=True, check=True, timeout=300
+                [*command, "-I", str(HEADER.parent), "-o", str(made), str(source)],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=300,
             )
             made.replace(path)  # whole or not at all, also with two processes at it
     return path

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "xla/ffi/api/c_api.h"
+#include "handler.h"
 
 #define TILE 64      /* columns whose sums are held in registers */
 #define LANES 16
@@ -281,20 +281,6 @@ static int weight_part(const void *task, int part) {
 }
 
 /* --- handlers --------------------------------------------------------------------------------------------------- */
-
-static int is_metadata_query(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
-  if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
-  XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
-  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-  return 1;
-}
-
-static XLA_FFI_Error *failure(const XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
-  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
-  return frame->api->XLA_FFI_Error_Create(&args);
-}
 
 XLA_FFI_Error *dsnn_events_count(XLA_FFI_CallFrame *frame) {
   if (is_metadata_query(frame)) return NULL;

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "xla/ffi/api/c_api.h"
+#include "handler.h"
 
 /* forward, products are rounded before they are added, as other programs do; gradients need not be */
 #if defined(__clang__)
@@ -107,20 +107,6 @@ static void drive(float *restrict current, float *restrict sum, const float *res
 }
 
 /* --- handlers' dealings with XLA ---------------------------------------------------------------------------------- */
-
-static int is_metadata_query(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
-  if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
-  XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
-  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-  return 1;
-}
-
-static XLA_FFI_Error *failure(const XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
-  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
-  return frame->api->XLA_FFI_Error_Create(&args);
-}
 
 static const float *argument(const XLA_FFI_CallFrame *frame, int at) {
   return ((const XLA_FFI_Buffer *)frame->args.args[at])->data;
