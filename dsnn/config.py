@@ -408,7 +408,7 @@ class PopulationConfig:
         lam: the members' ``svi.lam``.
         noise_width: the members' ``model.noise_width``.
         prior_scale: the members' ``bayes.prior_scale``.
-        mapped: "scan" (one member after another on each device, bit for bit the single run; best on CPU), "vmap"
+        mapped: "scan" (one member after another on each device, in the single run's program; best on CPU), "vmap"
             (all at once; best on accelerators), or "auto".
     """
 
@@ -596,6 +596,11 @@ class Config:
                 "gates.family=magnitude needs to know how many sites to keep and when, got no svi.budget_sites or no "
                 "svi.decide_fraction; give both, for example svi.budget_sites={hidden0: 64} svi.decide_fraction=0.5."
             )
+        if self.gates.enabled and self.gates.family == "magnitude" and (self.svi.budget_nj or self.svi.budget_fraction):
+            raise ValueError(
+                "gates.family=magnitude keeps numbers of sites, since weights cannot be compared across layers, got "
+                "a budget of energy; set svi.budget_nj and svi.budget_fraction to 0."
+            )
         if self.model.compacted and (self.gates.enabled or self.population.size > 1):
             raise ValueError(
                 "model.compacted goes on in a network whose sites are decided, one run at a time, got gates or a "
@@ -613,6 +618,11 @@ class Config:
     def _check_convert(self) -> None:
         if self.learner == "convert" and not self.convert.method:
             raise ValueError("learner=convert needs a conversion, got no convert.method; max, percentile, ... are.")
+        if self.convert.draws and (self.convert.signed_neurons or self.convert.calibrate):
+            raise ValueError(
+                "address events run plain neurons with the biases of the deep network, got convert.draws with "
+                "signed_neurons or calibrate; leave one of them out."
+            )
         if self.convert.signed_neurons and self.learner != "convert":
             raise ValueError(
                 f"signed neurons are deterministic and for learner=convert, got learner={self.learner}; set "

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from dsnn import decide
 from dsnn.anytime import Decision, Rule, anytime
 from dsnn.bayes import halting
 from dsnn.bayes.lift import Draw, Lifted
@@ -67,7 +68,7 @@ def deploy(lifted: Lifted, params: dict[str, Array], quantile: float = 0.5) -> D
     steps = kept(gates[TIME]) if TIME in gates else None
     small, padded = (compacted(lifted, draw.weights, gates, multiple=size) for size in (1, VECTOR))
     head = None if lifted.feature is None else lifted.head(params)
-    return Deployed(full, masked, gates, steps, small, padded, _stopping(lifted, padded, head, quantile, steps))
+    return Deployed(full, masked, gates, steps, small, padded, stopping(lifted, padded, head, quantile, steps))
 
 
 def compacted(lifted: Lifted, weights: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
@@ -126,7 +127,7 @@ def speed(lifted: Lifted, deployed: Deployed, inputs: Array, repeats: int = 21) 
     """Returns the wall time of the full network over all steps against the deployed one, alternating, same batch."""
     model = lifted.forward.template.build(deployed.full)
     graph, state = nnx.split(model)
-    full = _stopping(lifted, model, None)
+    full = stopping(lifted, model, None)
     layered = functools.partial(_running(graph, lifted.forward.schedule, _held_steps(lifted.forward), None), state)
     runs: tuple[Callable[[Array], Any], ...] = (full, layered, deployed.run)
     times: list[list[float]] = [[], [], []]
@@ -184,28 +185,45 @@ def _held_steps(forward: Forward) -> int | None:
     return forward.steps if forward.held else None
 
 
-def _stopping(
-    lifted: Lifted, model: Stack, head: dict[str, Array] | None, quantile: float = 0.5, kept_steps: Any = None
+def stopping(
+    lifted: Lifted,
+    model: Stack,
+    head: dict[str, Array] | None = None,
+    quantile: float | int = 0.5,
+    kept_steps: Any = None,
 ) -> Callable[[Array], Decision]:
-    """Returns compiled early-stopping inference."""
-    graph, state = nnx.split(model)
+    """Returns compiled inference of a network, each example until its own stop, in C where `dsnn.decide` takes it.
+
+    Args:
+        lifted: says how it runs.
+        model: the network.
+        head: of the stopping rule; None runs all steps.
+        quantile: of q(n | x) at which to stop.
+        kept_steps: indices of the time steps that run, None for all of them.
+    """
     feature = "" if head is None else lifted.feature or "margin"
     steps = lifted.forward.steps if kept_steps is None else len(kept_steps)
-    decide = functools.partial(
-        _deciding(graph, steps, lifted.forward.held, feature), state, head, jnp.asarray(quantile)
+    if lifted.forward.held and decide.supports(model):
+        enough = jax.scipy.special.logit(quantile)
+        return functools.partial(decide.decision, decide.packed(model, steps, head, feature, enough))
+    graph, state = nnx.split(model)
+    leaves, tree = jax.tree.flatten(state)  # taking a state apart at every call would take longer than a small network
+    run = functools.partial(
+        _deciding(graph, tree, steps, lifted.forward.held, feature), leaves, head, jnp.asarray(quantile)
     )
-    return decide if kept_steps is None else lambda inputs: decide(at_kept_steps(inputs, kept_steps))
+    return run if kept_steps is None else lambda inputs: run(at_kept_steps(inputs, kept_steps))
 
 
 # One program serves all networks of one shape: parameters are its arguments and not constants in it. It is looked up
 # once and not at every call, since hashing a network takes as long as a small one runs.
 @functools.lru_cache(maxsize=64)
-def _deciding(graph: Any, steps: int, held: bool, feature: str) -> Callable[..., Decision]:
-    def decide(state: Any, head: Any, quantile: Array, inputs: Array) -> Decision:
+def _deciding(graph: Any, tree: Any, steps: int, held: bool, feature: str) -> Callable[..., Decision]:
+    def run(leaves: Any, head: Any, quantile: Array, inputs: Array) -> Decision:
         rule = halting.rule(head, feature, quantile) if feature else never()
-        return anytime(nnx.merge(graph, state), rule, steps, held=held)(inputs, None)
+        model = nnx.merge(graph, jax.tree.unflatten(tree, leaves))
+        return anytime(model, rule, steps, held=held)(inputs, None)
 
-    return jax.jit(decide)
+    return jax.jit(run)
 
 
 @functools.lru_cache(maxsize=64)

@@ -427,12 +427,12 @@ def svi_learner(
         lam = jnp.where(start_lam > 0, jnp.exp(state.duals.log_lam), 0.0)
         return lam * warm(state.step, config.lam_warmup_fraction)
 
-    def budget(state: SviState) -> Array:
+    def budget(state: SviState, *, final: bool = False) -> Array:
         if not budgeted:
             return jnp.zeros(())
         full = lifted.energy({}, state.events).total(float(lifted.forward.steps))
         last = config.budget_nj or config.budget_fraction * full
-        return falling(full, last, warm(state.step, config.budget_fall_fraction))
+        return jnp.asarray(last) if final else falling(full, last, warm(state.step, config.budget_fall_fraction))
 
     def remeasure(state: SviState, batch: Batch) -> SviState:
         params = svi_params(lifted, state)
@@ -446,9 +446,14 @@ def svi_learner(
             spent = lifted.energy(opened, events).total(steps)
             duals = duals._replace(log_lam=ascend(duals.log_lam, spent, budget(state), config.budget_rate))
         fallen = warm(state.step, config.budget_fall_fraction)
-        log_sites = {
-            group: ascend(log, opened[group].sum(), falling(len(opened[group]), most, fallen), config.budget_rate)
-            for (group, most), log in zip(config.budget_sites.items(), duals.log_sites.values(), strict=True)
+        log_sites = {  # by name: a loop sorts the groups
+            group: ascend(
+                duals.log_sites[group],
+                opened[group].sum(),
+                falling(len(opened[group]), most, fallen),
+                config.budget_rate,
+            )
+            for group, most in config.budget_sites.items()
         }
         return state._replace(duals=duals._replace(log_sites=log_sites))
 
@@ -458,7 +463,7 @@ def svi_learner(
         if lifted.gate_family.by_magnitude and lifted.sites is not None:
             scores = magnitudes(lifted.sites, lifted.centre(own).weights, state.events)
         if budgeted:
-            chosen = _filled(lifted, config, state, opened, budget(state))
+            chosen = _filled(lifted, config, state, opened, budget(state, final=True))
             # from here halting alone answers to the price, which has to be within its reach
             within = jnp.maximum(state.duals.log_lam, jnp.log(first_price()))
             state = state._replace(duals=state.duals._replace(log_lam=within))
@@ -503,24 +508,27 @@ def decided_from(config: SviConfig, total_steps: int) -> int | None:
 def _filled(
     lifted: Lifted, config: SviConfig, state: SviState, opened: dict[str, Array], budget: Array
 ) -> dict[str, Array]:
-    """Returns the sites to keep: the likeliest to run, as many as the budget of energy pays for at the mean steps."""
-    assert lifted.sites is not None
+    """Returns the sites to keep: the likeliest to run, as many as the budget of energy pays for at the mean steps.
+
+    One site stays whatever it costs.
+    """
+    sites = lifted.sites
+    assert sites is not None
     allowed = {
         group: largest(p, config.budget_sites[group]) if group in config.budget_sites else jnp.ones_like(p, bool)
         for group, p in opened.items()
     }
-    rank = jnp.where(jnp.concatenate(list(allowed.values())), jnp.concatenate(list(opened.values())), -1.0)
-    order = jnp.argsort(-rank)
+    likely = jnp.where(jnp.concatenate(list(allowed.values())), jnp.concatenate(list(opened.values())), -1.0)
+    place = jnp.argsort(jnp.argsort(-likely))
 
     def kept(count: Array) -> dict[str, Array]:
-        flat = jnp.zeros(rank.shape, bool).at[order].set(jnp.arange(len(rank)) < count)
-        return lifted.sites.unflatten(flat & (rank >= 0))  # type: ignore[union-attr]
+        return sites.unflatten((place < count) & (likely >= 0))
 
     def spent(count: Array) -> Array:
-        sites = {group: k.astype(jnp.float32) for group, k in kept(count).items()}
-        return lifted.energy(sites, state.events).total(state.mean_steps)
+        opened = {group: k.astype(jnp.float32) for group, k in kept(count).items()}
+        return lifted.energy(opened, state.events).total(state.mean_steps)
 
-    return kept(most_within(spent, budget, len(rank)))
+    return kept(most_within(spent, budget, len(likely)))
 
 
 def _check_groups(budget: dict[str, int], lifted: Lifted) -> None:

@@ -34,8 +34,9 @@ def posterior(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, np.
         return {}
     drawn, before = rng.stream(key, "weights"), rng.stream(key, "init")
 
+    # the guide's parameters and the entries are arguments, so that other seeds find the programs in the cache
     @jax.jit
-    def moments(own: Any) -> Any:
+    def moments(params: Any, own: Any) -> Any:
         """Mean and standard deviation of every entry; counted from one draw, so that a point has exactly none."""
         keys = jax.random.split(own, MOMENT_DRAWS)
         one = lambda k: {n: lifted.draw(params, k).weights[n] for n in names}  # noqa: E731
@@ -50,28 +51,36 @@ def posterior(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, np.
         means = jax.tree.map(lambda s: s / MOMENT_DRAWS, sums)
         return {n: (first[n] + m, jnp.sqrt(jnp.maximum(s - m**2, 0.0))) for n, (m, s) in means.items()}
 
-    entries = _entries(jax.device_get(moments(drawn)))
+    entries = _entries(jax.device_get(moments(params, drawn)))
+
+    if not entries:
+        return {}
 
     @jax.jit
-    def collect(own: Any, prior_key: Any) -> Any:
+    def collect(params: Any, own: Any, prior_key: Any, flat: Any) -> Any:
+        def taken(values: Any) -> Any:
+            return {name: values(name).ravel()[index] for name, index in flat.items()}
+
         def one(k: Any) -> Any:
             weights = lifted.draw(params, k).weights
-            return jnp.stack([weights[name][index] for name, index in entries])
+            return taken(lambda name: weights[name])
 
         def believed(k: Any) -> Any:
-            return jnp.stack([_from_prior(lifted.weights.of(name), k)[index] for name, index in entries])
+            return taken(lambda name: _from_prior(lifted.weights.of(name), k))
 
         keys = [jax.random.split(k, DRAWS) for k in (own, prior_key)]
         return jax.lax.map(one, keys[0]), jax.lax.map(believed, keys[1])
 
-    if not entries:
-        return {}
-    after, prior = jax.device_get(collect(drawn, before))
+    shapes = {name: lifted.initial[name].shape for name in names}
+    flat = {name: np.zeros(PANELS, np.int32) for name in names}
+    for place, (name, index) in enumerate(entries):
+        flat[name][place] = np.ravel_multi_index(index, shapes[name]) if index else 0
+    after, prior = jax.device_get(collect(params, drawn, before, flat))
     records: dict[str, np.ndarray] = {}
     for column, (name, index) in enumerate(entries):
         label = name.replace(".synapse.", ".").replace(".cell.", ".")
         label += f"[{','.join(map(str, index))}]" if index else ""
-        records |= {f"posterior/{label}": after[:, column], f"prior/{label}": prior[:, column]}
+        records |= {f"posterior/{label}": after[name][:, column], f"prior/{label}": prior[name][:, column]}
     return records
 
 

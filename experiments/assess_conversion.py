@@ -51,7 +51,8 @@ def _held(
     """Returns accuracies of held inputs over steps, of the other normalisations, and the comparison of layers."""
     c, labels, steps = config.convert, np.asarray(split.test.y), config.train.steps
     at = sorted({*c.steps, steps})
-    if c.calibrate or c.method == "calibrated":  # each number of steps has biases of its own
+    calibrated = c.calibrate or c.method == "calibrated"
+    if calibrated:  # each number of steps has biases of its own
         probs: dict[int, np.ndarray] = {}
         for t in at:
             stack = made.stack if t == steps else converted(config, network, split, steps=t).stack
@@ -59,7 +60,7 @@ def _held(
     else:
         probs = running_probs(made.stack, split.test.x, max(at), at)
     metrics: dict[str, Any] = {f"converted/accuracy_{t}": evaluate.accuracy(p, labels) for t, p in probs.items()}
-    if c.calibrate or c.signed_neurons:
+    if calibrated or c.signed_neurons:
         plain = converted(config, network, split, calibrated=False, signed_neurons=False)
         found = running_probs(plain.stack, split.test.x, max(at), at)
         metrics |= {f"converted/plain/accuracy_{t}": evaluate.accuracy(p, labels) for t, p in found.items()}
@@ -71,7 +72,10 @@ def _held(
         found = running_probs(other.stack, split.test.x, max(at), at)
         metrics |= {f"converted/{name}/accuracy_{t}": evaluate.accuracy(p, labels) for t, p in found.items()}
     if c.match:
-        rows = convert.match_layers(network, made.stack, made.limits, split.test.x[:MATCHED_EXAMPLES], c.match)
+        stack = made.stack
+        if calibrated:
+            stack = converted(config, network, split, calibrated=False).stack  # its biases are for few steps
+        rows = convert.match_layers(network, stack, made.limits, split.test.x[:MATCHED_EXAMPLES], c.match)
         for row in rows:
             metrics |= {
                 f"match/{row.name}/{field}": getattr(row, field)

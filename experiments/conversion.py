@@ -64,7 +64,11 @@ def converted(config: Config, network: nnx.Sequential, split: data.Split, **opti
     """Returns the conversion that a configuration asks for; ``options`` take the place of its own."""
     c = config.convert
     given: dict[str, Any] = {"method": c.method, "percentile": c.percentile, "fraction": c.fraction}
-    given |= {"calibrated": c.calibrate, "signed_neurons": c.signed_neurons, "steps": config.train.steps} | options
+    given |= {
+        "calibrated": c.calibrate or None,
+        "signed_neurons": c.signed_neurons,
+        "steps": config.train.steps,
+    } | options
     x = split.train.x[: c.examples] if c.examples else split.train.x
     return convert.convert(network, x, **given)
 

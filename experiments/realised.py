@@ -1,10 +1,11 @@
 """What a finished run saves in wall time: ``python -m experiments.realised run=DIR [json=FILE] [repeats=15]``.
 
 The decided network is timed in four forms, in turn and on the same test examples, so that a busy moment of the machine
-falls on all of them: "full" is the ungated network over all T steps (the fastest of three programs at each batch size),
-"compacted" lacks its closed sites and runs all steps, "early" has all sites and stops early, and "deployed" is
-compacted and stops early. At batch 1 examples run one after another, each until its own stop; in larger batches
-finished examples leave. Inputs lie on the device, and a call ends when its result is there.
+falls on all of them. "Full" is the ungated network over all T steps: the fastest of three general programs at each
+batch size, and once more in the program that runs the deployed network, which may be C (`dsnn.decide`). "Compacted"
+lacks its closed sites and runs all steps, "early" has all sites and stops early, "deployed" is compacted and stops
+early. At batch 1 examples run one after another, each until its own stop. Inputs lie on the device, and a call ends
+when its result is there.
 """
 
 import json
@@ -21,14 +22,15 @@ import numpy as np
 
 from dsnn import parameters, rng, rundir
 from dsnn.anytime import anytime
-from dsnn.bayes import halting
-from dsnn.deploy import deploy, never
+from dsnn.deploy import deploy, never, stopping
 from dsnn.unroll import unroll
 from experiments.finished import Finished, finished, options
 
 EXAMPLES = {1: 256, 32: 1024, 256: 2048}
 """Test examples timed at each batch size."""
 FULL = ("full, by layers", "full, by steps", "full, one loop")
+SAME = "full, as deployed"
+"""The ungated network over all steps in the program that runs the deployed one (in C where that takes it)."""
 KNOWN = {"run": "", "json": "", "repeats": "15"}
 
 Program = Callable[..., Any]
@@ -40,26 +42,29 @@ def programs(run: Finished) -> dict[str, Program]:
     forward = lifted.forward
     deployed = deploy(lifted, settled.params, settled.quantile)
     full, masked = forward.template.build(deployed.full), forward.template.build(deployed.masked)
-    rule = never()
+    steps, head = forward.steps if forward.held else None, None
     if lifted.feature is not None:
-        rule = halting.rule(lifted.head(settled.params), lifted.feature, settled.quantile)
-    steps = forward.steps if forward.held else None
+        head = lifted.head(settled.params)
 
     def scanned(schedule: str) -> Program:
-        return lambda x: full.logits(unroll(full, x, schedule=schedule, steps=steps)[0])[-1]
+        return jax.jit(lambda x: full.logits(unroll(full, x, schedule=schedule, steps=steps)[0])[-1])
 
     def loop(model: Any, rule: Any) -> Program:
-        return anytime(model, rule, forward.steps, held=forward.held)
+        return jax.jit(anytime(model, rule, forward.steps, held=forward.held))
 
-    forms = {
+    def own(model: Any, head: Any = None) -> Program:
+        """What a deployed network runs, in C where that takes it."""
+        return stopping(lifted, model, head, settled.quantile)
+
+    return {
         FULL[0]: scanned("layer"),
         FULL[1]: scanned("step"),
         FULL[2]: loop(full, never()),
-        "compacted": loop(deployed.padded, never()),
-        "early": loop(masked, rule),
-        "deployed": loop(deployed.padded, rule),
+        SAME: own(full),
+        "compacted": own(deployed.padded),
+        "early": own(masked, head),
+        "deployed": own(deployed.padded, head),
     }
-    return {name: jax.jit(form) for name, form in forms.items()}
 
 
 def time_batch(run: Finished, forms: dict[str, Program], batch: int, repeats: int) -> dict[str, float]:
@@ -119,26 +124,35 @@ def measured(run: Finished, repeats: int) -> dict[str, Any]:
         us = time_batch(run, forms, batch, repeats)
         full = min(us[name] for name in FULL)
         ratios = {name: full / us[name] for name in ("compacted", "early", "deployed")}
-        table[f"batch {batch}"] = {"us_per_example": us, "times_as_fast": ratios}
+        same = us[SAME] / us["deployed"]
+        table[f"batch {batch}"] = {"us_per_example": us, "times_as_fast": ratios, "same_program": same}
     return table
 
 
 def markdown(tables: list[dict[str, Any]]) -> str:
     """Returns the measurements as a table, a line per run and batch size."""
     lines = [
-        "| run | batch | full µs | compacted | early stop | both | steps | parameters | bytes |",
-        "|" + " --- |" * 9,
+        "| run | batch | full µs | full, as deployed µs | compacted | early stop | both | both, same program | steps | "
+        "parameters | bytes |",
+        "|" + " --- |" * 11,
     ]
     for table in tables:
         for batch in EXAMPLES:
             us, ratio = table[f"batch {batch}"]["us_per_example"], table[f"batch {batch}"]["times_as_fast"]
             best = min(FULL, key=us.__getitem__)
             times = [f"{us[name]:.1f} ({ratio[name]:.1f} ×)" for name in ("compacted", "early", "deployed")]
-            lines.append(
-                f"| {table['run']} | {batch} | {us[best]:.1f} ({best.removeprefix('full, ')}) | {' | '.join(times)} | "
-                f"{table['steps_mean']:.2f} of {table['steps_total']} | {table['parameters_deployed']} of "
-                f"{table['parameters_full']} | {table['bytes_deployed']} of {table['bytes_full']} |"
-            )
+            cells = [
+                table["run"],
+                str(batch),
+                f"{us[best]:.1f} ({best.removeprefix('full, ')})",
+                f"{us[SAME]:.1f}",
+                *times,
+                f"{table[f'batch {batch}']['same_program']:.1f} ×",
+                f"{table['steps_mean']:.2f} of {table['steps_total']}",
+                f"{table['parameters_deployed']} of {table['parameters_full']}",
+                f"{table['bytes_deployed']} of {table['bytes_full']}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

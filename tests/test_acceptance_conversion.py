@@ -40,3 +40,20 @@ def test_mnist_on_address_events(tmp_path: Path) -> None:
     found = metrics_of("address_mnist", tmp_path)
     assert found["stochastic/points_from_deep"] >= -0.5
     assert found["conversion/45nm/synapses/deep_over_stochastic"] >= 38
+
+
+@pytest.mark.data("mnist")
+def test_quantised_activations_are_followed_by_neurons_that_may_take_a_spike_back(tmp_path: Path) -> None:
+    found = metrics_of("qcfs_mnist", tmp_path)
+    assert found["converted/accuracy_4"] >= found["deep/accuracy"] - 0.003
+    assert found["converted/accuracy_8"] >= found["deep/accuracy"] - 0.001
+
+
+@pytest.mark.data("mnist")
+def test_a_convolutional_network_by_largest_and_other_activations(tmp_path: Path) -> None:
+    found = metrics_of("convert_mnist", tmp_path)
+    assert found["deep/accuracy"] >= 0.989
+    assert found["converted/running_max/accuracy_50"] >= 0.977
+    assert found["converted/max+half/accuracy_50"] >= 0.977
+    assert found["converted/accuracy_50"] >= 0.985
+    assert found["match/correlation_least"] >= 0.99

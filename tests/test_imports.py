@@ -49,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
     "activity": LOOP | {"energy"},
-    "deploy": BAYES | {"compact", "activity"},
+    "decide": LOOP | {"anytime"},  # a decided network as one call into C
+    "deploy": BAYES | {"compact", "activity", "decide"},
     "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
     "deep": BAYES | {"convert", "evaluate", "train", "rundir", "checkpoint"},  # how a deep network learns
     "nir": LOOP | {"compact"},

@@ -111,6 +111,14 @@ def test_dual_ascent_moves_the_price_towards_the_budget() -> None:
     assert float(state.duals.log_lam) < 0.0, "below the budget it has to fall"
 
 
+def test_every_group_has_its_own_price() -> None:
+    config = {"budget_sites": {"input": 4, "hidden0": 1}, "measure_every": 1, "budget_fall_fraction": 0.0}
+    rule = learner("svi", **config)
+    state, _ = run(rule, rule.init(), 3)  # all inputs may stay, and all neurons but one have to go
+    log_input, log_hidden = (float(state.duals.log_sites[group]) for group in ("input", "hidden0"))
+    assert log_input <= 0.0 < log_hidden
+
+
 @pytest.mark.parametrize("family", ["hard_concrete", "magnitude"])
 def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(family: str) -> None:
     config = SviConfig(

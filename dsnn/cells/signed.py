@@ -23,9 +23,9 @@ class SignedIF(nnx.Module):
 
         u' = u + I,   s = fire(u' - threshold) - [u' < 0 and sent > 0],   u = u' - threshold s,   sent = sent + s
 
-    Converted from a deep network, a neuron with late or uneven currents ends with the number of spikes that their sum
-    stands for, and not with those of its busiest moment; without negative currents it is an `IF` (the signed neuron of
-    Li, Ma & Furber 2022, and of Wang et al. 2022, who add the memory of what was sent).
+    Converted from a deep network, a neuron with late or uneven currents ends near the number of spikes that their sum
+    stands for (exactly, given steps enough to send and take back the last), and not near those of its busiest moment;
+    without negative currents it is an `IF`. It is the signed neuron of Li, Ma & Furber 2022 and of Wang et al. 2022.
 
     Args:
         threshold: positive.

@@ -78,7 +78,7 @@ def convert(
     fraction: float | int = 1.0,
     steps: int = 32,
     potential: bool = False,
-    calibrated: bool = False,
+    calibrated: bool | None = None,
     start: float | int | None = None,
     signed_neurons: bool = False,
     max_pool: str = "exact",
@@ -97,7 +97,7 @@ def convert(
         fraction: of that value, or of the largest.
         steps: at which calibration makes rates and activations agree.
         potential: calibrates first membranes and not biases.
-        calibrated: calibrates whatever the method is.
+        calibrated: whether to calibrate; None is what the method says.
         start: first membrane in thresholds; None is the method's own. Half a threshold rounds rates to the nearest
             and not down, which counts while there are few steps (Bu et al. 2022).
         signed_neurons: neurons may take a spike back, see `dsnn.cells.SignedIF`.
@@ -114,14 +114,19 @@ def convert(
     if method == "qcfs":
         limits = from_training(units)
     elif method == "running_max":
-        limits = [fraction * limit for limit in running_largest(model, data)]
+        limits = running_largest(model, data, fraction=fraction)
     else:
         limits = from_data(model, data, percentile=100.0 if method == "max" else percentile, fraction=fraction)
+    if signed_neurons and max_pool == "or" and any(pool.kind == "max" for unit in units for pool in unit.before):
+        raise ValueError(
+            'a logical or of spikes cannot take one back, got signed neurons with max_pool="or"; take exact.'
+        )
     own = 0.5 if method in ("qcfs", "calibrated") else 0.0
     cell = integrate_and_fire(own if start is None else start, surrogate, noise, signed=signed_neurons)
     stack = to_stack(units, limits, tuple(data.shape[1:]), cell, max_pool)
     hidden = [name for name in stack.names[:-1] if not name.startswith("pool")]
     named = dict(zip(hidden, limits, strict=True))
-    if calibrated or method == "calibrated":
-        stack = calibrate(model, stack, named, np.asarray(data), steps, potential=potential)
+    if method == "calibrated" if calibrated is None else calibrated:
+        dense = data.toarray() if hasattr(data, "toarray") else np.asarray(data)
+        stack = calibrate(model, stack, named, dense, steps, potential=potential)
     return Converted(stack, named)

@@ -58,32 +58,35 @@ def from_data(
         top = np.sort(np.concatenate(parts))[::-1]
         rank = int(np.floor(counts[k] * (1 - percentile / 100)))
         limits.append(fraction * float(top[min(rank, len(top) - 1)]))
-    for k, limit in enumerate(limits):
-        if not limit > 0:
-            raise ValueError(
-                f"activation {k} must exceed 0 somewhere to be normalised, got none on {x.shape[0]} examples."
-            )
-    return limits
+    return _audible(limits, x)
 
 
-def running_largest(model: nnx.Sequential, x: Any, *, batch: int = 100, momentum: float = 0.1) -> list[float]:
+def running_largest(
+    model: nnx.Sequential, x: Any, *, fraction: float | int = 1.0, batch: int = 100, momentum: float = 0.1
+) -> list[float]:
     """Returns for every activation the running average of its largest value in each batch, in order.
 
     It is what SpikingJelly's "max" takes (its `VoltageHook`), and less than the largest value of all.
 
+    Raises:
+        ValueError: a fraction out of range, or a layer that is silent on all examples.
+
     Args:
         model: the deep network.
         x: examples ``[n, ...]``.
+        fraction: of it, in (0, 1].
         batch: examples at a time; an incomplete last batch counts as one.
         momentum: weight of the newest batch.
     """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}.")
     graph, state = nnx.split(model)
     run = jax.jit(lambda s, b: [a.max() for a in forward(nnx.merge(graph, s), b).activations])
     average: Any = None
     for start in range(0, x.shape[0], batch):
         largest = np.array(run(state, _dense(x[start : start + batch])), float)
         average = largest if average is None else (1 - momentum) * average + momentum * largest
-    return [float(limit) for limit in average]
+    return _audible([fraction * float(limit) for limit in average], x)
 
 
 def from_training(units: Sequence[Unit]) -> list[float]:
@@ -95,6 +98,15 @@ def from_training(units: Sequence[Unit]) -> list[float]:
     limits = [limit_of(unit) for unit in units[:-1]]
     if any(limit is None for limit in limits):
         raise ValueError('method="qcfs" reads the limits of ClipFloor activations, got a network with relu.')
+    return limits
+
+
+def _audible(limits: list[float], x: Any) -> list[float]:
+    for k, limit in enumerate(limits):
+        if not limit > 0:
+            raise ValueError(
+                f"activation {k} must exceed 0 somewhere to be normalised, got none on {x.shape[0]} examples."
+            )
     return limits
 
 

@@ -1,4 +1,4 @@
-"""Compiles `products.c` and `loops.c` for this processor, once, and hands what they do to XLA."""
+"""Compiles `products.c`, `loops.c` and `decide.c` for this processor, once, and hands what they do to XLA."""
 
 import contextlib
 import ctypes
@@ -15,9 +15,11 @@ from pathlib import Path
 
 import jax
 
-SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("products.c", "handler.h"))
+HERE = Path(__file__).parent
+SOURCE, HEADERS = HERE / "products.c", (HERE / "handler.h", HERE / "parallel.h")
 TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_gather", "dsnn_events_count")
-LOOPS = Path(__file__).parent.parent / "loops" / "loops.c"
+LOOPS = HERE.parent / "loops" / "loops.c"
+DECIDE = HERE.parent / "decide" / "decide.c"
 LOOP_TARGETS = tuple(f"dsnn_loops_{name}" for name in ("adaptive", "adaptive_back", "resonating", "resonating_back"))
 # a contracted product would round a membrane otherwise than other programs do, and a threshold sees the last bit
 LOOP_FLAGS = ("-ffp-contract=off",)
@@ -49,6 +51,7 @@ def _problem() -> str | None:
             built = (
                 (_compiled(compiler, folder), TARGETS),
                 (_compiled(compiler, folder, LOOPS, LOOP_FLAGS), LOOP_TARGETS),
+                (_compiled(compiler, folder, DECIDE, LOOP_FLAGS), ("dsnn_decide",)),
             )
             loaded = [(ctypes.CDLL(str(path)), targets) for path, targets in built]
         for library, targets in loaded:
@@ -79,14 +82,15 @@ def _folder() -> Iterator[Path]:
 def _compiled(compiler: str, folder: Path, source: Path = SOURCE, flags: tuple[str, ...] = ()) -> Path:
     command = [*compiler.split(), *FLAGS, *flags, "-I", jax.ffi.include_dir()]
     version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=True, timeout=60)
-    parts = (source.read_text(), HEADER.read_text(), *command, version.stdout, jax.__version__, _processor())
+    headers = (header.read_text() for header in HEADERS)
+    parts = (source.read_text(), *headers, *command, version.stdout, jax.__version__, _processor())
     kind = "events" if source == SOURCE else source.stem
     path = folder / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
             subprocess.run(
-                [*command, "-I", str(HEADER.parent), "-o", str(made), str(source)],
+                [*command, "-I", str(HERE), "-o", str(made), str(source), "-lm"],
                 capture_output=True,
                 text=True,
                 check=True,

@@ -1,0 +1,88 @@
+"""The decided network in C gives what `dsnn.anytime` gives, example by example."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsnn import decide, parameters
+from dsnn.anytime import anytime
+from dsnn.bayes import halting
+from dsnn.cells import ALIF, LIF
+from dsnn.compact import compact
+from dsnn.deploy import never, on_grid
+from dsnn.escape import Logistic
+from dsnn.models import Stack, convnet, mlp
+
+KEY = jax.random.key(0)
+STEPS, CLASSES = 6, 4
+
+
+def network(**options: object) -> Stack:
+    cell = lambda neurons: LIF(beta=0.8, noise=Logistic(0.2), **options)  # noqa: E731
+    model = mlp((5, 7), (33, 18), CLASSES, key=KEY, cell=cell, gain=2.5)
+    template, params = parameters.split(model)
+    drawn = {
+        n: v + 0.1 * jax.random.normal(jax.random.fold_in(KEY, i), v.shape) for i, (n, v) in enumerate(params.items())
+    }
+    whole = template.build(on_grid(drawn))
+    rng = np.random.default_rng(0)
+    gates = {"input": rng.random(35) < 0.7, "hidden0": rng.random(33) < 0.6, "hidden1": rng.random(18) < 0.7}
+    return compact(whole, {name: jnp.asarray(z, jnp.float32) for name, z in gates.items()})
+
+
+def images(count: int) -> jax.Array:
+    x = np.random.default_rng(1).random((count, 5, 7)).astype(np.float32)
+    return jnp.asarray(np.where(x < 0.5, 0.0, np.round(x * 64) / 64))  # sums are exact in any order
+
+
+def head_of(feature: str) -> dict:
+    head = halting.initial_head(STEPS, feature)
+    head |= {"bias": jnp.asarray(-3.0 if feature == "learned" else -2.0), "slope": jnp.asarray(0.6)}
+    if feature == "learned":
+        outer = 0.3 * jax.random.normal(KEY, head["outer"].shape)
+        head |= {"growth": jnp.asarray(0.4), "outer": outer, "shift": 0.1 * jnp.arange(16.0)}
+    return head
+
+
+@pytest.mark.parametrize("feature", ["", "margin", "entropy", "learned"])
+@pytest.mark.parametrize("batch", [1, 5, 200])
+def test_examples_stop_where_the_compiled_cascade_stops_them(feature: str, batch: int) -> None:
+    model, x = network(), images(batch)
+    assert decide.supports(model)
+    head = head_of(feature) if feature else None
+    rule = halting.rule(head, feature, 0.6) if head else never()
+    expected = jax.jit(anytime(model, rule, STEPS))(x, None)
+    arrays = decide.packed(model, STEPS, head, feature, jax.scipy.special.logit(0.6))
+    found = decide.decision(arrays, x)
+    np.testing.assert_array_equal(found.steps, expected.steps)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    if batch == 200 and feature:
+        assert len(set(found.steps.tolist())) > 2, "a rule that always stops at one step would pass by accident"
+
+
+@pytest.mark.parametrize("options", [{"reset": "zero"}, {"reset": "none"}, {"compare": ">="}, {"input_scale": "decay"}])
+def test_other_neurons(options: dict) -> None:
+    model, x = network(**options), images(50)
+    assert decide.supports(model)
+    expected = jax.jit(anytime(model, never(), STEPS))(x, None)
+    found = decide.decision(decide.packed(model, STEPS), x)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    assert float(jnp.abs(expected.logits).max()) > 0.1
+
+
+def test_what_it_does_not_take() -> None:
+    def made(cell: object, **options: object) -> Stack:
+        return mlp((6,), (5,), 3, key=KEY, cell=lambda neurons: cell, **options)
+
+    assert decide.supports(made(LIF(0.9)))
+    for other in (
+        ALIF(0.9),
+        LIF(0.9, reset_timing="next"),
+        LIF(0.9, refractory=1.0),
+        LIF(0.9, rest=0.1),
+        LIF(0.9, reset=-0.2),
+    ):
+        assert not decide.supports(made(other))
+    assert not decide.supports(made(LIF(0.9), readout="last"))
+    assert not decide.supports(convnet((12, 12, 1), (2,), (), 3, key=KEY))
