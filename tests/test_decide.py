@@ -12,8 +12,10 @@ from dsnn.cells import ALIF, LIF
 from dsnn.compact import compact
 from dsnn.deploy import never, on_grid
 from dsnn.escape import Logistic
+from dsnn.events import library
 from dsnn.models import Stack, convnet, mlp
 
+pytestmark = pytest.mark.skipif(library.problem() is not None, reason=f"no decisions in C: {library.problem()}")
 KEY = jax.random.key(0)
 STEPS, CLASSES = 6, 4
 

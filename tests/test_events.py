@@ -171,7 +171,7 @@ def test_processes_that_compile_at_the_same_time_leave_one_library_of_each(tmp_p
     for process in running:
         out, err = process.communicate(timeout=120)
         assert out == "None True\n", err
-    assert sorted(file.name.split("-")[0] for file in (tmp_path / "dsnn").iterdir()) == ["events", "loops"]
+    assert sorted(file.name.split("-")[0] for file in (tmp_path / "dsnn").iterdir()) == ["decide", "events", "loops"]
 
 
 @HERE
@@ -220,10 +220,11 @@ def test_arrays_that_are_spread_over_devices() -> None:
 
 
 @HERE
-@pytest.mark.parametrize("source", [library.SOURCE, library.LOOPS], ids=lambda path: path.name)
+@pytest.mark.parametrize("source", [library.SOURCE, library.LOOPS, library.DECIDE], ids=lambda path: path.name)
 def test_the_sources_compile_without_a_warning(source, tmp_path) -> None:  # type: ignore[no-untyped-def]
     command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "-o", str(tmp_path / "a.o"), str(source)]
-    subprocess.run([*command, "-isystem", jax.ffi.include_dir()], check=True)
+    headers = ["-I", str(library.HERE), "-isystem", jax.ffi.include_dir()]
+    subprocess.run([*command, *headers], check=True)
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ class NeuronCost(NamedTuple):
 
 NEURONS = {
     "IF": NeuronCost(macs=0, acs=1, compares=1, states=1),
+    "LIF": NeuronCost(macs=1, acs=0, compares=1, states=1),
     # Two comparisons with the membrane; what was sent is a state that changes with spikes (Li, Ma & Furber 2022).
     "SignedIF": NeuronCost(macs=0, acs=1, compares=2, states=2),
-    "LIF": NeuronCost(macs=1, acs=0, compares=1, states=1),
     "CuBaLIF": NeuronCost(macs=2, acs=0, compares=1, states=2),
     # Yin, Corradi & Bohte 2021 (arXiv 2103.12593) charge an adaptive neuron 3 MAC a step, its comparison not counted.
     "ALIF": NeuronCost(macs=3, acs=0, compares=0, states=2),
