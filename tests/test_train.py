@@ -144,10 +144,10 @@ def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halti
     net = lifted()
     tx = train.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
     rule = train.svi_learner(net, config, tx, 60, ROOT)
-    state = rule.init()
+    state, step = rule.init(), jax.jit(rule.step)
     for _ in range(31):  # the last of them decides
         before, likely = state, net.gate_probabilities(train.svi_params(net, state))
-        state, _ = rule.step(state, Batch(DATA.x[:16], DATA.y[:16]))
+        state, _ = step(state, Batch(DATA.x[:16], DATA.y[:16]))
     kept = net.gate_probabilities(train.svi_params(net, state))
     flat, p = (np.concatenate([np.asarray(a) for a in groups.values()]) for groups in (kept, likely))
     kept_sites, closed = flat > 0.5, flat <= 0.5
