@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = options(sys.argv[1:] if arguments is None else arguments, KNOWN)
         table = ensemble([finished(directory) for directory in given["run"].split(",")])
-    except (ValueError, rundir.RunDirError, data.DataError) as error:
+    except (ValueError, rundir.RunDirError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(markdown(table))
