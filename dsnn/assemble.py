@@ -142,6 +142,7 @@ def network(
     every_site = sites.sites(
         model,
         gate_input=config.gates.input,
+        gate_features=config.gates.enabled and config.gates.features,
         analog_input=_analog(forward, split),
         held_input=forward.held,
         time_steps=forward.steps if config.gates.time else 0,

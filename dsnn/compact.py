@@ -1,5 +1,6 @@
 """A gated network made physically smaller: closed sites leave the kernels, and open gates are folded into them."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,14 +11,14 @@ from dsnn.layers import Conv, Dense, Layer
 from dsnn.models import Stack
 from dsnn.types import Array, Float
 
-INPUT, BLOCKS = "input", "blocks"
+INPUT, FEATURES, BLOCKS = "input", "features", "blocks"
 
 
 class Select(nnx.Module):
     """Takes the inputs that are still read from each (flattened) example.
 
     Args:
-        in_shape: shape of one full input.
+        in_shape: shape of one full input, or of the feature map that a dense layer reads.
         keep: flat indices of the inputs to keep; channels when the input is an image that a convolution reads.
         channels: whether ``keep`` indexes the last axis instead of the flattened input.
     """
@@ -39,9 +40,9 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
 
     Args:
         model: the ungated network.
-        gates: decided gate values by group (layer names, ``input``, and ``blocks``), ``[site]`` in [0, 1]; zero is
-            closed. A group that is left out stays whole. A group with no open site keeps one, with weight zero, so
-            that every layer exists; but closed residual blocks go as a whole.
+        gates: decided gate values by group (layer names, ``input``, ``features`` and ``blocks``), ``[site]`` in [0, 1];
+            zero is closed. A group that is left out stays whole. A group with no open site keeps one, with weight
+            zero, so that every layer exists; but closed residual blocks go as a whole.
         multiple: widths are rounded up to a multiple of it by closed sites that stay, with weight zero. Outputs are the
             same, a vector register is filled anyway, and networks of nearly one size share compiled programs.
 
@@ -49,9 +50,12 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
         ValueError: a group that the network has not, or of another size.
     """
     names = [name for name, _ in model.layers()]
-    unknown = sorted(gates.keys() - {INPUT, BLOCKS, *names[:-1]}.difference(model.blocks))
+    maps = [n for n, layer in model.layers() if isinstance(layer.synapse, Dense) and len(layer.in_shape) == 3]
+    reads = maps[0] if maps and maps[0] != names[0] else ""  # what the first layer reads are inputs
+    known = {INPUT, BLOCKS, *names[:-1]}.difference(model.blocks) | ({FEATURES} if reads else set())
+    unknown = sorted(gates.keys() - known)
     if unknown:
-        raise ValueError(f"gates must name the input, blocks, or a hidden layer, got {', '.join(unknown)}.")
+        raise ValueError(f"gates must name the input, features, blocks, or a hidden layer, got {', '.join(unknown)}.")
     layers: dict[str, Layer] = {}
     sender = gates.get(INPUT)
     share = np.asarray(gates[BLOCKS]) if BLOCKS in gates else np.ones(len(model.blocks))
@@ -61,8 +65,10 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
         if layer.skip and not share[model.blocks.index(name)]:
             continue
         receiver = sender if layer.skip else gates.get(name)
-        layers[name] = _compact_layer(layer, sender, receiver, name, multiple, first=index == 0)
-        sender = receiver
+        new = _compact_layer(layer, sender, receiver, name, multiple, first=index == 0)
+        if name == reads and FEATURES in gates:
+            _thin(new, gates[FEATURES], math.prod(layer.synapse.in_shape), sender, multiple)
+        layers[name], sender = new, receiver
     return Stack(model.readout_kind, **layers)
 
 
@@ -113,6 +119,20 @@ def _compact_layer(
             back = (back * np.asarray(receiver)[:, None])[np.ix_(keep, keep)]
         new.recurrent = nnx.data(nnx.Param(jnp.asarray(back)))
     return new
+
+
+def _thin(layer: Layer, gate: Array, size: int, channels: Array | None, multiple: int) -> None:
+    """Leaves a dense layer only the open places of the feature map that it reads, whose closed channels are gone."""
+    if len(gate) != size:
+        raise ValueError(f"gates of features must be one per value that is read, {size}, got {len(gate)}.")
+    synapse = layer.synapse
+    if channels is not None:
+        gate = gate.reshape(-1, len(channels))[:, kept(channels, multiple)].ravel()
+    keep = kept(gate, multiple)
+    kernel = np.asarray(synapse.kernel[...]) * np.asarray(gate)[:, None]
+    synapse.kernel = nnx.Param(jnp.asarray(kernel[keep]))
+    layer.before.append(Select(tuple(synapse.in_shape), keep))
+    synapse.in_shape = (len(keep),)
 
 
 def _rows(gate: Array, rows: int) -> np.ndarray:

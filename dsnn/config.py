@@ -238,6 +238,7 @@ class GatesConfig:
             sites, ARM estimator for more), "lognormal" (multiplicative noise, a baseline without a price of energy) or
             "magnitude" (a baseline without inference: svi.budget_sites are kept by the size of their weights).
         input: whether inputs are sites.
+        features: whether each value that the first dense layer reads of a convolution's feature map is a site too.
         time: whether time steps are sites, for temporal data; a closed step is skipped by the whole network.
         open_probability: initial probability that a site runs.
     """
@@ -245,6 +246,7 @@ class GatesConfig:
     enabled: bool = True
     family: str = "hard_concrete"
     input: bool = True
+    features: bool = False
     time: bool = False
     open_probability: float = 0.9
 

@@ -468,10 +468,7 @@ def svi_learner(
             within = jnp.maximum(state.duals.log_lam, jnp.log(first_price()))
             state = state._replace(duals=state.duals._replace(log_lam=within))
         else:
-            chosen = {
-                group: largest(scores[group], config.budget_sites[group]) if group in config.budget_sites else p > 0.5
-                for group, p in opened.items()
-            }
+            chosen = _most(lifted, config, scores, opened)
         count, (params, opt_state) = state.svi.optim_state
         params = lifted.decide(params, jnp.concatenate(list(chosen.values())))
         return state._replace(svi=state.svi._replace(optim_state=(count, (params, opt_state))))
@@ -503,6 +500,20 @@ def svi_learner(
 def decided_from(config: SviConfig, total_steps: int) -> int | None:
     """Returns the update from which gates are decided, or None when they never are."""
     return round((1 - config.decide_fraction) * total_steps) if config.decide_fraction else None
+
+
+def _most(lifted: Lifted, config: SviConfig, scores: dict[str, Array], opened: dict[str, Array]) -> dict[str, Array]:
+    """Returns the sites to keep: the best by score where their number is given, else those that likelier run than not.
+
+    Groups come in the order of the network, and what can no longer be reached is nothing to choose.
+    """
+    chosen: dict[str, Array] = {}
+    assert lifted.sites is not None
+    for group, p in opened.items():
+        score = lifted.sites.reachable({**chosen, group: scores[group]})[group]
+        most = config.budget_sites.get(group)
+        chosen[group] = p > 0.5 if most is None else largest(score, most)
+    return lifted.sites.reachable(chosen)
 
 
 def _filled(

@@ -11,7 +11,7 @@ import dsnn
 from dsnn import escape
 from dsnn.activity import records
 from dsnn.bayes.energy import expected_energy
-from dsnn.bayes.sites import gate, measure, sites
+from dsnn.bayes.sites import gate, magnitudes, measure, sites
 from dsnn.cells import ALIF, LIF
 from dsnn.compact import compact
 from dsnn.energy import count, price, profile
@@ -107,6 +107,74 @@ def gated_networks() -> dict[str, tuple[Stack, tuple[int, ...]]]:
         "recurrent": (mlp((6,), (9,), 3, key=KEY, gain=3.0, recurrent=True, cell=adaptive), (6,)),
         "conv": (convnet((12, 12, 2), (4, 5), (6,), 3, key=KEY, gain=5.0, window=(3, 3), cell=cell), (12, 12, 2)),
     }
+
+
+def lenet() -> Stack:
+    """A feature map of 2 x 2 places and 2 channels between a convolution and a dense layer, few enough to enumerate."""
+    cell = lambda neurons: LIF(beta=0.8, threshold=jnp.linspace(0.5, 1.0, neurons))  # noqa: E731
+    return convnet((6, 6, 1), (2,), (2,), 2, key=KEY, gain=5.0, window=(3, 3), cell=cell)
+
+
+def test_expected_energy_of_features_is_the_mean_over_all_gate_settings() -> None:
+    """A feature sends where its own gate and that of its channel are open; channels are last."""
+    where = sites(lenet(), gate_features=True)
+    assert where.groups == {"conv0": 2, "features": 8, "hidden0": 2}
+    rng = np.random.default_rng(0)
+    events = {w.name: rng.uniform(size=w.pre_sites) for w in where.wires}
+    p = {n: rng.uniform(size=s) for n, s in where.groups.items()}
+    flat, exact = np.concatenate(list(p.values())), 0.0
+    fan = 16 * 9 / 36  # of 6 x 6 pixels under a window of 3 x 3
+    for bits in itertools.product((0, 1), repeat=len(flat)):
+        z = {n: np.asarray(a) for n, a in where.unflatten(jnp.asarray(bits, float)).items()}
+        c, f, h = (z[n] for n in ("conv0", "features", "hidden0"))
+        once = 7.0 * fan * events["conv0"].sum() * c.sum()
+        reads = sum(f[2 * place + k] * c[k] * events["hidden0"][2 * place + k] for place in range(4) for k in range(2))
+        step = 3.0 * reads * h.sum() + 11.0 * (16 * c.sum() + h.sum())
+        step += 3.0 * (h * events["readout"]).sum() * 2 + 13.0 * 2
+        exact += np.prod(np.where(bits, flat, 1 - flat)) * (once + 3.0 * step)
+    p_given, e_given = ({n: jnp.asarray(v) for n, v in given.items()} for given in (p, events))
+    np.testing.assert_allclose(expected_energy(where, p_given, e_given, Prices()).total(3.0), exact, rtol=1e-5)
+
+
+def test_closed_features_and_channels_leave_the_network_and_its_outputs_stay() -> None:
+    model = lenet()
+    where = sites(model, gate_features=True)
+    z = {
+        "conv0": jnp.asarray([0.7, 0.0]),
+        "features": jnp.asarray([0.0, 1.0, 0.5, 0.0, 1.0, 1.0, 0.0, 0.0]),
+        "hidden0": jnp.asarray([1.0, 0.6]),
+    }
+    template, params = split(model)
+    masked, small, padded = template.build(gate(where, params, z)), compact(model, z), compact(model, z, multiple=2)
+    xs = jax.random.uniform(jax.random.key(1), (6, 4, 6, 6, 1))
+    ours, _, spikes = dsnn.unroll(masked, xs, None, keep_spikes)
+    assert min(float(spikes[name].mean()) for name in ("conv0", "hidden0")) > 0
+    np.testing.assert_allclose(ours, dsnn.unroll(small, xs)[0], atol=1e-5)
+    np.testing.assert_allclose(ours, dsnn.unroll(padded, xs)[0], atol=1e-5)
+    assert small.hidden0.synapse.in_shape == (2,)  # of the open channel's places 0 to 3: 1 and 2
+    assert small.conv0.out_shape == (4, 4, 1)
+    # the closed channel's places are open in vain
+    np.testing.assert_array_equal(where.reachable(z)["features"], [0, 0, 0.5, 0, 1, 0, 0, 0])
+    events = measure(where, model, xs, spikes, held=False)
+    assert events["hidden0"].shape == (8,)
+    with pytest.raises(ValueError, match="one per value that is read, 8, got 3"):
+        compact(model, {"features": jnp.ones(3)})
+
+
+def test_magnitudes_of_features_and_of_their_channels() -> None:
+    model = lenet()
+    where = sites(model, gate_features=True)
+    params = split(model)[1]
+    events = {w.name: jnp.arange(1.0, w.pre_sites + 1) for w in where.wires}
+    scores = magnitudes(where, params, events)
+    squares = (np.asarray(params["hidden0.synapse.kernel"]) ** 2).sum(1) * np.arange(1.0, 9.0)
+    np.testing.assert_allclose(scores["features"], np.sqrt(squares), rtol=1e-6)
+    np.testing.assert_allclose(scores["conv0"], np.sqrt([squares[::2].sum(), squares[1::2].sum()]), rtol=1e-6)
+
+
+def test_features_need_a_feature_map() -> None:
+    with pytest.raises(ValueError, match=r"has none, got the layers hidden0, readout; set gates\.features=false"):
+        sites(mlp((3,), (4,), 2, key=KEY), gate_features=True)
 
 
 @pytest.mark.parametrize("name", gated_networks())

@@ -1,8 +1,8 @@
 """The Gibbs energy prior p(z, n) ∝ exp(-λ E(z, n)): the expected energy of a gate posterior, in closed form.
 
-E(z, n) = E_once(z) + n E_step(z). Every term is bilinear in z: a synapse costs when both its ends run and its source
-sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired to itself counts once). Where
-time steps are sites, E_step is paid by those that run.
+E(z, n) = E_once(z) + n E_step(z). Every term is a product of different gates: a synapse costs when both its ends run
+and its source sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired to itself
+counts once). Where time steps are sites, E_step is paid by those that run.
 """
 
 import math
@@ -64,7 +64,7 @@ def expected_energy(
     once, step = jnp.zeros(()), jnp.zeros(())
     for wire in sites.wires:
         rate = events[wire.name]
-        sending = open_probability[wire.pre] if wire.pre else jnp.ones(wire.pre_sites)
+        sending = wire.sending(open_probability)
         receiving = open_probability[wire.post] if wire.post else jnp.ones(wire.post_sites)
         pairs = (sending * rate).sum() * receiving.sum()
         if wire.pre is not None and wire.pre == wire.post:  # a site wired to itself

@@ -193,7 +193,7 @@ class Lifted:
         weights = self.family.centre(self.weights, params)
         if self.sites is None:
             return Draw(weights, None)
-        decided = self.sites.unflatten(self.gates(params).decision())
+        decided = self.sites.reachable(self.sites.unflatten(self.gates(params).decision()))
         # a step or a block runs or does not; scaling has no meaning for it
         whole = (TIME, BLOCKS)
         return Draw(weights, {name: (z > 0).astype(z.dtype) if name in whole else z for name, z in decided.items()})

@@ -1,8 +1,9 @@
 """Compute sites of a network: where computation could be spared, and what each site costs when it runs.
 
-A site is an input, a neuron (for convolutions a channel), a residual block or a time step. Closing an input or neuron
-removes everything that reads it, so its gate is the same as scaling the rows of the kernels that read it. A closed
-block passes its input on. A closed time step is skipped: no layer runs, and every state stays as it was.
+A site is an input, a neuron (for convolutions a channel), a feature (one place of one channel, as the first dense layer
+reads it), a residual block or a time step. Closing an input or neuron removes everything that reads it, so its gate is
+the same as scaling the rows of the kernels that read it. A feature is read where its channel runs and its own gate is
+open. A closed block passes its input on. A closed time step is skipped: no layer runs, and every state stays as it was.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from dsnn.models import Stack
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Shaped
 
-INPUT, TIME, BLOCKS = "input", "time", "blocks"
+INPUT, FEATURES, TIME, BLOCKS = "input", "features", "time", "blocks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Wire:
         block: number of the residual block that it leads into, which has to run too; None outside of blocks.
         joined: numbers of the residual blocks whose spikes are added to what it reads; where one of them runs, events
             are sums and carry values.
+        within: group of channels whose places the sending sites are, the last axis of their order; each sends where its
+            channel runs as well. None where sites send by themselves.
     """
 
     name: str
@@ -49,11 +52,19 @@ class Wire:
     once: bool = False
     block: int | None = None
     joined: tuple[int, ...] = ()
+    within: str | None = None
 
     @property
     def recurrent(self) -> bool:
         """Whether the wire leads back to its own layer."""
         return self.name.endswith(".recurrent")
+
+    def sending(self, values: dict[str, Array]) -> Float[Array, " site"]:
+        """Returns gate values (or open probabilities) by group as those of the sending sites; 1 where none is gated."""
+        if self.pre is None:
+            return jnp.ones(self.pre_sites)
+        own = values[self.pre]
+        return own if self.within is None else own * _places(values[self.within], self.pre_sites)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +87,8 @@ class Sites:
     """The compute sites of a stack.
 
     Attributes:
-        groups: number of sites by group name; ``input`` for inputs, ``time`` for time steps, ``blocks`` for residual
-            blocks, else the layer's name.
+        groups: number of sites by group name; ``input`` for inputs, ``features`` for what the first dense layer reads
+            of a feature map, ``time`` for time steps, ``blocks`` for residual blocks, else the layer's name.
         wires: the products between them.
         populations: the neurons.
     """
@@ -99,18 +110,36 @@ class Sites:
             start += size
         return out
 
+    def reachable(self, z: dict[str, Array]) -> dict[str, Array]:
+        """Returns gates in which a feature whose channel is closed is closed too."""
+        nested = {w.pre: w.within for w in self.wires if w.pre is not None and w.within is not None}
+        return {
+            name: value * _places(z[nested[name]] > 0, len(value)).astype(value.dtype) if name in nested else value
+            for name, value in z.items()
+        }
+
 
 def sites(
-    model: Stack, *, gate_input: bool = True, analog_input: bool = True, held_input: bool = True, time_steps: int = 0
+    model: Stack,
+    *,
+    gate_input: bool = True,
+    gate_features: bool = False,
+    analog_input: bool = True,
+    held_input: bool = True,
+    time_steps: int = 0,
 ) -> Sites:
     """Returns the sites of a stack: its inputs and every layer but the last, which answers and cannot be spared.
 
     Args:
         model: the network.
         gate_input: whether inputs are sites.
+        gate_features: whether each value that the first dense layer reads of a feature map is a site.
         analog_input: inputs carry values and not spikes.
         held_input: one input is held for all steps, so that its product is computed once.
         time_steps: how many time steps are sites, each of which may be skipped by the whole network; 0 is none.
+
+    Raises:
+        ValueError: features are to be sites, and no dense layer reads a feature map.
     """
     groups: dict[str, int] = {}
     wires: list[Wire] = []
@@ -131,7 +160,11 @@ def sites(
         post_sites = layer.out_shape[-1]
         analog = (first and analog_input) or any(m.kind == "mean" for m in layer.before)
         once = first and held_input
-        wires.append(Wire(name, pre, post, pre_sites, post_sites, _fan(layer), analog, once, block, joined))
+        within = None
+        if gate_features and not first and isinstance(layer.synapse, Dense) and len(layer.in_shape) == 3:
+            within, pre, pre_sites = pre, FEATURES, math.prod(layer.synapse.in_shape)
+            groups[FEATURES] = pre_sites
+        wires.append(Wire(name, pre, post, pre_sites, post_sites, _fan(layer), analog, once, block, joined, within))
         if layer.recurrent is not None:
             wires.append(Wire(f"{name}.recurrent", post, post, post_sites, post_sites, block=block))
         neurons = math.prod(layer.out_shape) // post_sites
@@ -139,6 +172,11 @@ def sites(
         if post == name:
             groups[name] = post_sites
         pre, joined = post, (*joined, block) if block is not None else ()
+    if gate_features and FEATURES not in groups:
+        raise ValueError(
+            "features are what a dense layer reads of a convolution's feature map, and this network has none, got the "
+            f"layers {', '.join(model.names)}; set gates.features=false."
+        )
     if model.blocks:
         groups[BLOCKS] = len(model.blocks)
     if time_steps:
@@ -184,10 +222,13 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
             continue
         name = wire.name if wire.recurrent else f"{wire.name}.synapse.kernel"
         kernel = gated[name]
-        # channels are last, so a flattened feature map repeats its channels along the rows
-        rows = jnp.tile(z[wire.pre], kernel.shape[-2] // wire.pre_sites)
-        gated[name] = kernel * rows[:, None]
+        gated[name] = kernel * _places(wire.sending(z), kernel.shape[-2])[:, None]
     return gated
+
+
+def _places(values: Shaped[Array, " site"], rows: int) -> Shaped[Array, " row"]:
+    """Channels are last, so a flattened feature map repeats its channels along the rows."""
+    return jnp.tile(values, rows // len(values))
 
 
 def magnitudes(sites: Sites, params: Params, events: dict[str, Array]) -> dict[str, Float[Array, " site"]]:
@@ -206,8 +247,10 @@ def magnitudes(sites: Sites, params: Params, events: dict[str, Array]) -> dict[s
             continue
         kernel = params[wire.name if wire.recurrent else f"{wire.name}.synapse.kernel"]
         by_row = (kernel**2).sum(-1)
-        size = by_row.reshape(-1, wire.pre_sites).sum(0)
-        scores[wire.pre] = scores[wire.pre] + size * events[wire.name]
+        score = by_row.reshape(-1, wire.pre_sites).sum(0) * events[wire.name]
+        scores[wire.pre] = scores[wire.pre] + score
+        if wire.within is not None:
+            scores[wire.within] = scores[wire.within] + score.reshape(-1, sites.groups[wire.within]).sum(0)
     return {group: jnp.sqrt(score) for group, score in scores.items()}
 
 
