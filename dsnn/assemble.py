@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, energy, mesh, parameters, rng, train
+from dsnn import data, energy, mesh, online, optimize, parameters, rng, train
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
@@ -47,18 +47,20 @@ class Setup:
         lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
         decided = train.decided_from(config.svi, total) if config.learner == "svi" else None
-        tx = train.optimizer(config.optimizer, total, settings.learning_rate, config.train.epochs, decided)
+        tx = optimize.optimizer(config.optimizer, total, settings.learning_rate, config.train.epochs, decided)
         if config.learner == "svi":
             # on a CPU one particle after another is faster, and takes the memory of one
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
             return train.svi_learner(lifted, config.svi, tx, total, settings.root, settings.lam, together)
         forward = lifted.forward
-        if config.learner == "fptt":
-            windows = -(-forward.steps // min(config.fptt.window, forward.steps))
-            tx = train.optimizer(config.optimizer, total * windows, settings.learning_rate, config.train.epochs)
-            return train.fptt_learner(
-                forward, lifted.initial, lifted.likelihood, tx, FPTT(**vars(config.fptt)), settings.root
-            )
+        if config.learner in online.RULES:
+            window = (config.fptt if config.learner == "fptt" else config.tbptt).window
+            updates = total * -(-forward.steps // min(window, forward.steps))
+            tx = optimize.optimizer(config.optimizer, updates, settings.learning_rate, config.train.epochs)
+            common = forward, lifted.initial, lifted.likelihood, tx
+            if config.learner == "fptt":
+                return online.fptt_learner(*common, FPTT(**vars(config.fptt)), settings.root)
+            return online.tbptt_learner(*common, window, settings.root)
 
         def loss(values: Any, batch: train.Batch, key: Any) -> Any:
             return -lifted.likelihood.of_sequence({}, forward.logits(values, batch.x, key), batch.y).mean()

@@ -20,12 +20,14 @@ from dsnn.convert.options import ConvertConfig, deep_network
 from dsnn.forward import ENCODINGS
 from dsnn.gradients import FPTT
 from dsnn.layers import READS
+from dsnn.online import RESUMED, RULES
+from dsnn.optimize import OptimizerConfig
 from dsnn.sequences import Scan
-from dsnn.train import OptimizerConfig, SviConfig
+from dsnn.train import SviConfig
 from dsnn.types import Array, Key
 from dsnn.unroll import SCHEDULES
 
-LEARNERS = ("svi", "map", "fptt", "convert")
+LEARNERS = ("svi", "map", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 NOISES = ("logistic", "gaussian", "none")
 MAX_DENSE = 1 << 27  # values, half a gigabyte, that sparse rows may take once they are dense
@@ -88,6 +90,7 @@ class ModelConfig:
         hidden: neurons of each dense hidden layer.
         channels: channels of each convolution.
         recurrent: wires every dense hidden layer to itself.
+        feedforward: neurons of each dense hidden layer after those of an "mlp", never wired to themselves.
         blocks: residual blocks after the dense hidden layers of an "mlp", as wide as the last of these.
         cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF" or "AdEx"; beta, threshold and reset
             apply to those that have them.
@@ -119,6 +122,7 @@ class ModelConfig:
     hidden: list[int] = field(default_factory=lambda: [128, 128])
     channels: list[int] = field(default_factory=lambda: [20, 50])
     recurrent: bool = False
+    feedforward: list[int] = field(default_factory=list)
     blocks: int = 0
     cell: str = "LIF"
     beta: float = 0.9
@@ -164,8 +168,13 @@ class ModelConfig:
             _positive(f"model.{name}", getattr(self, name))
         if self.blocks < 0 or (self.blocks and (self.architecture != "mlp" or not self.hidden)):
             raise ValueError(f"model.blocks must be 0 or more, after the hidden layers of an mlp, got {self.blocks}.")
-        if any(n < 1 for n in (*self.hidden, *self.channels)):
-            raise ValueError(f"model.hidden and model.channels must be positive, got {self.hidden}, {self.channels}.")
+        for name in ("hidden", "channels", "feedforward"):
+            if any(n < 1 for n in getattr(self, name)):
+                raise ValueError(f"model.{name} must be positive numbers of neurons, got {getattr(self, name)}.")
+        if self.feedforward and self.architecture != "mlp":
+            raise ValueError(
+                "model.feedforward is for an mlp, got model.architecture=conv; put its layers in model.hidden."
+            )
 
 
 @dataclass
@@ -397,6 +406,21 @@ class FpttConfig:
 
 
 @dataclass
+class TbpttConfig:
+    """Truncated backpropagation through time with an update after every window, see `dsnn.online.tbptt_learner`.
+
+    Attributes:
+        window: time steps between updates; gradients flow within them only.
+    """
+
+    window: int = 100
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"tbptt.window must be at least 1 step, got {self.window}.")
+
+
+@dataclass
 class PopulationConfig:
     """Many networks trained at once by one compiled program, each a run with a directory of its own.
 
@@ -548,8 +572,8 @@ class Config:
     Attributes:
         experiment: name of the experiment file that this run started from.
         learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps), "fptt" (such
-            weights, learned as the sequence goes on, see `FpttConfig`) or "convert" (a deep network is trained and
-            converted, and that is all).
+            weights, learned as the sequence goes on, see `FpttConfig`), "tbptt" (the same, see `TbpttConfig`) or
+            "convert" (a deep network is trained and converted, and that is all).
         convert: a deep network to convert; with "svi" and "map", learning goes on from it.
         seed: root of every random stream.
         resume: go on from the run directory's checkpoint; false sets the old directory aside and starts over.
@@ -567,6 +591,7 @@ class Config:
     halting: HaltingConfig = field(default_factory=HaltingConfig)
     svi: SviConfig = field(default_factory=SviConfig)
     fptt: FpttConfig = field(default_factory=FpttConfig)
+    tbptt: TbpttConfig = field(default_factory=TbpttConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
@@ -584,6 +609,11 @@ class Config:
             raise ValueError("train.encoding=temporal needs temporal data, got static npz; set data.temporal=true.")
         if self.bayes.guide == "aot" and self.train.schedule == "step":
             raise ValueError("bayes.guide=aot needs a mask for every step, got train.schedule=step; use layer.")
+        if self.learner == "tbptt" and self.model.readout not in RESUMED:
+            raise ValueError(
+                f"learner=tbptt updates before a sequence ends, got model.readout={self.model.readout}; set "
+                f"model.readout to one of {', '.join(RESUMED)}."
+            )
         if self.learner == "fptt" and self.model.readout != "last":
             raise ValueError(
                 "learner=fptt answers at every step from that step's output, got model.readout="
@@ -708,9 +738,9 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
     data.require_training(split)
     if data.per_step(split):
         _check_stepwise(split, config)
-    if config.learner == "fptt" and not split.temporal and config.train.encoding == "direct":
+    if config.learner in RULES and not split.temporal and config.train.encoding == "direct":
         raise ValueError(
-            f"learner=fptt learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
+            f"learner={config.learner} learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
         )
     if split.task != "classification":
         has = "numbers" if split.task == "regression" else "several labels"
@@ -804,11 +834,12 @@ def build_model(
             raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
         return models.convnet(in_shape, tuple(config.channels), tuple(config.hidden), classes, **common)
     plain = config.readout_cell == "LI" and not config.readout_options
+    depth = len(config.hidden) + len(config.feedforward)
     return models.mlp(
         in_shape,
-        tuple(config.hidden),
+        (*config.hidden, *config.feedforward),
         classes,
-        recurrent=config.recurrent,
+        recurrent=tuple(config.recurrent and index < len(config.hidden) for index in range(depth)),
         blocks=config.blocks,
         readout_cell=None if plain else readout_cell,
         reads=config.reads,

@@ -169,7 +169,7 @@ def mlp(
     key: Key[Array, ""],
     cell: Any = None,
     gain: float = 1.0,
-    recurrent: bool = False,
+    recurrent: bool | tuple[bool, ...] = False,
     blocks: int = 0,
     readout: str = "mean",
     readout_beta: float = 0.9,
@@ -189,7 +189,7 @@ def mlp(
         key: initialises the kernels; consumed.
         cell: a function ``neurons -> cell`` for the hidden layers; None is ``LIF(beta=0.9)``.
         gain: kernel standard deviation times sqrt(fan in).
-        recurrent: wires every hidden layer to itself.
+        recurrent: wires every hidden layer to itself, or says so of each.
         blocks: residual blocks block0, block1, ... after the hidden layers, as wide as the last of these.
         readout: see `running_logits`.
         readout_beta: decay of the readout membrane per step; 1 is the pure integrator.
@@ -203,12 +203,13 @@ def mlp(
     cell = cell or (lambda neurons: LIF(beta=0.9))
     layers: dict[str, Layer] = {}
     shape: tuple[int, ...] = in_shape
-    for index, neurons in enumerate(hidden):
+    wired = (recurrent,) * len(hidden) if isinstance(recurrent, bool) else recurrent
+    for index, (neurons, loops) in enumerate(zip(hidden, wired, strict=True)):
         feed, back = jax.random.split(jax.random.fold_in(key, index))
-        beside = neurons if recurrent else 0
+        beside = neurons if loops else 0
         synapse = Dense(shape, neurons, key=feed, gain=gain, bias=bias, start=start, beside=beside, dtype=dtype)
         layers[f"hidden{index}"] = Layer(
-            synapse, cell(neurons), recurrent_key=back if recurrent else None, recurrent_start=recurrent_start
+            synapse, cell(neurons), recurrent_key=back if loops else None, recurrent_start=recurrent_start
         )
         shape = synapse.out_shape
     if blocks and not hidden:

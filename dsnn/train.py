@@ -1,13 +1,15 @@
-"""Learners, pairs of pure functions (init, step), and the loop that runs any of them over epochs."""
+"""Learners, pairs of pure functions (init, step), and the loop that runs any of them over epochs.
+
+Rules that update within a sequence are in `dsnn.online`, optimisers in `dsnn.optimize`.
+"""
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpyro
+import numpyro.distributions as dist
 import optax
 from numpyro.infer import SVI, TraceMeanField_ELBO
 from numpyro.optim import optax_to_numpyro
@@ -15,11 +17,9 @@ from numpyro.optim import optax_to_numpyro
 from dsnn import data, rng
 from dsnn.bayes.dual import Duals, ascend, falling, largest, most_within
 from dsnn.bayes.lift import Context, Lifted
-from dsnn.bayes.likelihood import Likelihood
 from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import magnitudes
-from dsnn.forward import Forward
-from dsnn.gradients import FPTT, FPTTState, fptt
+from dsnn.gradients import FPTTState
 from dsnn.parameters import Params, Template
 from dsnn.types import Array, Float, Int, Key
 
@@ -88,134 +88,18 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and what to do."""
 
 
-OPTIMIZERS = ("adam", "adamax", "sgd")
-SCHEDULES = ("cosine", "constant", "linear", "step")
-
-
-@dataclasses.dataclass
-class OptimizerConfig:
-    """Adam with a cosine decay to zero, or what a paper took.
-
-    Attributes:
-        learning_rate: peak rate for weights.
-        gates_factor: rate of gates and halting relative to the weights'.
-        weight_decay: decoupled decay of weights (AdamW).
-        warmup_fraction: share of the steps over which the rate rises from zero.
-        clip: largest global norm of a gradient; 0 is no clipping.
-        name: "adam", "adamax" or "sgd".
-        schedule: how it falls: "cosine" to zero, "linear" to zero in steps of an epoch, "step" by ``decay`` every
-            ``decay_epochs``, or "constant".
-        decay: factor of the step schedule.
-        decay_epochs: epochs between its steps.
-        factors: rates of parameters relative to the weights', by the first shell pattern that matches their name, such
-            as ``{"*.cell.tau": 3}``. A bias that a paper has twice, of an input and of a recurrent product, is one with
-            a factor of 2.
-    """
-
-    learning_rate: float = 3e-3
-    gates_factor: float = 10.0
-    weight_decay: float = 0.0
-    warmup_fraction: float = 0.02
-    clip: float = 0.0
-    name: str = "adam"
-    schedule: str = "cosine"
-    decay: float = 0.5
-    decay_epochs: int = 100
-    factors: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for what, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if (given := getattr(self, what)) not in allowed:
-                raise ValueError(f"optimizer.{what} must be one of {', '.join(allowed)}, got {given!r}.")
-        if not 0 < self.decay <= 1 or self.decay_epochs < 1:
-            raise ValueError(
-                "optimizer.decay must be in (0, 1] and decay_epochs at least 1, got "
-                f"{self.decay} and {self.decay_epochs}."
-            )
-        for pattern, factor in self.factors.items():
-            if not factor >= 0:
-                raise ValueError(f"optimizer.factors must not be negative, got {factor} for {pattern!r}.")
-        if self.learning_rate <= 0:
-            raise ValueError(f"optimizer.learning_rate must be positive, got {self.learning_rate}.")
-        if self.gates_factor < 0 or self.weight_decay < 0 or self.clip < 0:
-            raise ValueError("optimizer.gates_factor, weight_decay and clip must not be negative.")
-        if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f"optimizer.warmup_fraction must be in [0, 1), got {self.warmup_fraction}.")
-
-
-def optimizer(
-    config: OptimizerConfig,
-    total_steps: int,
-    learning_rate: Array | None = None,
-    epochs: int = 1,
-    decided: int | None = None,
-) -> optax.GradientTransformation:
-    """Returns the optimiser of a run of ``total_steps`` updates; gates and halting form groups of their own.
-
-    Raises, once it meets the parameters, a ValueError for a pattern of ``factors`` that matches none of them.
-
-    Args:
-        config: rates and regularisation.
-        total_steps: updates of the whole run.
-        learning_rate: takes the place of the configuration's; may be traced.
-        epochs: of the run, for the schedules that count them.
-        decided: update from which gates stand still; None is never.
-    """
-    warmup = round(config.warmup_fraction * total_steps)
-    rate: Any = config.learning_rate if learning_rate is None else learning_rate
-    per_epoch = max(total_steps // epochs, 1)
-
-    def falling(peak: Any) -> Callable[[Any], Any]:
-        match config.schedule:
-            case "cosine":
-                return optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
-            case "linear":
-                return lambda step: peak * (1 - jnp.minimum(step // per_epoch, epochs) / epochs)
-            case "step":
-                return lambda step: peak * config.decay ** (step // per_epoch // config.decay_epochs)
-            case _:
-                return optax.constant_schedule(peak)
-
-    def group(peak: Any, decay: float, until: int | None = None) -> optax.GradientTransformation:
-        fall = falling(peak)
-        schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), fall], [warmup]) if warmup else fall
-        if until is not None:
-            schedule = optax.join_schedules([schedule, optax.constant_schedule(0.0)], [until])
-        match config.name:
-            case "adam":
-                return optax.adamw(schedule, weight_decay=decay)
-            case "adamax":
-                return optax.adamaxw(schedule, weight_decay=decay)
-            case _:
-                return optax.chain(optax.add_decayed_weights(decay), optax.sgd(schedule))
-
-    def label(params: Params) -> dict[str, str]:
-        for pattern in config.factors:
-            if not fnmatch.filter(params, pattern):
-                raise ValueError(
-                    f"optimizer.factors must match parameters, {pattern!r} matches none of {', '.join(params)}."
-                )
-
-        def of(name: str) -> str:
-            if name.startswith(("gates.", "halting.")):
-                return name.split(".")[0]
-            return next((pattern for pattern in config.factors if fnmatch.fnmatchcase(name, pattern)), "weights")
-
-        return {name: of(name) for name in params}
-
-    fast = rate * config.gates_factor
-    rates = {
-        "weights": group(rate, config.weight_decay),
-        "halting": group(fast, 0.0),
-        "gates": group(fast, 0.0, decided),
-    }
-    rates |= {pattern: group(rate * factor, 0.0) for pattern, factor in config.factors.items()}
-    groups = optax.multi_transform(rates, label)
-    return optax.chain(optax.clip_by_global_norm(config.clip), groups) if config.clip else groups
-
-
-SPACES = SUPPORTS | {"positive": numpyro.distributions.constraints.softplus_positive}
+SPACES = SUPPORTS | {"positive": dist.constraints.softplus_positive}
 """Where parameters lie; what is positive moves, once it is large, by as much as without a constraint."""
+
+
+def natural(template: Template, raw: Params) -> Params:
+    """Returns parameters where they lie from unconstrained ones, which optimisers move."""
+    return {name: dist.biject_to(SPACES[template.supports[name]])(value) for name, value in raw.items()}
+
+
+def unconstrained(template: Template, params: Params) -> Params:
+    """Returns the unconstrained numbers of parameters; the inverse of `natural`."""
+    return {name: dist.biject_to(SPACES[template.supports[name]]).inv(value) for name, value in params.items()}
 
 
 def map_learner(
@@ -234,14 +118,13 @@ def map_learner(
         tx: Optax optimiser.
         root: root key of the run.
     """
-    transforms = {name: numpyro.distributions.biject_to(SPACES[support]) for name, support in template.supports.items()}
 
     def init() -> MapState:
-        raw = {name: transforms[name].inv(value) for name, value in params.items()}
+        raw = unconstrained(template, params)
         return MapState(raw, tx.init(raw), jnp.zeros((), jnp.int32))
 
     def objective(raw: Params, batch: Batch, key: Key[Array, ""]) -> Float[Array, ""]:
-        return loss({name: transforms[name](value) for name, value in raw.items()}, batch, key)
+        return loss(natural(template, raw), batch, key)
 
     def step(state: MapState, batch: Batch) -> tuple[MapState, Info]:
         value, grads = jax.value_and_grad(objective)(state.params, batch, rng.stream(root, "noise", state.step))
@@ -255,58 +138,7 @@ def map_learner(
 
 def map_params(template: Template, state: MapState | FPTTState) -> Params:
     """Returns the natural (constrained) parameters of a MAP or FPTT state."""
-    return {
-        name: numpyro.distributions.biject_to(SPACES[template.supports[name]])(value)
-        for name, value in state.params.items()
-    }
-
-
-def fptt_learner(
-    forward: Forward,
-    params: Params,
-    likelihood: Likelihood,
-    tx: optax.GradientTransformation,
-    config: FPTT,
-    root: Key[Array, ""],
-) -> Learner:
-    """Returns the learner that updates every ``config.window`` steps, in memory that does not grow with time.
-
-    The loss of step t is (t + 1)/T of the label's and the rest of a uniform guess's, so that early steps commit to
-    nothing (Yin, Corradi & Bohte 2023, eq. 12); with a label at every step it is that label's.
-
-    Args:
-        forward: gives the sequences; what it holds for all steps has none.
-        params: where learning starts.
-        likelihood: of the labels at one step.
-        tx: Optax optimiser.
-        config: window and pull to the running average.
-        root: root key of the run.
-    """
-    transforms = {name: numpyro.distributions.biject_to(SPACES[s]) for name, s in forward.template.supports.items()}
-
-    def build(raw: Params) -> Any:
-        return forward.template.build({name: transforms[name](value) for name, value in raw.items()})
-
-    def loss(outputs: Array, t: Array, y: Array) -> Array:
-        if y.ndim == 2:
-            return -likelihood.log_prob({}, outputs, y[:, t])
-        done = (t + 1) / forward.steps
-        guess = -jax.nn.log_softmax(outputs).mean(-1)
-        return -done * likelihood.log_prob({}, outputs, y) + (1 - done) * guess
-
-    begin, advance = fptt(build, loss, tx, config)
-
-    def init() -> FPTTState:
-        return begin({name: transforms[name].inv(value) for name, value in params.items()})
-
-    def step(state: FPTTState, batch: Batch) -> tuple[FPTTState, Info]:
-        key = rng.stream(root, "noise", state.step)
-        xs = forward.encode(batch.x, rng.stream(key, "data"))
-        new, value = advance(state, xs, batch.y, key if forward.stochastic else None)
-        nothing = jnp.zeros(())
-        return new, Info(value / forward.steps, nothing, nothing, nothing, nothing + 1, nothing)
-
-    return Learner(init, step)
+    return natural(template, state.params)
 
 
 @dataclasses.dataclass

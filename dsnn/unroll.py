@@ -44,8 +44,9 @@ def unroll(
     steps: int | None = None,
     memory: str | int = "full",
     running: Float[Array, " time"] | None = None,
+    state: Any = None,
 ) -> tuple[Array, Any, Any]:
-    """Runs a cell, a layer or a stack over time from its initial state.
+    """Runs a cell, a layer or a stack over time.
 
     Args:
         model: anything with ``init(batch_shape)`` and ``step(state, x, key)``.
@@ -63,6 +64,7 @@ def unroll(
             whose input is not read, which leaves every state as it was and gives the output zero; None is all ones.
         memory: what the backward pass keeps: "full" (membranes of all steps), "sqrt" (states at every sqrt(T)-th step,
             the rest computed again) or the number of steps between kept states.
+        state: where it starts, the final state of earlier steps; None is the initial state.
 
     Returns:
         outputs ``[time, batch, ...]``, the final state, and what was recorded with time leading (None without record).
@@ -81,14 +83,14 @@ def unroll(
     if not isinstance(model, Stack):
         if running is not None:
             raise ValueError(f"running is for stacks, got {type(model).__name__}; leave it out.")
-        return _unroll_one(model, xs, key, record, length, held, memory)
+        return _unroll_one(model, xs, key, record, length, held, memory, state)
     _check_input(model, xs, held)
     batch = xs.shape[0] if held else xs.shape[1]
     if schedule == "auto":
         schedule = _schedule(model, length, batch, memory)
     if schedule == "step":
-        return _unroll_steps(model, xs, key, record, length, held, memory, running)
-    return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative", running)
+        return _unroll_steps(model, xs, key, record, length, held, memory, running, state)
+    return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative", running, state)
 
 
 def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "full") -> tuple[Any, Any]:
@@ -160,8 +162,8 @@ def _time_key(key: Key[Array, ""] | None, t: Array) -> Key[Array, ""] | None:
     return None if key is None else jax.random.fold_in(key, t)
 
 
-def _unroll_one(model, xs, key, record, length, held, memory):  # type: ignore[no-untyped-def]
-    state = model.init(xs.shape if held else xs.shape[1:])
+def _unroll_one(model, xs, key, record, length, held, memory, state):  # type: ignore[no-untyped-def]
+    state = model.init(xs.shape if held else xs.shape[1:]) if state is None else state
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
         t, x = inputs
@@ -172,8 +174,8 @@ def _unroll_one(model, xs, key, record, length, held, memory):  # type: ignore[n
     return outputs, state, records
 
 
-def _unroll_steps(model, xs, key, record, length, held, memory, running):  # type: ignore[no-untyped-def]
-    batch = xs.shape[0] if held else xs.shape[1]
+def _unroll_steps(model, xs, key, record, length, held, memory, running, state):  # type: ignore[no-untyped-def]
+    state = model.init((xs.shape[0] if held else xs.shape[1],)) if state is None else state
     constant = model.drive(xs) if held else None
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
@@ -184,25 +186,29 @@ def _unroll_steps(model, xs, key, record, length, held, memory, running):  # typ
         return state, (sent[model.names[-1]], record(state, sent) if record else None)
 
     steps = (jnp.arange(length), None if held else xs, running)
-    state, (outputs, records) = scan(body, model.init((batch,)), steps, length, memory)
+    state, (outputs, records) = scan(body, state, steps, length, memory)
     return outputs, state, records
 
 
-def _unroll_layers(model, xs, key, record, length, held, memory, associative, running):  # type: ignore[no-untyped-def]
-    state, times = model.init((xs.shape[0] if held else xs.shape[1],)), jnp.arange(length)
+def _unroll_layers(model, xs, key, record, length, held, memory, associative, running, state):  # type: ignore[no-untyped-def]
+    times = jnp.arange(length)
+    whole = (
+        state is None and running is None
+    )  # in C or in logarithmic depth, all steps are run at once from the initial state
+    state = model.init((xs.shape[0] if held else xs.shape[1],)) if state is None else state
     final, states, spikes = {}, {}, {}
     signal = xs
     for index, (name, layer) in enumerate(model.layers()):
         constant = held and index == 0
         currents = layer.drive(signal) if constant else _fold(layer.drive, signal)
-        at_once = associative and running is None and layer.recurrent is None and parallel.reset_free(layer.cell)
+        at_once = associative and whole and layer.recurrent is None and parallel.reset_free(layer.cell)
         if constant and (at_once or layer.recurrent is not None):
             currents, constant = jnp.broadcast_to(currents, (length, *currents.shape)), False
         if at_once:
             keys = None if key is None else jax.vmap(lambda t, index=index: layer_key(_time_key(key, t), index))(times)
             after, sent = parallel.run(layer.cell, state[name].cell, currents, keys)
             final[name], states[name] = LayerState(jax.tree.map(lambda a: a[-1], after), None), LayerState(after, None)
-        elif record is None and running is None and memory == "full" and not constant and loops.supports(layer):
+        elif whole and record is None and memory == "full" and not constant and loops.supports(layer):
             final[name], sent = loops.run(layer, currents)
         else:
             plain = layer.recurrent is None or running is not None

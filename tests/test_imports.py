@@ -46,6 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "bayes": BAYES,
     "mesh": {"types"},  # devices and where arrays stand; knows no model
     "train": BAYES | {"evaluate", "rundir", "checkpoint"},
+    "optimize": {"types", "parameters"},
+    "online": BAYES | {"train"},  # rules that update within a sequence
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
     "activity": LOOP | {"energy"},
@@ -72,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": set(),
     "start": set(),
     "assemble": set(),
-    "config": BAYES | {"train", "evaluate", "compact", "activity", "deploy", "convert", "track"},
+    "config": BAYES | {"train", "online", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
 ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
 ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh"}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import evaluate, initial, rundir, train
+from dsnn import evaluate, initial, optimize, rundir
 from dsnn.bayes.likelihood import UNLABELLED, Stepwise
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
 from dsnn.sequences import Scan
@@ -58,10 +58,10 @@ def test_rates_fall_as_papers_say_and_differ_between_groups() -> None:
     grads = jax.tree.map(jnp.ones_like, params)
 
     def moves(schedule: str, updates: int) -> dict[str, np.ndarray]:
-        config = train.OptimizerConfig(
+        config = optimize.OptimizerConfig(
             0.1, name="sgd", schedule=schedule, decay_epochs=2, factors={"*.tau": 3.0}, warmup_fraction=0.0
         )
-        tx = train.optimizer(config, total_steps=8, epochs=4)
+        tx = optimize.optimizer(config, total_steps=8, epochs=4)
         state, moved = tx.init(params), []
         for _ in range(updates):
             change, state = tx.update(grads, state, params)
@@ -72,9 +72,9 @@ def test_rates_fall_as_papers_say_and_differ_between_groups() -> None:
     linear = moves("linear", 8)
     np.testing.assert_allclose(linear["hidden0.synapse.kernel"], 0.1 * np.repeat([1, 0.75, 0.5, 0.25], 2), rtol=1e-5)
     np.testing.assert_allclose(linear["hidden0.cell.tau"], 3 * linear["hidden0.synapse.kernel"], rtol=1e-5)
-    config = train.OptimizerConfig(factors={"*.taus": 3.0})
+    config = optimize.OptimizerConfig(factors={"*.taus": 3.0})
     with pytest.raises(ValueError, match=r"'\*.taus' matches none of hidden0.cell.tau"):
-        train.optimizer(config, 8).init(params)
+        optimize.optimizer(config, 8).init(params)
 
 
 def test_kernels_begin_as_their_names_say() -> None:

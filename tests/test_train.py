@@ -8,15 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import checkpoint, rng, train
+from dsnn import checkpoint, optimize, rng, train
 from dsnn.bayes import priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
 from dsnn.energy import profile
 from dsnn.forward import Forward, log_likelihood
 from dsnn.models import mlp
+from dsnn.optimize import OptimizerConfig
 from dsnn.parameters import split
-from dsnn.train import Batch, OptimizerConfig, SviConfig
+from dsnn.train import Batch, SviConfig
 
 ROOT = rng.root(0)
 X = np.asarray(jax.random.uniform(jax.random.key(1), (48, 4)))
@@ -40,7 +41,7 @@ def lifted() -> Lifted:
 
 def learner(kind: str, **options: Any) -> train.Learner:
     net = lifted()
-    tx = train.optimizer(OptimizerConfig(0.01), 60)
+    tx = optimize.optimizer(OptimizerConfig(0.01), 60)
     if kind == "svi":
         return train.svi_learner(net, SviConfig(kl_weight=0.01, **options), tx, 60, ROOT)
 
@@ -125,7 +126,7 @@ def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(fam
         kl_weight=0.01, budget_sites={"input": 2, "hidden0": 3}, decide_fraction=0.5, measure_every=1, budget_rate=0.5
     )
     net = dataclasses.replace(lifted(), gate_family=FAMILIES[family])
-    tx = train.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
+    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
     rule = train.svi_learner(net, config, tx, 60, ROOT)
     state, counts = rule.init(), []
     for epoch in train.fit(rule, state, DATA, epochs=20, batch_size=16, root=ROOT):
@@ -142,7 +143,7 @@ def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(fam
 def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halting_the_rest() -> None:
     config = SviConfig(kl_weight=0.01, budget_fraction=0.4, decide_fraction=0.5, measure_every=1, budget_rate=0.5)
     net = lifted()
-    tx = train.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
+    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
     rule = train.svi_learner(net, config, tx, 60, ROOT)
     state, step = rule.init(), jax.jit(rule.step)
     for _ in range(31):  # the last of them decides

@@ -53,6 +53,28 @@ def test_a_python_loop_gives_the_same_numbers(name: str) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state, final)
 
 
+@pytest.mark.parametrize("schedule", ["layer", "step", "associative"])
+@pytest.mark.parametrize("name", ["mlp", "recurrent", "adaptive"])
+def test_a_run_goes_on_from_the_state_that_another_left(name: str, schedule: str) -> None:
+    """The adaptive layer is one that C runs from its initial state, and the readout one that never resets."""
+    adaptive = mlp((6,), (7,), 3, key=KEY, gain=3.0, recurrent=True, cell=lambda n: ALIF(beta=0.8, reset_timing="next"))
+    model, shape = {**networks(), "adaptive": (adaptive, (6,))}[name]
+    xs = jax.random.uniform(jax.random.key(1), (9, 4, *shape))
+    whole, final, _ = dsnn.unroll(model, xs, schedule=schedule)
+    first, state, _ = dsnn.unroll(model, xs[:5], schedule=schedule)
+    second, last, _ = dsnn.unroll(model, xs[5:], schedule=schedule, state=state)
+    np.testing.assert_allclose(jnp.concatenate([first, second]), whole, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), last, final)
+    begun = dsnn.unroll(model, xs[5:], schedule=schedule)[0]
+    assert float(jnp.abs(begun - second).max()) > 0.01, "the state makes a difference"
+
+
+def test_a_cell_goes_on_from_a_state() -> None:
+    cell, currents = LIF(beta=0.9), jnp.full((8, 2, 3), 0.3)
+    state = dsnn.unroll(cell, currents[:3])[1]
+    np.testing.assert_array_equal(dsnn.unroll(cell, currents[3:], state=state)[0], dsnn.unroll(cell, currents)[0][3:])
+
+
 @pytest.mark.parametrize("schedule", ["layer", "step"])
 def test_a_held_input_is_that_input_repeated(schedule: str) -> None:
     model, shape = networks()["conv"]

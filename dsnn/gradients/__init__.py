@@ -30,6 +30,7 @@ from dsnn.gradients.exact import exact_gradient
 from dsnn.gradients.fptt import FPTT, FPTTState, fptt
 from dsnn.gradients.score import sample, score_gradient
 from dsnn.gradients.truncated import truncated_gradient
+from dsnn.gradients.windows import over_windows
 
 __all__ = [
     "FPTT",
@@ -37,6 +38,7 @@ __all__ = [
     "eprop_gradient",
     "exact_gradient",
     "fptt",
+    "over_windows",
     "sample",
     "score_gradient",
     "truncated_gradient",

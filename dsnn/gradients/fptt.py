@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dsnn.gradients.windows import over_windows
 from dsnn.types import Array, Float, Int, Key
 from dsnn.unroll import scan
 
@@ -104,24 +105,13 @@ def fptt(
     def step(
         learned: FPTTState, xs: Float[Array, "time batch ..."], labels: Array, key: Key[Array, ""] | None = None
     ) -> tuple[FPTTState, Float[Array, ""]]:
-        length, batch = xs.shape[:2]
-        window = min(config.window, length)
-        whole = length - length % window
-
-        def body(carry: Any, inputs: Any) -> tuple[Any, Array]:
+        def body(carry: Any, times: Array, piece: Array) -> tuple[Any, Array]:
             learned, neurons = carry
-            times, piece = inputs
             learned, neurons, value = update(learned, neurons, times, piece, labels, key)
             return (learned, neurons), value
 
-        neurons = build(learned.params).init((batch,))
-        times = jnp.arange(length)
-        pieces = jax.tree.map(lambda a: a[:whole].reshape(-1, window, *a.shape[1:]), (times, xs))
-        (learned, neurons), values = jax.lax.scan(body, (learned, neurons), pieces)
-        total = values.sum()
-        if whole < length:
-            learned, _, rest = update(learned, neurons, times[whole:], xs[whole:], labels, key)
-            total = total + rest
-        return learned, total
+        neurons = build(learned.params).init(xs.shape[1:2])
+        (learned, _), values = over_windows(body, (learned, neurons), xs, config.window)
+        return learned, values.sum()
 
     return init, step

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dsnn.gradients.windows import over_windows
 from dsnn.types import Array, Float, Key
 from dsnn.unroll import scan
 
@@ -34,11 +35,6 @@ def truncated_gradient(
     Raises:
         ValueError: the window is not positive.
     """
-    if window < 1:
-        raise ValueError(f"window must be at least 1 step, got {window}.")
-    length, batch = xs.shape[:2]
-    window = min(window, length)
-    whole = length - length % window
 
     def run(params: Any, state: Any, times: Array, piece: Array) -> tuple[Array, Any]:
         model = build(params)
@@ -51,17 +47,12 @@ def truncated_gradient(
         state, losses = scan(body, state, (times, piece), len(times))
         return losses.sum(), state
 
-    def add(carry: Any, inputs: Any) -> tuple[Any, None]:
+    def add(carry: Any, times: Array, piece: Array) -> tuple[Any, None]:
         state, value, grads = carry
-        (extra, state), more = jax.value_and_grad(run, has_aux=True)(params, state, *inputs)
+        (extra, state), more = jax.value_and_grad(run, has_aux=True)(params, state, times, piece)
         return (state, value + extra, jax.tree.map(jnp.add, grads, more)), None
 
     model = build(params)
-    start = model.init((batch,) if hasattr(model, "in_shape") else xs.shape[1:])
-    carry = (start, jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    times = jnp.arange(length)
-    pieces = jax.tree.map(lambda a: a[:whole].reshape(-1, window, *a.shape[1:]), (times, xs))
-    carry, _ = jax.lax.scan(add, carry, pieces)
-    if whole < length:
-        carry, _ = add(carry, (times[whole:], xs[whole:]))
-    return carry[1], carry[2]
+    start = model.init(xs.shape[1:2] if hasattr(model, "in_shape") else xs.shape[1:])
+    (_, value, grads), _ = over_windows(add, (start, jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), xs, window)
+    return value, grads

@@ -1,0 +1,139 @@
+"""Learning rules that update the parameters while a sequence goes on, in memory that does not grow with its length."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dsnn import rng
+from dsnn.bayes.likelihood import Likelihood
+from dsnn.forward import Forward
+from dsnn.gradients import FPTT, FPTTState, fptt, over_windows
+from dsnn.parameters import Params
+from dsnn.train import Batch, Info, Learner, MapState, natural, unconstrained
+from dsnn.types import Array, Key
+from dsnn.unroll import unroll
+
+RULES = ("fptt", "tbptt")
+"""Names of these rules among the learners of a configuration."""
+
+RESUMED = ("sum", "mean", "last")
+"""Readouts that go on from one window to the next."""
+
+
+def fptt_learner(
+    forward: Forward,
+    params: Params,
+    likelihood: Likelihood,
+    tx: optax.GradientTransformation,
+    config: FPTT,
+    root: Key[Array, ""],
+) -> Learner:
+    """Returns the learner that updates every ``config.window`` steps, in memory that does not grow with time.
+
+    The loss of step t is (t + 1)/T of the label's and the rest of a uniform guess's, so that early steps commit to
+    nothing (Yin, Corradi & Bohte 2023, eq. 12); with a label at every step it is that label's.
+
+    Args:
+        forward: gives the sequences; what it holds for all steps has none.
+        params: where learning starts.
+        likelihood: of the labels at one step.
+        tx: Optax optimiser.
+        config: window and pull to the running average.
+        root: root key of the run.
+    """
+    template = forward.template
+
+    def build(raw: Params) -> Any:
+        return template.build(natural(template, raw))
+
+    def loss(outputs: Array, t: Array, y: Array) -> Array:
+        if y.ndim == 2:
+            return -likelihood.log_prob({}, outputs, y[:, t])
+        done = (t + 1) / forward.steps
+        guess = -jax.nn.log_softmax(outputs).mean(-1)
+        return -done * likelihood.log_prob({}, outputs, y) + (1 - done) * guess
+
+    begin, advance = fptt(build, loss, tx, config)
+
+    def init() -> FPTTState:
+        return begin(unconstrained(template, params))
+
+    def step(state: FPTTState, batch: Batch) -> tuple[FPTTState, Info]:
+        key = rng.stream(root, "noise", state.step)
+        xs = forward.encode(batch.x, rng.stream(key, "data"))
+        new, value = advance(state, xs, batch.y, key if forward.stochastic else None)
+        nothing = jnp.zeros(())
+        return new, Info(value / forward.steps, nothing, nothing, nothing, nothing + 1, nothing)
+
+    return Learner(init, step)
+
+
+def tbptt_learner(
+    forward: Forward,
+    params: Params,
+    likelihood: Likelihood,
+    tx: optax.GradientTransformation,
+    window: int,
+    root: Key[Array, ""],
+) -> Learner:
+    """Returns the learner of truncated backpropagation through time: an update after every ``window`` steps.
+
+    Each update follows the gradient of the loss so far within its window: of a class, the loss of the running readout
+    at the window's end (Yin, Corradi & Bohte 2021); of a label at every step, the mean over the window's steps. The
+    state of the neurons goes on to the next window; gradients do not.
+
+    Args:
+        forward: gives the sequences; what it holds for all steps has none.
+        params: where learning starts.
+        likelihood: of the label, or of the labels at one step.
+        tx: Optax optimiser.
+        window: steps between updates.
+        root: root key of the run.
+
+    Raises:
+        ValueError: a readout that has to see all steps at once.
+    """
+    template = forward.template
+
+    def build(raw: Params) -> Any:
+        return template.build(natural(template, raw))
+
+    def init() -> MapState:
+        raw = unconstrained(template, params)
+        return MapState(raw, tx.init(raw), jnp.zeros((), jnp.int32))
+
+    readout = template.build(params).readout_kind
+    if readout not in RESUMED:
+        raise ValueError(f"updates within a sequence take the readouts {', '.join(RESUMED)}, got {readout!r}.")
+
+    def loss(raw: Params, neurons: Any, before: Array, times: Array, piece: Array, y: Array, key: Any) -> Any:
+        options: dict[str, Any] = {"memory": forward.memory, "state": neurons}
+        outputs, neurons, _ = unroll(build(raw), piece, key, None, forward.schedule, **options)
+        total = outputs[-1] if readout == "last" else before + outputs.sum(0)
+        if y.ndim == 2:
+            return -likelihood.log_prob({}, outputs, y.T[times]).mean(), (neurons, total)
+        logits = total / (times[-1] + 1) if readout == "mean" else total
+        return -likelihood.log_prob({}, logits, y).mean(), (neurons, total)
+
+    def step(state: MapState, batch: Batch) -> tuple[MapState, Info]:
+        key = rng.stream(root, "noise", state.step)
+        xs = forward.encode(batch.x, rng.stream(key, "data"))
+
+        def update(carry: Any, times: Array, piece: Array) -> tuple[Any, Array]:
+            learned, neurons, total = carry
+            drawn = jax.random.fold_in(key, times[0]) if forward.stochastic else None
+            slope = jax.value_and_grad(loss, has_aux=True)
+            (value, rest), grads = slope(learned.params, neurons, total, times, piece, batch.y, drawn)
+            updates, opt_state = tx.update(grads, learned.opt_state, learned.params)
+            return (MapState(optax.apply_updates(learned.params, updates), opt_state, learned.step + 1), *rest), value
+
+        model = build(state.params)
+        start = model.init(xs.shape[1:2]), jnp.zeros((xs.shape[1], *model.out_shape))
+        (state, *_), values = over_windows(update, (state, *start), xs, window)
+        nothing = jnp.zeros(())
+        value = values.mean() if batch.y.ndim == 2 else values[-1]
+        return state, Info(value, nothing, nothing, nothing, nothing + 1, nothing)
+
+    return Learner(init, step)
