@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -237,3 +239,16 @@ def test_the_sources_compile_without_a_warning(source, tmp_path) -> None:  # typ
 def test_misfits_get_a_sentence(options: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Dense(4, 3, key=KEY, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the flags are those of x86")
+def test_processors_with_narrower_vectors_give_the_same_numbers() -> None:
+    """What tests say of the C programs holds where registers are narrower, since the code is another one there."""
+    files = [str(Path(__file__).with_name(name)) for name in ("test_decide.py", "test_events.py")]
+    compiler = os.environ.get("CC", "cc")
+    for flags in ("-mno-avx512f", "-mno-avx512f -mno-avx"):
+        environment = {**os.environ, "CC": f"{compiler} {flags}"}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]

@@ -27,7 +27,7 @@ __all__ = ["decision", "packed", "supports"]
 MOST_LAYERS, WIDEST = 16, 4096
 FEATURES = ("", "margin", "entropy", "learned")
 RESETS = ("subtract", "zero", "none")
-SIGNS, WIDTH = 9, 16
+SIGNS, WIDTH, LANES = 9, 16, 16
 
 
 def supports(model: Stack) -> bool:
@@ -83,7 +83,8 @@ def packed(
         _shared(hidden, "compare", (">", ">=")),
         _shared(hidden, "reset", RESETS),
     ]
-    arrays: list[Any] = [keep, jnp.asarray(settings, jnp.float32), _head(head, enough)]
+    rows = jnp.full(inputs, -1, jnp.int32).at[keep].set(jnp.arange(len(keep), dtype=jnp.int32))
+    arrays: list[Any] = [keep, rows, jnp.asarray(settings, jnp.float32), _head(head, enough)]
     for layer in layers:
         neurons = layer.out_shape[-1]
         bias = jnp.zeros(neurons) if layer.synapse.bias is None else layer.synapse.bias[...]
@@ -91,7 +92,8 @@ def packed(
         threshold = value(layer.cell.threshold) if type(layer.cell) is LIF else 0.0
         constants = (beta, threshold, scaled(layer.cell, jnp.ones(()), beta))
         stacked = jnp.stack([jnp.broadcast_to(jnp.asarray(c, jnp.float32), (neurons,)) for c in constants])
-        arrays += [layer.synapse.kernel[...], bias, stacked]
+        kernel = jnp.pad(layer.synapse.kernel[...], ((0, 0), (0, -neurons % LANES)))
+        arrays += [kernel, bias, stacked]
     return arrays
 
 

@@ -12,8 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "handler.h"
 #include "parallel.h"
+#include "vectors.h"
 
 /* sums of inputs may be contracted; membranes are rounded before they are added, as other programs do */
 #if defined(__clang__)
@@ -22,7 +27,7 @@
 #define FUSED __attribute__((optimize("fp-contract=fast")))
 #endif
 
-enum { LANES = 16, SHARE = 16, MOST_LAYERS = 16, SIGNS = 9, WIDTH = 16 };
+enum { LANES = 16, SHARE = 16, MOST_LAYERS = 16, SIGNS = 9, WIDTH = 16, FIXED = 5 };
 enum { FEATURE, STEPS, COMPARE, RESET, SETTINGS };                    /* settings of the network */
 enum { BIAS, SLOPE, DRIFT, GROWTH, ENOUGH, INNER };                   /* the head */
 enum { SHIFT = INNER + SIGNS * WIDTH, OUTER = SHIFT + WIDTH, HEAD = OUTER + WIDTH };
@@ -31,38 +36,100 @@ enum { SUBTRACT, ZERO, NONE };
 
 typedef struct {
   const float *kernel, *bias, *beta, *theta, *scale;
-  int in, out;
+  int out, wide; /* neurons, and columns of the kernel: a multiple of LANES, zero beyond the neurons */
 } layer;
 
 typedef struct {
   const float *x, *settings, *head;
-  const int32_t *keep;
+  const int32_t *keep, *row; /* the inputs that are read; of each input its row in the kernel, or -1 */
   int batch, inputs, read, layers, widest, classes;
   layer of[MOST_LAYERS];
   float *logits;
   int32_t *stop;
 } network;
 
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+typedef float lanes __attribute__((vector_size(VECTOR * sizeof(float)), aligned(4), may_alias));
 
-/* Adds the rows of a kernel at `at`, each times its value, to a sum, which stays in registers. */
+/* sum[:] += value[i] * the row at[i] of a kernel with `n` columns, for `width` vectors of columns: as many sums as there
+   are registers, for each waits for the one before it, and a row is fetched once. */
+#define ADD_ROWS(name, width)                                                                                      \
+  FUSED static void name(float *sum, const float *kernel, int n, const int *at, const float *value, int count) {  \
+    lanes total[width];                                                                                            \
+    for (int c = 0; c < width; ++c) total[c] = ((const lanes *)sum)[c];                                            \
+    for (int i = 0; i < count; ++i) {                                                                              \
+      const lanes *row = (const lanes *)(kernel + (size_t)at[i] * n);                                              \
+      for (int c = 0; c < width; ++c) total[c] += value[i] * row[c];                                               \
+    }                                                                                                              \
+    for (int c = 0; c < width; ++c) ((lanes *)sum)[c] = total[c];                                                  \
+  }
+ADD_ROWS(add_rows6, 6)
+ADD_ROWS(add_rows2, 2)
+ADD_ROWS(add_rows1, 1)
+
+/* Adds the rows of a kernel at `at`, each times its value, to a sum. */
 FUSED static void add_rows(float *sum, const layer *l, const int *at, const float *value, int count) {
-  int n = l->out, j = 0;
-  for (; j + 2 * LANES <= n; j += 2 * LANES) {
-    lanes a = *(lanes *)(sum + j), b = *(lanes *)(sum + j + LANES);
-    for (int i = 0; i < count; ++i) {
-      const float *row = l->kernel + (size_t)at[i] * n + j;
-      a += value[i] * *(const lanes *)row, b += value[i] * *(const lanes *)(row + LANES);
-    }
-    *(lanes *)(sum + j) = a, *(lanes *)(sum + j + LANES) = b;
+  int n = l->wide, j = 0;
+  for (; j + 6 * VECTOR <= n; j += 6 * VECTOR) add_rows6(sum + j, l->kernel + j, n, at, value, count);
+  for (; j + 2 * VECTOR <= n; j += 2 * VECTOR) add_rows2(sum + j, l->kernel + j, n, at, value, count);
+  for (; j < n; j += VECTOR) add_rows1(sum + j, l->kernel + j, n, at, value, count);
+}
+
+/* A layer's bias, the start of its current. */
+static void begin(float *sum, const layer *l) {
+  memcpy(sum, l->bias, l->out * sizeof(float));
+  memset(sum + l->out, 0, (l->wide - l->out) * sizeof(float));
+}
+
+#if defined(__AVX512F__)
+
+/* The rows of the inputs that are read and not zero, and their values; returns how many. */
+static int nonzero(const network *net, const float *x, float *value, int *at) {
+  int count = 0;
+  for (int i = 0; i < net->inputs; i += LANES) {
+    __mmask16 there = net->inputs - i < LANES ? (1u << (net->inputs - i)) - 1 : 0xffff;
+    __m512 given = _mm512_maskz_loadu_ps(there, x + i);
+    there = _mm512_mask_cmp_ps_mask(there, given, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    __m512i rows = _mm512_maskz_loadu_epi32(there, net->row + i);
+    there = _mm512_mask_cmpge_epi32_mask(there, rows, _mm512_setzero_si512());
+    _mm512_storeu_ps(value + count, _mm512_maskz_compress_ps(there, given));
+    _mm512_storeu_si512(at + count, _mm512_maskz_compress_epi32(there, rows));
+    count += __builtin_popcount(there);
   }
-  for (; j + LANES <= n; j += LANES) {
-    lanes a = *(lanes *)(sum + j);
-    for (int i = 0; i < count; ++i) a += value[i] * *(const lanes *)(l->kernel + (size_t)at[i] * n + j);
-    *(lanes *)(sum + j) = a;
+  return count;
+}
+
+/* One step of a layer of neurons; returns how many fired, and which. */
+static int fire(const network *net, const layer *l, float *membrane, const float *current, int *fired) {
+  int reset = (int)net->settings[RESET], at_threshold = net->settings[COMPARE] != 0, count = 0;
+  const __m512i upwards = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int j = 0; j < l->out; j += LANES) {
+    __mmask16 there = l->out - j < LANES ? (1u << (l->out - j)) - 1 : 0xffff;
+    __m512 theta = _mm512_maskz_loadu_ps(there, l->theta + j);
+    __m512 decayed = _mm512_maskz_loadu_ps(there, l->beta + j) * _mm512_maskz_loadu_ps(there, membrane + j);
+    __m512 entering = _mm512_maskz_loadu_ps(there, l->scale + j) * _mm512_maskz_loadu_ps(there, current + j);
+    __m512 u = decayed + entering;
+    __mmask16 fires = at_threshold ? _mm512_mask_cmp_ps_mask(there, u, theta, _CMP_GE_OQ)
+                                   : _mm512_mask_cmp_ps_mask(there, u, theta, _CMP_GT_OQ);
+    if (reset == SUBTRACT) u = _mm512_mask_sub_ps(u, fires, u, theta);
+    if (reset == ZERO) u = _mm512_maskz_mov_ps((__mmask16)~fires, u);
+    _mm512_mask_storeu_ps(membrane + j, there, u);
+    __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32(j), upwards);
+    _mm512_storeu_si512(fired + count, _mm512_maskz_compress_epi32(fires, numbers));
+    count += __builtin_popcount(fires);
   }
-  for (; j < n; ++j)
-    for (int i = 0; i < count; ++i) sum[j] += value[i] * l->kernel[(size_t)at[i] * n + j];
+  return count;
+}
+
+#else
+
+/* The rows of the inputs that are read and not zero, and their values; returns how many. */
+static int nonzero(const network *net, const float *x, float *value, int *at) {
+  int count = 0;
+  for (int i = 0; i < net->read; ++i) {
+    at[count] = i, value[count] = x[net->keep[i]];
+    count += value[count] != 0;
+  }
+  return count;
 }
 
 /* One step of a layer of neurons; returns how many fired, and which. */
@@ -83,6 +150,8 @@ static int fire(const network *net, const layer *l, float *restrict membrane, co
   }
   return count;
 }
+
+#endif
 
 static float softplus(float x) { return x > 0 ? x + log1pf(expf(-x)) : log1pf(expf(x)); }
 
@@ -141,15 +210,11 @@ static int stops(const network *net, const float *logits, int step, seen *s) {
 static void decide(const network *net, int example, float *room, float *values, const float *ones, int *fired,
                    int *before) {
   const float *x = net->x + (size_t)example * net->inputs;
-  int steps = (int)net->settings[STEPS], last = net->layers - 1, events = 0, step = 0;
+  int steps = (int)net->settings[STEPS], last = net->layers - 1, step = 0;
   float *held = room, *current = held + net->widest, *total = current + net->widest, *membranes = total + net->widest;
   const layer *first = &net->of[0];
-  for (int i = 0; i < net->read; ++i) {
-    float value = x[net->keep[i]];
-    values[events] = value, fired[events] = i;
-    events += value != 0;
-  }
-  memcpy(held, first->bias, first->out * sizeof(float));
+  int events = nonzero(net, x, values, fired);
+  begin(held, first);
   add_rows(held, first, fired, values, events);
   size_t neurons = 0;
   for (int l = 0; l < net->layers; ++l) neurons += net->of[l].out;
@@ -165,7 +230,7 @@ static void decide(const network *net, int example, float *room, float *values, 
       const layer *at = &net->of[l];
       const float *drive = held;
       if (l) {
-        memcpy(current, at->bias, at->out * sizeof(float));
+        begin(current, at);
         add_rows(current, at, before, ones, count);
         drive = current;
       }
@@ -192,41 +257,44 @@ static int decide_share(const void *task, int part) {
   const network *net = task;
   size_t neurons = 0, most = net->read > net->widest ? net->read : net->widest;
   for (int l = 0; l < net->layers; ++l) neurons += net->of[l].out;
+  most += LANES; /* whole vectors are written */
   float *room = malloc((4 * (size_t)net->widest + neurons + most) * sizeof(float));
-  int *fired = malloc(2 * most * sizeof(int) + 2 * sizeof(int));
+  int *fired = malloc(2 * most * sizeof(int));
   if (room && fired) {
     float *ones = room + 3 * (size_t)net->widest + neurons, *values = ones + net->widest;
     for (int j = 0; j < net->widest; ++j) ones[j] = 1;
     int end = (part + 1) * SHARE < net->batch ? (part + 1) * SHARE : net->batch;
     for (int example = part * SHARE; example < end; ++example)
-      decide(net, example, room, values, ones, fired, fired + most + 1);
+      decide(net, example, room, values, ones, fired, fired + most);
   }
   int failed = !room || !fired;
   free(room), free(fired);
   return failed;
 }
 
-/* x [batch, input], keep [read], settings, head, then kernel [in, out], bias and constants [3, out] of every layer
+/* x [batch, input], keep [read], row [input], settings, head, then kernel [in, wide], bias [out], constants [3, out] of every layer
    -> logits [batch, class], steps [batch] */
 XLA_FFI_Error *dsnn_decide(XLA_FFI_CallFrame *frame) {
   if (is_metadata_query(frame)) return NULL;
-  int layers = ((int)frame->args.size - 4) / 3;
+  int layers = ((int)frame->args.size - FIXED) / 3;
   const XLA_FFI_Buffer **args = (const XLA_FFI_Buffer **)frame->args.args;
-  if (frame->args.size != 4 + 3 * layers || layers < 1 || layers > MOST_LAYERS || frame->rets.size != 2 ||
-      args[0]->rank != 2 || args[1]->dtype != XLA_FFI_DataType_S32 || args[2]->dims[0] != SETTINGS ||
-      args[3]->dims[0] != HEAD)
+  if (frame->args.size != FIXED + 3 * layers || layers < 1 || layers > MOST_LAYERS || frame->rets.size != 2 ||
+      args[0]->rank != 2 || args[1]->dtype != XLA_FFI_DataType_S32 || args[2]->dtype != XLA_FFI_DataType_S32 ||
+      args[2]->dims[0] != args[0]->dims[1] || args[3]->dims[0] != SETTINGS || args[4]->dims[0] != HEAD)
     return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_decide takes a network of dense layers");
-  network net = {.x = args[0]->data, .keep = args[1]->data, .settings = args[2]->data, .head = args[3]->data,
+  network net = {.x = args[0]->data, .keep = args[1]->data, .row = args[2]->data, .settings = args[3]->data,
+                 .head = args[4]->data,
                  .batch = (int)args[0]->dims[0], .inputs = (int)args[0]->dims[1], .read = (int)args[1]->dims[0],
                  .layers = layers, .logits = ((XLA_FFI_Buffer *)frame->rets.rets[0])->data,
                  .stop = ((XLA_FFI_Buffer *)frame->rets.rets[1])->data};
   for (int l = 0; l < layers; ++l) {
-    const XLA_FFI_Buffer *kernel = args[4 + 3 * l];
-    int out = (int)kernel->dims[1];
-    const float *constants = args[6 + 3 * l]->data;
-    net.of[l] = (layer){kernel->data, args[5 + 3 * l]->data, constants, constants + out, constants + 2 * out,
-                        (int)kernel->dims[0], out};
-    if (out > net.widest) net.widest = out;
+    const XLA_FFI_Buffer *kernel = args[FIXED + 3 * l];
+    int out = (int)args[FIXED + 1 + 3 * l]->dims[0], wide = (int)kernel->dims[1];
+    if (wide % LANES || out > wide)
+      return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_decide takes kernels of whole vectors");
+    const float *constants = args[FIXED + 2 + 3 * l]->data;
+    net.of[l] = (layer){kernel->data, args[FIXED + 1 + 3 * l]->data, constants, constants + out, constants + 2 * out, out, wide};
+    if (wide > net.widest) net.widest = wide;
     net.classes = out;
   }
   int parts = (net.batch + SHARE - 1) / SHARE;

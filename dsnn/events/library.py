@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 
 HERE = Path(__file__).parent
-SOURCE, HEADERS = HERE / "products.c", (HERE / "handler.h", HERE / "parallel.h")
+SOURCE, HEADERS = HERE / "products.c", tuple(HERE / f"{name}.h" for name in ("handler", "parallel", "vectors"))
 TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_gather", "dsnn_events_count")
 LOOPS = HERE.parent / "loops" / "loops.c"
 DECIDE = HERE.parent / "decide" / "decide.c"

@@ -16,13 +16,14 @@
 
 #include "handler.h"
 #include "parallel.h"
+#include "vectors.h"
 
 #define TILE 64      /* columns whose sums are held in registers */
-#define LANES 16
+#define CHUNK 16     /* inputs that are looked at together */
 #define BLOCK 2048   /* rows of g that a tile of 64 columns keeps in the second cache */
 #define OFTEN 4      /* times that a row is added on average before copying it pays */
 
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+typedef float lanes __attribute__((vector_size(VECTOR * sizeof(float)), aligned(4), may_alias));
 
 typedef struct {
   int32_t at;
@@ -34,12 +35,12 @@ typedef struct {
 /* Appends the events of one row to `out`, which has room for all of it, and returns their number. */
 static int row_events(const float *row, int columns, event *out) {
   int found = 0, k = 0;
-  for (; k + LANES <= columns; k += LANES) {
-    uint32_t bits[LANES], any = 0;
+  for (; k + CHUNK <= columns; k += CHUNK) {
+    uint32_t bits[CHUNK], any = 0;
     memcpy(bits, row + k, sizeof bits);
-    for (int i = 0; i < LANES; ++i) any |= bits[i] << 1; /* minus zero is no event */
+    for (int i = 0; i < CHUNK; ++i) any |= bits[i] << 1; /* minus zero is no event */
     if (!any) continue;
-    for (int i = 0; i < LANES; ++i) {
+    for (int i = 0; i < CHUNK; ++i) {
       out[found] = (event){k + i, row[k + i]};
       found += (bits[i] << 1) != 0;
     }
@@ -52,14 +53,13 @@ static int row_events(const float *row, int columns, event *out) {
 /* to[0:width] += sum of value * from[at, 0:width] over the events, rows of `from` being `stride` apart. */
 static void add_rows(float *to, const float *from, size_t stride, int width, const event *events, int count) {
   if (width == TILE) {
-    lanes *out = (lanes *)to;
-    lanes a = out[0], b = out[1], c = out[2], d = out[3];
+    lanes sum[TILE / VECTOR];
+    for (int c = 0; c < TILE / VECTOR; ++c) sum[c] = ((lanes *)to)[c];
     for (int e = 0; e < count; ++e) {
       const lanes *row = (const lanes *)(from + (size_t)events[e].at * stride);
-      float v = events[e].value;
-      a += v * row[0], b += v * row[1], c += v * row[2], d += v * row[3];
+      for (int c = 0; c < TILE / VECTOR; ++c) sum[c] += events[e].value * row[c];
     }
-    out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+    for (int c = 0; c < TILE / VECTOR; ++c) ((lanes *)to)[c] = sum[c];
     return;
   }
   for (int e = 0; e < count; ++e) {

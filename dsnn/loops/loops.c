@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "handler.h"
+#include "vectors.h"
 
 /* forward, products are rounded before they are added, as other programs do; gradients need not be */
 #if defined(__clang__)
@@ -26,10 +27,10 @@
 #define FUSED __attribute__((optimize("fp-contract=fast")))
 #endif
 
-#define LANES 16
+#define LANES 16 /* rows are padded to a multiple of it, whatever a vector holds */
 #define ROWS 4 /* examples whose sums are held in registers together */
 
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(64), may_alias));
+typedef float lanes __attribute__((vector_size(VECTOR * sizeof(float)), aligned(4 * VECTOR), may_alias));
 
 /* --- a layer's memory: rows of `wide` floats, a multiple of LANES, zero beyond the neurons ------------------------ */
 
@@ -77,8 +78,8 @@ PRODUCT(product4, 4)
 static void add_product(float *to, const float *x, const float *m, const sizes *s) {
   for (int b = 0; b < s->batch; b += ROWS) {
     int count = s->batch - b < ROWS ? s->batch - b : ROWS;
-    for (int n = 0; n < s->wide; n += 4 * LANES) {
-      int width = (s->wide - n) / LANES;
+    for (int n = 0; n < s->wide; n += 4 * VECTOR) {
+      int width = (s->wide - n) / VECTOR;
       float *out = to + (size_t)b * s->wide + n;
       const float *in = x + (size_t)b * s->wide, *columns = m + n;
       if (width >= 4) product4(out, in, columns, s->neurons, s->wide, count);
@@ -99,7 +100,7 @@ static void drive(float *restrict current, float *restrict sum, const float *res
   for (int j = 0; j < s->neurons; ++j)
     if (z[j] != 0) {
       const lanes *row = (const lanes *)(r + (size_t)j * s->wide);
-      for (int c = 0; c < s->wide / LANES; ++c) ((lanes *)sum)[c] += row[c];
+      for (int c = 0; c < s->wide / VECTOR; ++c) ((lanes *)sum)[c] += row[c];
       any = 1;
     }
   if (any)
