@@ -12,9 +12,11 @@ from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Stepwise
-from dsnn.config import Config, build_converted, build_guide, build_model, check_trainable, load_data
+from dsnn.build import build_converted, build_guide, build_model
+from dsnn.config import Config
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
+from dsnn.loading import check_trainable, load_data
 from dsnn.sequences import Scan
 from dsnn.start import compacted_network
 

@@ -1,36 +1,26 @@
 """The configuration of a run: typed, with defaults here and nowhere else, checked before any work."""
 
 import dataclasses
-import difflib
-import inspect
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import numpy as np
-
-from dsnn import cells, data, energy, escape, initial, models, parameters, rng, track
-from dsnn.bayes import guides, priors
+from dsnn import data, energy, initial, models, track
+from dsnn.bayes import priors
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.halting import FEATURES
-from dsnn.bayes.likelihood import UNLABELLED
-from dsnn.convert import integrate_and_fire, read, to_stack
-from dsnn.convert.options import ConvertConfig, deep_network
+from dsnn.convert.options import ConvertConfig
 from dsnn.forward import ENCODINGS
 from dsnn.gradients import FPTT
 from dsnn.layers import READS
-from dsnn.online import RESUMED, RULES
+from dsnn.online import RESUMED
 from dsnn.optimize import OptimizerConfig
 from dsnn.sequences import Scan
 from dsnn.train import SviConfig
-from dsnn.types import Array, Key
 from dsnn.unroll import SCHEDULES
 
 LEARNERS = ("svi", "map", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 NOISES = ("logistic", "gaussian", "none")
-MAX_DENSE = 1 << 27  # values, half a gigabyte, that sparse rows may take once they are dense
 OWN = {"npz": "file", "events": "folder or an h5 file", "audio": "folder"}  # data sets that data.path names
 # Which of beta, threshold and reset a cell takes; the others have parameters of their own, at their published values.
 CELLS: dict[str, tuple[str, ...]] = {
@@ -689,245 +679,6 @@ def as_dict(config: Config) -> dict[str, Any]:
 def identity(config: Config) -> dict[str, Any]:
     """Returns what names a run: the configuration without what it only hands out at the end."""
     return {name: value for name, value in as_dict(config).items() if name != "export"}
-
-
-def open_data(config: Config) -> data.Split:
-    """Returns the data set that a configuration names, its arrays checked, whether or not a run can learn it."""
-    c = config.data
-    options = dict(c.options)
-    if c.name in OWN:
-        options["path"] = c.path
-    if c.name == "npz":
-        options["temporal"] = c.temporal
-    return data.load(
-        c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
-    )
-
-
-def load_data(config: Config) -> data.Split:
-    """Returns the data set of a configuration, checked, as a run learns it."""
-    c, split = config.data, check_trainable(open_data(config), config)
-    for name in c.ood:
-        other = data.input_shape(data.load(name, root=c.root))
-        if other != data.input_shape(split):
-            raise ValueError(
-                f"data.ood must have the shape of the data, {data.input_shape(split)}, {name} has {other}."
-            )
-    if c.limit:
-        split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))
-    if data.per_step(split) and config.train.unlabelled == "mask":
-        split = _masked(split)
-    if config.train.select != "last" and not data.size(split.val):
-        raise ValueError(
-            f"train.select={config.train.select} needs a validation part, {split.name} has none; set data.val_fraction."
-        )
-    if config.train.batch_size > data.size(split.train):
-        raise ValueError(
-            f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
-            f"{config.train.batch_size}; lower it."
-        )
-    return split
-
-
-def check_trainable(split: data.Split, config: Config) -> data.Split:
-    """Returns the split, once it is one that a run can learn; small sparse rows are made dense.
-
-    Raises:
-        ValueError: one sentence that says what a run cannot learn yet.
-    """
-    data.require_training(split)
-    if data.per_step(split):
-        _check_stepwise(split, config)
-    if config.learner in RULES and not split.temporal and config.train.encoding == "direct":
-        raise ValueError(
-            f"learner={config.learner} learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
-        )
-    if split.task != "classification":
-        has = "numbers" if split.task == "regression" else "several labels"
-        if config.learner != "svi":
-            raise ValueError(
-                f"{has} are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
-            )
-        if config.halting.enabled:
-            raise ValueError(
-                f"halting reads the certainty of a class decision, {split.name} has {has}; set halting.enabled=false."
-            )
-        if config.data.ood:
-            raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
-    if config.learner == "convert":  # which takes sparse rows as they are
-        return split
-    sparse = [part.x for part in (split.train, split.val, split.test) if not isinstance(part.x, np.ndarray)]
-    if sum(x.shape[0] * x.shape[1] for x in sparse) > MAX_DENSE:
-        raise ValueError(
-            f"a run needs dense arrays, {split.name} has sparse rows of {split.train.x.shape[1]} columns, more than "
-            f"{MAX_DENSE} values; give a dense part of it as data=npz."
-        )
-    return _dense(split) if sparse else split
-
-
-def _check_stepwise(split: data.Split, config: Config) -> None:
-    where = f"{split.name} has a label at every step"
-    if config.model.readout != "last":
-        raise ValueError(
-            f"{where}, each read from that step's output, got model.readout={config.model.readout}; set last."
-        )
-    if config.halting.enabled and config.learner == "svi":
-        raise ValueError(f"{where}, and a run that halts answers once; set halting.enabled=false.")
-    if config.data.ood:
-        raise ValueError(f"data.ood is scored for one class per example, {where}; leave it empty.")
-    if config.train.skip >= (data.steps(split) or 1):
-        raise ValueError(f"train.skip must be below the {data.steps(split)} steps, got {config.train.skip}; lower it.")
-
-
-def _masked(split: data.Split) -> data.Split:
-    """Takes the labels of steps that have none from the training part."""
-    labelled = split.extra.get("train/labelled")
-    if labelled is None:
-        return split
-    y = np.where(labelled[: len(split.train.y)], np.asarray(split.train.y), UNLABELLED).astype(np.int32)
-    return split._replace(train=data.Arrays(split.train.x, y))
-
-
-def _dense(split: data.Split) -> data.Split:
-    parts = {name: getattr(split, name) for name in ("train", "val", "test")}
-    return split._replace(**{name: part._replace(x=_rows(part.x)) for name, part in parts.items()})
-
-
-def _rows(x: Any) -> np.ndarray:
-    return x if isinstance(x, np.ndarray) else x.toarray()
-
-
-def build_model(
-    config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], noise_width: Any = None
-) -> models.Stack:
-    """Returns the network of a configuration; the key is consumed.
-
-    Args:
-        config: the network.
-        in_shape: shape of one input.
-        classes: number of outputs.
-        key: initialises the kernels; consumed.
-        noise_width: takes the place of the configuration's; may be traced.
-    """
-    keys = (rng.stream(key, "init", layer) for layer in itertools.count())
-
-    def cell(neurons: int) -> Any:
-        noise = _noise(config, noise_width)
-        options = {name: getattr(config, name) for name in CELLS[config.cell]}
-        options |= {"surrogate": config.surrogate or None, "noise": noise}
-        return build_cell(config.cell, options, config.options, neurons, next(keys))
-
-    def readout_cell(neurons: int) -> Any:
-        beside = {} if config.readout_cell == "LI" else {"surrogate": config.surrogate or None}
-        return build_cell(config.readout_cell, beside, config.readout_options, neurons, next(keys))
-
-    common: dict[str, Any] = {
-        "key": key,
-        "cell": cell,
-        "gain": config.gain,
-        "readout": config.readout,
-        "readout_beta": config.readout_beta,
-        "dtype": None if config.products == "float32" else config.products,
-    }
-    if config.architecture == "conv":
-        if len(in_shape) != 3:
-            raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
-        return models.convnet(in_shape, tuple(config.channels), tuple(config.hidden), classes, **common)
-    plain = config.readout_cell == "LI" and not config.readout_options
-    depth = len(config.hidden) + len(config.feedforward)
-    return models.mlp(
-        in_shape,
-        (*config.hidden, *config.feedforward),
-        classes,
-        recurrent=tuple(config.recurrent and index < len(config.hidden) for index in range(depth)),
-        blocks=config.blocks,
-        readout_cell=None if plain else readout_cell,
-        reads=config.reads,
-        start=config.start,
-        recurrent_start=config.recurrent_start,
-        bias=config.bias,
-        **common,
-    )
-
-
-def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: int, key: Key[Array, ""]) -> Any:
-    """Returns a cell; the key draws those of its constants that differ from neuron to neuron, and is consumed.
-
-    Args:
-        kind: name of the cell.
-        usual: options that hold where ``own`` says nothing.
-        own: options of `ModelConfig`.
-        neurons: how many.
-        key: consumed.
-
-    Raises:
-        ValueError: an option that the cell has not.
-    """
-    options = dict(usual)
-    for place, (name, given) in enumerate(own.items()):
-        drawn = initial.constant(f"option {name} of {kind}", given, rng.stream(key, "init", place), neurons)
-        options[name] = tuple(drawn) if isinstance(drawn, list) else drawn
-    if "tau" in own:
-        options.pop("beta", None)
-    if options.get("learnable"):
-        options.setdefault("shape", (neurons,))
-    make = getattr(cells, kind)
-    known = list(inspect.signature((cells.LIF if kind in ("IF", "PLIF") else make).__init__).parameters)
-    known.remove("self")
-    for name in own:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"{kind} takes the options {', '.join(known)}, got {name!r}; "
-                f"{f'did you mean {near[0]!r}?' if near else 'leave it out.'}"
-            )
-    return make(**options)
-
-
-def _noise(config: ModelConfig, width: Any) -> Any:
-    width = config.noise_width if width is None else width
-    match config.noise:
-        case "logistic":
-            return escape.Logistic(width)
-        case "gaussian":
-            return escape.Gaussian(width)
-    return None
-
-
-def build_converted(config: Config, in_shape: tuple[int, ...], classes: int, noise_width: Any = None) -> models.Stack:
-    """Returns the network that ``convert`` gives, with some weights; arguments as of `build_model`."""
-    c, m = config.convert, config.model
-    start = 0.5 if c.method in ("qcfs", "calibrated") else 0.0
-    cell = integrate_and_fire(start, m.surrogate or None, _noise(m, noise_width))
-    with jax.ensure_compile_time_eval():  # conversion looks at numbers, also where a program is being traced
-        key = jax.random.key(0)
-        units = read(deep_network(c, m.architecture, in_shape, m.hidden, m.channels, classes, key))
-        return to_stack(units, [1.0] * (len(units) - 1), in_shape, cell)
-
-
-def build_guide(config: Config, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> guides.Guide:
-    """Returns the posterior family of a configuration; the key initialises an ensemble's members and is consumed."""
-    c = config.bayes
-    match c.guide:
-        case "point":
-            return guides.point()
-        case "mean_field":
-            return guides.mean_field(c.guide_scale)
-        case "low_rank":
-            return guides.low_rank(c.rank, c.guide_scale)
-        case "last_layer":
-            return guides.last_layer(c.guide_scale)
-        case "rank1":
-            return guides.rank1(c.guide_scale, c.rank1_scale)
-        case "dropout":
-            return guides.dropout(c.dropout)
-        case "aot":
-            return guides.aot(c.dropout)
-        case "laplace":
-            return guides.laplace()
-    keys = [rng.stream(key, "init", member) for member in range(c.members)]
-    members = [parameters.split(build_model(config.model, in_shape, classes, k))[1] for k in keys]
-    return guides.ensemble(guides.stacked(members))
 
 
 def _one_of(name: str, value: str, allowed: Any) -> None:

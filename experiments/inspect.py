@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from dsnn import data
-from dsnn.config import check_trainable, open_data
+from dsnn.loading import check_trainable, open_data
 from experiments import door, schema
 from experiments.console import console
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from dsnn import checkpoint, energy, evaluate, mesh, parameters, rng, rundir, train
 from dsnn.assemble import Setup, build, network, settings_of
-from dsnn.config import Config, as_dict, identity, load_data
+from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
+from dsnn.loading import load_data
 from dsnn.track import Track, open_track
 from experiments import assess, assess_conversion, conversion, halt, machine, population
 from experiments.console import console, final_table

@@ -11,7 +11,8 @@ import pytest
 
 import dsnn
 from dsnn import data, train
-from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig, build_model
+from dsnn.build import build_model
+from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig
 from experiments import door, job, reproduce, schema
 
 EXPERIMENTS = sorted(path.stem for path in (schema.CONF / "experiment").glob("*.yaml"))

@@ -74,10 +74,13 @@ ALLOWED: dict[str, set[str]] = {
     "api": set(),
     "start": set(),
     "assemble": set(),
+    "build": set(),
+    "loading": set(),
     "config": BAYES | {"train", "online", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
+ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
 ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
-ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh"}
+ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading"}
 ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots"}
 ALLOWED["__init__"] = set(ALLOWED)
 

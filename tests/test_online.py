@@ -13,9 +13,11 @@ import pytest
 
 from dsnn import assemble, data, online, optimize, parameters, rng
 from dsnn.bayes.likelihood import Categorical, Stepwise
+from dsnn.build import build_model
 from dsnn.cells import ALIF
-from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig, build_model, check_trainable, load_data
+from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
 from dsnn.forward import Forward
+from dsnn.loading import check_trainable, load_data
 from dsnn.models import mlp
 from dsnn.train import Batch, map_params, natural
 from experiments import schema

@@ -1,0 +1,148 @@
+"""The network and the posterior family that a configuration names."""
+
+import difflib
+import inspect
+import itertools
+from typing import Any
+
+import jax
+
+from dsnn import cells, escape, initial, models, parameters, rng
+from dsnn.bayes import guides
+from dsnn.config import CELLS, Config, ModelConfig
+from dsnn.convert import integrate_and_fire, read, to_stack
+from dsnn.convert.options import deep_network
+from dsnn.types import Array, Key
+
+
+def build_model(
+    config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], noise_width: Any = None
+) -> models.Stack:
+    """Returns the network of a configuration; the key is consumed.
+
+    Args:
+        config: the network.
+        in_shape: shape of one input.
+        classes: number of outputs.
+        key: initialises the kernels; consumed.
+        noise_width: takes the place of the configuration's; may be traced.
+    """
+    keys = (rng.stream(key, "init", layer) for layer in itertools.count())
+
+    def cell(neurons: int) -> Any:
+        noise = _noise(config, noise_width)
+        options = {name: getattr(config, name) for name in CELLS[config.cell]}
+        options |= {"surrogate": config.surrogate or None, "noise": noise}
+        return build_cell(config.cell, options, config.options, neurons, next(keys))
+
+    def readout_cell(neurons: int) -> Any:
+        beside = {} if config.readout_cell == "LI" else {"surrogate": config.surrogate or None}
+        return build_cell(config.readout_cell, beside, config.readout_options, neurons, next(keys))
+
+    common: dict[str, Any] = {
+        "key": key,
+        "cell": cell,
+        "gain": config.gain,
+        "readout": config.readout,
+        "readout_beta": config.readout_beta,
+        "dtype": None if config.products == "float32" else config.products,
+    }
+    if config.architecture == "conv":
+        if len(in_shape) != 3:
+            raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
+        return models.convnet(in_shape, tuple(config.channels), tuple(config.hidden), classes, **common)
+    plain = config.readout_cell == "LI" and not config.readout_options
+    depth = len(config.hidden) + len(config.feedforward)
+    return models.mlp(
+        in_shape,
+        (*config.hidden, *config.feedforward),
+        classes,
+        recurrent=tuple(config.recurrent and index < len(config.hidden) for index in range(depth)),
+        blocks=config.blocks,
+        readout_cell=None if plain else readout_cell,
+        reads=config.reads,
+        start=config.start,
+        recurrent_start=config.recurrent_start,
+        bias=config.bias,
+        **common,
+    )
+
+
+def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: int, key: Key[Array, ""]) -> Any:
+    """Returns a cell; the key draws those of its constants that differ from neuron to neuron, and is consumed.
+
+    Args:
+        kind: name of the cell.
+        usual: options that hold where ``own`` says nothing.
+        own: options of `ModelConfig`.
+        neurons: how many.
+        key: consumed.
+
+    Raises:
+        ValueError: an option that the cell has not.
+    """
+    options = dict(usual)
+    for place, (name, given) in enumerate(own.items()):
+        drawn = initial.constant(f"option {name} of {kind}", given, rng.stream(key, "init", place), neurons)
+        options[name] = tuple(drawn) if isinstance(drawn, list) else drawn
+    if "tau" in own:
+        options.pop("beta", None)
+    if options.get("learnable"):
+        options.setdefault("shape", (neurons,))
+    make = getattr(cells, kind)
+    known = list(inspect.signature((cells.LIF if kind in ("IF", "PLIF") else make).__init__).parameters)
+    known.remove("self")
+    for name in own:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(
+                f"{kind} takes the options {', '.join(known)}, got {name!r}; "
+                f"{f'did you mean {near[0]!r}?' if near else 'leave it out.'}"
+            )
+    return make(**options)
+
+
+def _noise(config: ModelConfig, width: Any) -> Any:
+    width = config.noise_width if width is None else width
+    match config.noise:
+        case "logistic":
+            return escape.Logistic(width)
+        case "gaussian":
+            return escape.Gaussian(width)
+    return None
+
+
+def build_converted(config: Config, in_shape: tuple[int, ...], classes: int, noise_width: Any = None) -> models.Stack:
+    """Returns the network that ``convert`` gives, with some weights; arguments as of `build_model`."""
+    c, m = config.convert, config.model
+    start = 0.5 if c.method in ("qcfs", "calibrated") else 0.0
+    cell = integrate_and_fire(start, m.surrogate or None, _noise(m, noise_width))
+    with jax.ensure_compile_time_eval():  # conversion looks at numbers, also where a program is being traced
+        key = jax.random.key(0)
+        units = read(deep_network(c, m.architecture, in_shape, m.hidden, m.channels, classes, key))
+        return to_stack(units, [1.0] * (len(units) - 1), in_shape, cell)
+
+
+def build_guide(config: Config, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> guides.Guide:
+    """Returns the posterior family of a configuration; the key initialises an ensemble's members and is consumed."""
+    c = config.bayes
+    match c.guide:
+        case "point":
+            return guides.point()
+        case "mean_field":
+            return guides.mean_field(c.guide_scale)
+        case "low_rank":
+            return guides.low_rank(c.rank, c.guide_scale)
+        case "last_layer":
+            return guides.last_layer(c.guide_scale)
+        case "rank1":
+            return guides.rank1(c.guide_scale, c.rank1_scale)
+        case "dropout":
+            return guides.dropout(c.dropout)
+        case "aot":
+            return guides.aot(c.dropout)
+        case "laplace":
+            return guides.laplace()
+    keys = [rng.stream(key, "init", member) for member in range(c.members)]
+    members = [parameters.split(build_model(config.model, in_shape, classes, k))[1] for k in keys]
+    return guides.ensemble(guides.stacked(members))

@@ -1,0 +1,119 @@
+"""The data that a configuration names, checked to be something that a run of it can learn."""
+
+from typing import Any
+
+import numpy as np
+
+from dsnn import data
+from dsnn.bayes.likelihood import UNLABELLED
+from dsnn.config import OWN, Config
+from dsnn.online import RULES
+
+MAX_DENSE = 1 << 27
+"""Values, half a gigabyte, that sparse rows may take once they are dense."""
+
+
+def open_data(config: Config) -> data.Split:
+    """Returns the data set that a configuration names, its arrays checked, whether or not a run can learn it."""
+    c = config.data
+    options = dict(c.options)
+    if c.name in OWN:
+        options["path"] = c.path
+    if c.name == "npz":
+        options["temporal"] = c.temporal
+    return data.load(
+        c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
+    )
+
+
+def load_data(config: Config) -> data.Split:
+    """Returns the data set of a configuration, checked, as a run learns it."""
+    c, split = config.data, check_trainable(open_data(config), config)
+    for name in c.ood:
+        other = data.input_shape(data.load(name, root=c.root))
+        if other != data.input_shape(split):
+            raise ValueError(
+                f"data.ood must have the shape of the data, {data.input_shape(split)}, {name} has {other}."
+            )
+    if c.limit:
+        split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))
+    if data.per_step(split) and config.train.unlabelled == "mask":
+        split = _masked(split)
+    if config.train.select != "last" and not data.size(split.val):
+        raise ValueError(
+            f"train.select={config.train.select} needs a validation part, {split.name} has none; set data.val_fraction."
+        )
+    if config.train.batch_size > data.size(split.train):
+        raise ValueError(
+            f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
+            f"{config.train.batch_size}; lower it."
+        )
+    return split
+
+
+def check_trainable(split: data.Split, config: Config) -> data.Split:
+    """Returns the split, once it is one that a run can learn; small sparse rows are made dense.
+
+    Raises:
+        ValueError: one sentence that says what a run cannot learn yet.
+    """
+    data.require_training(split)
+    if data.per_step(split):
+        _check_stepwise(split, config)
+    if config.learner in RULES and not split.temporal and config.train.encoding == "direct":
+        raise ValueError(
+            f"learner={config.learner} learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
+        )
+    if split.task != "classification":
+        has = "numbers" if split.task == "regression" else "several labels"
+        if config.learner != "svi":
+            raise ValueError(
+                f"{has} are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
+            )
+        if config.halting.enabled:
+            raise ValueError(
+                f"halting reads the certainty of a class decision, {split.name} has {has}; set halting.enabled=false."
+            )
+        if config.data.ood:
+            raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
+    if config.learner == "convert":  # which takes sparse rows as they are
+        return split
+    sparse = [part.x for part in (split.train, split.val, split.test) if not isinstance(part.x, np.ndarray)]
+    if sum(x.shape[0] * x.shape[1] for x in sparse) > MAX_DENSE:
+        raise ValueError(
+            f"a run needs dense arrays, {split.name} has sparse rows of {split.train.x.shape[1]} columns, more than "
+            f"{MAX_DENSE} values; give a dense part of it as data=npz."
+        )
+    return _dense(split) if sparse else split
+
+
+def _check_stepwise(split: data.Split, config: Config) -> None:
+    where = f"{split.name} has a label at every step"
+    if config.model.readout != "last":
+        raise ValueError(
+            f"{where}, each read from that step's output, got model.readout={config.model.readout}; set last."
+        )
+    if config.halting.enabled and config.learner == "svi":
+        raise ValueError(f"{where}, and a run that halts answers once; set halting.enabled=false.")
+    if config.data.ood:
+        raise ValueError(f"data.ood is scored for one class per example, {where}; leave it empty.")
+    if config.train.skip >= (data.steps(split) or 1):
+        raise ValueError(f"train.skip must be below the {data.steps(split)} steps, got {config.train.skip}; lower it.")
+
+
+def _masked(split: data.Split) -> data.Split:
+    """Takes the labels of steps that have none from the training part."""
+    labelled = split.extra.get("train/labelled")
+    if labelled is None:
+        return split
+    y = np.where(labelled[: len(split.train.y)], np.asarray(split.train.y), UNLABELLED).astype(np.int32)
+    return split._replace(train=data.Arrays(split.train.x, y))
+
+
+def _dense(split: data.Split) -> data.Split:
+    parts = {name: getattr(split, name) for name in ("train", "val", "test")}
+    return split._replace(**{name: part._replace(x=_rows(part.x)) for name, part in parts.items()})
+
+
+def _rows(x: Any) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.toarray()
