@@ -65,7 +65,7 @@ class Fitted:
     @property
     def gates(self) -> dict[str, np.ndarray]:
         """Probability that each site runs, by group; empty without gates."""
-        return {name: np.asarray(p) for name, p in self.setup.lifted.gate_probabilities(self.params).items()}
+        return {name: np.asarray(p) for name, p in self.setup.lifted.running_probabilities(self.params).items()}
 
     def network(self) -> Stack:
         """Returns the network to put to use: posterior means, closed sites removed."""

@@ -49,25 +49,30 @@ class Setup:
         lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
         decided = train.decided_from(config.svi, total) if config.learner == "svi" else None
-        tx = optimize.optimizer(config.optimizer, total, settings.learning_rate, config.train.epochs, decided)
+        window = self._window
+        updates = total * -(-lifted.forward.steps // window) if window else total
+        tx = optimize.optimizer(config.optimizer, updates, settings.learning_rate, config.train.epochs, decided)
         if config.learner == "svi":
             # on a CPU one particle after another is faster, and takes the memory of one
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
             return train.svi_learner(lifted, config.svi, tx, total, settings.root, settings.lam, together)
         forward = lifted.forward
-        if config.learner in online.RULES:
-            window = (config.fptt if config.learner == "fptt" else config.tbptt).window
-            updates = total * -(-forward.steps // min(window, forward.steps))
-            tx = optimize.optimizer(config.optimizer, updates, settings.learning_rate, config.train.epochs)
-            common = forward, lifted.initial, lifted.likelihood, tx
-            if config.learner == "fptt":
-                return online.fptt_learner(*common, FPTT(**vars(config.fptt)), settings.root)
+        common = forward, lifted.initial, lifted.likelihood, tx
+        if config.learner == "fptt":
+            return online.fptt_learner(*common, FPTT(**vars(config.fptt)), settings.root)
+        if config.learner == "tbptt":
             return online.tbptt_learner(*common, window, settings.root)
 
         def loss(values: Any, batch: train.Batch, key: Any) -> Any:
             return -lifted.likelihood.of_sequence({}, forward.logits(values, batch.x, key), batch.y).mean()
 
         return train.map_learner(loss, forward.template, lifted.initial, tx, settings.root)
+
+    @property
+    def _window(self) -> int:
+        """Steps between updates of a rule that updates within a sequence; 0 updates once in each."""
+        windows = {"fptt": self.config.fptt.window, "tbptt": self.config.tbptt.window}
+        return windows.get(self.config.learner, 0)
 
     def params(self, state: Any) -> dict[str, Any]:
         """Returns the natural parameters of a learner's state."""

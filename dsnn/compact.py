@@ -47,7 +47,7 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
             same, a vector register is filled anyway, and networks of nearly one size share compiled programs.
 
     Raises:
-        ValueError: a group that the network has not, or of another size.
+        ValueError: a group that the network has not, that is of another size, or that has been thinned already.
     """
     names = [name for name, _ in model.layers()]
     maps = [n for n, layer in model.layers() if isinstance(layer.synapse, Dense) and len(layer.in_shape) == 3]
@@ -65,6 +65,10 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
         if layer.skip and not share[model.blocks.index(name)]:
             continue
         receiver = sender if layer.skip else gates.get(name)
+        if sender is not None and any(module.kind == "select" for module in layer.before):
+            raise ValueError(
+                f"what {name!r} reads has been thinned before; compact the whole network by all gates at once."
+            )
         new = _compact_layer(layer, sender, receiver, name, multiple, first=index == 0)
         if name == reads and FEATURES in gates:
             _thin(new, gates[FEATURES], math.prod(layer.synapse.in_shape), sender, multiple)

@@ -599,6 +599,11 @@ class Config:
             raise ValueError("train.encoding=temporal needs temporal data, got static npz; set data.temporal=true.")
         if self.bayes.guide == "aot" and self.train.schedule == "step":
             raise ValueError("bayes.guide=aot needs a mask for every step, got train.schedule=step; use layer.")
+        if self.learner == "tbptt" and self.train.loss != "final":
+            raise ValueError(
+                "learner=tbptt holds the label against the output so far of every window, got train.loss="
+                f"{self.train.loss}; leave it out."
+            )
         if self.learner == "tbptt" and self.model.readout not in RESUMED:
             raise ValueError(
                 f"learner=tbptt updates before a sequence ends, got model.readout={self.model.readout}; set "

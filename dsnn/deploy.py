@@ -31,7 +31,8 @@ from dsnn.unroll import unroll
 
 FRACTION_BITS = 12
 VECTOR = 16
-"""Widths of the network that runs are rounded up to a multiple of it: single-precision numbers in a vector register."""
+"""Widths of the network that runs are rounded up to a multiple of it: single-precision numbers in the widest
+vector register."""
 
 
 class Deployed(NamedTuple):

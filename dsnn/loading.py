@@ -7,7 +7,6 @@ import numpy as np
 from dsnn import data
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import OWN, Config
-from dsnn.online import RULES
 
 MAX_DENSE = 1 << 27
 """Values, half a gigabyte, that sparse rows may take once they are dense."""
@@ -60,7 +59,7 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
     data.require_training(split)
     if data.per_step(split):
         _check_stepwise(split, config)
-    if config.learner in RULES and not split.temporal and config.train.encoding == "direct":
+    if config.learner in ("fptt", "tbptt") and not split.temporal and config.train.encoding == "direct":
         raise ValueError(
             f"learner={config.learner} learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
         )

@@ -204,6 +204,8 @@ def mlp(
     layers: dict[str, Layer] = {}
     shape: tuple[int, ...] = in_shape
     wired = (recurrent,) * len(hidden) if isinstance(recurrent, bool) else recurrent
+    if len(wired) != len(hidden):
+        raise ValueError(f"recurrent must say so of each of {len(hidden)} hidden layers, got {len(wired)} values.")
     for index, (neurons, loops) in enumerate(zip(hidden, wired, strict=True)):
         feed, back = jax.random.split(jax.random.fold_in(key, index))
         beside = neurons if loops else 0

@@ -15,9 +15,6 @@ from dsnn.train import Batch, Info, Learner, MapState, natural, unconstrained
 from dsnn.types import Array, Key
 from dsnn.unroll import unroll
 
-RULES = ("fptt", "tbptt")
-"""Names of these rules among the learners of a configuration."""
-
 RESUMED = ("sum", "mean", "last")
 """Readouts that go on from one window to the next."""
 
@@ -42,15 +39,21 @@ def fptt_learner(
         tx: Optax optimiser.
         config: window and pull to the running average.
         root: root key of the run.
+
+    Raises:
+        ValueError: a readout that is not "last".
     """
     template = forward.template
+    skip = getattr(likelihood, "skip", 0)
+    if (readout := template.build(params).readout_kind) != "last":
+        raise ValueError(f"forward propagation through time reads each step's own output, got the readout {readout!r}.")
 
     def build(raw: Params) -> Any:
         return template.build(natural(template, raw))
 
     def loss(outputs: Array, t: Array, y: Array) -> Array:
         if y.ndim == 2:
-            return -likelihood.log_prob({}, outputs, y[:, t])
+            return jnp.where(t < skip, 0.0, -likelihood.log_prob({}, outputs, y[:, t]))
         done = (t + 1) / forward.steps
         guess = -jax.nn.log_softmax(outputs).mean(-1)
         return -done * likelihood.log_prob({}, outputs, y) + (1 - done) * guess
@@ -63,7 +66,7 @@ def fptt_learner(
     def step(state: FPTTState, batch: Batch) -> tuple[FPTTState, Info]:
         key = rng.stream(root, "noise", state.step)
         xs = forward.encode(batch.x, rng.stream(key, "data"))
-        new, value = advance(state, xs, batch.y, key if forward.stochastic else None)
+        new, value = advance(state, xs, batch.y, rng.stream(key, "noise") if forward.stochastic else None)
         nothing = jnp.zeros(())
         return new, Info(value / forward.steps, nothing, nothing, nothing, nothing + 1, nothing)
 
@@ -81,7 +84,7 @@ def tbptt_learner(
     """Returns the learner of truncated backpropagation through time: an update after every ``window`` steps.
 
     Each update follows the gradient of the loss so far within its window: of a class, the loss of the running readout
-    at the window's end (Yin, Corradi & Bohte 2021); of a label at every step, the mean over the window's steps. The
+    at the window's end (Yin, Corradi & Bohte 2021); of a label at every step, the sum over the window's steps. The
     state of the neurons goes on to the next window; gradients do not.
 
     Args:
@@ -105,6 +108,7 @@ def tbptt_learner(
         return MapState(raw, tx.init(raw), jnp.zeros((), jnp.int32))
 
     readout = template.build(params).readout_kind
+    skip = getattr(likelihood, "skip", 0)
     if readout not in RESUMED:
         raise ValueError(f"updates within a sequence take the readouts {', '.join(RESUMED)}, got {readout!r}.")
 
@@ -113,7 +117,8 @@ def tbptt_learner(
         outputs, neurons, _ = unroll(build(raw), piece, key, None, forward.schedule, **options)
         total = outputs[-1] if readout == "last" else before + outputs.sum(0)
         if y.ndim == 2:
-            return -likelihood.log_prob({}, outputs, y.T[times]).mean(), (neurons, total)
+            each = likelihood.log_prob({}, outputs, y.T[times]).mean(1)
+            return -jnp.where(times < skip, 0.0, each).sum(), (neurons, total)
         logits = total / (times[-1] + 1) if readout == "mean" else total
         return -likelihood.log_prob({}, logits, y).mean(), (neurons, total)
 
@@ -123,7 +128,7 @@ def tbptt_learner(
 
         def update(carry: Any, times: Array, piece: Array) -> tuple[Any, Array]:
             learned, neurons, total = carry
-            drawn = jax.random.fold_in(key, times[0]) if forward.stochastic else None
+            drawn = rng.stream(key, "noise", times[0]) if forward.stochastic else None
             slope = jax.value_and_grad(loss, has_aux=True)
             (value, rest), grads = slope(learned.params, neurons, total, times, piece, batch.y, drawn)
             updates, opt_state = tx.update(grads, learned.opt_state, learned.params)
@@ -133,7 +138,7 @@ def tbptt_learner(
         start = model.init(xs.shape[1:2]), jnp.zeros((xs.shape[1], *model.out_shape))
         (state, *_), values = over_windows(update, (state, *start), xs, window)
         nothing = jnp.zeros(())
-        value = values.mean() if batch.y.ndim == 2 else values[-1]
+        value = values.sum() if batch.y.ndim == 2 else values[-1]
         return state, Info(value, nothing, nothing, nothing, nothing + 1, nothing)
 
     return Learner(init, step)

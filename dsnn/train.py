@@ -320,7 +320,8 @@ def svi_learner(
         kept, energy = jnp.ones(()), jnp.zeros(())
         if priced:
             probabilities = lifted.gate_probabilities(svi_params(lifted, state))
-            kept = jnp.concatenate(list(probabilities.values())).__gt__(0.5).mean()
+            runs = {} if lifted.sites is None else lifted.sites.running(probabilities)
+            kept = jnp.concatenate(list(runs.values())).__gt__(0.5).mean()
             energy = lifted.energy(probabilities, state.events).total(state.mean_steps)
         info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept, budget(state))
         return state, info
@@ -357,15 +358,13 @@ def _filled(
     """
     sites = lifted.sites
     assert sites is not None
-    allowed = {
-        group: largest(p, config.budget_sites[group]) if group in config.budget_sites else jnp.ones_like(p, bool)
-        for group, p in opened.items()
-    }
-    likely = jnp.where(jnp.concatenate(list(allowed.values())), jnp.concatenate(list(opened.values())), -1.0)
+    chosen = _most(lifted, config, opened, {group: jnp.ones_like(p) for group, p in opened.items()})
+    allowed = jnp.concatenate(list(chosen.values()))
+    likely = jnp.where(allowed, jnp.concatenate(list(opened.values())), -1.0)
     place = jnp.argsort(jnp.argsort(-likely))
 
     def kept(count: Array) -> dict[str, Array]:
-        return sites.unflatten((place < count) & (likely >= 0))
+        return sites.reachable(sites.unflatten((place < count) & allowed))
 
     def spent(count: Array) -> Array:
         opened = {group: k.astype(jnp.float32) for group, k in kept(count).items()}

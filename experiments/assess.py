@@ -146,7 +146,7 @@ def measured(
     if halt.stops(setup):
         stopping, curves = halt.exits(setup, settled)
         metrics, records = metrics | settled.metrics | stopping, records | curves
-    probabilities = {name: np.asarray(p) for name, p in lifted.gate_probabilities(params).items()}
+    probabilities = {name: np.asarray(p) for name, p in lifted.running_probabilities(params).items()}
     for name, gates in deployed.gates.items():
         metrics[f"gates/{name}/kept"] = int((np.asarray(gates) > 0).sum())
         metrics[f"gates/{name}/total"] = len(gates)

@@ -17,6 +17,7 @@ from dsnn.build import build_model
 from dsnn.cells import ALIF
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
 from dsnn.forward import Forward
+from dsnn.gradients import FPTT
 from dsnn.loading import check_trainable, load_data
 from dsnn.models import mlp
 from dsnn.train import Batch, map_params, natural
@@ -59,7 +60,7 @@ def test_truncated_updates_by_hand(readout: str, labels: str) -> None:
                 neurons, out = model.step(neurons, X[:, t])
                 so_far = out if readout == "last" else so_far + out
                 if labels != "one":
-                    total -= jnp.take_along_axis(jax.nn.log_softmax(out), y[:, t, None], 1).mean() / len(steps)
+                    total -= jnp.take_along_axis(jax.nn.log_softmax(out), y[:, t, None], 1).mean()
             if labels == "one":
                 logits = so_far / (t + 1) if readout == "mean" else so_far
                 total = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
@@ -72,7 +73,25 @@ def test_truncated_updates_by_hand(readout: str, labels: str) -> None:
     assert max(float(jnp.abs(ours[name] - params[name]).max()) for name in ours) > 1e-3
     for name, value in raw.items():
         np.testing.assert_allclose(state.params[name], value, atol=1e-5)
-    np.testing.assert_allclose(info.loss, values[-1] if labels == "one" else np.mean(values), rtol=1e-5)
+    np.testing.assert_allclose(info.loss, values[-1] if labels == "one" else np.sum(values), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["tbptt", "fptt"])
+def test_steps_that_are_skipped_teach_nothing(rule: str) -> None:
+    run, params = forward("last")
+    y = jax.random.randint(jax.random.key(5), (5, 13), 0, 3)
+
+    def after(skip: int, y: jax.Array) -> Any:
+        common = run, params, Stepwise(skip), optax.sgd(RATE)
+        learner = (
+            online.tbptt_learner(*common, 5, ROOT) if rule == "tbptt" else online.fptt_learner(*common, FPTT(5), ROOT)
+        )
+        return learner.step(learner.init(), Batch(X, y))[0].params["readout.synapse.kernel"]
+
+    other = y.at[:, :4].set((y[:, :4] + 1) % 3)
+    np.testing.assert_array_equal(after(4, y), after(4, other))
+    assert float(jnp.abs(after(0, y) - after(0, other)).max()) > 1e-4
+    assert float(jnp.abs(after(0, y) - after(4, y)).max()) > 1e-4
 
 
 def test_readouts_that_need_all_steps_are_refused() -> None:

@@ -161,6 +161,27 @@ def test_closed_features_and_channels_leave_the_network_and_its_outputs_stay() -
         compact(model, {"features": jnp.ones(3)})
 
 
+def test_a_network_thinned_before_has_no_sites_where_it_reads_in_part() -> None:
+    small = compact(lenet(), {"features": jnp.asarray([0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0])})
+    where = sites(small)
+    assert where.groups == {"hidden0": 2}
+    wire = next(w for w in where.wires if w.name == "hidden0")
+    assert (wire.pre, wire.pre_sites, wire.post) == (None, 5, "hidden0")
+    x = jax.random.uniform(jax.random.key(1), (4, 6, 6, 1))
+    spikes = dsnn.unroll(small, x, None, keep_spikes, steps=3)[2]
+    assert measure(where, small, x, spikes, held=True)["hidden0"].shape == (5,)
+    with pytest.raises(ValueError, match="'hidden0' reads has been thinned before"):
+        compact(small, {"conv0": jnp.asarray([1.0, 0.0])})
+    few = compact(mlp((6,), (4,), 2, key=KEY), {"input": jnp.asarray([1.0, 0, 1, 1, 0, 0])})
+    assert sites(few).groups == {"hidden0": 4}
+
+
+def test_a_feature_runs_where_its_channel_does() -> None:
+    where = sites(lenet(), gate_features=True)
+    p = {"conv0": jnp.asarray([0.5, 0.25]), "features": jnp.full(8, 0.8), "hidden0": jnp.ones(2)}
+    np.testing.assert_allclose(where.running(p)["features"], [0.4, 0.2] * 4, rtol=1e-6)
+
+
 def test_magnitudes_of_features_and_of_their_channels() -> None:
     model = lenet()
     where = sites(model, gate_features=True)

@@ -8,13 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import checkpoint, optimize, rng, train
+from dsnn import checkpoint, escape, optimize, rng, train
 from dsnn.bayes import priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
+from dsnn.cells import LIF
 from dsnn.energy import profile
 from dsnn.forward import Forward, log_likelihood
-from dsnn.models import mlp
+from dsnn.models import convnet, mlp
 from dsnn.optimize import OptimizerConfig
 from dsnn.parameters import split
 from dsnn.train import Batch, SviConfig
@@ -138,6 +139,36 @@ def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(fam
     assert len({tuple(c) for c in counts[10:]}) == 1
     final = np.concatenate([np.asarray(p) for p in gates.values()])
     assert (np.minimum(final, 1 - final) < 1e-6).all(), "a decided gate has no doubt left"
+
+
+@pytest.mark.parametrize("budget", [{"budget_sites": {"conv0": 1, "features": 3}}, {"budget_fraction": 0.6},
+                                    {"budget_sites": {"conv0": 1, "features": 3}, "budget_fraction": 0.9}])  # fmt: skip
+def test_features_are_kept_where_their_channels_are(budget: dict[str, Any]) -> None:
+    cell = lambda neurons: LIF(beta=0.8, noise=escape.Logistic(0.3))  # noqa: E731
+    model = convnet((6, 6, 1), (3,), (4,), 3, key=ROOT, window=(3, 3), gain=4.0, cell=cell)
+    template, params = split(model)
+    where = sites.sites(model, gate_features=True, gate_input=False)
+    data_ = Batch(jax.random.uniform(ROOT, (16, 6, 6, 1)), jnp.arange(16) % 3)
+    net = Lifted(Forward(template, 4), params, priors.default(template), 16, where, profile("45nm"))
+    config = SviConfig(decide_fraction=0.5, measure_every=1, budget_rate=0.5, **budget)
+    tx = optimize.optimizer(OptimizerConfig(0.02), 20, decided=train.decided_from(config, 20))
+    rule = train.svi_learner(net, config, tx, 20, ROOT)
+    state, step = rule.init(), jax.jit(rule.step)
+    for _ in range(12):
+        state, info = step(state, data_)
+    own = train.svi_params(net, state)
+    opened = {name: np.asarray(p) > 0.5 for name, p in net.gate_probabilities(own).items()}
+    channels = np.tile(opened["conv0"], 4)
+    assert opened["features"].any()
+    assert not (opened["features"] & ~channels).any()
+    if "budget_sites" in budget:
+        assert opened["conv0"].sum() <= 1
+        assert opened["features"].sum() <= 3
+        assert "budget_fraction" in budget or (opened["conv0"].sum(), opened["features"].sum()) == (1, 3)
+    decided = net.centre(own).gates
+    assert decided is not None
+    kept = sum(int((np.asarray(z) > 0).sum()) for z in decided.values())
+    np.testing.assert_allclose(info.kept_fraction, kept / where.total, atol=1e-6)
 
 
 def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halting_the_rest() -> None:

@@ -221,13 +221,17 @@ class Lifted:
         return {name: params[f"halting.{name}"] for name in halting.initial_head(1, self.feature or "margin")}
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
-        """Returns the probability that each site runs, by group; empty without gates."""
+        """Returns the probability that each site's gate is open, by group; empty without gates."""
         if self.sites is None:
             return {}
         return self.sites.unflatten(self.gates(params).open_probability)
 
+    def running_probabilities(self, params: Params) -> dict[str, Array]:
+        """Returns the probability that each site runs, by group; a feature runs where its channel does."""
+        return {} if self.sites is None else self.sites.running(self.gate_probabilities(params))
+
     def energy(self, probabilities: dict[str, Array], events: dict[str, Array]) -> Energy:
-        """Returns the expected energy per inference for these open probabilities (empty: everything runs)."""
+        """Returns the expected energy per inference for these probabilities of open gates (empty: everything runs)."""
         assert self.sites is not None
         assert self.prices is not None
         everything = {name: jnp.ones(size) for name, size in self.sites.groups.items()}

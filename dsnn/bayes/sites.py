@@ -112,11 +112,15 @@ class Sites:
 
     def reachable(self, z: dict[str, Array]) -> dict[str, Array]:
         """Returns gates in which a feature whose channel is closed is closed too."""
+        return self._times(z, {name: (value > 0).astype(value.dtype) for name, value in z.items()})
+
+    def running(self, p: dict[str, Array]) -> dict[str, Array]:
+        """Returns the probability that each site runs from that of its gate: a feature runs where its channel does."""
+        return self._times(p, p)
+
+    def _times(self, z: dict[str, Array], by: dict[str, Array]) -> dict[str, Array]:
         nested = {w.pre: w.within for w in self.wires if w.pre is not None and w.within is not None}
-        return {
-            name: value * _places(z[nested[name]] > 0, len(value)).astype(value.dtype) if name in nested else value
-            for name, value in z.items()
-        }
+        return {n: v * _places(by[nested[n]], len(v)) if n in nested else v for n, v in z.items()}
 
 
 def sites(
@@ -138,6 +142,9 @@ def sites(
         held_input: one input is held for all steps, so that its product is computed once.
         time_steps: how many time steps are sites, each of which may be skipped by the whole network; 0 is none.
 
+    What a compacted network reads in part has no sites of its own left: the inputs and channels of which some places
+    are read and others not.
+
     Raises:
         ValueError: features are to be sites, and no dense layer reads a feature map.
     """
@@ -150,12 +157,14 @@ def sites(
     for index, (name, layer) in enumerate(layers):
         first, last = index == 0, index == len(layers) - 1
         pre_sites = math.prod(layer.in_shape) if isinstance(layer.synapse, Dense) and first else layer.in_shape[-1]
-        if first and gate_input and pre_sites > 1:
+        if _selects(layer):
+            pre_sites = layer.synapse.kernel.shape[-2]
+        elif first and gate_input and pre_sites > 1:
             groups[INPUT], pre = pre_sites, INPUT
         elif not first:
             pre_sites = layers[index - 1][1].out_shape[-1]
         # a residual block adds to its input: both are the same channels, and so the same sites
-        post = None if last else pre if layer.skip else name
+        post = None if last or _selects(layers[index + 1][1]) else pre if layer.skip else name
         block = model.blocks.index(name) if layer.skip else None
         post_sites = layer.out_shape[-1]
         analog = (first and analog_input) or any(m.kind == "mean" for m in layer.before)
@@ -169,7 +178,7 @@ def sites(
             wires.append(Wire(f"{name}.recurrent", post, post, post_sites, post_sites, block=block))
         neurons = math.prod(layer.out_shape) // post_sites
         populations.append(Population(name, post, post_sites, neurons, kind(layer.cell), block))
-        if post == name:
+        if post is not None and post == name:
             groups[name] = post_sites
         pre, joined = post, (*joined, block) if block is not None else ()
     if gate_features and FEATURES not in groups:
@@ -182,6 +191,10 @@ def sites(
     if time_steps:
         groups[TIME] = time_steps
     return Sites(groups, tuple(wires), tuple(populations))
+
+
+def _selects(layer: Any) -> bool:
+    return any(module.kind == "select" for module in layer.before)
 
 
 def _fan(layer: Any) -> float:

@@ -50,8 +50,8 @@ typedef struct {
 
 typedef float lanes __attribute__((vector_size(VECTOR * sizeof(float)), aligned(4), may_alias));
 
-/* sum[:] += value[i] * the row at[i] of a kernel with `n` columns, for `width` vectors of columns: as many sums as there
-   are registers, for each waits for the one before it, and a row is fetched once. */
+/* sum[:] += value[i] * the row at[i] of a kernel with `n` columns, for `width` vectors of columns: several sums at once,
+   for each addition waits for the one before it, and a row is fetched once. */
 #define ADD_ROWS(name, width)                                                                                      \
   FUSED static void name(float *sum, const float *kernel, int n, const int *at, const float *value, int count) {  \
     lanes total[width];                                                                                            \
