@@ -156,29 +156,31 @@ def test_the_published_recipe_in_pytorch_makes_the_same_updates(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_first_epoch_of_permuted_mnist_agrees_with_the_recipe_in_pytorch(tmp_path: Path) -> None:
-    """An hour: the same start and the same batches. Spikes make close trajectories part, so means are compared."""
+    """Over an hour. The same start and the same batches; but spikes drive the closest trajectories apart, so the
+    measure is how far two runs of ours come apart, one of which starts a millionth beside the other.
+    """
     try:
         setup = assemble.build(schema.compose(["experiment=psmnist_alif"]))
     except data.DataError:
         pytest.skip("needs MNIST, in DSNN_DATA or downloaded before")
-    config, train = setup.config, setup.split.train
-    order = data.epoch_permutation(rng.stream(setup.root, "data", 0), len(train.x), config.train.batch_size)
+    config, part = setup.config, setup.split.train
+    order = np.asarray(data.epoch_permutation(rng.stream(setup.root, "data", 0), len(part.x), config.train.batch_size))
     encode = jax.jit(lambda x: setup.lifted.forward.encode(x, None))
-    xs = np.stack([np.asarray(encode(jnp.asarray(train.x[index]))) > 0 for index in np.asarray(order)])
-    ys = np.asarray(train.y)[np.asarray(order)]
-    window, rate = config.tbptt.window, config.optimizer.learning_rate
-    theirs = in_pytorch(tmp_path, setup.lifted.initial, xs, ys, window, rate)
+    xs = np.stack([np.asarray(encode(jnp.asarray(part.x[index]))) > 0 for index in order])
+    params, window, rate = setup.lifted.initial, config.tbptt.window, config.optimizer.learning_rate
+    theirs = in_pytorch(tmp_path, params, xs, np.asarray(part.y)[order], window, rate)["losses"]
 
-    learner = setup.learner
-    step = jax.jit(learner.step)
-    state, losses = learner.init(), []
-    for index in np.asarray(order):
-        state, info = step(state, Batch(jnp.asarray(train.x[index]), jnp.asarray(train.y[index])))
-        losses.append(float(info.loss))
-        print(
-            f"batch {len(losses)}: ours {losses[-1]:.4f}, PyTorch {theirs['losses'][len(losses) - 1]:.4f}", flush=True
-        )
-    blocks = [[np.mean(part) for part in np.array_split(np.asarray(run), 8)] for run in (losses, theirs["losses"])]
-    print(*(" ".join(f"{value:.3f}" for value in row) for row in blocks), sep="\n")
-    np.testing.assert_allclose(losses[:3], theirs["losses"][:3], rtol=2e-2)
-    np.testing.assert_allclose(blocks[0], blocks[1], rtol=0.05)
+    def epoch(start: parameters.Params) -> list[float]:
+        learner = assemble.build(config, setup.split, start).learner
+        step, state, losses = jax.jit(learner.step), learner.init(), []
+        for index in order:
+            state, info = step(state, Batch(jnp.asarray(part.x[index]), jnp.asarray(part.y[index])))
+            losses.append(float(info.loss))
+        return losses
+
+    ours = epoch(params)
+    beside = epoch({name: v * (1 + 1e-6 * jax.random.normal(ROOT, v.shape)) for name, v in params.items()})
+    runs = [np.array([np.mean(part) for part in np.array_split(np.asarray(run), 8)]) for run in (ours, beside, theirs)]
+    print(*(" ".join(f"{value:.3f}" for value in row) for row in runs), sep="\n")
+    np.testing.assert_allclose(ours[:3], theirs[:3], rtol=2e-2)
+    assert np.abs(runs[0] - runs[2]).mean() <= 2 * np.abs(runs[0] - runs[1]).mean()
