@@ -157,6 +157,7 @@ def network(
         time_steps=forward.steps if config.gates.time else 0,
     )
     bayesian = config.learner == "svi"
+    halts = bayesian and config.halting.enabled
     if config.convert.method:
         prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
     else:
@@ -170,15 +171,16 @@ def network(
         params,
         prior if bayesian else priors.point,
         data.size(split.train),
-        sites=every_site if bayesian and config.gates.enabled else None,
+        sites=every_site if halts or (bayesian and config.gates.enabled) else None,
         prices=energy.profile(config.energy.profile),
         accounting=config.energy.accounting,
-        feature=config.halting.feature if bayesian and config.halting.enabled else None,
+        feature=config.halting.feature if halts else None,
         family=build_guide(config, shape, split.classes, key) if bayesian else guides.point(),
         likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
         gate_family=FAMILIES[config.gates.family],
+        gated=config.gates.enabled,
     )
     return lifted, every_site
 

@@ -17,7 +17,7 @@ from numpyro.optim import optax_to_numpyro
 from dsnn import data, rng
 from dsnn.bayes.dual import Duals, ascend, falling, largest, most_within
 from dsnn.bayes.lift import Context, Lifted
-from dsnn.bayes.priors import SUPPORTS
+from dsnn.bayes.priors import SPACES
 from dsnn.bayes.sites import magnitudes
 from dsnn.gradients import FPTTState
 from dsnn.parameters import Params, Template
@@ -88,10 +88,6 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and what to do."""
 
 
-SPACES = SUPPORTS | {"positive": dist.constraints.softplus_positive}
-"""Where parameters lie; what is positive moves, once it is large, by as much as without a constraint."""
-
-
 def natural(template: Template, raw: Params) -> Params:
     """Returns parameters where they lie from unconstrained ones, which optimisers move."""
     return {name: dist.biject_to(SPACES[template.supports[name]])(value) for name, value in raw.items()}
@@ -159,6 +155,7 @@ class SviConfig:
         budget_fall_fraction: share of the updates over which a budget falls from everything to its value.
         decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns. Under a
             budget the sites that likeliest run are kept, as many as it pays for; halting then keeps to the budget.
+            Without gates there is nothing to decide.
         measure_every: updates between measurements of activity.
         memory: how much of the running average a measurement keeps.
     """
@@ -227,8 +224,11 @@ def svi_learner(
     priced = lifted.sites is not None and lifted.prices is not None
     _check_groups(config.budget_sites, lifted)
     if budgeted and not priced:
-        raise ValueError("a budget of energy needs gates and a profile, got neither or one; set gates.enabled=true.")
-    decided = decided_from(config, total_steps)
+        raise ValueError(
+            "a budget of energy needs something to spare and its price, got neither gates nor halting, or no profile; "
+            "set gates.enabled=true."
+        )
+    decided = decided_from(config, total_steps) if lifted.gated_sites is not None else None
     empty = lifted.no_context()
 
     def init() -> SviState:
@@ -292,7 +292,8 @@ def svi_learner(
     def decide(state: SviState) -> SviState:
         own = svi_params(lifted, state)
         scores = opened = lifted.gate_probabilities(own)
-        if lifted.gate_family.by_magnitude and lifted.sites is not None:
+        if lifted.gate_family.by_magnitude:
+            assert lifted.sites is not None
             scores = magnitudes(lifted.sites, lifted.centre(own).weights, state.events)
         if budgeted:
             chosen = _filled(lifted, config, state, opened, budget(state, final=True))
@@ -320,8 +321,9 @@ def svi_learner(
         kept, energy = jnp.ones(()), jnp.zeros(())
         if priced:
             probabilities = lifted.gate_probabilities(svi_params(lifted, state))
-            runs = {} if lifted.sites is None else lifted.sites.running(probabilities)
-            kept = jnp.concatenate(list(runs.values())).__gt__(0.5).mean()
+            if lifted.gated_sites is not None:
+                runs = lifted.gated_sites.running(probabilities)
+                kept = (jnp.concatenate(list(runs.values())) > 0.5).mean()
             energy = lifted.energy(probabilities, state.events).total(state.mean_steps)
         info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept, budget(state))
         return state, info
@@ -341,12 +343,13 @@ def _most(lifted: Lifted, config: SviConfig, scores: dict[str, Array], opened: d
     Groups come in the order of the network, and what can no longer be reached is nothing to choose.
     """
     chosen: dict[str, Array] = {}
-    assert lifted.sites is not None
+    sites = lifted.gated_sites
+    assert sites is not None
     for group, p in opened.items():
-        score = lifted.sites.reachable({**chosen, group: scores[group]})[group]
+        score = sites.reachable({**chosen, group: scores[group]})[group]
         most = config.budget_sites.get(group)
         chosen[group] = p > 0.5 if most is None else largest(score, most)
-    return lifted.sites.reachable(chosen)
+    return sites.reachable(chosen)
 
 
 def _filled(
@@ -356,7 +359,7 @@ def _filled(
 
     One site stays whatever it costs.
     """
-    sites = lifted.sites
+    sites = lifted.gated_sites
     assert sites is not None
     chosen = _most(lifted, config, opened, {group: jnp.ones_like(p) for group, p in opened.items()})
     allowed = jnp.concatenate(list(chosen.values()))
@@ -374,7 +377,7 @@ def _filled(
 
 
 def _check_groups(budget: dict[str, int], lifted: Lifted) -> None:
-    groups = {} if lifted.sites is None else lifted.sites.groups
+    groups = {} if lifted.gated_sites is None else lifted.gated_sites.groups
     for group, most in budget.items():
         if most > groups.get(group, 0):
             has = ", ".join(f"{name}: {size}" for name, size in groups.items()) or "none"

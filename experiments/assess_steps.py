@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from scipy.special import expit
 
 from dsnn import data, evaluate, rng
+from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.bayes.sequence import Sequence
 from dsnn.deploy import Deployed
 from dsnn.unroll import unroll
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 EVAL_BATCH = 256
 TOLERANCE = 5
 BLOCK = 50
+THRESHOLDS = expit(np.linspace(-1.5, 9.0, 127))
+"""Probabilities from which on a step is called, about 0.2 to 0.9999."""
+RISKS = (0.02, 0.05, 0.1)
+"""Shares of wrong calls that thresholds are chosen for, on validation."""
+SHOWN = 4
 
 
 def labelled(split: data.Split, part: str) -> np.ndarray:
@@ -68,27 +75,52 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
     config, key = setup.config, rng.stream(setup.root, "noise", setup.config.train.epochs)
     metrics: dict[str, Any] = {}
     records: dict[str, np.ndarray] = {}
+    chosen: dict[float, float] = {}
     for part in ("val", "test"):
         arrays = getattr(setup.split, part)
         if not len(arrays.x):
             continue
         made = predict(params, arrays.x, key, samples=config.bayes.samples, batch_size=EVAL_BATCH)
         metrics |= scores(setup, part, made)
-        if part == "test":
-            known = counted(setup, part)
-            blocks = evaluate.block_calibration(made.probs, np.asarray(arrays.y), known, BLOCK)
+        known, labels = counted(setup, part), np.asarray(arrays.y)
+        curve = evaluate.detection_curve(made.probs, labels, known, THRESHOLDS)
+        if part == "val":
+            chosen = {risk: evaluate.threshold_within(curve, risk) for risk in RISKS}
+        else:
+            blocks = evaluate.block_calibration(made.probs, labels, known, BLOCK)
             metrics |= {
                 "test/ece_steps_mean": float(blocks.ece.mean()),
                 "test/ece_steps_max": float(blocks.ece.max()),
                 "uncertainty/aleatoric": float(made.aleatoric[known].mean()),
                 "uncertainty/epistemic": float((evaluate.entropy(made.probs[known]) - made.aleatoric[known]).mean()),
             }
+            metrics |= _called(curve, chosen)
             records |= {f"blocks/{name}": values for name, values in blocks._asdict().items()}
+            records |= {f"detection/{name}": values for name, values in curve._asdict().items()}
             # all steps would be megabytes; the first sequences serve the pictures
-            records |= {"test/probs": made.probs[known][::10], "test/y": np.asarray(arrays.y)[known][::10]}
-            records |= {"sequence/probs": made.probs[:4], "sequence/y": np.asarray(arrays.y)[:4]}
+            records |= {"test/probs": made.probs[known][::10], "test/y": labels[known][::10]}
+            shown = np.where(known, labels, UNLABELLED)[:SHOWN]
+            records |= {"sequence/probs": made.probs[:SHOWN], "sequence/y": shown}
+            if setup.split.class_names:
+                records["sequence/names"] = np.array(setup.split.class_names)
     metrics["compute/steps_mean"] = metrics["compute/steps_total"] = float(setup.lifted.forward.steps)
     return metrics, records
+
+
+def _called(curve: evaluate.DetectionCurve, chosen: dict[float, float]) -> dict[str, float]:
+    """Returns what the thresholds that validation chose for each risk give on the test part.
+
+    A delay that is endless, since half of the onsets or more are missed, and a risk that no threshold kept on
+    validation have no entry.
+    """
+    metrics: dict[str, float] = {}
+    for risk, threshold in chosen.items():
+        if not np.isfinite(threshold):
+            continue
+        at = int(np.flatnonzero(curve.threshold == threshold)[0])
+        found = {name: float(values[at]) for name, values in curve._asdict().items()}
+        metrics |= {f"detection/{risk:g}/{name}": value for name, value in found.items() if np.isfinite(value)}
+    return metrics
 
 
 def firing(setup: "Setup", deployed: Deployed, inputs: Any) -> dict[str, float]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dsnn import data
 from dsnn.config import Config
-from experiments.schema import CONF
+from experiments import schema
 
 HELP = ("-h", "--help")
 
@@ -26,7 +26,7 @@ class UsageError(ValueError):
 def experiments() -> dict[str, dict[str, str]]:
     """Returns the headers of the experiment files: title, command, time and expected result by name."""
     found = {}
-    for file in sorted((CONF / "experiment").glob("*.yaml")):
+    for file in sorted((schema.CONF / "experiment").glob("*.yaml")):
         lines = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
         header = {"title": next((line for line in lines if line and not line.startswith("@")), "")}
         for line in lines:
@@ -63,9 +63,9 @@ def check(arguments: Sequence[str]) -> None:
         try:
             override: Override = OverridesParser.create().parse_override(argument)
         except HydraException:
-            raise UsageError(f"an option is given as name=value, got {argument!r}; see --help.") from None
+            raise UsageError(_unread(argument)) from None
         name = override.key_or_group
-        if name.startswith(("hydra", "data.options.")):
+        if name.startswith("hydra") or schema.is_open_ended(name):
             continue
         if name not in known:
             raise UsageError(f"{name!r} is not an option; {_near(name, list(known))}")
@@ -73,6 +73,17 @@ def check(arguments: Sequence[str]) -> None:
             value = override.value()
             if name == group and isinstance(value, str) and value not in choices:
                 raise UsageError(f"{group} must be one of {', '.join(choices)}, got {value!r}; {_near(value, choices)}")
+
+
+def _unread(argument: str) -> str:
+    """Returns what is wrong with an argument that Hydra cannot read."""
+    name, equals, value = argument.partition("=")
+    if not equals:
+        return f"an option is given as name=value, got {argument!r}; see --help."
+    return (
+        f"the value of {name} must be in Hydra's grammar, got {value!r}; text with special characters is quoted, "
+        f"""'{name}="(text)"', and keys of a dictionary never are, '{name}={{key: 1}}'."""
+    )
 
 
 def _near(name: str, names: Sequence[str]) -> str:

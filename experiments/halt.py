@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CANDIDATES = np.linspace(-15, 15, 241)
 """Log odds of the quantiles among which the certified one is chosen, fixed before any example is seen."""
 
+BLOCKS = 40
+"""Most blocks of steps in which calibration along time is measured."""
+
 
 class Settled(NamedTuple):
     """How the network stops.
@@ -108,8 +111,17 @@ def exits(setup: "Setup", settled: Settled) -> tuple[dict[str, Any], dict[str, n
     labels = np.asarray(test.y)
     logits = running(setup.lifted, deploy(setup.lifted, settled.params), test.x, setup.root)
     right = logits.argmax(-1) == labels
-    metrics: dict[str, Any] = {"halting/accuracy_all_steps": float(right[-1].mean())}
-    records: dict[str, np.ndarray] = {}
+    running_probs = np.moveaxis(np.asarray(jax.nn.softmax(logits), float), 0, 1)
+    every_label = np.broadcast_to(labels[:, None], running_probs.shape[:2])
+    blocks = evaluate.block_calibration(
+        running_probs, every_label, np.ones(every_label.shape, bool), -(-len(logits) // BLOCKS)
+    )
+    metrics: dict[str, Any] = {
+        "halting/accuracy_all_steps": float(right[-1].mean()),
+        "deployed/ece_steps_mean": float(blocks.ece.mean()),
+        "deployed/ece_steps_max": float(blocks.ece.max()),
+    }
+    records: dict[str, np.ndarray] = {f"blocks/{name}": values for name, values in blocks._asdict().items()}
     every = scores(setup, settled.params, logits)
     stopped = float(len(logits))
     if "variational" in every:

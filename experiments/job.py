@@ -293,7 +293,8 @@ def _described(setup: Setup) -> str:
     split, forward = setup.split, setup.lifted.forward
     counts = f"{len(split.train.x)} training, {len(split.val.x)} validation, {len(split.test.x)} test examples"
     size = parameters.count(setup.lifted.initial)
-    where = "" if setup.lifted.sites is None else f", {setup.lifted.sites.total} compute sites"
+    sites_ = setup.lifted.gated_sites
+    where = "" if sites_ is None else f", {sites_.total} compute sites"
     return f"{counts}; {size} parameters{where}, {forward.steps} steps, on {jax.devices()[0].device_kind}"
 
 

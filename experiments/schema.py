@@ -1,7 +1,10 @@
 """The typed schema that Hydra composes against, and the way back from Hydra to plain dataclasses."""
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -23,9 +26,29 @@ def register() -> None:
         store.store(group="data", name=name, node={"name": name}, package="data")
 
 
+@functools.cache
+def open_ended() -> tuple[str, ...]:
+    """Returns the options whose keys are not known beforehand, such as ``data.options``."""
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if isinstance(value, dict):
+                yield prefix + field.name
+            elif dataclasses.is_dataclass(value):
+                yield from walk(value, f"{prefix}{field.name}.")
+
+    return tuple(walk(Config(), ""))
+
+
+def is_open_ended(name: str) -> bool:
+    """Returns whether an option, such as ``data.options.steps``, is or lies in one whose keys are not known."""
+    return any(name == option or name.startswith(f"{option}.") for option in open_ended())
+
+
 def appended(override: str) -> str:
     """Returns an override that may add a key where keys are not known beforehand: ``data.options.steps=50``."""
-    return f"++{override}" if override.startswith(("data.options.", "svi.budget_sites")) else override
+    return f"++{override}" if is_open_ended(override.split("=", 1)[0]) else override
 
 
 def compose(overrides: Sequence[str]) -> Config:

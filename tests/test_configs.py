@@ -1,5 +1,6 @@
 """Every configuration composes, builds and takes a step; every mistake on the command line gets a sentence."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,10 @@ def test_every_run_of_a_paper_composes_builds_and_takes_a_step(overrides: tuple[
     takes_a_step(*overrides)
 
 
+def test_examples_can_stop_early_in_a_network_without_gates() -> None:
+    takes_a_step("experiment=digits", "gates.enabled=false", "svi.budget_fraction=0.5")
+
+
 def takes_a_step(*overrides: str) -> Config:
     config = composed(*overrides, "train.batch_size=2", "train.steps=2")
     try:
@@ -74,10 +79,12 @@ def test_defaults_live_in_the_dataclasses() -> None:
         ("experiment=digit", "got 'digit'; did you mean digits"),
         ("data=minst", "did you mean mnist"),
         ("seed 3", "given as name=value, got 'seed 3'"),
+        ('optimizer.factors={"*.tau": 1}', "keys of a dictionary never are, 'optimizer.factors={key: 1}'"),
+        ("track.project=(a)", "text with special characters is quoted, 'track.project=\"(text)\"'"),
     ],
 )
 def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
-    with pytest.raises(door.UsageError, match=message.replace("(", "\\(")):
+    with pytest.raises(door.UsageError, match=re.escape(message)):
         door.check([override])
 
 
@@ -114,6 +121,18 @@ def test_values_out_of_range_stop_before_any_work(override: str, message: str) -
 def test_data_that_a_run_cannot_learn_gets_a_sentence_before_training(config: DataConfig, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         job.build(Config(data=config))
+
+
+def test_what_has_keys_of_its_own_takes_new_ones_on_the_command_line() -> None:
+    arguments = ["optimizer.factors={*.cell.*: 0.2}", "model.cell=ALIF", "model.options.strength=1.5",
+                 "svi.budget_sites={input: 3}"]  # fmt: skip
+    door.check(arguments)
+    config = composed("experiment=digits", *arguments)
+    assert config.optimizer.factors == {"*.cell.*": 0.2}
+    assert config.model.options == {"strength": 1.5}
+    assert config.svi.budget_sites == {"input": 3}
+    with pytest.raises(door.UsageError, match=re.escape("did you mean model.options")):
+        door.check(["model.optionz.strength=1"])
 
 
 def test_a_configuration_can_be_made_in_python() -> None:

@@ -11,6 +11,7 @@ from dsnn.anytime import anytime, confidence_rule, entropy_rule, normalised_entr
 from dsnn.bayes import halting
 from dsnn.bayes.refit import refit, temperatures
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, TrainConfig
+from dsnn.deploy import deploy, running
 from dsnn.models import mlp, running_logits
 from dsnn.unroll import unroll
 from experiments import halt, job
@@ -159,4 +160,11 @@ def test_a_run_fits_on_one_half_and_certifies_on_the_other() -> None:
     assert all(name.startswith("halting.") for name in changed)
     metrics, curves = halt.exits(setup, settled)
     assert metrics["halting/extra_errors"] >= metrics["halting/accuracy_all_steps"] - metrics["halting/accuracy"]
-    assert {name.split("/")[1] for name in curves} == {"variational", "dt_snn", "seenn", "fixed"}
+    rules = {name.split("/")[1] for name in curves if name.startswith("exits/")}
+    assert rules == {"variational", "dt_snn", "seenn", "fixed"}
+    test = setup.split.test
+    logits = running(setup.lifted, deploy(setup.lifted, settled.params), test.x, setup.root)
+    last = evaluate.ece(np.asarray(jax.nn.softmax(logits[-1]), float), np.asarray(test.y))
+    assert curves["blocks/ece"].shape == (4,), "a block is a step where steps are few"
+    assert curves["blocks/ece"][-1] == pytest.approx(last)
+    assert metrics["deployed/ece_steps_max"] >= last

@@ -53,6 +53,12 @@ FIGURES = {
     "overlaid_curves": lambda: plots.overlaid_curves({"a": history(), "b": history(2), "c": []}, "val/accuracy"),
     "uncertainty_histogram": lambda: plots.uncertainty_histogram(RNG.random(50), {"kmnist": RNG.random(40) + 1}),
     "risk_coverage": lambda: plots.risk_coverage(np.linspace(0.1, 1, 10), np.linspace(0, 0.3, 10)),
+    "step_calibration": lambda: plots.step_calibration(
+        np.array([0, 50]), np.array([0.4, 0.9]), np.array([0.6, 0.9]), 80
+    ),
+    "detection": lambda: plots.detection(np.array([0, 0.1]), np.array([np.inf, 3]), np.array([1, 0.2]), [(0.1, 3.0)]),
+    "detection_without_onsets": lambda: plots.detection(np.zeros(2), np.full(2, NAN), np.full(2, NAN)),
+    "believed_sequence": lambda: plots.believed_sequence(RNG.dirichlet(np.ones(3), 30), RNG.integers(-1, 3, 30), "abc"),
     "posterior": lambda: plots.posterior({f"p[{i}]": RNG.normal(size=50) for i in range(4)}, {"p[0]": np.arange(9.0)}),
     "posterior_of_a_point": lambda: plots.posterior({"p": np.ones(50)}, truth={"p": 1}),
     "uncertainty_map": lambda: plots.uncertainty_map(GRID, {"a": GRID[..., 0] ** 2}, RNG.normal(size=(9, 2))),

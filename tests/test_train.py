@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from dsnn import checkpoint, escape, optimize, rng, train
-from dsnn.bayes import priors, sites
+from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
-from dsnn.cells import LIF
+from dsnn.cells import ALIF, LIF
 from dsnn.energy import profile
 from dsnn.forward import Forward, log_likelihood
 from dsnn.models import convnet, mlp
@@ -80,6 +80,30 @@ def test_going_on_is_the_same_as_never_stopping(kind: str, tmp_path: Path) -> No
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
         if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(a, b)
+
+
+def test_points_without_a_prior_move_as_the_deterministic_twin_does() -> None:
+    def cell(neurons: int) -> ALIF:
+        taus = {"tau": np.full(neurons, 4.0), "tau_adp": np.full(neurons, 3.0)}
+        return ALIF(**taus, learnable=("tau", "tau_adp"), threshold=0.1)
+
+    model = mlp((4,), (8,), 2, key=ROOT, gain=4.0, cell=cell)
+    template, params = split(model)
+    net = Lifted(Forward(template, 4), params, priors.point, len(X), family=guides.point())
+    assert {template.supports[name] for name in template.names} >= {"real", "positive"}
+
+    def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
+        return -log_likelihood(net.forward.logits(params, batch.x, key)[-1], batch.y).mean()
+
+    twin = train.map_learner(loss, template, params, optax.sgd(0.5), ROOT)
+    rule = train.svi_learner(net, SviConfig(), optax.sgd(0.5 / len(X)), 60, ROOT)  # its loss is of all the data
+    (one, first), (other, second) = (run(r, r.init(), 8) for r in (twin, rule))
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    points, found = train.map_params(template, one), train.svi_params(net, other)
+    for name in template.names:
+        moved, other_moved = points[name] - params[name], found[name] - params[name]
+        assert np.abs(moved).max() > 1e-3, f"{name} has to move for this to say anything"
+        np.testing.assert_allclose(other_moved, moved, rtol=0.01, atol=1e-5, err_msg=name)
 
 
 def test_a_loss_that_is_not_finite_names_its_step() -> None:
@@ -195,6 +219,25 @@ def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halti
     one_more[np.flatnonzero(closed)[np.argmax(p[closed])]] = True
     assert spent(kept_sites) <= 0.4 * full * 1.0001 or kept_sites.sum() == 1
     assert spent(one_more) > 0.4 * full * 0.9999
+
+
+def test_halting_without_gates_pays_for_all_sites_at_the_steps_that_it_runs() -> None:
+    net, lam = dataclasses.replace(lifted(), gated=False), 2.0
+    rule = train.svi_learner(net, SviConfig(kl_weight=0.0, lam=lam), optax.sgd(0.0), 60, ROOT)
+    free = train.svi_learner(net, SviConfig(kl_weight=0.0), optax.sgd(0.0), 60, ROOT)
+    batch = Batch(DATA.x[:16], DATA.y[:16])
+    state, info = jax.jit(rule.step)(rule.init(), batch)
+    _, unpriced = jax.jit(free.step)(free.init(), batch)
+    params = train.svi_params(net, state)
+    assert not any(name.startswith("gates.") for name in params)
+    assert net.gate_probabilities(params) == net.running_probabilities(params) == {}
+    assert float(info.kept_fraction) == 1.0
+    spent = net.energy({}, state.events).total(state.mean_steps)
+    np.testing.assert_allclose(info.energy_nj, spent, rtol=1e-6)
+    np.testing.assert_allclose(info.loss - unpriced.loss, lam * spent, rtol=0.1)  # of other spikes
+    early = train.svi_learner(net, SviConfig(lam=50.0), optimize.optimizer(OptimizerConfig(0.05), 60), 60, ROOT)
+    last, _ = run(early, early.init(), 20)
+    assert float(last.mean_steps) < float(state.mean_steps) - 0.2
 
 
 def test_a_budget_names_groups_that_there_are() -> None:

@@ -68,7 +68,7 @@ class Lifted:
         initial: the network's own initial parameters, where the guide starts.
         prior: by parameter name; None for a parameter makes it a point estimate.
         data_size: number of training examples, for minibatch scaling.
-        sites: compute sites, or None for a network without gates.
+        sites: compute sites, or None for a network without a price: neither gates nor halting.
         prices: energy profile.
         accounting: which energies count, "arithmetic", "updates" or "memory".
         feature: halting feature, or None to run all steps.
@@ -77,6 +77,7 @@ class Lifted:
         flipout: whether every example of a minibatch has its own draw, where the family allows (`dsnn.bayes.flipout`).
         open_probability: initial probability that a site runs.
         gate_family: distribution of the gates, see `dsnn.bayes.gates`.
+        gated: whether the sites have gates; without, all of them run and only the steps have a price.
     """
 
     forward: Forward
@@ -92,6 +93,12 @@ class Lifted:
     flipout: bool = False
     open_probability: float = 0.9
     gate_family: Family = HARD_CONCRETE
+    gated: bool = True
+
+    @property
+    def gated_sites(self) -> Sites | None:
+        """The sites that have gates; None without."""
+        return self.sites if self.gated else None
 
     @property
     def weights(self) -> Weights:
@@ -103,15 +110,16 @@ class Lifted:
         key = numpyro.prng_key()
         drawn = self.family.prior(self.weights, context.kl_weight)
         scale = self.data_size / x.shape[0]
+        sites = self.gated_sites
         z: Any = None
-        if self.sites is not None:
-            z = numpyro.sample(GATES, self.gate_family.base(self.sites.total))
+        if sites is not None:
+            z = numpyro.sample(GATES, self.gate_family.base(sites.total))
         noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
         head = None if self.feature is None else self._head()
         means = self.family.means(self.weights) if self.flipout and self.family.means else None
 
         def terms(flat: Any) -> tuple[Array, Array]:
-            z = None if flat is None or self.sites is None else self.sites.unflatten(flat)
+            z = None if flat is None or sites is None else sites.unflatten(flat)
 
             def one(drawn: Params, key: Key[Array, ""]) -> tuple[Array, Array]:
                 return self._terms(drawn, means, z, head, noise, x, y, key)
@@ -121,8 +129,8 @@ class Lifted:
             every = jax.vmap(one)(drawn, jax.random.split(key, self.family.members))
             return jax.tree.map(lambda a: a.mean(0), every)
 
-        opened = {} if self.sites is None else self.sites.unflatten(self._gates().open_probability)
-        priced = self.prices is not None and (self.sites is not None or self.feature is not None)
+        opened = {} if sites is None else sites.unflatten(self._gates().open_probability)
+        priced = self.prices is not None and self.sites is not None
         energy = self.energy(opened, context.events) if priced else None
         discrete = z is not None and self.gate_family.discrete
         summed = discrete and len(z) <= ENUMERATED
@@ -149,9 +157,9 @@ class Lifted:
         key = numpyro.prng_key()
         kl_weight = jnp.ones(()) if context is None else context.kl_weight
         drawn, z = self.family.posterior(self.weights, kl_weight, key), None
-        if self.sites is not None:
+        if self.gated_sites is not None:
             z = numpyro.sample(GATES, self._gates(), rng_key=stream(key, "gates"))
-            z = self.sites.unflatten(z)
+            z = self.gated_sites.unflatten(z)
         if self.feature is not None:
             self._head()
         return drawn, z
@@ -191,9 +199,10 @@ class Lifted:
     def centre(self, params: Params) -> Draw:
         """Returns the deterministic network: posterior means (an ensemble's first member) and decided gates."""
         weights = self.family.centre(self.weights, params)
-        if self.sites is None:
+        sites = self.gated_sites
+        if sites is None:
             return Draw(weights, None)
-        decided = self.sites.reachable(self.sites.unflatten(self.gates(params).decision()))
+        decided = sites.reachable(sites.unflatten(self.gates(params).decision()))
         # a step or a block runs or does not; scaling has no meaning for it
         whole = (TIME, BLOCKS)
         return Draw(weights, {name: (z > 0).astype(z.dtype) if name in whole else z for name, z in decided.items()})
@@ -222,13 +231,13 @@ class Lifted:
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""
-        if self.sites is None:
-            return {}
-        return self.sites.unflatten(self.gates(params).open_probability)
+        sites = self.gated_sites
+        return {} if sites is None else sites.unflatten(self.gates(params).open_probability)
 
     def running_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site runs, by group; a feature runs where its channel does."""
-        return {} if self.sites is None else self.sites.running(self.gate_probabilities(params))
+        sites = self.gated_sites
+        return {} if sites is None else sites.running(self.gate_probabilities(params))
 
     def energy(self, probabilities: dict[str, Array], events: dict[str, Array]) -> Energy:
         """Returns the expected energy per inference for these probabilities of open gates (empty: everything runs)."""

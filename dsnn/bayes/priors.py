@@ -37,6 +37,8 @@ SUPPORTS: dict[str, Any] = {
     "positive": constraints.positive,
     "unit_interval": constraints.unit_interval,
 }
+SPACES = SUPPORTS | {"positive": constraints.softplus_positive}
+"""Supports of points: what is positive moves, once it is large, by as much as without a constraint."""
 
 
 def fan_in_normal(scale: Any = 1.0, rows: Array | None = None) -> Prior:

@@ -83,7 +83,7 @@ def by_source(lifted: Lifted) -> Callable[..., Sources]:
     ) -> Sources:
         if min(draws) < 1:
             raise ValueError(f"the draws of weights, gates and spikes must be at least 1 each, got {draws}.")
-        counts = (draws[0], draws[1] if lifted.sites is not None else 1, draws[2])
+        counts = (draws[0], draws[1] if lifted.gated_sites is not None else 1, draws[2])
         parts = []
         indices, masks = eval_batches(len(x), batch_size)
         for index, mask in zip(indices, masks, strict=True):

@@ -6,6 +6,7 @@ Everything is NumPy in double precision; a score is a float, a curve a small nam
 
 from dsnn.evaluate.calibration import Reliability, ece, reliability
 from dsnn.evaluate.classification import accuracy, brier, nll
+from dsnn.evaluate.detection import DetectionCurve, Onsets, detection_curve, onsets, threshold_within
 from dsnn.evaluate.exits import ExitCurve, accuracy_at, certified_threshold, exit_curve, exit_steps, extra_errors
 from dsnn.evaluate.labels import binary, exact_match, f1
 from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
@@ -16,7 +17,9 @@ from dsnn.evaluate.uncertainty import Uncertainty, entropy, epistemic_by_source,
 
 __all__ = [
     "BlockCalibration",
+    "DetectionCurve",
     "ExitCurve",
+    "Onsets",
     "Reliability",
     "RiskCoverage",
     "Uncertainty",
@@ -32,6 +35,7 @@ __all__ = [
     "conformal_sets",
     "conformal_threshold",
     "credible_interval",
+    "detection_curve",
     "ece",
     "entropy",
     "epistemic_by_source",
@@ -45,8 +49,10 @@ __all__ = [
     "interval_coverage",
     "interval_score",
     "nll",
+    "onsets",
     "reliability",
     "risk_coverage",
+    "threshold_within",
     "tolerant_accuracy",
     "uncertainty",
     "with_temperature",

@@ -14,6 +14,7 @@ from dsnn.plots.cost import (
 )
 from dsnn.plots.exits import exit_curves
 from dsnn.plots.quality import learning_curves, overlaid_curves, reliability, risk_coverage, uncertainty_histogram
+from dsnn.plots.sequence import believed_sequence, detection, step_calibration
 from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, save_png, to_svg
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "SERIES",
     "TINT",
     "accuracy_energy",
+    "believed_sequence",
+    "detection",
     "energy_bars",
     "exit_curves",
     "format_nj",
@@ -43,6 +46,7 @@ __all__ = [
     "risk_coverage",
     "running_decision",
     "save_png",
+    "step_calibration",
     "steps_histogram",
     "to_svg",
     "uncertainty_histogram",

@@ -50,6 +50,36 @@ def learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arr
     return drawings
 
 
+def in_time(metrics: Metrics, records: Arrays) -> Drawings:
+    """What is believed at every time step: how sure it may be, how soon a class is called, one sequence."""
+    drawings: Drawings = {}
+    total = int(metrics.get("compute/steps_total", 1))
+    if blocks := under(records, "blocks/"):
+        drawings["step_calibration"] = (
+            "How sure the network is as time goes on, and how often it is right then. Where they part, confidence is "
+            "not to be taken at its word.",
+            lambda: plots.step_calibration(blocks["first"], blocks["accuracy"], blocks["confidence"], total),
+        )
+    if curve := under(records, "detection/"):
+        chosen = [
+            (float(value), float(metrics[name.replace("/risk", "/delay")]))
+            for name, value in metrics.items()
+            if name.startswith("detection/") and name.endswith("/risk") and name.replace("/risk", "/delay") in metrics
+        ]
+        drawings["detection"] = (
+            "How soon a class is called once it has begun, if the network speaks only when it is sure enough: the "
+            "fewer calls may be wrong, the later they come and the more of them never do.",
+            lambda: plots.detection(curve["risk"], curve["delay"], curve["missed"], chosen),
+        )
+    if sequence := under(records, "sequence/"):
+        names = [str(name) for name in sequence.get("names", ())]
+        drawings["believed_sequence"] = (
+            "One test sequence: what the network believes after every step, under the true classes.",
+            lambda: plots.believed_sequence(sequence["probs"][0], sequence["y"][0], names),
+        )
+    return drawings
+
+
 def believed(records: Arrays) -> Drawings:
     """What the posterior believes: parameters, the plane, intervals of numbers."""
     drawings: Drawings = {}

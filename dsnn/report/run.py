@@ -35,6 +35,7 @@ def write_report(run_dir: str | Path) -> Path:
         name: draw(directory, name, caption, figure)
         for name, (caption, figure) in {
             **figures.learned(metrics, history, records),
+            **figures.in_time(metrics, records),
             **figures.believed(records),
             **figures.running(metrics, gates, records),
             **figures.costing(metrics),
