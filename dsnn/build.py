@@ -1,6 +1,5 @@
 """The network and the posterior family that a configuration names."""
 
-import difflib
 import inspect
 import itertools
 from typing import Any
@@ -12,6 +11,7 @@ from dsnn.bayes import guides
 from dsnn.config import CELLS, Config, ModelConfig
 from dsnn.convert import integrate_and_fire, read, to_stack
 from dsnn.convert.options import deep_network
+from dsnn.nearest import did_you_mean
 from dsnn.types import Array, Key
 
 
@@ -94,11 +94,8 @@ def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: i
     known.remove("self")
     for name in own:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"{kind} takes the options {', '.join(known)}, got {name!r}; "
-                f"{f'did you mean {near[0]!r}?' if near else 'leave it out.'}"
-            )
+            hint = did_you_mean(name, known, most=1)
+            raise ValueError(f"{kind} takes the options {', '.join(known)}, got {name!r}; {hint}")
     return make(**options)
 
 

@@ -5,7 +5,6 @@ function needs no registration. Default parameters are those of the framework or
 `ALIASES` says under which name other frameworks know the same function.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from dsnn.nearest import did_you_mean
 from dsnn.types import Array, Float
 
 COMPARISONS = (">", ">=")
@@ -52,8 +52,8 @@ def get(name: "str | Surrogate", **parameters: float | int) -> Surrogate:
         return Surrogate(name.function, _sorted({**dict(name.parameters), **parameters}))
     function = _TABLE.get(ALIASES.get(name, name))
     if function is None:
-        near = difflib.get_close_matches(name, [*_TABLE, *ALIASES], n=3, cutoff=0.4)
-        raise ValueError(f"unknown surrogate {name!r}; {_nearest(near, names())}.")
+        hint = did_you_mean(name, [*_TABLE, *ALIASES], f"known are {', '.join(names())}.")
+        raise ValueError(f"unknown surrogate {name!r}; {hint}")
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.name != "u"}
     for unknown in parameters.keys() - defaults.keys():
         raise ValueError(
@@ -111,10 +111,6 @@ def _check(name: str, parameter: str, number: float | int, default: float | int)
     if not (math.isfinite(number) and number > lowest):
         rule = "finite" if lowest == -math.inf else f"above {lowest:g}"
         raise ValueError(f"{parameter} of surrogate {name!r} must be {rule}, got {number}; its default is {default:g}.")
-
-
-def _nearest(near: list[str], known: tuple[str, ...]) -> str:
-    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
 
 
 def arctan(u: Array, k: float = 2.0) -> Array:

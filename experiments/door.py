@@ -1,6 +1,5 @@
 """What stands before Hydra: help that lists the experiments, and one sentence for a mistyped option."""
 
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -14,9 +13,11 @@ from rich.table import Table
 
 from dsnn import data
 from dsnn.config import Config
+from dsnn.nearest import did_you_mean
 from experiments import schema
 
 HELP = ("-h", "--help")
+HELPED = "see --help for all of them."
 
 
 class UsageError(ValueError):
@@ -68,11 +69,12 @@ def check(arguments: Sequence[str]) -> None:
         if name.startswith("hydra") or schema.is_open_ended(name):
             continue
         if name not in known:
-            raise UsageError(f"{name!r} is not an option; {_near(name, list(known))}")
+            raise UsageError(f"{name!r} is not an option; {did_you_mean(name, known, HELPED)}")
         for group, choices in (("experiment", list(experiments())), ("data", list(data.names()))):
             value = override.value()
             if name == group and isinstance(value, str) and value not in choices:
-                raise UsageError(f"{group} must be one of {', '.join(choices)}, got {value!r}; {_near(value, choices)}")
+                hint = did_you_mean(value, choices, HELPED)
+                raise UsageError(f"{group} must be one of {', '.join(choices)}, got {value!r}; {hint}")
 
 
 def _unread(argument: str) -> str:
@@ -84,15 +86,6 @@ def _unread(argument: str) -> str:
         f"the value of {name} must be in Hydra's grammar, got {value!r}; text with special characters is quoted, "
         f"""'{name}="(text)"', and keys of a dictionary never are, '{name}={{key: 1}}'."""
     )
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    tails = {n.rsplit(".", 1)[-1]: n for n in names}
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    near += [
-        tails[t] for t in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=3) if tails[t] not in near
-    ]
-    return f"did you mean {' or '.join(near[:3])}?" if near else "see --help for all of them."
 
 
 def show_help() -> None:

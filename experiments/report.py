@@ -5,7 +5,6 @@ runs=DIR    makes one page over all runs below DIR, DIR/report.html
 ledger=DIR  prints the energy and carbon that the runs below DIR used
 """
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsnn import energy, rundir
+from dsnn.nearest import did_you_mean
 from dsnn.report import write_report, write_runs_report
 
 console = Console(highlight=False, soft_wrap=True)
@@ -103,8 +103,7 @@ def _parsed(argument: str) -> tuple[Callable[[Path], None], Path]:
     if not found or not value:
         raise UsageError(f"an option is given as name=DIR, got {argument!r}; see --help.")
     if name not in _COMMANDS:
-        near = difflib.get_close_matches(name, list(_COMMANDS), 1)
-        hint = f"did you mean {near[0]}={value}?" if near else "see --help."
+        hint = did_you_mean(name, _COMMANDS, "see --help.", most=1)
         raise UsageError(f"the options are {', '.join(_COMMANDS)}, got {name!r}; {hint}")
     folder = Path(value)
     if not folder.is_dir():

@@ -7,7 +7,6 @@ works; nothing is judged or written then. Runs that are finished are not run aga
 outside its tolerance, with 2 when the call or the file cannot be meant.
 """
 
-import difflib
 import json
 import math
 import re
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsnn.energy import evaluate_claim
+from dsnn.nearest import did_you_mean
 from dsnn.rundir import config_hash, environment, write_text
 
 PAPERS = Path(__file__).resolve().parent.parent / "conf" / "paper"
@@ -173,10 +173,8 @@ def reproduce(paper: Paper, root: Path, seeds: int = 1, fast: bool = False) -> l
                 runs[overrides] = run(overrides, root)
             value = runs[overrides].get(claim.metric)
             if not _is_number(value):
-                near = difflib.get_close_matches(claim.metric, runs[overrides], n=3)
-                raise ValueError(
-                    f"The run of {claim.claim!r} must write {claim.metric}, got {value!r}; it wrote {near}."
-                )
+                hint = did_you_mean(claim.metric, runs[overrides], "see its metrics.json.")
+                raise ValueError(f"The run of {claim.claim!r} must write {claim.metric}, got {value!r}; {hint}")
             values.append(float(value))
         ours.append(Ours(tuple(values)))
     return ours
@@ -335,8 +333,7 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
             f"seeds must be a number from 1 and fast true or false, got {given['seeds']} and {given['fast']}."
         )
     if given["paper"] not in papers():
-        near = difflib.get_close_matches(given["paper"], papers(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "see --help."
+        hint = did_you_mean(given["paper"], papers(), "see --help.", most=1)
         raise ValueError(f"paper must be one of {', '.join(papers())}, got {given['paper']!r}; {hint}")
     return given
 

@@ -1,6 +1,5 @@
 """A search over settings: what it varies and what it wants, read from YAML, typed and checked before any work."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from dsnn.nearest import did_you_mean
 from experiments import door, schema
 
 SEARCHES = schema.CONF / "search"
@@ -128,8 +128,7 @@ class Search:
         known = door.options()
         for name, values in self.space.items():
             if name not in known or isinstance(known[name], dict):
-                near = difflib.get_close_matches(name, known, n=1)
-                raise ValueError(f"space: {name!r} is no option{f'; did you mean {near[0]}?' if near else '.'}")
+                raise ValueError(f"space: {name!r} is no option; {did_you_mean(name, known, most=1)}")
             values.check(name, known[name])
         door.check(self.overrides)
         for end in (0, -1):  # both ends of every range, so that a value out of its option's range stops here

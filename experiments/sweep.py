@@ -5,7 +5,6 @@ study, an Optuna journal in DIR/NAME, and go on with the trials of those that we
 experiments.run, and hold for every trial.
 """
 
-import difflib
 import fcntl
 import json
 import sys
@@ -21,6 +20,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from dsnn import rundir
+from dsnn.nearest import did_you_mean
 from experiments import schema
 from experiments.console import console
 from experiments.run import EXPECTED
@@ -224,8 +224,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:
             overrides.append(argument)
     name = own.pop("search", "")
     if name not in searches():
-        near = difflib.get_close_matches(name, searches(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "files are in conf/search."
+        hint = did_you_mean(name, searches(), "files are in conf/search.", most=1)
         raise ValueError(f"search must be one of {', '.join(searches())}, got {name!r}; {hint}")
     if not own.get("trials", "1").isdigit():
         raise ValueError(f"trials must be a number, got {own['trials']!r}.")

@@ -74,10 +74,10 @@ def test_defaults_live_in_the_dataclasses() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epoch=3", "'train.epoch' is not an option; did you mean train.epochs"),
-        ("epochs=3", "did you mean train.epochs"),
-        ("experiment=digit", "got 'digit'; did you mean digits"),
-        ("data=minst", "did you mean mnist"),
+        ("train.epoch=3", "'train.epoch' is not an option; did you mean 'train.epochs'"),
+        ("epochs=3", "did you mean 'train.epochs'"),
+        ("experiment=digit", "got 'digit'; did you mean 'digits'"),
+        ("data=minst", "did you mean 'mnist'"),
         ("seed 3", "given as name=value, got 'seed 3'"),
         ('optimizer.factors={"*.tau": 1}', "keys of a dictionary never are, 'optimizer.factors={key: 1}'"),
         ("track.project=(a)", "text with special characters is quoted, 'track.project=\"(text)\"'"),
@@ -131,7 +131,7 @@ def test_what_has_keys_of_its_own_takes_new_ones_on_the_command_line() -> None:
     assert config.optimizer.factors == {"*.cell.*": 0.2}
     assert config.model.options == {"strength": 1.5}
     assert config.svi.budget_sites == {"input": 3}
-    with pytest.raises(door.UsageError, match=re.escape("did you mean model.options")):
+    with pytest.raises(door.UsageError, match=re.escape("did you mean 'model.options'")):
         door.check(["model.optionz.strength=1"])
 
 

@@ -65,8 +65,8 @@ def test_a_percentage_is_of_the_target():
         ({}, "must have either compute or run, got both or neither"),
         ({"compute": {"function": "ratio"}, "run": ["a=b"], "metric": "m"}, "got both or neither"),
         ({"run": ["experiment=digits"]}, "must name the metric of its run"),
-        ({"compute": {"function": "eval", "of": 1}}, "got 'eval'; did you mean"),
-        ({"compute": {"function": "ratios", "of": 1, "to": 2}}, "did you mean ['ratio'"),
+        ({"compute": {"function": "eval", "of": 1}}, "got 'eval'; they are"),
+        ({"compute": {"function": "ratios", "of": 1, "to": 2}}, "did you mean 'ratio'"),
         ({"compute": {"function": "ratio", "of": 1}}, "ratio takes of, to, but missing a required argument: 'to'"),
         ({"compute": {"function": "ratio", "of": 1, "to": 0}}, "ratio cannot be worked out"),
         ({"compute": {"function": "ratio", "of": 1, "to": 2}, "tolerance": "one"}, "tolerance must be a number"),
@@ -87,7 +87,7 @@ def test_claims_that_cannot_be_meant_stop_with_a_sentence(tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paper=strubel2019"], "did you mean strubell2019?"),
+        (["paper=strubel2019"], "did you mean 'strubell2019'?"),
         ([], "paper must be one of"),
         (
             ["strubell2019"],
@@ -153,7 +153,7 @@ def test_a_claim_about_a_run_is_read_from_its_metrics(tmp_path, monkeypatch, cap
     assert json.loads(written.read_text())["test/accuracy"] == 0.97
 
     assert check({"run": ["seed=4"], "metric": "test/acuracy"}) == 2
-    assert "must write test/acuracy, got None; it wrote ['test/accuracy']" in capsys.readouterr().err
+    assert "must write test/acuracy, got None; did you mean 'test/accuracy'?" in capsys.readouterr().err
     assert check({"run": ["experiment=broken"], "metric": "test/nll"}) == 2
     assert "must end well, got exit status 3" in capsys.readouterr().err
 

@@ -298,7 +298,7 @@ def test_release_failure_passes_gradients_to_what_it_releases():
         (lambda: Logistic(0.0), ["width", "positive", "0.0", "noise=None"]),
         (lambda: Gaussian(-1.0), ["width", "positive", "-1.0"]),
         (lambda: Gaussian(float("nan")), ["width", "finite", "nan"]),
-        (lambda: Logistic(0.2, learnable=("widht",)), ["widht", "nearest: width"]),
+        (lambda: Logistic(0.2, learnable=("widht",)), ["widht", "did you mean 'width'"]),
         (lambda: Logistic(0.2, learnable="width"), ["tuple", '("width",)']),
         (lambda: Logistic([0.1, 0.2], learnable=("width",), shape=(3,)), ["width", "(3,)", "(2,)"]),
         (lambda: ExponentialHazard(rho0=-2.0), ["rho0", "positive", "-2.0"]),

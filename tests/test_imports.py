@@ -24,6 +24,7 @@ BAYES = LOOP | {"data", "address", "encode", "sequences", "forward", "anytime", 
 # What each module of dsnn may import from dsnn. A package stands for everything in it.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "nearest": set(),
     "allocator": set(),
     "rng": {"types"},
     "parameters": {"types"},  # a module as a function of named arrays; knows no cell
@@ -82,6 +83,8 @@ ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
 ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
 ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading"}
 ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots"}
+for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere
+    _one.add("nearest")
 ALLOWED["__init__"] = set(ALLOWED)
 
 # Libraries that stay behind one door each: where in the repository they may be imported.

@@ -385,7 +385,7 @@ def test_door_prints_the_ledger(sweep, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["runz=x"], 2, "the options are run, runs, ledger, got 'runz'; did you mean run=x?"),
+        (["runz=x"], 2, "the options are run, runs, ledger, got 'runz'; did you mean 'run'?"),
         (["x"], 2, "name=DIR, got 'x'"),
         (["runs="], 2, "name=DIR, got 'runs='"),
         (["runs=/does/not/exist"], 2, "must name a folder that exists, got '/does/not/exist'"),

@@ -26,7 +26,7 @@ def test_every_search_is_checked_and_states_command_time_and_result(name: str) -
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"svi.lamb": Range(0.1, 1)}, "'svi.lamb' is no option; did you mean svi.lam"),
+        ({"svi.lamb": Range(0.1, 1)}, "'svi.lamb' is no option; did you mean 'svi.lam'"),
         ({"svi.lam": Range(1.0, 0.1)}, "must have low below high"),
         ({"svi.lam": Range(0.0, 0.1, log=True)}, "must begin above 0 to be logarithmic"),
         ({"svi.lam": Range(0.1)}, "must have low and high, or choices"),
@@ -122,6 +122,6 @@ def test_two_processes_killed_and_resumed_end_with_distinct_trials_and_a_front(t
 
 def test_the_door_of_searches_says_one_sentence(tmp_path: Path) -> None:
     said = ran("search=digits_energ", module="experiments.sweep", code=2)
-    assert "did you mean digits_energy?" in said
+    assert "did you mean 'digits_energy'?" in said
     said = ran("search=digits_energy", "train.epoch=2", f"root={tmp_path}", module="experiments.sweep", code=2)
-    assert "did you mean train.epochs" in said
+    assert "did you mean 'train.epochs'" in said

@@ -4,7 +4,6 @@ Files lie at ``<root>/<set>/<published name>``, where the root is an argument, t
 the user's cache; they are verified by sha256 before use and downloaded from their official address when missing.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +43,7 @@ from dsnn.data.split import (
     size,
     steps,
 )
+from dsnn.nearest import did_you_mean
 
 __all__ = [
     "Arrays",
@@ -123,10 +123,9 @@ def load(
     known = [p.name for p in inspect.signature(source.load).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
             raise DataError(
                 f"data set {name!r} takes {'the options ' + ', '.join(known) if known else 'no options'}, "
-                f"got {option!r}; {f'did you mean {near[0]!r}?' if near else 'leave it out.'}"
+                f"got {option!r}; {did_you_mean(option, known, most=1)}"
             )
     check_fraction(val_fraction, 0.0)
     return check(source.load(_root(root), check_seed(seed), val_fraction, **options))
@@ -147,9 +146,6 @@ def _root(root: str | Path | None) -> Path:
 
 def _source(name: str) -> Source:
     if name not in _SOURCES:
-        near = difflib.get_close_matches(str(name), names(), n=3)
-        raise DataError(
-            f"a data set must be one of {', '.join(names())}, got {name!r}"
-            f"{'; did you mean ' + ' or '.join(map(repr, near)) + '?' if near else '.'}"
-        )
+        hint = did_you_mean(name, names(), "choose one of them.")
+        raise DataError(f"a data set must be one of {', '.join(names())}, got {name!r}; {hint}")
     return _SOURCES[name]

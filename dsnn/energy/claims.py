@@ -4,7 +4,6 @@ Each function is one step of a paper's own calculation, or of its correction. A 
 name in `FUNCTIONS` and the arguments; nothing else can be called from there.
 """
 
-import difflib
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from dsnn.energy.price import price
 from dsnn.energy.profiles import profile
 from dsnn.energy.records import NeuronRecord, Number, Record, SynapseRecord
 from dsnn.energy.twin import compare
+from dsnn.nearest import did_you_mean
 
 __all__ = ["FUNCTIONS", "evaluate_claim"]
 
@@ -37,8 +37,8 @@ def evaluate_claim(compute: Mapping[str, Any]) -> float:
     arguments = {key: _resolved(value) for key, value in compute.items() if key != "function"}
     name = compute.get("function")
     if name not in FUNCTIONS:
-        near = difflib.get_close_matches(str(name), FUNCTIONS, n=3) or sorted(FUNCTIONS)
-        raise ValueError(f"A claim's function must be one of the named ones, got {name!r}; did you mean {near}?")
+        hint = did_you_mean(name, FUNCTIONS, f"they are {', '.join(sorted(FUNCTIONS))}.")
+        raise ValueError(f"A claim's function must be one of the named ones, got {name!r}; {hint}")
     function = FUNCTIONS[str(name)]
     try:
         inspect.signature(function).bind(**arguments)

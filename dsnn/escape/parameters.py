@@ -4,7 +4,6 @@ A fixed scalar is a Python float (static under `jax.jit`), a fixed array a `Fixe
 `nnx.Param` that holds the constrained value itself; its ``support`` tells learners and priors where the value may lie.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from dsnn.nearest import did_you_mean
 
 SUPPORTS = ("positive", "real", "unit_interval")
 WIDTH_HINT = "noise=None is the neuron without noise"
@@ -73,17 +74,15 @@ def check_learnable(learnable: Sequence[str], allowed: tuple[str, ...]) -> None:
         raise ValueError(f'learnable must be a tuple of names, got {learnable!r}; write ("{allowed[0]}",).')
     for name in learnable:
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
-            fix = f"nearest: {near[0]}" if near else f"known: {', '.join(allowed)}"
-            raise ValueError(f"learnable must name parameters of the cell, got {name!r}; {fix}.")
+            hint = did_you_mean(name, allowed, f"known are {', '.join(allowed)}.", most=1)
+            raise ValueError(f"learnable must name parameters of the cell, got {name!r}; {hint}")
 
 
 def check_choice(name: str, received: Any, choices: tuple[Any, ...]) -> None:
     """Raises a ValueError if an option is none of its choices."""
     if received not in choices:
-        near = difflib.get_close_matches(str(received), [str(c) for c in choices], n=1)
-        fix = f"; nearest: {near[0]!r}" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(repr(c) for c in choices)}, got {received!r}{fix}.")
+        hint = did_you_mean(received, choices, "choose one of them.", most=1)
+        raise ValueError(f"{name} must be one of {', '.join(repr(c) for c in choices)}, got {received!r}; {hint}")
 
 
 def _range(support: str, array: np.ndarray, strict: bool) -> tuple[str, bool]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from matplotlib.figure import Figure
 
-from dsnn.plots.style import ACCENT, INK, MUTED, SERIES, TINT, new_figure, styled
+from dsnn.plots.style import ACCENT, INK, SERIES, TINT, new_figure, styled
 
 
 @styled
@@ -55,8 +55,10 @@ def detection(
     left, right = figure.subplots(1, 2)
     shown = np.isfinite(delay)
     left.plot(100 * risk[shown], delay[shown], color=ACCENT)
-    for wrong, late in chosen:
-        left.plot(100 * wrong, late, "o", color=INK, markersize=5, zorder=4, clip_on=False)
+    if chosen:
+        wrong, late = np.array(chosen).T
+        left.plot(100 * wrong, late, "o", color=INK, markersize=5, zorder=4, label="chosen on validation")
+        left.legend(loc="upper right")
     left.set_title("median delay (steps)")
     left.set_ylim(0, None)
     right.plot(100 * risk, 100 * missed, color=SERIES[1])
@@ -65,8 +67,6 @@ def detection(
     for axes in (left, right):
         axes.set(xlabel="% of calls wrong", xlim=(0, 100 * max(risk.max(), 0.01)))
         axes.grid(axis="y")
-    if chosen:
-        left.set_title("dots: chosen on validation", loc="right", color=MUTED, weight="normal", size=8)
     return figure
 
 

@@ -4,12 +4,12 @@ Every preset records the membrane and the spikes that its original would: ``stat
 framework's own variable, and the output is what its layer returns.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from dsnn.cells.presets import nir, norse, papers, sinabs, snntorch, spikingjelly, spyx
+from dsnn.nearest import did_you_mean
 
 _TABLE: dict[str, Callable[..., Any]] = {
     "nir.LIF": nir.lif,
@@ -44,15 +44,13 @@ def like(name: str, **parameters: Any) -> Any:
         ValueError: unknown preset or parameter, with the nearest names, or a value out of range.
     """
     if name not in _TABLE:
-        near = difflib.get_close_matches(name, _TABLE, n=3, cutoff=0.4)
-        fix = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(presets())}"
-        raise ValueError(f"unknown preset {name!r}; {fix}.")
+        hint = did_you_mean(name, _TABLE, f"known are {', '.join(presets())}.")
+        raise ValueError(f"unknown preset {name!r}; {hint}")
     known = list(inspect.signature(_TABLE[name]).parameters)
     for given in parameters:
         if given not in known:
-            near = difflib.get_close_matches(given, known, n=3, cutoff=0.4)
-            fix = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"preset {name} has no parameter {given!r}; {fix}.")
+            hint = did_you_mean(given, known, f"known are {', '.join(known)}.")
+            raise ValueError(f"preset {name} has no parameter {given!r}; {hint}")
     required = [p.name for p in inspect.signature(_TABLE[name]).parameters.values() if p.default is p.empty]
     missing = [p for p in required if p not in parameters]
     if missing:

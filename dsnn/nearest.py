@@ -1,0 +1,27 @@
+"""The names that somebody who misspelt one may have meant."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: object, known: Iterable[object], otherwise: str = "leave it out.", *, most: int = 3) -> str:
+    """Returns "did you mean 'a' or 'b'?", or what to do ``otherwise`` where nothing is near.
+
+    A dotted name is also found by its last part: ``epochs`` for ``train.epochs``.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        otherwise: end of the sentence without a name to suggest.
+        most: names to suggest.
+    """
+    names = [str(one) for one in known]
+    tails = {_tail(one): one for one in names}
+    near = difflib.get_close_matches(str(name), names, n=most)
+    near += [tails[tail] for tail in difflib.get_close_matches(_tail(str(name)), tails, n=most)]
+    near = list(dict.fromkeys(near))[:most]
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise
+
+
+def _tail(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
