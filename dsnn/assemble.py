@@ -154,7 +154,7 @@ def network(
         gate_features=config.gates.enabled and config.gates.features,
         analog_input=_analog(forward, split),
         held_input=forward.held,
-        time_steps=forward.steps if config.gates.time else 0,
+        time_steps=forward.steps if config.gates.enabled and config.gates.time else 0,
     )
     bayesian = config.learner == "svi"
     halts = bayesian and config.halting.enabled

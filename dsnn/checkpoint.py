@@ -25,6 +25,8 @@ import orbax.checkpoint as ocp
 __all__ = ["CheckpointError", "latest", "restore", "save", "steps"]
 
 KEEP = 2
+FORMAT = 2
+"""What the numbers of a training state mean; 2: positive points are inverse softplus."""
 
 Tree = TypeVar("Tree")
 
@@ -155,7 +157,7 @@ def _file_sums(folder: Path) -> dict[str, int]:
 
 
 def _write_manifest(folder: Path, leaves: dict[str, Any]) -> None:
-    body = json.dumps({"leaves": leaves, "files": _file_sums(folder)})
+    body = json.dumps({"format": FORMAT, "leaves": leaves, "files": _file_sums(folder)})
     with (folder / "manifest.json").open("w") as file:
         file.write(f"{zlib.crc32(body.encode())}\n{body}\n")
         file.flush()
@@ -177,6 +179,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_dir():
         raise CheckpointError(f"there is no checkpoint {path}; start afresh, or name a run directory that has one.")
     manifest = _read_manifest(path)
+    if (written := manifest.get("format", 1)) != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint {path} belongs to another version of dsnn, whose numbers mean other things (format "
+            f"{written}, this one has {FORMAT}); set resume=false to start over."
+        )
     found = _file_sums(path)
     for name in sorted(manifest["files"].keys() | found.keys()):
         if found.get(name) != manifest["files"].get(name):

@@ -30,9 +30,9 @@ class OptimizerConfig:
             ``decay_epochs``, or "constant".
         decay: factor of the step schedule.
         decay_epochs: epochs between its steps.
-        factors: rates of parameters relative to the weights', by the first shell pattern that matches their name, such
-            as ``{"*.cell.tau": 3}``. A bias that a paper has twice, of an input and of a recurrent product, is one with
-            a factor of 2.
+        factors: rates of parameters relative to the weights', by the last shell pattern that matches their name, such
+            as ``{"*.cell.*": 2, "*.cell.tau": 3}``; what the command line gives comes after what a file says. A bias
+            that a paper has twice, of an input and of a recurrent product, is one with a factor of 2.
     """
 
     learning_rate: float = 3e-3
@@ -122,7 +122,8 @@ def optimizer(
         def of(name: str) -> str:
             if name.startswith(("gates.", "halting.")):
                 return name.split(".")[0]
-            return next((pattern for pattern in config.factors if fnmatch.fnmatchcase(name, pattern)), "weights")
+            matching = [pattern for pattern in config.factors if fnmatch.fnmatchcase(name, pattern)]
+            return matching[-1] if matching else "weights"
 
         return {name: of(name) for name in params}
 

@@ -17,7 +17,7 @@ from numpyro.optim import optax_to_numpyro
 from dsnn import data, rng
 from dsnn.bayes.dual import Duals, ascend, falling, largest, most_within
 from dsnn.bayes.lift import Context, Lifted
-from dsnn.bayes.priors import SPACES
+from dsnn.bayes.priors import POINT_CONSTRAINTS
 from dsnn.bayes.sites import magnitudes
 from dsnn.gradients import FPTTState
 from dsnn.parameters import Params, Template
@@ -90,12 +90,16 @@ class TrainingError(RuntimeError):
 
 def natural(template: Template, raw: Params) -> Params:
     """Returns parameters where they lie from unconstrained ones, which optimisers move."""
-    return {name: dist.biject_to(SPACES[template.supports[name]])(value) for name, value in raw.items()}
+    return {name: _constrain(template, name)(value) for name, value in raw.items()}
 
 
 def unconstrained(template: Template, params: Params) -> Params:
     """Returns the unconstrained numbers of parameters; the inverse of `natural`."""
-    return {name: dist.biject_to(SPACES[template.supports[name]]).inv(value) for name, value in params.items()}
+    return {name: _constrain(template, name).inv(value) for name, value in params.items()}
+
+
+def _constrain(template: Template, name: str) -> Any:
+    return dist.biject_to(POINT_CONSTRAINTS[template.supports[name]])
 
 
 def map_learner(
@@ -145,7 +149,8 @@ class SviConfig:
         particles: Monte Carlo samples of the objective per update.
         kl_weight: final factor on KL(w); 1 is the ELBO, less is a tempered posterior.
         kl_warmup_fraction: share of the updates over which the factor rises from zero.
-        lam: price of energy in nats per nJ; the start when a budget is given.
+        lam: price of energy in nats per nJ; the start when a budget is given. Nothing has a price without gates and
+            halting.
         lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
         budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
         budget_fraction: the same as a fraction of the ungated, full-length network; 0 is none.
@@ -226,7 +231,7 @@ def svi_learner(
     if budgeted and not priced:
         raise ValueError(
             "a budget of energy needs something to spare and its price, got neither gates nor halting, or no profile; "
-            "set gates.enabled=true."
+            "set gates.enabled=true or halting.enabled=true."
         )
     decided = decided_from(config, total_steps) if lifted.gated_sites is not None else None
     empty = lifted.no_context()
@@ -252,7 +257,7 @@ def svi_learner(
         return jnp.minimum(1.0, step / (fraction * total_steps)) if fraction else jnp.ones(())
 
     def price(state: SviState) -> Array:
-        if free:
+        if free or not priced:
             return jnp.zeros(())
         if budgeted:
             return jnp.exp(state.duals.log_lam)

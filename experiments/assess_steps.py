@@ -119,7 +119,7 @@ def _called(curve: evaluate.DetectionCurve, chosen: dict[float, float]) -> dict[
             continue
         at = int(np.flatnonzero(curve.threshold == threshold)[0])
         found = {name: float(values[at]) for name, values in curve._asdict().items()}
-        metrics |= {f"detection/{risk:g}/{name}": value for name, value in found.items() if np.isfinite(value)}
+        metrics |= {f"test/detection/{risk:g}/{name}": value for name, value in found.items() if np.isfinite(value)}
     return metrics
 
 

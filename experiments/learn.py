@@ -256,8 +256,9 @@ def _validate(
             "svi/lam": float(info.lam[-1]),
             "svi/energy_nj": float(info.energy_nj[-1]),
             "svi/budget_nj": float(info.budget_nj[-1]),
-            "gates/kept_fraction": float(info.kept_fraction[-1]),
         }
+    if setup.lifted.gated_sites is not None:
+        record["gates/kept_fraction"] = float(info.kept_fraction[-1])
     key, samples = rng.stream(setup.root, "weights", epoch), min(VALIDATION_SAMPLES, config.bayes.samples)
     parts = [part for part in ("val", "test") if data.size(getattr(split, part))]
     parts = parts if config.train.watch_test else [part for part in parts if part == "val"]

@@ -13,7 +13,7 @@ from experiments import door, schema
 SEARCHES = schema.CONF / "search"
 SAMPLERS = ("tpe", "random", "nsga2")
 DIRECTIONS = ("maximize", "minimize")
-ON_TEST = ("test/", "ood/", "deployed/")
+ON_TEST = ("test/", "ood/", "deployed/", "halting/", "calibration/", "conformal/", "firing/", "truth/")
 
 
 @dataclass

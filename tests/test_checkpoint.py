@@ -146,6 +146,14 @@ def test_a_flipped_byte_anywhere_in_the_manifest_is_found(tmp_path):
             checkpoint.restore(tmp_path, 1, state)
 
 
+def test_a_checkpoint_whose_numbers_mean_other_things_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    checkpoint.save(tmp_path, 3, {"a": np.ones(2)})
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"format 1, this one has 2\); set resume=false to start over"):
+        checkpoint.restore(tmp_path, 3, {"a": np.zeros(2)})
+
+
 def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     torn = tmp_path / "5.partial"
     torn.mkdir()

@@ -129,6 +129,8 @@ def test_what_has_keys_of_its_own_takes_new_ones_on_the_command_line() -> None:
     door.check(arguments)
     config = composed("experiment=digits", *arguments)
     assert config.optimizer.factors == {"*.cell.*": 0.2}
+    joined = composed("experiment=fsdd", "optimizer.factors={*.cell.*: 0.2}").optimizer.factors
+    assert list(joined.items()) == [("*.cell.tau*", 10.0), ("*.cell.*", 0.2)], "the last one counts"
     assert config.model.options == {"strength": 1.5}
     assert config.svi.budget_sites == {"input": 3}
     with pytest.raises(door.UsageError, match=re.escape("did you mean 'model.options'")):

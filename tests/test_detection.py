@@ -35,10 +35,10 @@ def test_risk_coverage_and_delay_are_counted_by_hand() -> None:
     curve = evaluate.detection_curve(probabilities(SURE, PREDICTED), LABELS, ALL, np.array([0.4, 0.75, 0.99]))
     np.testing.assert_array_equal(curve.threshold, [0.99, 0.75, 0.4])
     np.testing.assert_allclose(curve.coverage, [0, 4 / 8, 1])
-    np.testing.assert_allclose(curve.risk, [0, 0, 3 / 8])
+    np.testing.assert_allclose(curve.risk, [np.nan, 0, 3 / 8])
     # class 1 is called after 2 steps, or 1 at the lowest threshold; class 2 never; class 0 at once
-    np.testing.assert_allclose(curve.missed, [1, 1 / 3, 1 / 3])
-    np.testing.assert_allclose(curve.delay, [np.inf, 2, 1])
+    np.testing.assert_allclose(curve.miss_rate, [1, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(curve.median_delay, [np.inf, 2, 1])
 
 
 def test_a_curve_is_what_a_loop_over_steps_counts() -> None:
@@ -68,13 +68,13 @@ def test_a_curve_is_what_a_loop_over_steps_counts() -> None:
             if waiting >= 0:
                 delays.append(np.inf)
         np.testing.assert_allclose(curve.coverage[at], called / known.sum())
-        np.testing.assert_allclose(curve.risk[at], wrong / max(called, 1))
-        np.testing.assert_allclose(curve.missed[at], np.mean(np.isinf(delays)))
-        np.testing.assert_allclose(curve.delay[at], np.median(delays))
+        np.testing.assert_allclose(curve.risk[at], wrong / called if called else np.nan)
+        np.testing.assert_allclose(curve.miss_rate[at], np.mean(np.isinf(delays)))
+        np.testing.assert_allclose(curve.median_delay[at], np.median(delays))
 
 
 def test_the_threshold_of_a_risk_is_the_lowest_that_keeps_it() -> None:
-    risk, coverage = np.array([0, 0.06, 0.04, 0.2]), np.array([0, 0.1, 0.5, 0.9])
+    risk, coverage = np.array([np.nan, 0.06, 0.04, 0.2]), np.array([0, 0.1, 0.5, 0.9])
     curve = evaluate.DetectionCurve(np.array([0.99, 0.9, 0.8, 0.7]), risk, coverage, *np.zeros((2, 4)))
     assert evaluate.threshold_within(curve, 0.05) == 0.8
     assert evaluate.threshold_within(curve, 0.01) == np.inf, "a threshold at which nothing is called keeps no risk"

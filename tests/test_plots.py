@@ -44,6 +44,9 @@ FIGURES = {
     "running_decision_why": lambda: plots.running_decision(
         RNG.normal(size=(8, 10)), 3, 3, picture=RNG.random((8, 8, 1)), stopped=np.linspace(0.1, 1, 8), quantile=0.3
     ),
+    "running_decision_extreme": lambda: plots.running_decision(
+        RNG.normal(size=(8, 10)), 3, 3, stopped=np.append(np.geomspace(1e-30, 1e-3, 7), 1), quantile=3e-7
+    ),
     "exit_curves": lambda: plots.exit_curves({"dt_snn": (np.array([2.0, 1.0]), np.array([0.9, 0.8]))}, 2, (1.5, 0.85)),
     "steps_histogram": lambda: plots.steps_histogram(np.array([1, 4, 4, 16]), 16),
     "reliability": lambda: plots.reliability(np.array([0.2, NAN, 0.9]), np.array([0.1, NAN, 1]), np.array([3, 0, 9])),
@@ -56,8 +59,8 @@ FIGURES = {
     "step_calibration": lambda: plots.step_calibration(
         np.array([0, 50]), np.array([0.4, 0.9]), np.array([0.6, 0.9]), 80
     ),
-    "detection": lambda: plots.detection(np.array([0, 0.1]), np.array([np.inf, 3]), np.array([1, 0.2]), [(0.1, 3.0)]),
-    "detection_without_onsets": lambda: plots.detection(np.zeros(2), np.full(2, NAN), np.full(2, NAN)),
+    "detection": lambda: plots.detection(*np.array([[0.9, 0.5], [NAN, 0.1], [1, 0.2], [np.inf, 3]]), [0.5]),
+    "detection_without_onsets": lambda: plots.detection(np.array([0.9, 0.5]), np.zeros(2), *np.full((2, 2), NAN)),
     "believed_sequence": lambda: plots.believed_sequence(RNG.dirichlet(np.ones(3), 30), RNG.integers(-1, 3, 30), "abc"),
     "posterior": lambda: plots.posterior({f"p[{i}]": RNG.normal(size=50) for i in range(4)}, {"p[0]": np.arange(9.0)}),
     "posterior_of_a_point": lambda: plots.posterior({"p": np.ones(50)}, truth={"p": 1}),

@@ -10,9 +10,12 @@ import pytest
 
 from dsnn import evaluate, initial, optimize, rundir
 from dsnn.bayes.likelihood import UNLABELLED, Stepwise
+from dsnn.bayes.sequence import sequencer
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
+from dsnn.report import write_report
 from dsnn.sequences import Scan
-from experiments import job, schema
+from experiments import assess, assess_steps, job, schema
+from experiments.finished import finished
 from experiments.learning_memory import working_bytes
 
 TIME, BATCH, CLASSES = 6, 3, 4
@@ -72,6 +75,11 @@ def test_rates_fall_as_papers_say_and_differ_between_groups() -> None:
     linear = moves("linear", 8)
     np.testing.assert_allclose(linear["hidden0.synapse.kernel"], 0.1 * np.repeat([1, 0.75, 0.5, 0.25], 2), rtol=1e-5)
     np.testing.assert_allclose(linear["hidden0.cell.tau"], 3 * linear["hidden0.synapse.kernel"], rtol=1e-5)
+    both = optimize.OptimizerConfig(0.1, name="sgd", schedule="constant", warmup_fraction=0.0,
+                                    factors={"*": 5.0, "*.tau": 3.0})  # fmt: skip
+    tx = optimize.optimizer(both, total_steps=8)
+    change, _ = tx.update(grads, tx.init(params), params)
+    assert [float(change[name][0]) for name in params] == pytest.approx([-0.3, -0.5]), "the last pattern counts"
     config = optimize.OptimizerConfig(factors={"*.taus": 3.0})
     with pytest.raises(ValueError, match=r"'\*.taus' matches none of hidden0.cell.tau"):
         optimize.optimizer(config, 8).init(params)
@@ -137,6 +145,33 @@ def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: P
     assert 0 < metrics["firing/hidden0"] < 1
     assert metrics["energy/45nm/lstm_nj"] > 0
     assert rundir.read_arrays(directory, "records.npz")["blocks/ece"].shape == (1,)
+    _calls_are_chosen_on_validation_and_scored_on_test(directory, metrics)
+    page = write_report(directory).read_text()
+    for figure in ("step_calibration", "detection", "believed_sequence"):
+        assert f'id="{figure}"' in page
+    assert "Inference decided" not in page, "nothing was decided"
+
+
+def _calls_are_chosen_on_validation_and_scored_on_test(directory: Path, metrics: dict) -> None:
+    setup, settled = finished(directory)[1:3]
+    predict, key = sequencer(setup.lifted), assess.predictive_key(setup)
+    curves = {}
+    for part in ("val", "test"):
+        arrays = getattr(setup.split, part)
+        probs = predict(settled.params, arrays.x, key, **assess.predictive_options(setup, settled)).probs
+        counted = assess_steps.counted(setup, part)
+        curves[part] = evaluate.detection_curve(probs, np.asarray(arrays.y), counted, assess_steps.THRESHOLDS)
+    kept = [risk for risk in assess_steps.RISKS if np.isfinite(evaluate.threshold_within(curves["val"], risk))]
+    assert kept, "a risk that validation can keep is needed for this to say anything"
+    for risk in kept:
+        at = evaluate.threshold_within(curves["val"], risk)
+        here = curves["test"].threshold == at
+        assert metrics[f"test/detection/{risk:g}/threshold"] == pytest.approx(at)
+        for name in ("risk", "coverage", "miss_rate", "median_delay"):
+            expected, key_of = float(getattr(curves["test"], name)[here][0]), f"test/detection/{risk:g}/{name}"
+            assert metrics.get(key_of, np.nan) == pytest.approx(
+                expected if np.isfinite(expected) else np.nan, nan_ok=True
+            )
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Lifted:
         initial: the network's own initial parameters, where the guide starts.
         prior: by parameter name; None for a parameter makes it a point estimate.
         data_size: number of training examples, for minibatch scaling.
-        sites: compute sites, or None for a network without a price: neither gates nor halting.
+        sites: compute sites, or None for neither gates nor a price of steps.
         prices: energy profile.
         accounting: which energies count, "arithmetic", "updates" or "memory".
         feature: halting feature, or None to run all steps.

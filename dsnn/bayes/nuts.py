@@ -62,7 +62,7 @@ def nuts(
         ValueError: the likelihood is random or not over all data.
     """
     random = lifted.forward.stochastic or lifted.forward.encoding == "rate" or lifted.family.noise is not None
-    if random or lifted.sites is not None or lifted.feature is not None:
+    if random or lifted.gated_sites is not None or lifted.feature is not None:
         raise ValueError(
             "NUTS needs a likelihood without chance of its own, got firing noise, rate coding, gates or halting; use "
             "Forward(stochastic=False) without sites and feature, or a SpikeTrain of recorded spikes."

@@ -37,8 +37,11 @@ SUPPORTS: dict[str, Any] = {
     "positive": constraints.positive,
     "unit_interval": constraints.unit_interval,
 }
-SPACES = SUPPORTS | {"positive": constraints.softplus_positive}
-"""Supports of points: what is positive moves, once it is large, by as much as without a constraint."""
+POINT_CONSTRAINTS = SUPPORTS | {"positive": constraints.softplus_positive}
+"""How points are kept in their supports: what is positive moves, once it is large, by as much as without a constraint.
+
+Latent variables keep `SUPPORTS`, under which positive ones are Normal in their logarithm.
+"""
 
 
 def fan_in_normal(scale: Any = 1.0, rows: Array | None = None) -> Prior:

@@ -1,8 +1,8 @@
 """How soon a change of class is called, and at what risk, by a network that answers at every time step.
 
 A step is called where the largest probability reaches a threshold; elsewhere the network says nothing. A lower
-threshold calls sooner and errs more often: selective classification (El-Yaniv & Wiener 2010) with the delay of change
-detection beside its risk.
+threshold calls sooner and errs more often: selective classification by the largest softmax output (El-Yaniv & Wiener
+2010; Geifman & El-Yaniv 2017) with the delay of change detection beside its risk.
 """
 
 from typing import NamedTuple
@@ -36,18 +36,18 @@ class DetectionCurve(NamedTuple):
 
     Attributes:
         threshold: on the largest probability.
-        risk: share of the called steps whose class is wrong; 0 where none is called.
+        risk: share of the called steps whose class is wrong; NaN where none is called.
         coverage: share of the steps that are called.
-        missed: share of the onsets whose class is never called while it lasts.
-        delay: median number of steps from an onset to the first right call, a missed one counting as endless; NaN
+        miss_rate: share of the onsets whose class is never called while it lasts.
+        median_delay: number of steps from an onset to the first right call, a missed one counting as endless; NaN
             without onsets.
     """
 
     threshold: Float[np.ndarray, " point"]
     risk: Float[np.ndarray, " point"]
     coverage: Float[np.ndarray, " point"]
-    missed: Float[np.ndarray, " point"]
-    delay: Float[np.ndarray, " point"]
+    miss_rate: Float[np.ndarray, " point"]
+    median_delay: Float[np.ndarray, " point"]
 
 
 def onsets(labels: Int[np.ndarray, "batch time"], counted: Bool[np.ndarray, "batch time"]) -> Onsets:
@@ -100,7 +100,7 @@ def detection_curve(
     none = np.full(len(thresholds), np.nan)
     return DetectionCurve(
         thresholds,
-        wrong / np.maximum(called, 1),
+        np.where(called > 0, wrong / np.maximum(called, 1), np.nan),
         called / counted.sum(),
         np.isinf(delays).mean(1) if len(found.first) else none,
         np.median(delays, axis=1) if len(found.first) else none,
@@ -112,5 +112,5 @@ def threshold_within(curve: DetectionCurve, risk: float) -> float:
 
     An estimate on the examples of the curve and no bound, since steps of one sequence are not independent.
     """
-    allowed = (curve.risk <= checked_share("risk", risk)) & (curve.coverage > 0)
+    allowed = curve.risk <= checked_share("risk", risk)
     return float(curve.threshold[allowed].min(initial=np.inf))

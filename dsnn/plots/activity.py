@@ -119,6 +119,10 @@ def gate_map(
     return figure
 
 
+ODDS_BELOW, ODDS_ABOVE = 15.0, 5.0
+"""How far log odds are shown below and above those at which an example stops."""
+
+
 @styled
 def running_decision(
     logits: Float[np.ndarray, "time class"],
@@ -178,15 +182,29 @@ def running_decision(
 
 
 def _stopping(axes: Axes, stopped: Float[np.ndarray, "time"], stop: int, quantile: float | int) -> None:
-    """How probable it is that the network has stopped, up to the quantile at which it does."""
+    """How probable it is that the network has stopped, up to the quantile at which it does.
+
+    A quantile that nobody could see on a scale of probabilities is shown on one of log odds.
+    """
     steps = np.arange(1, len(stopped) + 1)
     mark_stop(axes, stop, len(steps))
-    axes.bar(steps[:stop], stopped[:stop], width=0.7, color=ACCENT)
-    axes.axhline(quantile, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     last = stop == len(steps) and stopped[-1] < quantile
-    why = "time is over" if last else f"{stopped[stop - 1]:.2f} reaches {quantile:.2g}"
-    axes.set_title(f"probability of having stopped: {why}", weight="normal", size=8.5)
-    axes.set(ylim=(0, 1.05), yticks=[0, 1])
+    if 0.01 <= quantile <= 0.99:
+        what, values, level, bottom, top = "probability", stopped, float(quantile), 0.0, 1.05
+        axes.set_yticks([0, 1])
+    else:
+        with np.errstate(divide="ignore"):
+            every = np.log(np.append(stopped, quantile)) - np.log1p(-np.append(stopped, quantile))
+        every = np.clip(every, -99, 99)
+        what, values, level = "log odds", every[:-1], float(every[-1])
+        bottom, top = level - ODDS_BELOW, level + ODDS_ABOVE
+        axes.set_yticks([round(level)])
+    axes.bar(steps[:stop], np.clip(values[:stop], bottom, top) - bottom, bottom=bottom, width=0.7, color=ACCENT)
+    axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    form = ".2f" if what == "probability" else ".2g"
+    why = "time is over" if last else f"{values[stop - 1]:{form}} reaches {level:.2g}"
+    axes.set_title(f"{what} of having stopped: {why}", weight="normal", size=8.5)
+    axes.set_ylim(bottom, top)
 
 
 @styled

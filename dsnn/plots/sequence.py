@@ -1,10 +1,13 @@
 """A class at every time step: what is believed along a sequence, how sure it may be then, and how soon it is called."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from dsnn.plots.style import ACCENT, INK, SERIES, TINT, new_figure, styled
 
@@ -32,40 +35,44 @@ def step_calibration(
     axes.stairs(100 * confidence, edges, baseline=100 * accuracy, fill=True, color=TINT, zorder=0)
     low = 100 * min(accuracy.min(), confidence.min())
     axes.set(xlabel="time step", ylabel="%", xlim=(edges[0], total), ylim=(max(low - 5, 0), 101))
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return figure
 
 
 @styled
 def detection(
+    threshold: Float[np.ndarray, " point"],
     risk: Float[np.ndarray, " point"],
-    delay: Float[np.ndarray, " point"],
-    missed: Float[np.ndarray, " point"],
-    chosen: Sequence[tuple[float, float]] = (),
+    miss_rate: Float[np.ndarray, " point"],
+    median_delay: Float[np.ndarray, " point"],
+    chosen: Sequence[float] = (),
 ) -> Figure:
-    """How soon a class is called after it began, against the share of calls that are wrong.
+    """How soon a class is called after it began, and at what risk, against how sure the network has to be.
 
     Args:
-        risk: Share of wrong calls at each threshold.
-        delay: Median steps from the onset to the first right call; endless where half of them are missed.
-        missed: Share of onsets that are never called.
-        chosen: Risk and delay of thresholds that validation chose.
+        threshold: Probability from which on a step is called, inside (0, 1), on a scale of log odds.
+        risk: Share of wrong calls; NaN where nothing is called.
+        miss_rate: Share of onsets that are never called.
+        median_delay: Steps from the onset to the first right call; endless where half of them or more are missed.
+        chosen: Thresholds that validation chose.
     """
-    figure = new_figure(2.6)
+    figure = new_figure(2.5)
     left, right = figure.subplots(1, 2)
-    shown = np.isfinite(delay)
-    left.plot(100 * risk[shown], delay[shown], color=ACCENT)
-    if chosen:
-        wrong, late = np.array(chosen).T
-        left.plot(100 * wrong, late, "o", color=INK, markersize=5, zorder=4, label="chosen on validation")
-        left.legend(loc="upper right")
-    left.set_title("median delay (steps)")
-    left.set_ylim(0, None)
-    right.plot(100 * risk, 100 * missed, color=SERIES[1])
-    right.set_title("% of onsets never called")
+    left.plot(threshold, 100 * risk, color=SERIES[1], label="% of calls wrong")
+    left.plot(threshold, 100 * miss_rate, color=ACCENT, linestyle=(0, (4, 1.5)), label="% of onsets never called")
+    left.set_ylim(0, 102)
+    left.legend(loc="lower left", bbox_to_anchor=(-0.05, 1.0), borderaxespad=0.1)
+    right.plot(threshold, np.where(np.isfinite(median_delay), median_delay, np.nan), color=ACCENT)
+    right.set_title("median delay (steps)")
     right.set_ylim(0, None)
+    ticks = [t for t in (0.2, 0.5, 0.9, 0.99, 0.999) if threshold.min() <= t <= threshold.max()]
     for axes in (left, right):
-        axes.set(xlabel="% of calls wrong", xlim=(0, 100 * max(risk.max(), 0.01)))
+        for at in chosen:
+            axes.axvline(at, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+        axes.set_xscale("logit")
+        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlabel="probability to call", xlim=(threshold.min(), threshold.max()))
         axes.grid(axis="y")
     return figure
 
@@ -84,7 +91,8 @@ def believed_sequence(
     steps, classes = probs.shape
     figure = new_figure(2.6)
     strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 9])
-    colours = [SERIES[k % len(SERIES)] for k in range(classes)]
+    pale = [tuple(0.5 + 0.5 * part for part in to_rgb(colour)) for colour in SERIES]
+    colours: list[Any] = [(*SERIES, *pale)[k % (2 * len(SERIES))] for k in range(classes)]
     tops = np.concatenate([np.zeros((1, steps)), np.cumsum(probs.T, 0)])
     for k, colour in enumerate(colours):
         name = names[k] if len(names) == classes else str(k)

@@ -1,5 +1,6 @@
 """Which figures a run's page shows, and the numbers behind them: name -> (caption, function that draws it)."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,22 +55,26 @@ def in_time(metrics: Metrics, records: Arrays) -> Drawings:
     """What is believed at every time step: how sure it may be, how soon a class is called, one sequence."""
     drawings: Drawings = {}
     total = int(metrics.get("compute/steps_total", 1))
-    if blocks := under(records, "blocks/"):
-        drawings["step_calibration"] = (
-            "How sure the network is as time goes on, and how often it is right then. Where they part, confidence is "
-            "not to be taken at its word.",
-            lambda: plots.step_calibration(blocks["first"], blocks["accuracy"], blocks["confidence"], total),
-        )
+    for prefix, whose in (("blocks/", "the posterior predictive"), ("deployed_blocks/", "the decided network alone")):
+        if blocks := under(records, prefix):
+            columns = (blocks["first"], blocks["accuracy"], blocks["confidence"])
+            drawings["step_calibration"] = (
+                f"How sure {whose} is as time goes on, and how often it is right then. Where they part, confidence is "
+                "not to be taken at its word.",
+                functools.partial(plots.step_calibration, *columns, total),
+            )
     if curve := under(records, "detection/"):
-        chosen = [
-            (float(value), float(metrics[name.replace("/risk", "/delay")]))
+        chosen = {
+            name.split("/")[2]: float(value)
             for name, value in metrics.items()
-            if name.startswith("detection/") and name.endswith("/risk") and name.replace("/risk", "/delay") in metrics
-        ]
+            if name.startswith("test/detection/") and name.endswith("/threshold")
+        }
         drawings["detection"] = (
-            "How soon a class is called once it has begun, if the network speaks only when it is sure enough: the "
-            "fewer calls may be wrong, the later they come and the more of them never do.",
-            lambda: plots.detection(curve["risk"], curve["delay"], curve["missed"], chosen),
+            "How soon a class is called once it has begun, and at what risk, if the network speaks when sure enough."
+            + (f" Dashed: chosen on validation for risks of {', '.join(chosen)}." if chosen else ""),
+            lambda: plots.detection(
+                curve["threshold"], curve["risk"], curve["miss_rate"], curve["median_delay"], list(chosen.values())
+            ),
         )
     if sequence := under(records, "sequence/"):
         names = [str(name) for name in sequence.get("names", ())]

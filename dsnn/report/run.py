@@ -50,6 +50,7 @@ def write_report(run_dir: str | Path) -> Path:
         "tiles": tiles(metrics),
         "figures": drawn,
         "quality": _quality_rows(metrics),
+        "decided": decided(metrics),
         "sites": figures.site_rows(metrics),
         "costs": _cost_tables(metrics),
         "placement": _placement_rows(metrics),
@@ -108,6 +109,13 @@ def verdict(metrics: figures.Metrics) -> str:
     if spent:
         parts.append(("with " if parts else "It runs ") + " and ".join(spent))
     return ", ".join(parts) + "." if parts else ""
+
+
+def decided(metrics: figures.Metrics) -> str:
+    """What inference decided about where and how long the network runs; empty where it decided nothing."""
+    sites = "which inputs and neurons have to run" if figures.site_rows(metrics) else ""
+    stops = "after how many time steps an example is answered" if "halting/steps_mean" in metrics else ""
+    return ", and ".join(part for part in (sites, stops) if part)
 
 
 def tiles(metrics: figures.Metrics) -> list[Tile]:

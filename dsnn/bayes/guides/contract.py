@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
 
-from dsnn.bayes.priors import SPACES, SUPPORTS, Hierarchical, Prior
+from dsnn.bayes.priors import POINT_CONSTRAINTS, SUPPORTS, Hierarchical, Prior
 from dsnn.parameters import Params, Template
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
@@ -121,7 +121,7 @@ def point_parameter(weights: Weights, name: str, value: Float[Array, "..."] | No
     """
     own = name if weights.of(name) is None else f"{name}.point"
     initial = weights.initial[name] if value is None else value
-    return numpyro.param(own, initial, constraint=SPACES[weights.template.supports[name]])
+    return numpyro.param(own, initial, constraint=POINT_CONSTRAINTS[weights.template.supports[name]])
 
 
 def point_value(params: Params, name: str) -> Array:
@@ -131,5 +131,5 @@ def point_value(params: Params, name: str) -> Array:
 
 def point_constraints(weights: Weights) -> dict[str, Any]:
     """Returns the supports of points, and of what `guide_scales` learns."""
-    supports = {name: SPACES[kind] for name, kind in weights.template.supports.items()}
+    supports = {name: POINT_CONSTRAINTS[kind] for name, kind in weights.template.supports.items()}
     return supports | {f"{name}.point": support for name, support in supports.items()} | _scale_constraints(weights)
