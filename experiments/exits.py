@@ -215,8 +215,8 @@ def markdown(table: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "| risk | broken of | mean steps | extra errors, mean and worst | accuracy lost |",
-        "|" + " --- |" * 5,
+        "| risk | broken on splits | on draws | mean steps | extra errors, mean and worst | accuracy lost |",
+        "|" + " --- |" * 6,
     ]
     for row in table["certified"]:
         lines.append(

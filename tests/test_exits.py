@@ -50,7 +50,11 @@ def test_rules_are_compared_on_a_finished_run(
     assert steps[-1] <= steps[0], "dearer steps are fewer"
     assert all(row["broken"] <= 2 for row in table["certified"])
     assert len(table["spearman"]) == len(exits.PRICES)
-    assert "DT-SNN" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "DT-SNN" in said
+    for block in said.split("\n\n"):
+        lines = [line for line in block.strip().splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) <= 1, "the rows of a table are as wide as its header"
 
 
 @pytest.mark.slow
