@@ -56,10 +56,27 @@ def records(
             shape = layer.out_shape
             out.append(SynapseRecord(f"{name}.recurrent", "recurrent", shape, shape, back, mean_steps))
         kind = cell_kind(layer.cell)
+        if kind == "LTC":
+            out += _liquid(name, layer, mean_steps)
         spiking = 0.0 if kind == "LI" or layer.reads == "membrane" else sent
         out.append(NeuronRecord(name, kind, layer.out_shape, mean_steps, spiking))
         before, once, joined = model.sent(name, before, fired), False, layer.skip
     return out
+
+
+def _liquid(name: str, layer: Layer, mean_steps: float) -> list[Record]:
+    """Returns the dense products behind an LTC layer's two decays, of currents beside membranes or adaptations.
+
+    All of these are taken as non-zero.
+    """
+    size, shape = (2 * math.prod(layer.out_shape),), (math.prod(layer.out_shape),)
+    events = np.full(size, mean_steps)
+    return [
+        SynapseRecord(
+            f"{name}.{what}", "dense", size, shape, events, mean_steps, source="analog", bias=True, internal=True
+        )
+        for what in ("membrane_kernel", "adaptation_kernel")
+    ]
 
 
 def _mean(signal: Array, weight: np.ndarray) -> np.ndarray:

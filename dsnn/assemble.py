@@ -13,6 +13,7 @@ from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Stepwise
 from dsnn.build import build_converted, build_guide, build_model
+from dsnn.cells import kind
 from dsnn.config import Config
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
@@ -148,6 +149,12 @@ def network(
     )
     if config.gates.enabled and config.gates.time and not temporal:
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
+    priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
+    if priced and any(kind(layer.cell) == "LTC" for _, layer in model.layers()):
+        raise ValueError(
+            "an LTC neuron sees currents and membranes of its whole layer, which no gate closes and no price covers, "
+            "got model.cell=LTC with gates or halting; set gates.enabled=false and halting.enabled=false."
+        )
     every_site = sites.sites(
         model,
         gate_input=config.gates.input,

@@ -92,6 +92,9 @@ def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: i
     make = getattr(cells, kind)
     known = list(inspect.signature((cells.LIF if kind in ("IF", "PLIF") else make).__init__).parameters)
     known.remove("self")
+    if kind == "LTC":
+        options |= {"neurons": neurons, "key": rng.stream(key, "init", len(own))}
+        known = [name for name in known if name not in ("neurons", "key")]
     for name in own:
         if name not in known:
             hint = did_you_mean(name, known, most=1)

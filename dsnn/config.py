@@ -32,6 +32,8 @@ CELLS: dict[str, tuple[str, ...]] = {
     "RF": ("threshold",),
     "BRF": ("threshold",),
     "AdEx": (),
+    "Izhikevich": (),
+    "LTC": (),
 }
 GUIDES = ("point", "mean_field", "low_rank", "last_layer", "rank1", "dropout", "aot", "ensemble", "laplace")
 
@@ -82,7 +84,8 @@ class ModelConfig:
         recurrent: wires every dense hidden layer to itself.
         feedforward: neurons of each dense hidden layer after those of an "mlp", never wired to themselves.
         blocks: residual blocks after the dense hidden layers of an "mlp", as wide as the last of these.
-        cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF" or "AdEx"; beta, threshold and reset
+        cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF", "AdEx", "Izhikevich" or "LTC" (whose
+            neurons see their whole layer, so that gates and halting do not price it); beta, threshold and reset
             apply to those that have them.
         beta: membrane decay per step.
         threshold: firing threshold.

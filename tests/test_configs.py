@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import data, train
+from dsnn import activity, data, energy, train
 from dsnn.build import build_model
 from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig
+from dsnn.forward import keep_spikes
 from experiments import door, job, reproduce, schema
 
 EXPERIMENTS = sorted(path.stem for path in (schema.CONF / "experiment").glob("*.yaml"))
@@ -189,6 +190,24 @@ def test_every_cell_of_the_configuration_builds_and_runs(cell):
     outputs = dsnn.unroll(model, jnp.ones((6, 2, 4)), jax.random.key(1))[0]
     assert outputs.shape == (6, 2, 3)
     assert np.isfinite(outputs).all()
+
+
+def test_liquid_neurons_learn_and_are_counted_but_have_no_gates(tmp_path: Path) -> None:
+    liquid = ["experiment=digits", "model.cell=LTC", "model.noise=none", "model.hidden=[6]"]
+    with pytest.raises(ValueError, match=r"set gates\.enabled=false and halting\.enabled=false"):
+        job.build(composed(*liquid))
+    takes_a_step(*liquid, "gates.enabled=false", "halting.enabled=false", "svi.lam=0")
+    takes_a_step(*liquid, "learner=fptt", "model.readout=last", "train.encoding=scan")
+    model = build_model(composed(*liquid).model, (4,), 3, jax.random.key(0))
+    x = jnp.ones((5, 2, 4))
+    spikes = dsnn.unroll(model, x, None, keep_spikes)[2]
+    ran = activity.records(model, x, spikes, held=False, analog=True)
+    counted = energy.count(ran)
+    # of each of 5 steps: 4 inputs to 6, and twice 6 currents and 6 traces to 6; 3 multiplications more for every update
+    assert counted.total.effective_macs == 5 * (4 * 6 + 2 * 12 * 6)
+    assert counted.total.update_macs == 5 * (3 * 6 + 3)
+    assert counted.total.weights == 4 * 6 + 2 * 12 * 6 + 6 * 3
+    assert energy.count(energy.ann_twin(ran)).total.weights == 4 * 6 + 6 * 3, "the dense twin has no such neurons"
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "conv"])

@@ -42,7 +42,7 @@ NEURONS = {
     # RF, and q' = gamma q + z and the divergence bound b = p(w) - b' - q (Higuchi et al. 2024, eqs. 6 to 9).
     "BRF": NeuronCost(macs=5, acs=2, compares=1, states=3),
     # a = s + rho (a - s), u = u + k (I - u), theta + strength a (Yin, Corradi & Bohte 2023). The dense products and the
-    # sigmoids behind rho and k are not in here: record each as a synapse of twice the width to the width.
+    # sigmoids behind rho and k are not in here: each is recorded as a synapse of twice the width to the width.
     "LTC": NeuronCost(macs=3, acs=2, compares=1, states=2),
     # Leak, slope, exponential's scale and resistance; coupling and decay of w (Brette & Gerstner 2005). The exponential
     # itself is not counted.

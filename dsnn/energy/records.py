@@ -43,6 +43,8 @@ class SynapseRecord:
         padding: "SAME", "VALID", or (low, high) per window axis.
         bias: Whether the layer has one value per output neuron or channel to add; it enters the footprint only.
         connected: Which entries of the kernel are non-zero, in the kernel's shape; all of them when left out.
+        internal: Whether it is part of a neuron, such as the products behind liquid time constants, and not of the
+            wiring; the dense twins of a network do without.
 
     Raises:
         ValueError: The shapes do not fit together, or a number is negative or not finite.
@@ -60,6 +62,7 @@ class SynapseRecord:
     padding: Padding = "VALID"
     bias: bool = False
     connected: Shaped[np.ndarray, "..."] | None = None
+    internal: bool = False
 
     def __post_init__(self) -> None:
         fill = functools.partial(object.__setattr__, self)

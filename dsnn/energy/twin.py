@@ -51,7 +51,7 @@ def ann_twin(records: Sequence[Record]) -> list[Record]:
         records: Of the spiking network, gated or not; the twin ignores gates, masks and rates.
     """
     recurrent = any(r.kind == "recurrent" for r in records if isinstance(r, SynapseRecord))
-    own = [r for r in records if not isinstance(r, SamplingRecord)]
+    own = _wiring(records)
     return [_dense(r, recurrent) if isinstance(r, SynapseRecord) else _unit(r, recurrent) for r in own]
 
 
@@ -70,6 +70,7 @@ def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
     """
     if kind not in GATES:
         raise ValueError(f"The kind of a gated twin must be one of {', '.join(GATES)}, got {kind!r}.")
+    records = _wiring(records)
     loops = [i for i, r in enumerate(records) if isinstance(r, SynapseRecord) and r.kind == "recurrent"]
     if not loops:
         raise ValueError(f"A twin with {kind} units needs a recurrent layer in the records, got none; use ann_twin.")
@@ -84,8 +85,6 @@ def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
         hidden |= {min(units, key=lambda i: (abs(i - loop), i))} if units else set()
     twin: list[Record] = []
     for i, record in enumerate(records):
-        if isinstance(record, SamplingRecord):
-            continue
         if isinstance(record, NeuronRecord):
             twin.append(replace(_unit(record, True), kind=kind if i in hidden else "Linear"))
             continue
@@ -95,6 +94,12 @@ def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
             dense = replace(dense, out_shape=width, kernel_shape=())
         twin.append(dense)
     return twin
+
+
+def _wiring(records: Sequence[Record]) -> list[NeuronRecord | SynapseRecord]:
+    """Returns the records of what a dense network has too: no draws of addresses, no products inside neurons."""
+    wired = [r for r in records if not isinstance(r, SamplingRecord)]
+    return [r for r in wired if isinstance(r, NeuronRecord) or not r.internal]
 
 
 def _dense(record: SynapseRecord, recurrent: bool) -> SynapseRecord:
