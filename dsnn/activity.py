@@ -65,18 +65,22 @@ def records(
 
 
 def _liquid(name: str, layer: Layer, mean_steps: float) -> list[Record]:
-    """Returns the dense products behind an LTC layer's two decays, of currents beside membranes or adaptations.
+    """Returns the products behind an LTC layer's two decays, at each place of currents beside membranes or adaptations.
 
     All of these are taken as non-zero.
     """
-    size, shape = (2 * math.prod(layer.out_shape),), (math.prod(layer.out_shape),)
-    events = np.full(size, mean_steps)
+    *places, features = layer.out_shape
+    reads = (*places, 2 * features)
+    geometry: dict[str, Any] = {"kind": "dense", "kernel_shape": (2 * features, features)}
+    if places:
+        geometry = {"kind": "conv", "kernel_shape": (*[1] * len(places), 2 * features, features)}
     return [
         SynapseRecord(
-            f"{name}.{what}", "dense", size, shape, events, mean_steps, source="analog", bias=True, internal=True
+            f"{name}.{what}", in_shape=reads, out_shape=layer.out_shape, events=np.full(reads, mean_steps),
+            executions=mean_steps, source="analog", bias=True, internal=True, **geometry,
         )
         for what in ("membrane_kernel", "adaptation_kernel")
-    ]
+    ]  # fmt: skip
 
 
 def _mean(signal: Array, weight: np.ndarray) -> np.ndarray:

@@ -150,10 +150,11 @@ def network(
     if config.gates.enabled and config.gates.time and not temporal:
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
     priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
-    if priced and any(kind(layer.cell) == "LTC" for _, layer in model.layers()):
+    liquid = [name for name, layer in model.layers() if kind(layer.cell) == "LTC"]
+    if priced and liquid:
         raise ValueError(
             "an LTC neuron sees currents and membranes of its whole layer, which no gate closes and no price covers, "
-            "got model.cell=LTC with gates or halting; set gates.enabled=false and halting.enabled=false."
+            f"got gates or halting with {liquid[0]!r} of LTC; set gates.enabled=false and halting.enabled=false."
         )
     every_site = sites.sites(
         model,

@@ -13,7 +13,10 @@ from experiments import door, schema
 SEARCHES = schema.CONF / "search"
 SAMPLERS = ("tpe", "random", "nsga2")
 DIRECTIONS = ("maximize", "minimize")
-ON_TEST = ("test/", "ood/", "deployed/", "halting/", "calibration/", "conformal/", "firing/", "truth/")
+ON_TEST = (
+    "test/", "ood/", "deployed/", "halting/", "calibration/", "conformal/", "firing/", "truth/", "uncertainty/",
+    "converted/", "stochastic/", "allocated/", "match/",
+)  # fmt: skip
 
 
 @dataclass

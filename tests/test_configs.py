@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import activity, data, energy, train
+from dsnn import activity, data, energy, parameters, train
 from dsnn.build import build_model
 from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig
 from dsnn.forward import keep_spikes
@@ -208,6 +208,20 @@ def test_liquid_neurons_learn_and_are_counted_but_have_no_gates(tmp_path: Path) 
     assert counted.total.update_macs == 5 * (3 * 6 + 3)
     assert counted.total.weights == 4 * 6 + 2 * 12 * 6 + 6 * 3
     assert energy.count(energy.ann_twin(ran)).total.weights == 4 * 6 + 6 * 3, "the dense twin has no such neurons"
+    wide = ModelConfig(cell="LTC", noise="none", architecture="conv", channels=[2], hidden=[3])
+    model = build_model(wide, (6, 6, 1), 3, jax.random.key(0))
+    images = jnp.ones((2, 2, 6, 6, 1))
+    spikes = dsnn.unroll(model, images, None, keep_spikes)[2]
+    ran = energy.count(activity.records(model, images, spikes, held=False, analog=True))
+    kernels = [v for name, v in parameters.split(model)[1].items() if name.endswith("kernel")]
+    assert ran.total.weights == sum(kernel.size for kernel in kernels)
+
+
+@pytest.mark.parametrize(("cell", "gain"), [("LIF", 2.0), ("AdEx", 20.0), ("Izhikevich", 20.0), ("LTC", 2.0)])
+def test_cells_fire_at_the_gain_that_the_configuration_asks_for(cell: str, gain: float) -> None:
+    model = build_model(ModelConfig(cell=cell, hidden=[40], noise="none", gain=gain), (8,), 3, jax.random.key(0))
+    spikes = dsnn.unroll(model, jnp.ones((60, 4, 8)), None, keep_spikes)[2]["hidden0"]
+    assert 0.001 < float(spikes.mean()) < 0.9
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "conv"])

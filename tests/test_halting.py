@@ -163,9 +163,8 @@ def test_a_run_fits_on_one_half_and_certifies_on_the_other() -> None:
     rules = {name.split("/")[1] for name in curves if name.startswith("exits/")}
     assert rules == {"variational", "dt_snn", "seenn", "fixed"}
     test = setup.split.test
-    assert len(test.y) * 3 < halt.BLOCK_PREDICTIONS <= len(test.y) * 5, "all four steps are one block"
     logits = running(setup.lifted, deploy(setup.lifted, settled.params), test.x, setup.root)
-    probs = np.asarray(jax.nn.softmax(logits), float).reshape(-1, 10)
-    at_all = evaluate.ece(probs, np.tile(np.asarray(test.y), 4))
-    assert curves["deployed_blocks/ece"].tolist() == pytest.approx([at_all])
-    assert metrics["deployed/ece_steps_mean"] == pytest.approx(at_all)
+    probs = np.asarray(jax.nn.softmax(logits), float)
+    gaps = [p.max(-1).mean() - (p.argmax(-1) == np.asarray(test.y)).mean() for p in probs]
+    assert curves["deployed_blocks/accuracy"].shape == (4,), "where steps are few each is a block"
+    assert metrics["deployed/confidence_gap_mean"] == pytest.approx(np.mean(np.abs(gaps)))

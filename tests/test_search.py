@@ -45,6 +45,10 @@ def test_a_space_that_cannot_be_meant_gets_a_sentence(space: dict, message: str)
 def test_a_search_selects_on_validation_and_prunes_one_objective_only() -> None:
     with pytest.raises(ValueError, match="selects on validation, got test/accuracy; take val/accuracy"):
         Objective("test/accuracy", "maximize")
+    for metric in ("halting/accuracy", "converted/accuracy_8", "test/detection/0.05/median_delay", "uncertainty/total"):
+        with pytest.raises(ValueError, match="selects on validation"):
+            Objective(metric, "minimize")
+    Objective("val/nll", "minimize")
     with pytest.raises(ValueError, match="prune_after needs a single objective, got 2"):
         Search([ACCURACY, Objective("energy/45nm/snn_nj", "minimize")], SPACE, prune_after=3)
 

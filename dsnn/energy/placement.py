@@ -96,23 +96,23 @@ def _layers(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _rate(records: Sequence[Record]) -> float:
-    synapses = [r for r in records if isinstance(r, SynapseRecord)]
+    synapses = [r for r in records if isinstance(r, SynapseRecord) and not r.internal]
     possible = sum(r.events.size * r.executions for r in synapses)
     return float(sum(r.events.sum() for r in synapses) / possible) if possible else 0.0
 
 
 def _neurons_nj(records: Sequence[Record], profile: Profile, accounting: Accounting) -> float:
-    neurons = [r for r in records if isinstance(r, NeuronRecord)]
+    neurons = [r for r in records if isinstance(r, NeuronRecord) or (isinstance(r, SynapseRecord) and r.internal)]
     return price(count(neurons), profile, accounting).total_nj if neurons else 0.0
 
 
 def _dense_nj(records: Sequence[Record], profile: Profile, accounting: Accounting) -> float:
     """Energy of the layer where every weight meets every input at every execution, and is fetched once."""
     # nothing is sent as an event, so a spike has no price of its own
-    silent = [replace(r, spikes=0.0) for r in records if isinstance(r, NeuronRecord)]
+    silent = [replace(r, spikes=0.0) if isinstance(r, NeuronRecord) else r for r in records]
     total = _neurons_nj(silent, profile, accounting)
     for record in records:
-        if not isinstance(record, SynapseRecord) or not record.executions:
+        if not isinstance(record, SynapseRecord) or not record.executions or record.internal:
             continue
         counts = count([record]).total
         picojoules = counts.dense_macs * profile.mac_pj

@@ -63,7 +63,8 @@ def in_time(metrics: Metrics, records: Arrays) -> Drawings:
                 "not to be taken at its word.",
                 functools.partial(plots.step_calibration, *columns, total),
             )
-    if curve := under(records, "detection/"):
+    curve = under(records, "detection/")
+    if {"threshold", "risk", "miss_rate", "median_delay"} <= curve.keys():
         chosen = {
             name.split("/")[2]: float(value)
             for name, value in metrics.items()
