@@ -84,9 +84,9 @@ class ModelConfig:
         recurrent: wires every dense hidden layer to itself.
         feedforward: neurons of each dense hidden layer after those of an "mlp", never wired to themselves.
         blocks: residual blocks after the dense hidden layers of an "mlp", as wide as the last of these.
-        cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF", "AdEx" or "Izhikevich" (in millivolts,
-            silent below a ``gain`` of 10 or more), or "LTC" (whose neurons see their whole layer: without gates and
-            halting only, and what is inside them stays a point); beta, threshold and reset
+        cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF", "AdEx" or "Izhikevich" (in
+            millivolts, silent below a ``gain`` of 10 or more), or "LTC" (whose neurons see their whole layer: without
+            gates and halting only, and what is inside them stays a point); beta, threshold and reset
             apply to those that have them.
         beta: membrane decay per step.
         threshold: firing threshold.

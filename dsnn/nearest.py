@@ -16,14 +16,9 @@ def did_you_mean(name: object, known: Iterable[object], otherwise: str = "leave 
         most: names to suggest.
     """
     names = [str(one) for one in known]
-    tails = {_tail(one) for one in names}
+    tails = difflib.get_close_matches(_tail(str(name)), {_tail(one) for one in names}, n=most)
     near = difflib.get_close_matches(str(name), names, n=most)
-    near += [
-        one
-        for tail in difflib.get_close_matches(_tail(str(name)), tails, n=most)
-        for one in names
-        if _tail(one) == tail
-    ]
+    near += [one for tail in tails for one in names if _tail(one) == tail]
     near = list(dict.fromkeys(near))[:most]
     return f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise
 

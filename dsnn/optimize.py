@@ -31,8 +31,9 @@ class OptimizerConfig:
         decay: factor of the step schedule.
         decay_epochs: epochs between its steps.
         factors: rates of parameters relative to the weights', by the last shell pattern that matches their name, such
-            as ``{"*.cell.*": 2, "*.cell.tau": 3}``; a new pattern of the command line comes after those of a file, a repeated one keeps its place. A bias
-            that a paper has twice, of an input and of a recurrent product, is one with a factor of 2.
+            as ``{"*.cell.*": 2, "*.cell.tau": 3}``; a new pattern of the command line comes after those of a file, a
+            repeated one keeps its place. A bias that a paper has twice, of an input and of a recurrent product, is one
+            with a factor of 2.
     """
 
     learning_rate: float = 3e-3
