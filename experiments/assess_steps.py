@@ -87,10 +87,8 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
         if part == "val":
             chosen = {risk: evaluate.threshold_within(curve, risk) for risk in RISKS}
         else:
-            blocks = evaluate.block_calibration(made.probs, labels, known, BLOCK)
-            metrics |= {
-                "test/ece_steps_mean": float(blocks.ece.mean()),
-                "test/ece_steps_max": float(blocks.ece.max()),
+            blocks, along = along_time(made.probs, labels, known)
+            metrics |= along | {
                 "uncertainty/aleatoric": float(made.aleatoric[known].mean()),
                 "uncertainty/epistemic": float((evaluate.entropy(made.probs[known]) - made.aleatoric[known]).mean()),
             }
@@ -105,6 +103,14 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
                 records["sequence/names"] = np.array(setup.split.class_names)
     metrics["compute/steps_mean"] = metrics["compute/steps_total"] = float(setup.lifted.forward.steps)
     return metrics, records
+
+
+def along_time(
+    probs: np.ndarray, labels: np.ndarray, known: np.ndarray
+) -> tuple[evaluate.BlockCalibration, dict[str, float]]:
+    """Returns the calibration of a test part in blocks of steps, and its metrics."""
+    blocks = evaluate.block_calibration(probs, labels, known, BLOCK)
+    return blocks, {"test/ece_steps_mean": float(blocks.ece.mean()), "test/ece_steps_max": float(blocks.ece.max())}
 
 
 def _called(curve: evaluate.DetectionCurve, chosen: dict[float, float]) -> dict[str, float]:

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from dsnn import data
-from dsnn.config import Config
 from dsnn.nearest import did_you_mean
 from experiments import schema
 
@@ -37,29 +35,13 @@ def experiments() -> dict[str, dict[str, str]]:
     return found
 
 
-def options() -> dict[str, object]:
-    """Returns every option by its dotted name, with its default."""
-    flat: dict[str, object] = {}
-
-    def walk(node: dict, prefix: str) -> None:
-        for key, value in node.items():
-            flat[prefix + key] = value
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-
-    container = OmegaConf.to_container(OmegaConf.structured(Config))
-    assert isinstance(container, dict)
-    walk(container, "")
-    return flat
-
-
 def check(arguments: Sequence[str]) -> None:
     """Checks the overrides on a command line against the options that exist.
 
     Raises:
         UsageError: an unknown option, experiment or data set, or something that is no override.
     """
-    known = options()
+    known = schema.options()
     for argument in (a for a in arguments if not a.startswith("-")):
         try:
             override: Override = OverridesParser.create().parse_override(argument)
@@ -102,7 +84,7 @@ def show_help() -> None:
     settings = Table(title="Options", title_justify="left")
     settings.add_column("option")
     settings.add_column("default")
-    for name, default in options().items():
+    for name, default in schema.options().items():
         if not isinstance(default, dict):
             settings.add_row(name, str(default))
     console.print(settings)

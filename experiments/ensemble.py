@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsnn import data, evaluate, rundir
+from dsnn import data, rundir
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.sequence import sequencer
 from experiments import assess, assess_steps
@@ -37,10 +37,8 @@ def scores(run: Finished, probs: np.ndarray) -> dict[str, float]:
     """Returns the test scores of class probabilities under the rules of a run's task."""
     labels = np.asarray(run.setup.split.test.y)
     if data.per_step(run.setup.split):
-        known = assess_steps.counted(run.setup, "test")
-        blocks = evaluate.block_calibration(probs, labels, known, assess_steps.BLOCK)
-        steps = {"test/ece_steps_mean": float(blocks.ece.mean()), "test/ece_steps_max": float(blocks.ece.max())}
-        return assess_steps.scored(run.setup, "test", probs) | steps
+        _, along = assess_steps.along_time(probs, labels, assess_steps.counted(run.setup, "test"))
+        return assess_steps.scored(run.setup, "test", probs) | along
     return assess.scores("test", probs, labels)
 
 

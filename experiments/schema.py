@@ -1,10 +1,8 @@
 """The typed schema that Hydra composes against, and the way back from Hydra to plain dataclasses."""
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -27,23 +25,26 @@ def register() -> None:
 
 
 @functools.cache
-def open_ended() -> tuple[str, ...]:
-    """Returns the options whose keys are not known beforehand, such as ``data.options``."""
+def options() -> dict[str, object]:
+    """Returns every option by its dotted name, with its default."""
+    flat: dict[str, object] = {}
 
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        for field in dataclasses.fields(node):
-            value = getattr(node, field.name)
+    def walk(node: dict, prefix: str) -> None:
+        for key, value in node.items():
+            flat[prefix + key] = value
             if isinstance(value, dict):
-                yield prefix + field.name
-            elif dataclasses.is_dataclass(value):
-                yield from walk(value, f"{prefix}{field.name}.")
+                walk(value, f"{prefix}{key}.")
 
-    return tuple(walk(Config(), ""))
+    container = OmegaConf.to_container(OmegaConf.structured(Config))
+    assert isinstance(container, dict)
+    walk(container, "")
+    return flat
 
 
 def is_open_ended(name: str) -> bool:
-    """Returns whether an option, such as ``data.options.steps``, is or lies in one whose keys are not known."""
-    return any(name == option or name.startswith(f"{option}.") for option in open_ended())
+    """Returns whether an option is, or lies in, one whose keys are not known, such as ``data.options.steps``."""
+    free = [option for option, default in options().items() if default == {}]
+    return any(name == option or name.startswith(f"{option}.") for option in free)
 
 
 def appended(override: str) -> str:

@@ -128,7 +128,7 @@ class Search:
                 f"prune_after needs a single objective, got {len(self.objectives)}; a trial that is bad in one may be "
                 "best in another. Set prune_after to 0."
             )
-        known = door.options()
+        known = schema.options()
         for name, values in self.space.items():
             if name not in known or isinstance(known[name], dict):
                 raise ValueError(f"space: {name!r} is no option; {did_you_mean(name, known, most=1)}")
@@ -140,7 +140,7 @@ class Search:
 
     def suggest(self, trial: Any) -> list[str]:
         """Returns the overrides that an Optuna trial stands for."""
-        known = door.options()
+        known = schema.options()
         values = {name: r.suggest(trial, name, isinstance(known[name], int)) for name, r in self.space.items()}
         return [*self.overrides, *(f"{name}={value}" for name, value in values.items())]
 
