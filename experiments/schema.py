@@ -64,7 +64,8 @@ def compose(overrides: Sequence[str]) -> Config:
             return typed(hydra.compose("config", overrides=[appended(o) for o in overrides]))
     except HydraException as error:
         said = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
-        raise ValueError(": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")) from None
+        sentence = ": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")
+        raise ValueError(sentence.removeprefix("++")) from None
 
 
 def typed(composed: DictConfig) -> Config:
