@@ -16,7 +16,7 @@ from dsnn.types import Array, Bool, Float, Int, Key
 
 
 class Decision(NamedTuple):
-    """The logits with which each example stopped, and the step, 1..T, at which it did."""
+    """The logits with which each example stopped, and the step, 1..T of the clock, at which it did."""
 
     logits: Float[Array, "batch class"]
     steps: Int[Array, " batch"]
@@ -70,23 +70,47 @@ class _Carry(NamedTuple):
     decision: Decision
 
 
+class Clock(NamedTuple):
+    """When the executed steps happen, where time steps are left out: a rule sees the skipped ones pass.
+
+    Attributes:
+        at: number, 1..T, of every executed step.
+        total: T.
+    """
+
+    at: tuple[int, ...]
+    total: int
+
+    def executed(self, stop: Array) -> Array:
+        """Returns how many steps an example has run that stops at these steps of the clock."""
+        return (jnp.asarray(self.at)[:, None] <= jnp.ravel(stop)).sum(0).reshape(jnp.shape(stop))
+
+
 def anytime(
-    model: Stack, rule: Rule, steps: int, *, held: bool = True, smallest: int = 32
+    model: Stack, rule: Rule, steps: int, *, held: bool = True, smallest: int = 32, clock: Clock | None = None
 ) -> Callable[[Array, Key[Array, ""] | None], Decision]:
     """Returns a function ``(inputs, key=None) -> Decision`` that stops each example by ``rule``, at the latest at T.
+
+    An empty batch has an empty answer.
 
     Args:
         model: the network, best compacted first.
         rule: for example `dsnn.bayes.halting.rule`.
-        steps: T.
+        steps: how many run, T or those of the clock.
         held: inputs are ``[batch, ...]`` held for all steps, else ``[time, batch, ...]``.
         smallest: batch size below which finished examples are carried along.
+        clock: the time of each executed step, where others are left out; None counts them 1..T.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
+    if clock is not None and len(clock.at) != steps:
+        raise ValueError(f"a clock must have a time for each of the {steps} steps, got {len(clock.at)}.")
+    ticks = _Ticks(rule, steps, clock)
 
     def run(inputs: Array, key: Key[Array, ""] | None = None) -> Decision:
         batch = inputs.shape[0] if held else inputs.shape[1]
+        if not batch:
+            return Decision(jnp.zeros((0, *model.out_shape)), jnp.zeros(0, jnp.int32))
         currents = model.drive(inputs) if held else inputs
         carry = _Carry(
             step=jnp.zeros((), jnp.int32),
@@ -94,14 +118,15 @@ def anytime(
             total=jnp.zeros((batch, *model.out_shape)),
             rule=rule.init(batch),
             active=jnp.ones(batch, bool),
-            decision=Decision(jnp.zeros((batch, *model.out_shape)), jnp.full(batch, steps, jnp.int32)),
+            decision=Decision(jnp.zeros((batch, *model.out_shape)), jnp.full(batch, ticks.total, jnp.int32)),
         )
+        carry = ticks.begin(carry)
         if batch // 2 < smallest:  # nobody leaves, so nobody has to be told where it stood
-            return _loop(model, rule, carry, currents, None, key, steps, held, 0).decision
+            return _loop(model, ticks, carry, currents, None, key, held, 0).decision
         result, index, size = carry.decision, jnp.arange(batch), batch
         while size:
             smaller = size // 2 if size // 2 >= smallest else 0
-            carry = _loop(model, rule, carry, currents, index, key, steps, held, smaller)
+            carry = _loop(model, ticks, carry, currents, index, key, held, smaller)
             result = jax.tree.map(lambda whole, part, i=index: whole.at[i].set(part), result, carry.decision)
             if smaller:
                 order = jnp.argsort(~carry.active, stable=True)[:smaller]
@@ -113,14 +138,52 @@ def anytime(
     return run
 
 
+class _Ticks:
+    """A rule asked at every tick of the clock: after each executed step once, and once for each skipped one after it."""
+
+    def __init__(self, rule: Rule, steps: int, clock: Clock | None):
+        self.rule, self.steps, self.clock = rule, steps, clock
+        self.total = steps if clock is None else clock.total
+
+    def begin(self, carry: _Carry) -> _Carry:
+        """Returns the carry after the ticks before the first executed step, with logits of zero."""
+        if self.clock is None or self.clock.at[0] == 1:
+            return carry
+        logits = jnp.zeros_like(carry.decision.logits)
+        return self._ask(carry, logits, jnp.asarray(1), jnp.asarray(self.clock.at[0] - 1))
+
+    def after(self, carry: _Carry, logits: Array) -> _Carry:
+        """Returns the carry after what the rule says of the logits of the executed step ``carry.step`` (from 1)."""
+        if self.clock is None:
+            rule_state, stopped = self.rule.stop(carry.rule, logits, carry.step)
+            return self._stopped(carry, rule_state, stopped | (carry.step == self.steps), logits, carry.step)
+        ends = jnp.asarray([*(n - 1 for n in self.clock.at[1:]), self.total])
+        return self._ask(carry, logits, jnp.asarray(self.clock.at)[carry.step - 1], ends[carry.step - 1])
+
+    def _ask(self, carry: _Carry, logits: Array, first: Array, last: Array) -> _Carry:
+        def body(at: tuple[Array, _Carry]) -> tuple[Array, _Carry]:
+            tick, c = at
+            rule_state, stopped = self.rule.stop(c.rule, logits, tick)
+            return tick + 1, self._stopped(c, rule_state, stopped | (tick == self.total), logits, tick)
+
+        return jax.lax.while_loop(lambda at: at[0] <= last, body, (first, carry))[1]
+
+    def _stopped(self, carry: _Carry, rule_state: Any, stopped: Array, logits: Array, tick: Array) -> _Carry:
+        done = carry.active & stopped
+        decision = Decision(
+            jnp.where(done[:, None], logits, carry.decision.logits),
+            jnp.where(done, tick, carry.decision.steps).astype(jnp.int32),
+        )
+        return carry._replace(rule=rule_state, active=carry.active & ~done, decision=decision)
+
+
 def _loop(
     model: Stack,
-    rule: Rule,
+    ticks: _Ticks,
     carry: _Carry,
     currents: Array,
     index: Array | None,
     key: Key[Array, ""] | None,
-    steps: int,
     held: bool,
     enough: int,
 ) -> _Carry:
@@ -137,14 +200,9 @@ def _loop(
         state, spikes = model.advance(c.state, current, noise)
         step = c.step + 1
         total, logits = _accumulate(model.readout_kind, c.total, spikes[model.names[-1]], step)
-        rule_state, stopped = rule.stop(c.rule, logits, step)
-        done = c.active & (stopped | (step == steps))
-        decision = Decision(
-            jnp.where(done[:, None], logits, c.decision.logits), jnp.where(done, step, c.decision.steps)
-        )
-        return _Carry(step, state, total, rule_state, c.active & ~done, decision)
+        return ticks.after(c._replace(step=step, state=state, total=total), logits)
 
-    return jax.lax.while_loop(lambda c: (c.step < steps) & (c.active.sum() > enough), body, carry)
+    return jax.lax.while_loop(lambda c: (c.step < ticks.steps) & (c.active.sum() > enough), body, carry)
 
 
 def _accumulate(kind: str, total: Array, output: Array, step: Array) -> tuple[Array, Array]:

@@ -8,17 +8,20 @@ The same parts as a run of ``python -m experiments.run``, without its directory.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, deploy, parameters, rng, train
+from dsnn import data, deploy, exit_calibration, parameters, rng, train
 from dsnn.assemble import Setup, build
-from dsnn.bayes.predict import Prediction, predictor
+from dsnn.bayes.predict import Predict, Prediction, predictor
 from dsnn.compact import INPUT
-from dsnn.config import Config, DataConfig
+from dsnn.config import Config, DataConfig, HaltingConfig
+from dsnn.data.split import seeded_mask
+from dsnn.exit_calibration import Calibrated
 from dsnn.models import Stack
 
 PATHS = {
@@ -53,14 +56,14 @@ class Fitted:
         setup: data, model and learner.
         params: of the guide, in their natural spaces.
         losses: mean training loss of every epoch, per example in nats.
+        exits: when examples stop, and what was certified of it.
     """
 
     setup: Setup
     params: dict[str, Any]
     losses: list[float]
-
-    def __post_init__(self) -> None:
-        self._predict = predictor(self.setup.lifted)
+    exits: Calibrated
+    _predict: Predict
 
     @property
     def gates(self) -> dict[str, np.ndarray]:
@@ -69,7 +72,7 @@ class Fitted:
 
     def network(self) -> Stack:
         """Returns the network to put to use: posterior means, closed sites removed."""
-        return deploy.deploy(self.setup.lifted, self.params, self.setup.config.halting.quantile).small
+        return deploy.deploy(self.setup.lifted, self.params).small
 
     def __repr__(self) -> str:
         deployed = deploy.deploy(self.setup.lifted, self.params)
@@ -82,6 +85,8 @@ class Fitted:
             summary(model),
             f"sites kept: {sites}; parameters kept: {small} of {full}",
         ]
+        if self.setup.lifted.feature is not None:
+            lines.append(exit_calibration.said(self.exits))
         return "\n".join(lines)
 
 
@@ -91,17 +96,25 @@ def fit(
     *,
     temporal: bool = False,
     bayesian: bool = True,
+    halting: bool | HaltingConfig | None = None,
+    held_out: float = 0.2,
     seed: int = 0,
     config: Config | None = None,
     **options: Any,
 ) -> Fitted:
     """Returns a spiking network fitted to class labels, with a posterior over weights, sites and time steps.
 
+    A part of the examples trains nothing: half of it fits when examples stop, the other half certifies what stopping
+    early may cost, by default at most 1 % more errors or the least that so many examples can certify. With fewer than
+    50 to certify, all steps run. Printing what is returned says which.
+
     Args:
         x: inputs ``[n, ...]``, or ``[n, time, ...]`` with ``temporal``.
         y: class numbers from 0, ``[n]``.
         temporal: whether the second axis of ``x`` is time.
         bayesian: False is the deterministic twin: point weights, no gates, all steps.
+        halting: False runs all steps of every example; or how they stop, a `dsnn.config.HaltingConfig`.
+        held_out: share of the examples that trains nothing, in [0, 1); 0 trains on all of them and runs all steps.
         seed: root of every random stream.
         config: a whole configuration to start from.
         **options: of it by their last names: hidden, cell, beta, architecture, channels, recurrent, noise, noise_width,
@@ -115,20 +128,27 @@ def fit(
     inputs, labels = np.asarray(x, np.float32), np.asarray(y)
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or len(labels) != len(inputs) or not len(labels):
         raise ValueError(f"y must be class numbers from 0, one for each of {len(inputs)} inputs, got {labels.dtype}.")
-    part = data.Arrays(inputs, labels.astype(np.int32))
+    if not 0 <= held_out < 1:
+        raise ValueError(f"held_out must be in [0, 1), got {held_out}; 0.2 holds out a fifth of the examples.")
+    whole = data.Arrays(inputs, labels.astype(np.int32))
     classes = max(int(labels.max()) + 1, 2)
-    split = data.check(data.Split(part, data.Arrays(inputs[:0], part.y[:0]), part, classes, "yours", temporal))
-    typed = _configured(config, options, bayesian, seed, len(inputs))
+    mask = seeded_mask(np.asarray(whole.y), seed, held_out)
+    part, held = (data.Arrays(inputs[rows], whole.y[rows]) for rows in (~mask, mask))
+    split = data.check(data.Split(part, held, whole, classes, "yours", temporal))
+    typed = _configured(config, options, bayesian, halting, seed, data.size(part))
     setup = build(typed, split)
     state = jax.jit(setup.learner.init)()
-    batch = train.Batch(jnp.asarray(inputs), jnp.asarray(part.y))
+    batch = train.Batch(jnp.asarray(part.x), jnp.asarray(part.y))
     losses = []
     for epoch in train.fit(
         setup.learner, state, batch, epochs=typed.train.epochs, batch_size=typed.train.batch_size, root=setup.root
     ):
         state = epoch.state
         losses.append(float(epoch.info.loss.mean()))
-    return Fitted(setup, setup.params(state), losses)
+    params = setup.lifted.finish(setup.params(state), batch.x, batch.y, rng.stream(setup.root, "weights"))
+    predict = predictor(setup.lifted)
+    exits = _exits(setup, params, state, predict)
+    return Fitted(setup, exits.params, losses, exits, predict)
 
 
 def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Prediction:
@@ -141,13 +161,14 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Pred
         seed: of the draws and of the firing noise.
 
     Raises:
-        ValueError: inputs of another shape.
+        ValueError: inputs of another shape, or an input that is not finite.
     """
     inputs = np.asarray(x, np.float32)
     wanted = fitted.setup.split.train.x.shape[1:]
-    if inputs.shape[1:] != wanted or not len(inputs):
-        raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}] with n >= 1, got shape {inputs.shape}.")
-    return fitted._predict(fitted.params, inputs, rng.stream(rng.root(seed), "noise"), samples=samples)
+    if inputs.shape[1:] != wanted:
+        raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
+    key = rng.stream(rng.root(seed), "noise")
+    return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
 
 
 def where(fitted: Fitted) -> Any:
@@ -172,8 +193,35 @@ def summary(model: Any) -> str:
     return repr(model)
 
 
-def _configured(config: Config | None, options: dict[str, Any], bayesian: bool, seed: int, size: int) -> Config:
+def _exits(setup: Setup, params: dict[str, Any], state: Any, predict: Predict) -> Calibrated:
+    """Returns when examples stop, calibrated on the examples that train nothing."""
+    if setup.lifted.feature is None:
+        return Calibrated(params, math.inf, {})
+    return exit_calibration.calibrate(
+        setup.lifted,
+        params,
+        setup.split,
+        setup.config.halting,
+        setup.root,
+        price=exit_calibration.step_price(setup.lifted, params, state),
+        predict=predict,
+        samples=setup.config.bayes.samples,
+        key=rng.stream(setup.root, "noise"),
+    )
+
+
+def _configured(
+    config: Config | None,
+    options: dict[str, Any],
+    bayesian: bool,
+    halting: bool | HaltingConfig | None,
+    seed: int,
+    size: int,
+) -> Config:
     start = config or Config()
+    if halting is not None:
+        how = dataclasses.replace(start.halting, enabled=halting) if isinstance(halting, bool) else halting
+        start = dataclasses.replace(start, halting=how)
     groups: dict[str, dict[str, Any]] = {}
     given = options if config is not None else {"epochs": 50, "kl_weight": 0.01, "batch_size": min(64, size), **options}
     for name, value in given.items():

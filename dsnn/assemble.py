@@ -91,6 +91,7 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
         start: parameters of a converted network, where learning starts and the prior has its centre.
     """
     split = load_data(config) if split is None else check_trainable(split, config)
+    split = data.assign_roles(split, config.seed)
     settings = settings_of(config)
     lifted, every_site = network(config, split, settings, traced=False, start=start)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
@@ -183,6 +184,7 @@ def network(
         prices=energy.profile(config.energy.profile),
         accounting=config.energy.accounting,
         feature=config.halting.feature if halts else None,
+        joint=halts and config.halting.fit != "held_out",
         family=build_guide(config, shape, split.classes, key) if bayesian else guides.point(),
         likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,

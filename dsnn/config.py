@@ -264,36 +264,41 @@ class HaltingConfig:
     """When an example may stop.
 
     Attributes:
-        enabled: whether q(n | x) is learned; otherwise every example runs all steps.
+        enabled: whether there is a q(n | x); otherwise every example runs all steps.
         feature: what it reads of the running logits, "margin", "entropy" or "learned" (a small network over both, the
             largest probabilities, their change and the step).
-        quantile: an example stops once q(n | x) has stopped with this probability; 0.5 is the posterior median.
-        fit: "training" keeps q(n | x) as it was learned with the weights; "held_out" fits it anew, after training, on
-            one half of the validation part, where examples gain from more steps (`dsnn.bayes.refit`).
-        price: of a step in nats, for held_out; -1 is the λ E_step of training.
-        entropy: weight of H(q(n | x)) for held_out; 1 is the ELBO, less a tempered posterior.
+        fit: "held_out" learns the weights with all steps and fits q(n | x) afterwards, on the half of the validation
+            part that selects (`dsnn.exit_calibration`), so that halting cannot harm learning; "training" learns
+            q(n | x) with the weights, in one objective; "both" does that and then fits q(n | x) anew.
+        price: of a step in nats, for a held-out fit; -1 is the λ E_step of training, and at least the share ``risk`` of
+            H(y) over all steps.
+        entropy: weight of H(q(n | x)) for a held-out fit; -1 is price / log T, 1 the ELBO, less a tempered posterior.
         risk: largest share of errors that stopping early may add, certified on the other half of the validation part,
-            which then chooses the quantile; 0 certifies nothing.
+            which then chooses how early examples stop; -1 is 1 %, or the least that so many examples can certify
+            (below 50 of them all steps run); 0 certifies nothing.
         risk_delta: probability that the bound may fail.
+        quantile: where no risk is certified, an example stops once q(n | x) has stopped with this probability; 0.5 is
+            the posterior median.
     """
 
     enabled: bool = True
     feature: str = "margin"
-    quantile: float = 0.5
-    fit: str = "training"
+    fit: str = "held_out"
     price: float = -1.0
-    entropy: float = 0.001
-    risk: float = 0.0
+    entropy: float = -1.0
+    risk: float = -1.0
     risk_delta: float = 0.1
+    quantile: float = 0.5
 
     def __post_init__(self) -> None:
         _one_of("halting.feature", self.feature, FEATURES)
-        _one_of("halting.fit", self.fit, ("training", "held_out"))
+        _one_of("halting.fit", self.fit, ("held_out", "training", "both"))
         if self.price < 0 and self.price != -1:
             raise ValueError(f"halting.price must not be negative, or -1 for that of training, got {self.price}.")
-        if self.entropy < 0:
-            raise ValueError(f"halting.entropy must not be negative, got {self.entropy}.")
-        _fraction("halting.risk", self.risk)
+        if self.entropy < 0 and self.entropy != -1:
+            raise ValueError(f"halting.entropy must not be negative, or -1 for price / log T, got {self.entropy}.")
+        if self.risk != -1 and not 0 <= self.risk < 1:
+            raise ValueError(f"halting.risk must be in [0, 1), or -1 for what can be certified, got {self.risk}.")
         if not 0 < self.risk_delta < 1:
             raise ValueError(f"halting.risk_delta must be in (0, 1), got {self.risk_delta}.")
         if not 0 < self.quantile < 1:

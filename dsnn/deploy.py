@@ -5,6 +5,7 @@ time), and what a hardware profile would save (`dsnn.energy`).
 """
 
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -16,12 +17,12 @@ import numpy as np
 from flax import nnx
 
 from dsnn import decide
-from dsnn.anytime import Decision, Rule, anytime
+from dsnn.anytime import Clock, Decision, Rule, anytime
 from dsnn.bayes import halting
 from dsnn.bayes.lift import Draw, Lifted
 from dsnn.bayes.sites import TIME
 from dsnn.compact import compact, kept
-from dsnn.data import eval_batches
+from dsnn.data import eval_batches, require_finite
 from dsnn.forward import Forward, keep_spikes
 from dsnn.models import Stack
 from dsnn.parameters import Params
@@ -45,7 +46,7 @@ class Deployed(NamedTuple):
         kept_steps: indices of the time steps that run, None for all of them.
         small: the compacted network.
         padded: the same with widths rounded up to whole vector registers.
-        run: compiled ``inputs -> Decision`` of the padded network with early stopping.
+        run: compiled ``inputs -> Decision`` of the padded network with early stopping; inputs must be finite.
     """
 
     full: Params
@@ -56,11 +57,17 @@ class Deployed(NamedTuple):
     padded: Stack
     run: Callable[[Array], Decision]
 
+    def executed(self, stop: Any) -> np.ndarray:
+        """Returns how many steps run of an example that stops at these steps of the clock."""
+        if self.kept_steps is None:
+            return np.asarray(stop)
+        return np.searchsorted(np.asarray(self.kept_steps) + 1, np.asarray(stop), side="right")
 
-def deploy(lifted: Lifted, params: dict[str, Array], quantile: float = 0.5) -> Deployed:
+
+def deploy(lifted: Lifted, params: dict[str, Array], threshold: float = math.inf) -> Deployed:
     """Returns the decided network of a guide's parameters.
 
-    Kernels and biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the
+    An example stops where the log odds of q having stopped reach ``threshold``; by default every step runs. Kernels and biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the
     compacted network fires exactly the spikes of the masked one.
     """
     draw = lifted.centre(params)
@@ -68,8 +75,8 @@ def deploy(lifted: Lifted, params: dict[str, Array], quantile: float = 0.5) -> D
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
     small, padded = (compacted(lifted, draw.weights, gates, multiple=size) for size in (1, VECTOR))
-    head = None if lifted.feature is None else lifted.head(params)
-    return Deployed(full, masked, gates, steps, small, padded, stopping(lifted, padded, head, quantile, steps))
+    head = None if lifted.feature is None or threshold == math.inf else lifted.head(params)
+    return Deployed(full, masked, gates, steps, small, padded, stopping(lifted, padded, head, threshold, steps))
 
 
 def compacted(lifted: Lifted, weights: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
@@ -88,12 +95,15 @@ def running(lifted: Lifted, deployed: Deployed, x: Any, root: Key[Array, ""], ba
         x: examples.
         root: root key of the run, for encodings that draw.
         batch_size: examples at a time.
+
+    Raises:
+        DataError: an input that is not finite.
     """
     model, runs = lifted.forward.built(deployed.masked)
-    parts = []
-    indices, masks = eval_batches(len(x), min(batch_size, len(x)))
+    parts = [np.zeros((lifted.forward.steps, 0, *model.out_shape), np.float32)]
+    indices, masks = eval_batches(len(x), batch_size)
     for index, mask in zip(indices, masks, strict=True):
-        inputs = lifted.forward.encode(jnp.asarray(x[index]), stream(root, "data"))
+        inputs = lifted.forward.encode(jnp.asarray(require_finite(x[index])), stream(root, "data"))
         parts.append(np.asarray(ran(lifted.forward, model, inputs, None, runs).logits)[:, mask])
     return np.concatenate(parts, 1)
 
@@ -190,39 +200,47 @@ def stopping(
     lifted: Lifted,
     model: Stack,
     head: dict[str, Array] | None = None,
-    quantile: float | int = 0.5,
+    threshold: float = 0.0,
     kept_steps: Any = None,
 ) -> Callable[[Array], Decision]:
     """Returns compiled inference of a network, each example until its own stop, in C where `dsnn.decide` takes it.
+
+    Where time steps are left out the rule still sees them pass: it reads the clock, as in training.
 
     Args:
         lifted: says how it runs.
         model: the network.
         head: of the stopping rule; None runs all steps.
-        quantile: of q(n | x) at which to stop.
+        threshold: log odds of having stopped at which to stop.
         kept_steps: indices of the time steps that run, None for all of them.
     """
     feature = "" if head is None else lifted.feature or "margin"
     steps = lifted.forward.steps if kept_steps is None else len(kept_steps)
+    # the least single-precision number that is not below it: rounding must not stop anything earlier
+    enough = np.float32(threshold)
+    enough = np.nextafter(enough, np.float32(np.inf)) if float(enough) < threshold else enough
     if lifted.forward.held and decide.supports(model):
-        enough = jax.scipy.special.logit(quantile)
-        return functools.partial(decide.decision, decide.packed(model, steps, head, feature, enough))
+        run = functools.partial(decide.decision, decide.packed(model, steps, head, feature, enough))
+        return lambda inputs: run(jnp.asarray(require_finite(inputs)))
     graph, state = nnx.split(model)
     leaves, tree = jax.tree.flatten(state)  # taking a state apart at every call would take longer than a small network
+    clock = None if kept_steps is None else Clock(tuple(int(k) + 1 for k in kept_steps), lifted.forward.steps)
     run = functools.partial(
-        _deciding(graph, tree, steps, lifted.forward.held, feature), leaves, head, jnp.asarray(quantile)
+        _deciding(graph, tree, steps, lifted.forward.held, feature, clock), leaves, head, jnp.asarray(enough)
     )
-    return run if kept_steps is None else lambda inputs: run(at_kept_steps(inputs, kept_steps))
+    return lambda inputs: run(at_kept_steps(jnp.asarray(require_finite(inputs)), kept_steps))
 
 
 # One program serves all networks of one shape: parameters are its arguments and not constants in it. It is looked up
 # once and not at every call, since hashing a network takes as long as a small one runs.
 @functools.lru_cache(maxsize=64)
-def _deciding(graph: Any, tree: Any, steps: int, held: bool, feature: str) -> Callable[..., Decision]:
-    def run(leaves: Any, head: Any, quantile: Array, inputs: Array) -> Decision:
-        rule = halting.rule(head, feature, quantile) if feature else never()
+def _deciding(
+    graph: Any, tree: Any, steps: int, held: bool, feature: str, clock: Clock | None
+) -> Callable[..., Decision]:
+    def run(leaves: Any, head: Any, threshold: Array, inputs: Array) -> Decision:
+        rule = halting.rule(head, feature, threshold) if feature else never()
         model = nnx.merge(graph, jax.tree.unflatten(tree, leaves))
-        return anytime(model, rule, steps, held=held)(inputs, None)
+        return anytime(model, rule, steps, held=held, clock=clock)(inputs, None)
 
     return jax.jit(run)
 

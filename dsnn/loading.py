@@ -26,7 +26,7 @@ def open_data(config: Config) -> data.Split:
 
 
 def load_data(config: Config) -> data.Split:
-    """Returns the data set of a configuration, checked, as a run learns it."""
+    """Returns the data set of a configuration, checked, as a run learns it, with the roles of its held-out part."""
     c, split = config.data, check_trainable(open_data(config), config)
     for name in c.ood:
         other = data.input_shape(data.load(name, root=c.root))
@@ -47,7 +47,7 @@ def load_data(config: Config) -> data.Split:
             f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
             f"{config.train.batch_size}; lower it."
         )
-    return split
+    return data.assign_roles(split, config.seed)
 
 
 def check_trainable(split: data.Split, config: Config) -> data.Split:

@@ -15,6 +15,7 @@ from dsnn.anytime import Decision
 from dsnn.bayes.predict import Prediction
 from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, ran, speed
+from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
 from dsnn.unroll import unroll
@@ -66,13 +67,13 @@ class Assessed(NamedTuple):
     measured: Measured | None
 
 
-def assess(setup: "Setup", settled: halt.Settled, predict: Any) -> Assessed:
+def assess(setup: "Setup", settled: Calibrated, predict: Any) -> Assessed:
     """Returns everything that is reported of a trained network that stops as settled; wall times come from `timed`."""
     metrics, records = predicted(setup, settled, predict)
     return measured(setup, settled, metrics, records)
 
 
-def predicted(setup: "Setup", settled: halt.Settled, predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def predicted(setup: "Setup", settled: Calibrated, predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns what the posterior predictive is worth: metrics and records."""
     config, split, lifted, params = setup.config, setup.split, setup.lifted, settled.params
     if split.task == "regression":
@@ -92,12 +93,11 @@ def predicted(setup: "Setup", settled: halt.Settled, predict: Any) -> tuple[dict
     test = of(split.test.x, "predicting the test part")
     metrics = scores("test", test.probs, labels)
     if len(split.val.x):
-        scored = halt.scored(setup)
-        val, val_labels = (
-            of(split.val.x[scored], "predicting the validation part").probs,
-            np.asarray(split.val.y)[scored],
-        )
+        val, val_labels = of(split.val.x, "predicting the selecting part").probs, np.asarray(split.val.y)
         metrics |= scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
+    if split.certify is not None and len(split.certify.x):
+        held = of(split.certify.x, "predicting the certifying part").probs
+        metrics |= _conformal(held, np.asarray(split.certify.y), test.probs, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
         "test/aurc": evaluate.aurc(total, test.probs.argmax(-1) != labels),
@@ -121,12 +121,10 @@ def predicted(setup: "Setup", settled: halt.Settled, predict: Any) -> tuple[dict
     return metrics, records
 
 
-def measured(
-    setup: "Setup", settled: halt.Settled, metrics: dict[str, Any], records: dict[str, np.ndarray]
-) -> Assessed:
+def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], records: dict[str, np.ndarray]) -> Assessed:
     """Returns what was predicted together with what the decided network does and costs."""
     lifted, params = setup.lifted, settled.params
-    deployed = deploy(lifted, params, settled.quantile)
+    deployed = deploy(lifted, params, settled.threshold)
     inputs = _inputs(setup)
     seen = Measured(deployed, inputs, deployed.run(inputs))
     if setup.split.task == "regression":
@@ -136,16 +134,13 @@ def measured(
     if stepwise:
         metrics |= assess_steps.firing(setup, deployed, inputs)
     else:
-        metrics["deployed/accuracy"] = _accuracy(setup, np.asarray(seen.decision.logits))
+        answered, curves = halt.exits(setup, settled, deployed)
+        metrics, records = metrics | settled.metrics | answered, records | curves
     metrics |= costs | {
-        "deployed/steps_mean": float(seen.decision.steps.mean()),
         "compute/compaction_error": error,
         "compute/parameters": parameters.count(deployed.full),
         "compute/parameters_kept": parameters.count(parameters.split(deployed.small)[1]),
     }
-    if halt.stops(setup):
-        stopping, curves = halt.exits(setup, settled)
-        metrics, records = metrics | settled.metrics | stopping, records | curves
     probabilities = {name: np.asarray(p) for name, p in lifted.running_probabilities(params).items()}
     for name, gates in deployed.gates.items():
         metrics[f"gates/{name}/kept"] = int((np.asarray(gates) > 0).sum())
@@ -161,14 +156,7 @@ def measured(
     return Assessed(metrics, records | example, probabilities, seen)
 
 
-def _accuracy(setup: "Setup", logits: np.ndarray) -> float:
-    labels = np.asarray(setup.split.test.y[:MEASURED_EXAMPLES])
-    if setup.split.task == "multilabel":
-        return float(np.mean((logits > 0) == labels))
-    return float(np.mean(logits.argmax(-1) == labels))
-
-
-def timed(setup: "Setup", settled: halt.Settled, assessed: Assessed, predict: Any) -> dict[str, float]:
+def timed(setup: "Setup", settled: Calibrated, assessed: Assessed, predict: Any) -> dict[str, float]:
     """Returns the wall times of prediction and of the deployed network; nothing else should run meanwhile."""
     if assessed.measured is None:
         return {}
@@ -189,10 +177,10 @@ def predictive_key(setup: "Setup") -> Any:
     return rng.stream(setup.root, "noise", setup.config.train.epochs)
 
 
-def predictive_options(setup: "Setup", settled: halt.Settled) -> dict[str, Any]:
+def predictive_options(setup: "Setup", settled: Calibrated) -> dict[str, Any]:
     """Returns how an assessment calls the predictive."""
     options: dict[str, Any] = {"samples": setup.config.bayes.samples, "batch_size": EVAL_BATCH}
-    return options if data.per_step(setup.split) else options | {"quantile": settled.quantile}
+    return options if data.per_step(setup.split) else options | {"threshold": settled.threshold}
 
 
 def _found(truth: Any, probabilities: dict[str, np.ndarray]) -> dict[str, float]:
@@ -213,7 +201,7 @@ def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[s
     """Returns where each layer of the decided network should run, over draws of weights and firing noise."""
     config, lifted, deployed = setup.config.energy, setup.lifted, seen.deployed
     core, engine = energy.profile(config.profile), energy.profile(config.engine or config.profile)
-    inputs, stop = at_kept_steps(seen.inputs, deployed.kept_steps), np.asarray(seen.decision.steps)
+    inputs, stop = at_kept_steps(seen.inputs, deployed.kept_steps), deployed.executed(seen.decision.steps)
     steps = lifted.forward.steps if lifted.forward.held else None
     template, _ = parameters.split(deployed.small)
 
@@ -263,18 +251,24 @@ def scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]
     }
 
 
-def _recalibrated(
-    val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, labels: np.ndarray, level: float = 0.9
-) -> dict[str, float]:
-    """Returns test scores after temperature scaling, and of conformal sets; both are fitted on validation only."""
+def _recalibrated(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns test scores after temperature scaling, fitted on the examples that select."""
     tiny = np.finfo(np.float32).tiny
     temperature = evaluate.fit_temperature(np.log(np.maximum(val, tiny)), val_labels)
     scaled = evaluate.with_temperature(np.log(np.maximum(test, tiny)), temperature)
-    sets = evaluate.conformal_sets(test, evaluate.conformal_threshold(val, val_labels, level))
     return {
         "calibration/temperature": temperature,
         "calibration/nll": evaluate.nll(scaled, labels),
         "calibration/ece": evaluate.ece(scaled, labels),
+    }
+
+
+def _conformal(
+    held: np.ndarray, held_labels: np.ndarray, test: np.ndarray, labels: np.ndarray, level: float = 0.9
+) -> dict[str, float]:
+    """Returns what conformal sets are worth whose threshold comes from the examples that certify."""
+    sets = evaluate.conformal_sets(test, evaluate.conformal_threshold(held, held_labels, level))
+    return {
         "conformal/level": level,
         "conformal/coverage": float(sets[np.arange(len(labels)), labels].mean()),
         "conformal/size": float(sets.sum(-1).mean()),
@@ -302,7 +296,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     spikes = {name: fired[..., sites_[name]] if name in sites_ else fired for name, fired in masked.kept.items()}
     if running is not None or model.blocks:  # steps or layers of it are gone
         spikes = ran(forward, deployed.small, kept).kept
-    gated = records(deployed.small, kept, spikes, np.asarray(seen.decision.steps))
+    gated = records(deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
     full = forward.template.build(deployed.full)
     ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
     metrics = {
@@ -335,7 +329,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     return metrics, error
 
 
-def _example(setup: "Setup", seen: Measured, settled: halt.Settled) -> dict[str, np.ndarray]:
+def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, np.ndarray]:
     """Returns rasters, membranes and running decisions in the gated network: the first test example, and a late one."""
     forward, deployed, test = setup.lifted.forward, seen.deployed, setup.split.test
     model, running = forward.built(deployed.masked)
@@ -350,9 +344,9 @@ def _example(setup: "Setup", seen: Measured, settled: halt.Settled) -> dict[str,
             out |= {"late/x": np.asarray(test.x[late]), "late/step": taken[late], "late/y": np.asarray(test.y[late])}
             out["late/logits"] = np.asarray(logits[:, 1])
     if halt.stops(setup):
-        odds = halt.scores(setup, settled.params, np.asarray(logits))["variational"]
+        seen_odds = odds(setup.lifted, settled.params, np.asarray(logits))
         for place, name in enumerate(name for name in ("example", "late") if f"{name}/logits" in out):
-            out |= {f"{name}/stopped": expit(odds[:, place]), f"{name}/quantile": np.asarray(settled.quantile)}
+            out |= {f"{name}/stopped": expit(seen_odds[:, place]), f"{name}/quantile": expit(settled.threshold)}
     for name, (membrane, spikes) in traces.items():
         fired = np.asarray(spikes[:, 0]).reshape(forward.steps, -1)
         trace = np.asarray(membrane[:, 0]).reshape(forward.steps, -1)

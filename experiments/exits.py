@@ -1,6 +1,6 @@
 """Stopping rules compared on finished runs: ``python -m experiments.exits run=DIR[,DIR] [json=FILE] [figure=FILE]``.
 
-For each run, on its own network and test part: the variational rule fitted on the first half of validation at a range
+For each run, on its own network and test part: the variational rule fitted on the examples that select at a range
 of prices (the λ curve) and swept over its quantile, DT-SNN's entropy rule, SEENN-I's confidence rule and fixed
 stopping; differences to DT-SNN with intervals over resampled test examples; the certified risk over resampled splits;
 and, where the data have a planted difficulty, its rank correlation with the step at which the rule stops.
@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
-from scipy.special import logit
 
-from dsnn import evaluate, rundir
+from dsnn import evaluate, exit_calibration, rundir
 from dsnn.anytime import normalised_entropy
 from dsnn.bayes import halting
 from dsnn.bayes.refit import Refit, refit
@@ -25,23 +24,22 @@ from dsnn.deploy import deploy, running
 from experiments import halt
 from experiments.finished import Finished, finished, options
 
-KNOWN = {"run": "", "json": "", "figure": "", "feature": "", "entropy": "0.001", "splits": "100"}
+KNOWN = {"run": "", "json": "", "figure": "", "feature": "", "entropy": "", "splits": "100"}
 PRICES = np.geomspace(3e-4, 0.1, 12)
 RISKS = (0.002, 0.005, 0.01)
 DELTA = 0.1
 Rule = tuple[np.ndarray, np.ndarray]
 
 
-def compared(run: Finished, feature: str, entropy: float, splits: int) -> dict[str, Any]:
+def compared(run: Finished, feature: str, entropy: float | None, splits: int) -> dict[str, Any]:
     """Returns everything that is compared on one run."""
     setup, params = run.setup, run.settled.params
     deployed = deploy(setup.lifted, params)
-    val, test = setup.split.val, setup.split.test
-    fitting, certifying = halt.halves(setup)
-    held, seen = (running(setup.lifted, deployed, part.x, setup.root) for part in (val, test))
+    select, certify, test = setup.split.val, setup.split.certify, setup.split.test
+    assert certify is not None, "a setup has assigned them"
+    held, late, seen = (running(setup.lifted, deployed, part.x, setup.root) for part in (select, certify, test))
     right = seen.argmax(-1) == np.asarray(test.y)
-    labels = np.asarray(val.y)
-    fits = fitted(held[:, fitting], labels[fitting], feature, entropy)
+    fits = fitted(held, np.asarray(select.y), feature, entropy)
     curves, points = _curves(setup, params, seen, right, fits, feature)
     table: dict[str, Any] = {
         "run": run.directory.name,
@@ -55,26 +53,27 @@ def compared(run: Finished, feature: str, entropy: float, splits: int) -> dict[s
         "within": {name: _cheapest(curve, right[-1].mean() - 0.001) for name, curve in curves.items()},
         "differences": _differences(seen, right, fits, feature),
     }
-    chosen = _selected(held[:, certifying], labels[certifying], fits, feature)
+    chosen = _selected(late, np.asarray(certify.y), fits, feature)
     table["selected"] = {
         "price": float(PRICES[chosen]),
         "steps": float(points[chosen][0]),
         "accuracy": float(points[chosen][1]),
         "accuracy_all_steps": float(right[-1].mean()),
     }
-    # the price was chosen on the second half of validation, so the bound is tried on splits of the test part
-    odds = _odds(fits, chosen, feature)(seen)
-    table["certified"] = [_certified(odds, right, len(certifying), risk, splits) for risk in RISKS]
+    # the price was chosen on the examples that certify, so the bound is tried on splits of the test part
+    found = _odds(fits, chosen, feature)
+    odds, thresholds = found(seen), exit_calibration.candidates(found(held))
+    table["certified"] = [_certified(odds, right, thresholds, len(certify.y), risk, splits) for risk in RISKS]
     if (hard := setup.split.truth.get("test/difficulty")) is not None:
         stops = [halting.stop_step(_hazards(fits, k, feature)(seen)) for k in range(len(PRICES))]
         table["spearman"] = [_spearman(np.asarray(stop), hard) for stop in stops]
         table["spearman_selected"] = table["spearman"][chosen]
         own = halt.scores(setup, params, seen)["variational"]
-        table["spearman_of_run"] = _spearman(evaluate.exit_steps(own, float(logit(run.settled.quantile))), hard)
+        table["spearman_of_run"] = _spearman(evaluate.exit_steps(own, run.settled.threshold), hard)
     return table
 
 
-def fitted(logits: np.ndarray, labels: np.ndarray, feature: str, entropy: float) -> Refit:
+def fitted(logits: np.ndarray, labels: np.ndarray, feature: str, entropy: float | None) -> Refit:
     """Returns the heads of all prices, stacked; one program."""
 
     def every(logits: Any, labels: Any, prices: Any) -> Refit:
@@ -122,27 +121,35 @@ def _cheapest(curve: tuple[np.ndarray, np.ndarray], accuracy: float) -> float:
 
 
 def _differences(logits: np.ndarray, right: np.ndarray, fits: Refit, feature: str) -> list[dict[str, float]]:
-    """Returns, for every price, the variational rule less DT-SNN at the same mean steps, with a 95 % interval."""
+    """Returns, for every price, the variational rule less DT-SNN at the same mean steps, with a 95 % interval.
+
+    The estimate and its interval are of one quantity: DT-SNN's curve at the rule's mean steps, the curve and the mean
+    steps both drawn anew with the examples.
+    """
     entropy = -np.asarray(normalised_entropy(jnp.asarray(logits)), float)
-    draws = np.random.default_rng(0).integers(right.shape[1], size=(200, right.shape[1]))
+    count = right.shape[1]
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=200) / count
     curve = evaluate.exit_curve(entropy, right, 400)
-    rivals = [evaluate.exit_steps(entropy, threshold) for threshold in curve.threshold]
+    rivals = [_taken(evaluate.exit_steps(entropy, threshold), right) for threshold in curve.threshold]
+    steps, accuracy = (np.stack(column) @ drawn.T for column in zip(*rivals, strict=True))
     out = []
     for k, price in enumerate(PRICES):
         stop, ok = _taken(np.asarray(halting.stop_step(_hazards(fits, k, feature)(logits))), right)
-        nearest = int(np.abs(curve.steps - stop.mean()).argmin())
-        rival_stop, rival_ok = _taken(rivals[nearest], right)
-        spread = [ok[rows].mean() - rival_ok[rows].mean() for rows in draws]
+        spread = [
+            ok @ own - evaluate.accuracy_at(evaluate.ExitCurve(curve.threshold, steps[:, i], accuracy[:, i]),
+                                            np.array([stop @ own]))[0]
+            for i, own in enumerate(drawn)
+        ]  # fmt: skip
         low, high = np.quantile(spread, [0.025, 0.975])
         exact = evaluate.accuracy_at(curve, np.array([stop.mean()]))[0]
         out.append({"price": float(price), "steps": float(stop.mean()), "accuracy": float(ok.mean()),
-                    "dt_snn_steps": float(rival_stop.mean()), "dt_snn_interpolated": float(exact),
+                    "dt_snn_interpolated": float(exact),
                     "difference": float(ok.mean() - exact), "low": float(low), "high": float(high)})  # fmt: skip
     return out
 
 
 def _selected(logits: np.ndarray, labels: np.ndarray, fits: Refit, feature: str) -> int:
-    """Returns the dearest price whose accuracy on the other half of validation is within 0.05 points of all steps."""
+    """Returns the dearest price whose accuracy on the examples that certify is within 0.05 points of all steps."""
     right = logits.argmax(-1) == labels
     for k in reversed(range(len(PRICES))):
         _, ok = _taken(np.asarray(halting.stop_step(_hazards(fits, k, feature)(logits))), right)
@@ -151,7 +158,9 @@ def _selected(logits: np.ndarray, labels: np.ndarray, fits: Refit, feature: str)
     return 0
 
 
-def _certified(odds: np.ndarray, right: np.ndarray, count: int, risk: float, splits: int) -> dict[str, float]:
+def _certified(
+    odds: np.ndarray, right: np.ndarray, thresholds: np.ndarray, count: int, risk: float, splits: int
+) -> dict[str, float]:
     """Returns how often the certified rule broke its bound, and what it saved.
 
     Twice: on splits of the examples into calibration and rest, and with calibration examples drawn with replacement, so
@@ -164,7 +173,7 @@ def _certified(odds: np.ndarray, right: np.ndarray, count: int, risk: float, spl
     for _ in range(splits):
         order = rng.permutation(examples)
         cal, rest = order[:count], order[count:]
-        best = evaluate.certified_threshold(odds[:, cal], right[:, cal], halt.CANDIDATES, risk, DELTA)
+        best = evaluate.certified_threshold(odds[:, cal], right[:, cal], thresholds, risk, DELTA)
         share = evaluate.extra_errors(odds[:, rest], right[:, rest], best).mean()
         stop, ok = _taken(evaluate.exit_steps(odds[:, rest], best), right[:, rest])
         broke += share > risk
@@ -172,7 +181,7 @@ def _certified(odds: np.ndarray, right: np.ndarray, count: int, risk: float, spl
         extra.append(share)
         lost.append(right[-1, rest].mean() - ok.mean())
         drawn = rng.integers(examples, size=count)
-        best = evaluate.certified_threshold(odds[:, drawn], right[:, drawn], halt.CANDIDATES, risk, DELTA)
+        best = evaluate.certified_threshold(odds[:, drawn], right[:, drawn], thresholds, risk, DELTA)
         broke_drawn += evaluate.extra_errors(odds, right, best).mean() > risk
     return {
         "risk": risk,
@@ -242,7 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
                     f"rules are compared on runs with halting and validation examples, {directory} has not."
                 )
             feature = chosen["feature"] or "learned"
-            tables.append(compared(run, feature, float(chosen["entropy"]), int(chosen["splits"])))
+            entropy = float(chosen["entropy"]) if chosen["entropy"] else None
+            tables.append(compared(run, feature, entropy, int(chosen["splits"])))
             print(markdown(tables[-1]), end="\n\n", flush=True)
     except (ValueError, rundir.RunDirError) as error:
         print(f"error: {error}", file=sys.stderr)

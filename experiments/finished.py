@@ -1,5 +1,6 @@
 """A finished run, taken up again: its setup, its parameters, and when it stops."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,8 +9,8 @@ from omegaconf import OmegaConf
 
 from dsnn import rundir
 from dsnn.assemble import Setup, build
+from dsnn.exit_calibration import Calibrated
 from experiments import schema
-from experiments.halt import Settled
 
 
 class Finished(NamedTuple):
@@ -17,7 +18,7 @@ class Finished(NamedTuple):
 
     directory: Path
     setup: Setup
-    settled: Settled
+    settled: Calibrated
 
 
 def finished(directory: str | Path) -> Finished:
@@ -34,8 +35,7 @@ def finished(directory: str | Path) -> Finished:
     setup = build(schema.typed(OmegaConf.create(config)))
     params = {name: jnp.asarray(value) for name, value in rundir.read_arrays(directory, "parameters.npz").items()}
     metrics = rundir.read_metrics(directory)
-    quantile = float(metrics.get("halting/quantile", setup.config.halting.quantile))
-    return Finished(directory, setup, Settled(params, quantile, {}))
+    return Finished(directory, setup, Calibrated(params, float(metrics.get("halting/threshold", math.inf)), {}))
 
 
 def options(arguments: list[str], known: dict[str, str]) -> dict[str, str]:

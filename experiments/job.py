@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import shutil
 import subprocess
@@ -17,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, energy, evaluate, mesh, parameters, rng, rundir, train
+from dsnn import checkpoint, data, energy, evaluate, exit_calibration, mesh, parameters, rng, rundir, train
 from dsnn.assemble import Setup, build, network, settings_of
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
+from dsnn.exit_calibration import Calibrated
 from dsnn.loading import load_data
 from dsnn.track import Track, open_track
 from experiments import assess, assess_conversion, conversion, halt, machine, population
@@ -205,14 +207,14 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
         selected = member.selected()
         params = setup.params(state) if selected is None else selected[1]
         params = setup.lifted.finish(params, train_part.x, train_part.y, key)
-        settled = halt.settle(setup, params, _step_price(setup, params, state))
+        settled = _exit_rule(setup, params, state, member.predict)
         rundir.write_arrays(member.directory, "parameters.npz", settled.params)
         return settled, *assess.predicted(setup, settled, member.predict)
 
     def measured(member: Member, made: tuple[Any, ...]) -> assess.Assessed:
         return assess.measured(member.setup, *made)
 
-    def timed(member: Member, settled: halt.Settled, assessed: assess.Assessed) -> dict[str, float]:
+    def timed(member: Member, settled: Calibrated, assessed: assess.Assessed) -> dict[str, float]:
         return assess.timed(member.setup, settled, assessed, member.predict)
 
     made = [unless_failed(predicted, *pair) for pair in zip(members, states, strict=True)]
@@ -231,13 +233,23 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
     return done
 
 
-def _step_price(setup: Setup, params: dict[str, Any], state: Any) -> float:
-    """Returns λ E_step at the end of training, in nats."""
-    lifted, svi = setup.lifted, setup.config.svi
-    if lifted.sites is None or not (svi.lam or svi.budget_nj or svi.budget_fraction):
-        return 0.0
-    spent = lifted.energy(lifted.gate_probabilities(params), state.events)
-    return float(jnp.exp(state.duals.log_lam) * spent.step_nj)
+def _exit_rule(setup: Setup, params: dict[str, Any], state: Any, predict: Any) -> Calibrated:
+    """Returns when the network stops, and says what was promised of it."""
+    if not halt.stops(setup):
+        return Calibrated(params, math.inf, {})
+    settled = exit_calibration.calibrate(
+        setup.lifted,
+        params,
+        setup.split,
+        setup.config.halting,
+        setup.root,
+        price=exit_calibration.step_price(setup.lifted, params, state),
+        predict=predict,
+        samples=setup.config.bayes.samples,
+        key=assess.predictive_key(setup),
+    )
+    console.print(exit_calibration.said(settled))
+    return settled
 
 
 def _chosen(member: Member) -> dict[str, float]:
@@ -291,7 +303,11 @@ def _recorded(directory: Path) -> Iterator[None]:
 
 def _described(setup: Setup) -> str:
     split, forward = setup.split, setup.lifted.forward
-    counts = f"{len(split.train.x)} training, {len(split.val.x)} validation, {len(split.test.x)} test examples"
+    held = 0 if split.certify is None else data.size(split.certify)
+    counts = (
+        f"{data.size(split.train)} training, {data.size(split.val)} selecting, {held} certifying, "
+        f"{data.size(split.test)} test examples"
+    )
     size = parameters.count(setup.lifted.initial)
     sites_ = setup.lifted.gated_sites
     where = "" if sites_ is None else f", {sites_.total} compute sites"
@@ -313,7 +329,7 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
 
     export, lifted = setup.config.export, setup.lifted
     params = {name: jnp.asarray(value) for name, value in params.items()}
-    deployed = deploy(lifted, params, setup.config.halting.quantile)
+    deployed = deploy(lifted, params)
     notes: dict[str, Any] = {
         "weights": "posterior means" if setup.config.learner == "svi" else "point estimates",
         "posterior_std": {name[:-6]: float(s.mean()) for name, s in params.items() if name.endswith(".scale")},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logit
 
 from dsnn import checkpoint, data, evaluate, mesh, rng, rundir, train
 from dsnn.bayes.predict import predictor
@@ -275,7 +276,9 @@ def _validate(
     else:
         for part in parts:
             arrays = getattr(split, part)
-            how: dict[str, Any] = {"samples": samples, "quantile": config.halting.quantile, "batch_size": EVAL_BATCH}
+            how: dict[str, Any] = {"samples": samples, "batch_size": EVAL_BATCH}
+            if setup.lifted.joint:
+                how["threshold"] = float(logit(config.halting.quantile))
             prediction = predict(params, arrays.x, key, **how)
             labels = np.asarray(arrays.y)
             record |= {

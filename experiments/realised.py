@@ -9,6 +9,7 @@ when its result is there.
 """
 
 import json
+import math
 import statistics
 import sys
 import time
@@ -40,10 +41,10 @@ def programs(run: Finished) -> dict[str, Program]:
     """Returns the compiled forms of a run's network by name; each takes encoded inputs."""
     lifted, settled = run.setup.lifted, run.settled
     forward = lifted.forward
-    deployed = deploy(lifted, settled.params, settled.quantile)
+    deployed = deploy(lifted, settled.params, settled.threshold)
     full, masked = forward.template.build(deployed.full), forward.template.build(deployed.masked)
     steps, head = forward.steps if forward.held else None, None
-    if lifted.feature is not None:
+    if lifted.feature is not None and not math.isinf(settled.threshold):
         head = lifted.head(settled.params)
 
     def scanned(schedule: str) -> Program:
@@ -54,7 +55,7 @@ def programs(run: Finished) -> dict[str, Program]:
 
     def own(model: Any, head: Any = None) -> Program:
         """What a deployed network runs, in C where that takes it."""
-        return stopping(lifted, model, head, settled.quantile)
+        return stopping(lifted, model, head, settled.threshold)
 
     return {
         FULL[0]: scanned("layer"),
@@ -88,7 +89,7 @@ def time_batch(run: Finished, forms: dict[str, Program], batch: int, repeats: in
 def sizes(run: Finished) -> dict[str, Any]:
     """Returns parameters and bytes of the full and the deployed network, kept sites, and how it decides."""
     lifted, settled, test = run.setup.lifted, run.settled, run.setup.split.test
-    deployed = deploy(lifted, settled.params, settled.quantile)
+    deployed = deploy(lifted, settled.params, settled.threshold)
     forms = programs(run)
     labels, stops, right, full_right = np.asarray(test.y), [], [], []
     for i in range(0, len(labels), 1000):

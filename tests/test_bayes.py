@@ -41,7 +41,8 @@ def lifted(**options) -> Lifted:
 
     model = mlp((3,), (4,), 2, key=KEY, gain=2.0, cell=cell)
     template, params = split(model)
-    defaults = {"sites": sites.sites(model), "prices": Prices(), "feature": "margin", "family": guides.mean_field(0.05)}
+    defaults = {"sites": sites.sites(model), "prices": Prices(), "feature": "margin", "joint": True}
+    defaults["family"] = guides.mean_field(0.05)
     return Lifted(Forward(template, 5), params, priors.default(template), 12, **{**defaults, **options})
 
 
@@ -129,7 +130,7 @@ def test_the_running_rule_stops_where_the_batch_formula_says(feature: str, reado
     if feature == "learned":
         head |= {"slope": jnp.asarray(-2.0), "outer": jax.random.normal(jax.random.key(3), (halting.WIDTH,))}
     logits = running_logits(unroll(model, x, steps=9)[0], readout)
-    stop = halting.stop_step(halting.hazard_logits(head, logits, feature), 0.5)
+    stop = halting.stop_step(halting.hazard_logits(head, logits, feature))
     for smallest in (20, 1000):
         decision = jax.jit(anytime(model, halting.rule(head, feature), 9, smallest=smallest))(x)
         assert decision.steps.tolist() == stop.tolist()
@@ -251,7 +252,8 @@ def test_the_objective_is_its_definition_term_by_term() -> None:
     log_q = halting.log_stop(halting.hazard_logits(net.head(params), logits))
     expected, entropy, steps = halting.mixture_elbo(log_q, log_likelihood(logits, Y[batch]))
     np.testing.assert_allclose(terms["likelihood"], -2 * (expected + entropy).sum(), rtol=1e-4)
-    energy = net.energy(net.gate_probabilities(params), events)
+    # the steps of this draw are those of its gates, so the energy is of what these gates open
+    energy = net.energy(net.sites.unflatten((guide["gates"]["value"] > 0).astype(float)), events)
     np.testing.assert_allclose(terms["energy"], 0.3 * 12 * float(energy.total(steps.mean())), rtol=1e-4)
 
 

@@ -53,9 +53,9 @@ def test_examples_stop_where_the_compiled_cascade_stops_them(feature: str, batch
     model, x = network(), images(batch)
     assert decide.supports(model)
     head = head_of(feature) if feature else None
-    rule = halting.rule(head, feature, 0.6) if head else never()
+    rule = halting.rule(head, feature, 0.4) if head else never()
     expected = jax.jit(anytime(model, rule, STEPS))(x, None)
-    arrays = decide.packed(model, STEPS, head, feature, jax.scipy.special.logit(0.6))
+    arrays = decide.packed(model, STEPS, head, feature, 0.4)
     found = decide.decision(arrays, x)
     np.testing.assert_array_equal(found.steps, expected.steps)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)

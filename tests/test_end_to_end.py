@@ -132,7 +132,7 @@ def test_examples_stop_early_in_a_whole_run_without_gates(tmp_path: Path) -> Non
         "svi.decide_fraction=0.5", "bayes.samples=2", "track.tool=none", "run.report=false",
         f"run.dir={tmp_path / 'run'}",
     ]))  # fmt: skip
-    assert 1 <= metrics["halting/steps_mean"] <= 4
+    assert 1 <= metrics["deployed/steps_mean"] <= 4
     assert not any(name.startswith("gates/") for name in metrics)
     history = rundir.read_history(directory)
     assert history[-1]["svi/lam"] > 0

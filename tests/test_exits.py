@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.special import logit
 
 from dsnn import evaluate
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, RunConfig, TrackConfig, TrainConfig
@@ -33,8 +32,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_finished_run_is_taken_up_as_it_stood(run: Path) -> None:
     again = finished(run)
     metrics = json.loads((run / "metrics.json").read_text())
-    assert again.settled.quantile == metrics["halting/quantile"]
-    assert realised.sizes(again)["steps_mean"] == pytest.approx(metrics["halting/steps_mean"], abs=0.02)
+    assert again.settled.threshold == metrics["halting/threshold"]
+    assert realised.sizes(again)["steps_mean"] == pytest.approx(metrics["deployed/steps_mean"], abs=0.02)
 
 
 @pytest.mark.slow
@@ -86,9 +85,9 @@ def test_the_step_at_which_an_example_stops_follows_its_planted_difficulty(seed:
         quiet = [f"run.dir={tmp_path}/{name}", "run.report=false", "track.tool=none"]
         config = schema.compose(["experiment=planted_difficulty", f"seed={seed}", *quiet, *overrides])
         again = finished(job.run(config)[0])
-        setup, (params, quantile, _) = again.setup, again.settled
+        setup, (params, threshold, _) = again.setup, again.settled
         logits = running(setup.lifted, deploy(setup.lifted, params), setup.split.test.x, setup.root)
-        stop = evaluate.exit_steps(halt.scores(setup, params, logits)["variational"], float(logit(quantile)))
+        stop = evaluate.exit_steps(halt.scores(setup, params, logits)["variational"], threshold)
         varied = len(set(stop.tolist())) > 1
         hard = setup.split.truth["test/difficulty"]
         found[name] = float(stats.spearmanr(stop, hard).statistic) if varied else 0.0

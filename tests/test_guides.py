@@ -62,7 +62,13 @@ SAMPLING = {"mean_field", "low_rank", "last_layer", "rank1", "ensemble", "laplac
 def lifted(family: guides.Guide, **options) -> Lifted:
     model = network()
     template, params = split(model)
-    defaults = {"sites": sites.sites(model), "prices": profile("45nm"), "feature": "margin", "family": family}
+    defaults = {
+        "sites": sites.sites(model),
+        "prices": profile("45nm"),
+        "feature": "margin",
+        "joint": True,
+        "family": family,
+    }
     defaults["prior"] = priors.default(template)
     return Lifted(Forward(template, 5), params, data_size=12, **{**defaults, **options})
 
@@ -334,7 +340,7 @@ def test_the_vote_averages_probabilities_over_time() -> None:
 
 def test_an_ensemble_is_its_members_trained_apart() -> None:
     """Averaged objectives leave every member its own gradient, and predictions take the members in turn."""
-    together = lifted(guides.ensemble(members()), sites=None, prices=None, feature=None)
+    together = lifted(guides.ensemble(members()), sites=None, prices=None, feature=None, joint=False)
     params = start(together)
     context = together.no_context()
     quiet = dataclasses.replace(together.forward, stochastic=False)
@@ -388,7 +394,14 @@ def test_the_laplace_precision_maximises_the_evidence() -> None:
 @pytest.mark.parametrize("family", ["mean_field", "low_rank", "rank1"])
 def test_hierarchical_priors_bring_their_scales(kind: str, family: str) -> None:
     template, params = split(network())
-    net = lifted(FAMILIES[family](), prior=priors.default(template, kernel=kind), sites=None, prices=None, feature=None)
+    net = lifted(
+        FAMILIES[family](),
+        prior=priors.default(template, kernel=kind),
+        sites=None,
+        prices=None,
+        feature=None,
+        joint=False,
+    )
     params = start(net)
     scale = "sigma" if kind == "hierarchical" else "tau"
     assert f"hidden0.synapse.kernel.{scale}.loc" in params

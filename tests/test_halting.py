@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dsnn import evaluate
+from dsnn import evaluate, exit_calibration
 from dsnn.anytime import anytime, confidence_rule, entropy_rule, normalised_entropy
 from dsnn.bayes import halting
+from dsnn.bayes.predict import predictor
 from dsnn.bayes.refit import refit, temperatures
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.deploy import deploy, running
@@ -149,17 +150,18 @@ def test_a_run_fits_on_one_half_and_certifies_on_the_other() -> None:
         halting=HaltingConfig(feature="learned", fit="held_out", risk=0.05),
     )
     setup = job.build(config)
-    fitting, certifying = halt.halves(setup)
-    assert sorted([*fitting, *certifying]) == list(range(len(setup.split.val.x)))
     params = setup.params(jax.jit(setup.learner.init)())
-    settled = halt.settle(setup, params, price=0.01)
-    assert settled.metrics["halting/fitted_on"] == len(fitting)
-    assert settled.metrics["halting/certified_on"] == len(certifying)
-    changed = {name for name, value in settled.params.items() if not np.array_equal(value, params[name])}
+    settled = exit_calibration.calibrate(
+        setup.lifted, params, setup.split, config.halting, setup.root, price=0.01,
+        predict=predictor(setup.lifted), samples=2, key=KEY,
+    )  # fmt: skip
+    assert settled.metrics["halting/selected_on"] == len(setup.split.val.x)
+    assert settled.metrics["halting/certified_on"] == len(setup.split.certify.x)
+    changed = {name for name, value in settled.params.items() if not np.array_equal(value, params.get(name))}
     assert changed
     assert all(name.startswith("halting.") for name in changed)
-    metrics, curves = halt.exits(setup, settled)
-    assert metrics["halting/extra_errors"] >= metrics["halting/accuracy_all_steps"] - metrics["halting/accuracy"]
+    metrics, curves = halt.exits(setup, settled, deploy(setup.lifted, settled.params))
+    assert metrics["halting/extra_errors"] >= metrics["halting/accuracy_all_steps"] - metrics["deployed/accuracy"]
     rules = {name.split("/")[1] for name in curves if name.startswith("exits/")}
     assert rules == {"variational", "dt_snn", "seenn", "fixed"}
     test = setup.split.test

@@ -37,6 +37,7 @@ def lifted() -> Lifted:
         sites=sites.sites(model),
         prices=profile("45nm"),
         feature="margin",
+        joint=True,
     )
 
 

@@ -2,7 +2,8 @@
 
 The prior is truncated geometric, p(n) ∝ exp(-λ E_step n) on {1..T} (design, equation 4); the likelihood is summed over
 n exactly. q is built from hazards h_t = P(stop at t | not stopped) of the running logits, so it can be evaluated as the
-network runs.
+network runs. An example stops once the log odds of having stopped reach a threshold: 0 is the posterior median, and
+infinity runs all steps. Thresholds are log odds everywhere: a probability in single precision would lose them.
 """
 
 from typing import NamedTuple
@@ -155,9 +156,14 @@ def mixture_elbo(
     return (q * log_likelihood).sum(0), -(q * log_q).sum(0), (q * steps).sum(0)
 
 
-def stop_step(hazards: Float[Array, "time *batch"], quantile: float | Array = 0.5) -> Int[Array, "*batch"]:
-    """Returns the step, 1..T, by which q has stopped with probability ``quantile``: the rule used at run time."""
-    stopped = log_odds_stopped(hazards) >= jax.scipy.special.logit(quantile)
+def stop_step(hazards: Float[Array, "time *batch"], threshold: float | Array = 0.0) -> Int[Array, "*batch"]:
+    """Returns the step, 1..T, at which the log odds of having stopped reach a threshold: the rule used at run time.
+
+    Args:
+        hazards: log odds of stopping at each step.
+        threshold: log odds; 0 is the median of q, infinity the last step.
+    """
+    stopped = log_odds_stopped(hazards) >= threshold
     return stopped.at[-1].set(True).argmax(0) + 1
 
 
@@ -171,9 +177,9 @@ def _log_odds(survived: Array) -> Array:
     return jnp.log(-jnp.expm1(survived)) - survived
 
 
-def rule(head: dict[str, Array], feature: str = "margin", quantile: float | Array = 0.5) -> Rule:
+def rule(head: dict[str, Array], feature: str = "margin", threshold: float | Array = 0.0) -> Rule:
     """Returns `stop_step` as a rule for `dsnn.anytime`: it remembers the log probability of still running."""
-    learned, enough = feature == "learned", jax.scipy.special.logit(quantile)
+    learned = feature == "learned"
 
     def init(batch: int) -> tuple[Array, Seen | None]:
         return jnp.zeros(batch), nothing_seen((batch,)) if learned else None
@@ -183,6 +189,6 @@ def rule(head: dict[str, Array], feature: str = "margin", quantile: float | Arra
         values, seen = (None, None) if seen is None else signs(logits, step, seen)
         hazard = odds(head, Read(certainty(logits, feature), step, values))
         survived = survived + jax.nn.log_sigmoid(-hazard)
-        return (survived, seen), _log_odds(survived) >= enough
+        return (survived, seen), _log_odds(survived) >= threshold
 
     return Rule(init, stop)

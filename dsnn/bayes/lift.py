@@ -72,6 +72,9 @@ class Lifted:
         prices: energy profile.
         accounting: which energies count, "arithmetic", "updates" or "memory".
         feature: halting feature, or None to run all steps.
+        joint: whether q(n | x) learns with the weights, its likelihood and its steps mixed into the objective. Without,
+            learning runs all steps, and q(n | x) is fitted afterwards (`dsnn.exit_calibration`), so that stopping early
+            cannot harm what is learned: evidence that comes late would else never be waited for.
         family: posterior family of the weights, see `dsnn.bayes.guides`.
         likelihood: what is observed given the outputs.
         flipout: whether every example of a minibatch has its own draw, where the family allows (`dsnn.bayes.flipout`).
@@ -88,6 +91,7 @@ class Lifted:
     prices: Prices | None = None
     accounting: str = "updates"
     feature: str | None = None
+    joint: bool = False
     family: Guide = MEAN_FIELD
     likelihood: Likelihood = CATEGORICAL
     flipout: bool = False
@@ -115,10 +119,21 @@ class Lifted:
         if sites is not None:
             z = numpyro.sample(GATES, self.gate_family.base(sites.total))
         noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
-        head = None if self.feature is None else self._head()
+        head = self._head() if self.joint else None
         means = self.family.means(self.weights) if self.flipout and self.family.means else None
 
+        opened = {} if sites is None else sites.unflatten(self._gates().open_probability)
+        priced = self.prices is not None and self.sites is not None
+
         def terms(flat: Any) -> tuple[Array, Array]:
+            """Returns the evidence ``[batch]`` and the energy in nJ at these gates."""
+            evidence, reached = evidence_and_reach(flat)
+            if not priced:
+                return evidence, jnp.zeros(())
+            here = opened if flat is None or sites is None or not self.joint else sites.unflatten(self._at(flat))
+            return evidence, self._spent(here, reached, context.events)
+
+        def evidence_and_reach(flat: Any) -> tuple[Array, Array]:
             z = None if flat is None or sites is None else sites.unflatten(flat)
 
             def one(drawn: Params, key: Key[Array, ""]) -> tuple[Array, Array]:
@@ -129,23 +144,22 @@ class Lifted:
             every = jax.vmap(one)(drawn, jax.random.split(key, self.family.members))
             return jax.tree.map(lambda a: a.mean(0), every)
 
-        opened = {} if sites is None else sites.unflatten(self._gates().open_probability)
-        priced = self.prices is not None and self.sites is not None
-        energy = self.energy(opened, context.events) if priced else None
         discrete = z is not None and self.gate_family.discrete
         summed = discrete and len(z) <= ENUMERATED
-        evidence, steps = self._enumerated(terms) if summed else terms(z)
+        evidence, spent_nj = self._enumerated(terms) if summed else terms(z)
+        price = context.lam * self.data_size
         if discrete and not summed:
 
-            def objective(evidence: Array, steps: Array) -> Array:
-                price = 0.0 if energy is None else context.lam * self.data_size * energy.total(steps.mean())
-                return scale * evidence.sum() - price
+            def objective(evidence: Array, spent_nj: Array) -> Array:
+                # where steps do not depend on gates, the energy's gradient is that of its closed form
+                return scale * evidence.sum() - (price * spent_nj if self.joint else 0.0)
 
-            self._score(z, objective(evidence, steps), lambda other: objective(*terms(other)), stream(key, "gates"))
+            here = objective(evidence, spent_nj)
+            self._score(z, here, lambda other: objective(*terms(other)), stream(key, "gates"))
         with handlers.scale(scale=scale):
             numpyro.factor("likelihood", evidence)
-        if energy is not None:
-            numpyro.factor("energy", -context.lam * self.data_size * energy.total(steps.mean()))
+        if priced:
+            numpyro.factor("energy", -price * spent_nj)
         if context.site_prices:
             paid = [price * opened[group].sum() for group, price in context.site_prices.items()]
             numpyro.factor("sites", -jnp.stack(paid).sum())
@@ -160,7 +174,7 @@ class Lifted:
         if self.gated_sites is not None:
             z = numpyro.sample(GATES, self._gates(), rng_key=stream(key, "gates"))
             z = self.gated_sites.unflatten(z)
-        if self.feature is not None:
+        if self.joint:
             self._head()
         return drawn, z
 
@@ -226,8 +240,9 @@ class Lifted:
         return draw.weights if draw.gates is None else gate(self.sites, draw.weights, draw.gates)  # type: ignore[arg-type]
 
     def head(self, params: Params) -> dict[str, Array]:
-        """Returns the halting head among the guide's parameters."""
-        return {name: params[f"halting.{name}"] for name in halting.initial_head(1, self.feature or "margin")}
+        """Returns the halting head among the guide's parameters, the initial one where none was fitted yet."""
+        first = halting.initial_head(self.forward.steps, self.feature or "margin")
+        return {name: params.get(f"halting.{name}", value) for name, value in first.items()}
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""
@@ -262,10 +277,10 @@ class Lifted:
         return {name: jnp.maximum(e, floor) for name, e in events.items()}, self.mean_steps(params, logits)
 
     def mean_steps(self, params: Params, logits: Float[Array, "time batch class"]) -> Float[Array, ""]:
-        """Returns E_q[n] over a batch of running logits; all steps without halting."""
-        if self.feature is None:
+        """Returns E_q[n] over a batch of running logits; all steps where q(n | x) does not learn with the weights."""
+        if not self.joint:
             return jnp.asarray(float(logits.shape[0]))
-        q = jnp.exp(halting.log_stop(halting.hazard_logits(self.head(params), logits, self.feature)))
+        q = jnp.exp(halting.log_stop(halting.hazard_logits(self.head(params), logits, self.feature or "margin")))
         return (q * jnp.arange(1, logits.shape[0] + 1)[:, None]).sum(0).mean()
 
     def no_context(self) -> Context:
@@ -283,26 +298,44 @@ class Lifted:
         x: Array,
         y: Array,
         key: Key[Array, ""],
-    ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-        """Likelihood with the stopping time summed out, and expected steps, per example."""
+    ) -> tuple[Float[Array, " batch"], Float[Array, " time"]]:
+        """Likelihood with the stopping time summed out, per example, and the share of them that reaches each step."""
         params, adapt = self.network(Draw(drawn, z)), self.adapt(key, x.shape[0])
         if means is not None:
             centre = self.network(Draw(drawn | means, z))
             flipped = {name: centre[name] for name in means}
             params, adapt = flipout(self.forward.template, params, flipped, stream(key, "weights"), x.shape[0])
         logits = self.forward.logits(params, x, key, adapt)
-        if head is None or self.feature is None:
-            steps = jnp.full(x.shape[0], float(logits.shape[0]))
-            return self.likelihood.of_sequence(noise, logits, y), steps
-        log_q = halting.log_stop(halting.hazard_logits(head, logits, self.feature))
-        expected, entropy, steps = halting.mixture_elbo(log_q, self.likelihood.log_prob(noise, logits, y))
-        return expected + entropy, steps
+        if head is None:
+            return self.likelihood.of_sequence(noise, logits, y), jnp.ones(logits.shape[0])
+        log_q = halting.log_stop(halting.hazard_logits(head, logits, self.feature or "margin"))
+        expected, entropy, _ = halting.mixture_elbo(log_q, self.likelihood.log_prob(noise, logits, y))
+        reached = jnp.cumsum(jnp.exp(log_q)[::-1], 0)[::-1].mean(1)
+        return expected + entropy, reached
 
     def _gates(self) -> Any:
         """Returns the distribution of all gates, inside the model or the guide."""
         assert self.sites is not None
         initial = self.gate_family.initial(self.sites.total, self.open_probability)
         return self.gate_family.posterior({n: numpyro.param(f"gates.{n}", value) for n, value in initial.items()})
+
+    def _spent(
+        self, opened: dict[str, Array], reached: Float[Array, " time"], events: dict[str, Array]
+    ) -> Float[Array, ""]:
+        """Returns the energy in nJ where each time step is reached with this probability: skipped ones cost nothing."""
+        steps = (reached * opened.get(TIME, 1.0)).sum()
+        return self.energy({name: p for name, p in opened.items() if name != TIME}, events).total(steps)
+
+    def _at(self, z: Float[Array, " site"]) -> Float[Array, " site"]:
+        """Returns which sites run at these gates; a relaxed gate answers to the slope of its open probability.
+
+        The steps that an example takes depend on the gates, so E[n E_step] is not E[n] E[E_step]: both are taken at
+        one draw. Its value is exact in expectation; of relaxed gates the slope is that of a straight-through estimate.
+        """
+        if self.gate_family.discrete:
+            return z
+        probability = self._gates().open_probability
+        return probability + jax.lax.stop_gradient((z > self.gate_family.shut) - probability)
 
     def _enumerated(self, terms: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
         """Returns the expectation of the terms over discrete gates, summed over all their settings."""
@@ -319,5 +352,9 @@ class Lifted:
         numpyro.factor("gates_score", (slope * (logit - jax.lax.stop_gradient(logit))).sum())
 
     def _head(self) -> dict[str, Array]:
-        initial = halting.initial_head(self.forward.steps, self.feature or "margin")
+        if self.feature is None:
+            raise ValueError(
+                "joint learning of q(n | x) needs a halting feature, got none; set feature, or joint=False."
+            )
+        initial = halting.initial_head(self.forward.steps, self.feature)
         return {name: numpyro.param(f"halting.{name}", value) for name, value in initial.items()}

@@ -132,6 +132,10 @@ class Stepwise:
         """Returns diag(p) - p p' of one step."""
         return Categorical().curvature(own, outputs)
 
+    def distribution(self, outputs: Float[Array, "batch class"]) -> tuple[Array, Array]:
+        """Returns the probability of each class, ``[batch, class]``, and the entropy in nats, ``[batch]``."""
+        return Categorical().distribution(outputs)
+
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:

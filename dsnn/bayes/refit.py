@@ -7,9 +7,12 @@ The network stays as it is; the objective is the stopping part of the ELBO, summ
     E_q[log p(y | x, n)] + c H(q(n | x)) - price E_q[n]
 
 with price = λ E_step in nats per step. At c = 1 this is the ELBO; its posterior is soft, since a step seldom changes
-the likelihood by a nat. A smaller c is a tempered ("cold") posterior that tells examples apart more sharply.
+the likelihood by a nat: up to log T nats of entropy outbid what the labels say, and q stops near T / 2 whatever the
+evidence. By default c = price / log T, so that the whole entropy is never worth more than one step: a tempered ("cold")
+posterior that tells examples apart.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +43,7 @@ def refit(
     price: Float[Array, ""] | float,
     *,
     feature: str = "learned",
-    entropy: float = 0.001,
+    entropy: float | None = None,
     updates: int = 200,
     rate: float = 0.003,
     decay: float = 2.0,
@@ -57,7 +60,7 @@ def refit(
         labels: their classes.
         price: of a step, nats.
         feature: what the head reads, see `dsnn.bayes.halting`.
-        entropy: weight c of the entropy.
+        entropy: weight c of the entropy; None is price / log T.
         updates: of the ascent.
         rate: its first learning rate, which falls to zero.
         decay: decoupled weight decay of the learned head's layer.
@@ -66,20 +69,20 @@ def refit(
     observed = log_likelihood(logits / temperatures(logits, labels)[:, None, None], labels)
     read = halting.read(logits, feature)
     learned = feature == "learned"
+    weight = price / math.log(max(steps, 2)) if entropy is None else entropy
 
     def objective(head: dict[str, Array]) -> Float[Array, ""]:
         log_q = halting.log_stop(halting.odds(head, read))
         expected, spread, mean = halting.mixture_elbo(log_q, observed)
-        return (expected + entropy * spread - price * mean).mean()
+        return (expected + weight * spread - price * mean).mean()
 
     def threshold(growth: Array, slope: Array, level: Array) -> dict[str, Array]:
-        """Returns the head that stops where the grown certainty exceeds its quantile at ``level``; above 1, never."""
-        grown = read.certainty * read.step**growth
-        cut = jnp.quantile(grown, jnp.minimum(level, 1.0)) + jnp.where(level > 1, 1e3, 0.0)
+        """Returns the head that stops where the grown certainty exceeds its quantile at ``level``."""
+        cut = jnp.quantile(read.certainty * read.step**growth, level)
         head = halting.initial_head(steps, feature) | ({"growth": growth} if learned else {})
         return head | {"slope": jnp.log(jnp.expm1(slope)), "bias": -slope * cut, "drift": jnp.zeros(())}
 
-    axes = (GROWTHS if learned else (0.0,), SLOPES, jnp.append(jnp.linspace(0.01, 0.9, CUTS), 2.0))
+    axes = (GROWTHS if learned else (0.0,), SLOPES, jnp.append(jnp.linspace(0.01, 0.95, CUTS), 1.0))
     grid = tuple(axis.ravel() for axis in jnp.meshgrid(*(jnp.asarray(axis) for axis in axes)))
     best = jax.lax.map(lambda point: objective(threshold(*point)), grid).argmax()
     head = threshold(*(axis[best] for axis in grid))

@@ -29,6 +29,7 @@ from dsnn.data import (
 )
 from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
+from dsnn.data.roles import assign_roles
 from dsnn.data.split import (
     Arrays,
     DataError,
@@ -38,6 +39,7 @@ from dsnn.data.split import (
     check_seed,
     input_shape,
     per_step,
+    require_finite,
     require_training,
     require_unit_range,
     size,
@@ -51,6 +53,7 @@ __all__ = [
     "EvalBatches",
     "File",
     "Split",
+    "assign_roles",
     "check",
     "default_root",
     "epoch_permutation",
@@ -60,6 +63,7 @@ __all__ = [
     "load",
     "names",
     "per_step",
+    "require_finite",
     "require_training",
     "require_unit_range",
     "size",
@@ -91,6 +95,7 @@ _SOURCES = {
     "planted-blocks": Source(planted.blocks),
     "planted-channels": Source(planted.channels),
     "planted-difficulty": Source(planted.difficulty),
+    "planted-timing": Source(planted.timing),
     "planted-window": Source(planted.window),
     "qtdb": Source(qtdb.load, qtdb.FILES),
     "shd": Source(shd.load, shd.FILES),

@@ -166,6 +166,66 @@ def difficulty(
     return _split("planted-difficulty", x, y, seed, val_fraction, truth, temporal=True)
 
 
+TIMES = ("early", "late", "random", "static", "classes")
+
+
+def timing(
+    root: Path,
+    seed: int,
+    val_fraction: float | None,
+    *,
+    when: str = "late",
+    steps: int = 30,
+    length: int = 10,
+    channels: int = 16,
+    background: float = 0.1,
+    rate: float = 0.6,
+    examples: int = 600,
+) -> Split:
+    """Returns spikes ``[n, steps, channels]`` of which those of the class come at a known time.
+
+    Every channel fires at rate ``background``; for ``length`` steps the quarter of the channels that belongs to the
+    class fires at ``rate`` besides. ``truth["train/onset"]``, and so on by part, gives the first of these steps.
+
+    Args:
+        root: not used.
+        seed: makes everything: the times, the examples, the test part.
+        val_fraction: of the examples, in [0, 1); a fifth by default.
+        when: "early", the first steps; "late", the last; "random", drawn for each example; "static", all steps, at a
+            rate that gives as many spikes; "classes", each class at a time of its own, evenly spread.
+        steps: of time.
+        length: of the evidence, from 1 to ``steps``.
+        channels: of the input, a multiple of 4.
+        background: spikes per step of every channel.
+        rate: spikes per step that the class adds to its channels.
+        examples: to train and validate on; the test part has 1000 more.
+    """
+    _check(steps=steps, length=length, channels=channels, examples=examples)
+    _check_at_most("length", length, "steps", steps)
+    if when not in TIMES:
+        raise DataError(f"when must be one of {', '.join(TIMES)}, got {when!r}.")
+    if channels % CLASSES:
+        raise DataError(f"channels must be a multiple of {CLASSES}, got {channels}.")
+    rng, y, n = _begin(seed, examples)
+    last = steps - length
+    onset = {
+        "early": np.zeros(n, int),
+        "late": np.full(n, last),
+        "random": rng.integers(last + 1, size=n),
+        "static": np.zeros(n, int),
+        "classes": y * last // (CLASSES - 1),
+    }[when]
+    shown = steps if when == "static" else length
+    time = np.arange(steps)
+    now = (time >= onset[:, None]) & (time < onset[:, None] + shown)
+    own = np.arange(channels) * CLASSES // channels == y[:, None]
+    strength = rate * (length / shown) * now[:, :, None] * own[:, None, :]
+    quiet = rng.random((n, steps, channels), np.float32) >= background
+    x = ~(quiet & (rng.random((n, steps, channels), np.float32) >= strength))
+    truth = divide_extra("onset", onset[:examples], onset[examples:], _mask(y[:examples], seed, val_fraction))
+    return _split("planted-timing", x.astype(np.float32), y, seed, val_fraction, truth, temporal=True)
+
+
 def _begin(seed: int, examples: int) -> tuple[np.random.Generator, np.ndarray, int]:
     """Returns a generator, the label of every example, and their number, the test part at the end."""
     rng, n = np.random.default_rng(seed), examples + TEST_EXAMPLES

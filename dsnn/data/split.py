@@ -1,8 +1,9 @@
 """What a data set is once loaded: three parts of plain arrays, and the sentences said when they make no sense."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 import scipy.sparse as sparse
 
@@ -35,7 +36,8 @@ class Split(NamedTuple):
 
     Attributes:
         train: the examples that parameters are learned from; empty for sets that have only a test part.
-        val: the examples that choices are made on; may be empty.
+        val: the examples that choices are made on; may be empty. Until `assign_roles` divides them, those that certify
+            are among them.
         test: the examples that are reported.
         classes: number of classes, of labels (multi-label), or of outputs (regression).
         name: the name it was loaded by.
@@ -44,6 +46,7 @@ class Split(NamedTuple):
         class_names: one name per class, or empty.
         truth: the planted truth of a generated set (which sites matter, how hard each example is), or empty.
         extra: side information aligned with a part, under names such as ``test/labelled``; or empty.
+        certify: the examples on which risks and coverages are promised, which chose nothing; None until `assign_roles`.
     """
 
     train: Arrays
@@ -56,6 +59,7 @@ class Split(NamedTuple):
     class_names: tuple[str, ...] = ()
     truth: Mapping[str, np.ndarray] = {}
     extra: Mapping[str, np.ndarray] = {}
+    certify: Arrays | None = None
 
 
 def size(arrays: Arrays) -> int:
@@ -158,6 +162,26 @@ def _check_finite(values: Features, what: str) -> None:
             f"values must be finite, got {int((~good).sum())} NaN or infinite ones in {what}, the first at index "
             f"{first}; remove or fill them in."
         )
+
+
+def require_finite(x: Any) -> Any:
+    """Returns the inputs themselves; inside a compiled function they are not looked at.
+
+    A spiking network turns what is not a number into silence and answers all the same.
+
+    Raises:
+        DataError: a value is NaN or infinite.
+    """
+    if isinstance(x, jax.core.Tracer):
+        return x
+    values = np.asarray(x)
+    # one sum is a pass over memory without a temporary array; it is finite where all are, but for overflow
+    if values.dtype.kind in "fc":
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound = np.isfinite(values.sum())
+        if not sound:
+            _check_finite(values, "the inputs")
+    return x
 
 
 def _check_targets(arrays: Arrays, split: Split, where: str) -> None:

@@ -103,8 +103,10 @@ def decision(arrays: list[Array], inputs: Float[Array, "batch ..."]) -> Decision
 
     Args:
         arrays: from `packed`.
-        inputs: held for all steps.
+        inputs: held for all steps; an empty batch has an empty answer.
     """
+    if not inputs.shape[0]:
+        return Decision(jnp.zeros((0, arrays[-1].shape[-1])), jnp.zeros(0, jnp.int32))
     x = jnp.asarray(inputs, jnp.float32).reshape(inputs.shape[0], -1)
     shapes = (
         jax.ShapeDtypeStruct((x.shape[0], arrays[-1].shape[-1]), jnp.float32),

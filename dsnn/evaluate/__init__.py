@@ -7,7 +7,15 @@ Everything is NumPy in double precision; a score is a float, a curve a small nam
 from dsnn.evaluate.calibration import Reliability, ece, reliability
 from dsnn.evaluate.classification import accuracy, brier, nll
 from dsnn.evaluate.detection import DetectionCurve, Onsets, detection_curve, onsets, threshold_within
-from dsnn.evaluate.exits import ExitCurve, accuracy_at, certified_threshold, exit_curve, exit_steps, extra_errors
+from dsnn.evaluate.exits import (
+    ExitCurve,
+    accuracy_at,
+    certified_count,
+    certified_threshold,
+    exit_curve,
+    exit_steps,
+    extra_errors,
+)
 from dsnn.evaluate.labels import binary, exact_match, f1
 from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
 from dsnn.evaluate.recalibrate import conformal_sets, conformal_threshold, fit_temperature, with_temperature
@@ -30,6 +38,7 @@ __all__ = [
     "binary",
     "block_calibration",
     "brier",
+    "certified_count",
     "certified_threshold",
     "conformal_margin",
     "conformal_sets",

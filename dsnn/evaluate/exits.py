@@ -12,7 +12,15 @@ from scipy import stats
 
 from dsnn.evaluate.checks import checked_share
 
-__all__ = ["ExitCurve", "accuracy_at", "certified_threshold", "exit_curve", "exit_steps", "extra_errors"]
+__all__ = [
+    "ExitCurve",
+    "accuracy_at",
+    "certified_count",
+    "certified_threshold",
+    "exit_curve",
+    "exit_steps",
+    "extra_errors",
+]
 
 
 class ExitCurve(NamedTuple):
@@ -95,11 +103,22 @@ def certified_threshold(
     Returns:
         The threshold, or infinity where nothing is certified: every example then runs all steps.
     """
+    falling = np.sort(np.asarray(thresholds, float))[::-1]
+    passed = certified_count(np.stack([extra_errors(score, right, threshold) for threshold in falling]), risk, delta)
+    return float(falling[passed - 1]) if passed else np.inf
+
+
+def certified_count(extra: Bool[np.ndarray, "point batch"], risk: float, delta: float = 0.1) -> int:
+    """How many candidates in a row, from the first, are certified to add at most ``risk`` errors.
+
+    Each is tested at level delta with the exact binomial p-value P(Bin(n, risk) <= k); the first that fails ends the
+    sequence, so that the chance that any of those returned breaks the bound is at most delta.
+
+    Args:
+        extra: Which calibration examples each candidate makes wrong, the most cautious candidate first.
+        risk: Allowed share of extra errors, in (0, 1).
+        delta: Probability that the bound may fail, in (0, 1).
+    """
     risk, delta = checked_share("risk", risk), checked_share("delta", delta)
-    best = np.inf
-    for threshold in np.sort(np.asarray(thresholds, float))[::-1]:
-        extra = extra_errors(score, right, threshold)
-        if stats.binom.cdf(extra.sum(), len(extra), risk) > delta:
-            break
-        best = float(threshold)
-    return best
+    failed = stats.binom.cdf(extra.sum(1), extra.shape[1], risk) > delta
+    return int(failed.argmax()) if failed.any() else len(extra)

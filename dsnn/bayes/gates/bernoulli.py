@@ -129,7 +129,7 @@ def _decided(opened: Array) -> dict[str, Array]:
 
 
 BERNOULLI = Family("bernoulli", _initial, lambda own: Bernoulli(own["logit"]), OpenOrClosed, _decided, discrete=True)
-CONCRETE = Family("concrete", _initial, lambda own: Concrete(own["logit"]), OpenOrClosed, _decided)
+CONCRETE = Family("concrete", _initial, lambda own: Concrete(own["logit"]), OpenOrClosed, _decided, shut=0.5)
 
 
 @dispatch((Bernoulli, Concrete), OpenOrClosed)

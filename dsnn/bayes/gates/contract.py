@@ -52,6 +52,7 @@ class Family(NamedTuple):
         base: ``(sites) -> distribution``, the base measure.
         decided: ``(opened) -> parameters`` at which these sites surely run and all others surely do not.
         discrete: gates are exactly 0 or 1 and have no pathwise gradient.
+        shut: a site runs where its gate is larger than this.
         by_magnitude: nothing is inferred, and sites are decided by the size of the weights that read them.
     """
 
@@ -61,6 +62,7 @@ class Family(NamedTuple):
     base: Callable[[int], dist.Distribution]
     decided: Callable[[Bool[Array, " site"]], dict[str, Array]]
     discrete: bool = False
+    shut: float = 0.0
     by_magnitude: bool = False
 
 

@@ -1,0 +1,205 @@
+"""When the decided network stops: its rule fitted on examples that select, its risk certified on examples that do not.
+
+Learning runs all steps. Afterwards q(n | x) is fitted on the select part (`dsnn.bayes.refit`), which also gives the
+candidate thresholds; the certify part then says how early is early enough. Starting from the most cautious candidate,
+each is tested for the share of examples that stopping early makes wrong and all steps would have made right, of the
+deployed network and of the posterior predictive alike, and the last one that passes is taken. So the promise holds for
+both, whatever the data: where evidence comes late, nothing is certified before it.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import logit
+
+from dsnn import evaluate
+from dsnn.bayes import halting
+from dsnn.bayes.lift import Lifted
+from dsnn.bayes.predict import Predict
+from dsnn.bayes.refit import refit
+from dsnn.config import HaltingConfig
+from dsnn.data import Split, size
+from dsnn.deploy import deploy, running
+from dsnn.train import SviState
+from dsnn.types import Array, Bool, Float, Key
+
+FEWEST = 50
+"""Examples below which no risk is certified by default, and every step runs."""
+
+LEAST_RISK = 0.01
+"""The risk that is aimed at by default, where there are examples enough to certify it."""
+
+CANDIDATES = 40
+"""Thresholds that are tested, at most."""
+
+
+class Calibrated(NamedTuple):
+    """How a network stops.
+
+    Attributes:
+        params: of the guide, with the head that was fitted.
+        threshold: log odds of having stopped at which an example stops; infinity runs all steps.
+        metrics: what was chosen, on what, and what was certified.
+    """
+
+    params: dict[str, Any]
+    threshold: float
+    metrics: dict[str, float]
+
+
+def calibrate(
+    lifted: Lifted,
+    params: dict[str, Any],
+    split: Split,
+    config: HaltingConfig,
+    root: Key[Array, ""],
+    *,
+    price: float = 0.0,
+    predict: Predict,
+    samples: int,
+    key: Key[Array, ""],
+) -> Calibrated:
+    """Returns the stopping rule as the configuration wants it.
+
+    Args:
+        lifted: the network; it must have a halting feature.
+        params: of the guide, trained.
+        split: with its roles assigned (`dsnn.data.assign_roles`).
+        config: what is asked.
+        root: root key of the run, for encodings that draw.
+        price: of a step at the end of training, λ E_step in nats.
+        predict: of `dsnn.bayes.predict.predictor`.
+        samples: posterior draws of the predictive that is certified.
+        key: of these draws.
+    """
+    select, certify = split.val, split.certify
+    metrics: dict[str, float] = {}
+    if certify is None or not size(select):
+        if config.risk < 0 or config.fit != "training":
+            return Calibrated(params, math.inf, _uncertified(0, config))
+        return Calibrated(params, float(logit(config.quantile)), metrics)
+    deployed = deploy(lifted, params)
+    logits, labels = running(lifted, deployed, select.x, root), np.asarray(select.y)
+    wanted = config.risk if config.risk >= 0 else default_risk(size(certify), config.risk_delta)
+    if config.fit != "training":
+        params, found = _refitted(lifted, params, logits, labels, config, max(wanted, LEAST_RISK), price)
+        metrics |= found
+    if not config.risk:
+        return Calibrated(params, float(logit(config.quantile)), metrics)
+    if config.risk < 0 and size(certify) < FEWEST:
+        return Calibrated(params, math.inf, metrics | _uncertified(size(certify), config))
+    thresholds = candidates(odds(lifted, params, logits))
+    late = running(lifted, deployed, certify.x, root)
+    extra = deployed_extra(odds(lifted, params, late), late.argmax(-1) == np.asarray(certify.y), thresholds)
+    made = predict(params, certify.x, key, samples=samples, threshold=thresholds)
+    extra_predictive = _extra(made.probs.argmax(-1), made.full.argmax(-1), np.asarray(certify.y))
+    passed = min(evaluate.certified_count(e, wanted, config.risk_delta) for e in (extra, extra_predictive))
+    threshold = float(thresholds[passed - 1]) if passed else math.inf
+    metrics |= {
+        "halting/risk": wanted,
+        "halting/risk_delta": config.risk_delta,
+        "halting/selected_on": size(select),
+        "halting/certified_on": size(certify),
+        "halting/certified": float(passed > 0),
+    }
+    return Calibrated(params, threshold, metrics)
+
+
+def default_risk(examples: int, delta: float = 0.1) -> float:
+    """Returns the risk that is certified where none is asked for: 1 %, or the least that so many examples can certify.
+
+    With m examples none of which got worse, a risk of 1 - delta^(1/m) is certified with probability 1 - delta.
+    """
+    return max(LEAST_RISK, 1.0 - delta ** (1 / examples) + 1e-12) if examples else 1.0
+
+
+def candidates(score: Float[np.ndarray, "time batch"]) -> Float[np.ndarray, " point"]:
+    """Returns the thresholds to test, falling: quantiles of what examples of the select part reach before the end."""
+    return evaluate.exit_curve(score, np.zeros(score.shape, bool), CANDIDATES).threshold[1:]
+
+
+def odds(lifted: Lifted, params: dict[str, Any], logits: Float[np.ndarray, "time batch class"]) -> np.ndarray:
+    """Returns the log odds of having stopped after each step, ``[time, batch]``, of running logits."""
+    hazards = halting.hazard_logits(lifted.head(params), jnp.asarray(logits), lifted.feature or "margin")
+    return np.asarray(halting.log_odds_stopped(hazards), float)
+
+
+def deployed_extra(
+    score: Float[np.ndarray, "time batch"],
+    right: Bool[np.ndarray, "time batch"],
+    thresholds: Float[np.ndarray, " point"],
+) -> Bool[np.ndarray, "point batch"]:
+    """Returns which examples each threshold makes wrong that all steps would have made right."""
+    return np.stack([evaluate.extra_errors(score, right, t) for t in thresholds])
+
+
+def step_price(lifted: Lifted, params: dict[str, Any], state: SviState) -> float:
+    """Returns λ E_step at the end of training, in nats."""
+    if lifted.sites is None or lifted.prices is None:
+        return 0.0
+    lam = float(jnp.exp(state.duals.log_lam))
+    spent = lifted.energy(lifted.gate_probabilities(params), state.events)
+    return 0.0 if lam < 1e-11 else lam * float(spent.step_nj)
+
+
+def said(calibrated: Calibrated) -> str:
+    """Returns one sentence on what was promised of stopping early."""
+    found = calibrated.metrics
+    if "halting/risk" not in found:
+        return f"stops early at log odds {calibrated.threshold:.3g}; the errors that this adds are not certified."
+    count, risk = int(found["halting/certified_on"]), found["halting/risk"]
+    if count < FEWEST and math.isinf(calibrated.threshold):
+        return (
+            f"runs all steps: stopping early is certified on {FEWEST} held-out examples or more, and there are {count}."
+        )
+    level = f"{100 * (1 - found['halting/risk_delta']):g} %"
+    if math.isinf(calibrated.threshold):
+        return f"runs all steps: stopping early added more than {100 * risk:.2g} % errors on {count} held-out examples."
+    return f"stops early, adding at most {100 * risk:.2g} % errors (certified at {level} on {count} held-out examples)."
+
+
+def _uncertified(count: int, config: HaltingConfig) -> dict[str, float]:
+    return {
+        "halting/risk": config.risk if config.risk > 0 else default_risk(count, config.risk_delta),
+        "halting/risk_delta": config.risk_delta,
+        "halting/certified_on": count,
+        "halting/certified": 0.0,
+    }
+
+
+def _refitted(
+    lifted: Lifted,
+    params: dict[str, Any],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    config: HaltingConfig,
+    risk: float,
+    price: float,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Returns the guide's parameters with the head that suits the select part, and its metrics.
+
+    All steps together are worth at least the share ``risk`` of what the labels carry, H(y), whatever λ is; where the
+    energy prior asks for more, that counts.
+    """
+    least = risk * label_entropy(labels) / len(logits)
+    price = config.price if config.price >= 0 else max(price, least)
+    entropy = None if config.entropy < 0 else config.entropy
+    feature = lifted.feature or "margin"
+    fit = jax.jit(lambda logits, labels, price: refit(logits, labels, price, feature=feature, entropy=entropy))
+    found = fit(logits, labels, price)
+    params = params | {f"halting.{name}": value for name, value in found.head.items()}
+    return params, {"halting/price": price, "halting/objective": float(found.end)}
+
+
+def label_entropy(labels: np.ndarray) -> float:
+    """Returns H(y) in nats, from the shares of the classes."""
+    share = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float(-(share * np.log(share)).sum())
+
+
+def _extra(early: np.ndarray, late: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns which examples ``[point, batch]`` are wrong early and right with all steps."""
+    return (early != labels) & (late == labels)
