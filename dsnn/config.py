@@ -48,7 +48,7 @@ class DataConfig:
         path: file of ``npz`` data; folder or file of ``events``; folder of ``audio``.
         temporal: whether the second axis of ``npz`` data is time.
         val_fraction: share of the training part that validates; -1 is the set's own choice.
-        limit: use only this many training examples; 0 is all.
+        limit: use only this many training examples, drawn by the seed, each class in proportion; 0 is all.
         ood: data sets on which the predictive must be unsure, scored by AUROC.
         options: further options of the data set's own loader, such as ``data.options.steps=50`` of ``events``.
     """

@@ -4,6 +4,7 @@ XLA's CPU compiler has fast convolutions, but the gradients of one inside `jax.l
 posterior draws live, it computes number by number (jax-ml/jax issue 12868). Matrix products are fast in both places.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -45,8 +46,10 @@ def _forward(x: Array, kernel: Array, strides: tuple[int, int], padding: str) ->
 
 
 def _backward(strides: tuple[int, int], padding: str, kept: tuple[Array, Array], grad: Array) -> Any:
-    same = _by_patches if jax.default_backend() == "cpu" else _plain
-    return jax.vjp(lambda x, kernel: same(x, kernel, strides, padding), *kept)[1](grad)
+    def of(form: Callable[..., Array]) -> Callable[..., Any]:
+        return lambda x, kernel, grad: jax.vjp(lambda *given: form(*given, strides, padding), x, kernel)[1](grad)
+
+    return jax.lax.platform_dependent(*kept, grad, cpu=of(_by_patches), default=of(_plain))
 
 
 convolve.defvjp(_forward, _backward)

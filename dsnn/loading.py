@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
-from dsnn import data
+from dsnn import data, rng
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import OWN, Config
 
@@ -35,7 +36,7 @@ def load_data(config: Config) -> data.Split:
                 f"data.ood must have the shape of the data, {data.input_shape(split)}, {name} has {other}."
             )
     if c.limit:
-        split = split._replace(train=data.Arrays(split.train.x[: c.limit], split.train.y[: c.limit]))
+        split = data.limited(split, c.limit, _generator(config.seed))
     if data.per_step(split) and config.train.unlabelled == "mask":
         split = _masked(split)
     if config.train.select != "last" and not data.size(split.val):
@@ -100,12 +101,18 @@ def _check_stepwise(split: data.Split, config: Config) -> None:
         raise ValueError(f"train.skip must be below the {data.steps(split)} steps, got {config.train.skip}; lower it.")
 
 
+def _generator(seed: int) -> np.random.Generator:
+    """Returns what draws the examples of a limited run, from the root of all of its randomness."""
+    key = rng.stream(rng.stream(rng.root(seed), "init"), "data")
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
 def _masked(split: data.Split) -> data.Split:
     """Takes the labels of steps that have none from the training part."""
     labelled = split.extra.get("train/labelled")
     if labelled is None:
         return split
-    y = np.where(labelled[: len(split.train.y)], np.asarray(split.train.y), UNLABELLED).astype(np.int32)
+    y = np.where(labelled, np.asarray(split.train.y), UNLABELLED).astype(np.int32)
     return split._replace(train=data.Arrays(split.train.x, y))
 
 

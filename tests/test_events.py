@@ -64,6 +64,58 @@ def test_minus_zero_is_no_event_and_nan_is_one() -> None:
     assert jnp.isnan(events.drive(jnp.full((1, 20), jnp.nan), jnp.ones((20, 64)))).all()
 
 
+NOT_FINITE = (jnp.nan, jnp.inf, -jnp.inf)
+
+
+@HERE
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_b9_no_input_that_is_not_finite_is_lost(value: float) -> None:
+    """As an event, alone in its row or beside others, it reaches the outputs and the weights' gradient."""
+    x = sparse((96, 1024), 0.02).at[5, 1023].set(value)
+    weights = sparse((1024, 64), 1.0, 1)
+    for product in (events.drive, events.product):
+        out, pullback = jax.vjp(product, x, weights)
+        np.testing.assert_array_equal(jnp.isnan(out), jnp.isnan(x @ weights))
+        np.testing.assert_array_equal(jnp.isinf(out), jnp.isinf(x @ weights))
+        assert not jnp.isfinite(out[5]).any()
+        assert jnp.isfinite(jnp.delete(out, 5, 0)).all()
+        to_weights = pullback(jnp.ones_like(out))[1]
+        assert not jnp.isfinite(to_weights[1023]).any()
+        assert jnp.isfinite(to_weights[:1023]).all()
+    row = events.gather(jnp.asarray([[3, 7]]), jnp.asarray([[1.0, value]]), weights)
+    assert not jnp.isfinite(row).any()
+
+
+@HERE
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_b9_what_is_not_finite_and_meets_no_event_is_not_read(value: float) -> None:
+    """0 times it is NaN in a dense product; by events it is 0, in the output and in the gradient of the weights."""
+    x = sparse((96, 1024), 0.02).at[:, 7].set(0.0).at[5].set(0.0)
+    weights = sparse((1024, 64), 1.0, 1).at[7].set(value)
+    grad = jnp.ones((96, 64)).at[5].set(value)
+    assert jnp.isnan(x @ weights).all()
+    assert jnp.isnan(x.T @ grad).all()
+    without = jnp.where(jnp.arange(1024)[:, None] == 7, 0.0, weights)
+    for product in (events.drive, events.product):
+        out, pullback = jax.vjp(product, x, weights)
+        np.testing.assert_allclose(out, x @ without, atol=2e-4)
+        np.testing.assert_allclose(pullback(grad)[1], x.T @ jnp.ones_like(grad), atol=2e-3)
+
+
+@HERE
+@pytest.mark.parametrize("compiled", [True, False])
+def test_b9_an_event_of_value_zero_is_none_with_and_without_the_library(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(events, "problem", lambda: "no compiler")
+    weights = jnp.ones((4, 64)).at[2].set(jnp.inf)
+    index, values = jnp.asarray([[1, 2], [2, 0]]), jnp.asarray([[3.0, 0.0], [-0.0, 2.0]])
+    out, pullback = jax.vjp(lambda w: events.gather(index, values, w), weights)
+    np.testing.assert_array_equal(out, [[3.0] * 64, [2.0] * 64])
+    np.testing.assert_array_equal(pullback(jnp.full((2, 64), jnp.inf))[0][2], 0.0)
+
+
 @HERE
 @pytest.mark.parametrize("density", [0.02, 0.6])
 def test_the_choice_at_run_time_changes_no_number(density: float) -> None:

@@ -1,8 +1,9 @@
 """The Gibbs energy prior p(z, n) ∝ exp(-λ E(z, n)): the expected energy of a gate posterior, in closed form.
 
-E(z, n) = E_once(z) + n E_step(z). Every term is a product of different gates: a synapse costs when both its ends run
-and its source sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired to itself
-counts once). Where time steps are sites, E_step is paid by those that run.
+E(z, n) = E_once(z) + n E_step(z) - E_unread(z). Every term is a product of different gates: a synapse costs when both
+its ends run and its source sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired
+to itself counts once). Where time steps are sites, E_step is paid by those that run. The last step that runs feeds
+nothing back: what E_step charges for its recurrent wires is E_unread.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from dsnn.bayes.sites import BLOCKS, TIME, Sites
+from dsnn.bayes.sites import BLOCKS, TIME, Sites, followed
 from dsnn.types import Array, Float
 
 
@@ -28,14 +29,25 @@ class Prices(Protocol):
 
 
 class Energy(NamedTuple):
-    """Modelled energy of one inference in nJ: a part paid once, and a part paid at every step."""
+    """Modelled energy of one inference in nJ.
+
+    Attributes:
+        once_nj: paid once, by a held input.
+        step_nj: paid at every step, the recurrent products of its spikes included.
+        unread_nj: the recurrent products of the last step's spikes, which no step reads and nobody pays.
+    """
 
     once_nj: Float[Array, ""]
     step_nj: Float[Array, ""]
+    unread_nj: Float[Array, ""] | float = 0.0
 
     def total(self, steps: Float[Array, "..."] | float) -> Float[Array, "..."]:
-        """Returns the energy in nJ of an inference of this many steps."""
-        return self.once_nj + steps * self.step_nj
+        """Returns the energy in nJ of an inference of this many steps, at least one.
+
+        It is linear in the steps, so a mean number of them gives the mean energy. Where time steps are sites it is
+        exact for all of them; fewer are taken to run as often as the mean of all.
+        """
+        return self.once_nj + steps * self.step_nj - self.unread_nj
 
 
 def expected_energy(
@@ -50,7 +62,8 @@ def expected_energy(
     Args:
         sites: from `dsnn.bayes.sites`.
         open_probability: by group, in [0, 1]; hard gates give the energy of that network exactly.
-        events: by wire, the mean number of events per step (per inference for a held input) and sending site.
+        events: by wire, the mean number of events per step (per inference for a held input) and sending site, as
+            `dsnn.bayes.sites.measure` counts them.
         prices: the energy profile.
         accounting: "arithmetic", "updates" or "memory".
     """
@@ -61,7 +74,7 @@ def expected_energy(
     def silent(blocks: tuple[int, ...]) -> Any:
         return math.prod(1.0 - runs(block) for block in blocks)
 
-    once, step = jnp.zeros(()), jnp.zeros(())
+    once, step, fed_back = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
     for wire in sites.wires:
         rate = events[wire.name]
         sending = wire.sending(open_probability)
@@ -74,11 +87,13 @@ def expected_energy(
             price = price + (1.0 - silent(wire.joined)) * (prices.event_nj("analog", accounting) - price)
         cost = price * wire.fan * pairs * runs(wire.block)
         once, step = (once + cost, step) if wire.once else (once, step + cost)
+        fed_back = fed_back + cost if wire.recurrent else fed_back
     if accounting != "arithmetic":
         for population in sites.populations:
             running = open_probability[population.group].sum() if population.group else float(population.sites)
             neurons = running * population.neurons_per_site * runs(population.block)
             step = step + neurons * prices.update_nj(population.kind, accounting)
     if TIME in open_probability:
-        step = step * open_probability[TIME].mean()
-    return Energy(once, step)
+        running = open_probability[TIME]
+        return Energy(once, step * running.mean(), fed_back * (running.sum() - followed(running).sum()))
+    return Energy(once, step, fed_back)

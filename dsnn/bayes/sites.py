@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from dsnn import forward
 from dsnn.cells import kind
@@ -32,7 +33,8 @@ class Wire:
         post: group of sites that receive (None: not gated).
         pre_sites: number of sending sites.
         post_sites: number of receiving sites.
-        fan: mean number of targets per event and receiving site; 1 for dense, window over strides for convolutions.
+        fan: number of targets per event and receiving site, the mean over the places of the input; 1 for dense. What
+            `measure` gives weighs each event by the fan of its own place, so that events times fan is exact.
         analog: events carry values, so each costs a multiplication.
         once: the product is computed once per inference and not at every step (a held input).
         block: number of the residual block that it leads into, which has to run too; None outside of blocks.
@@ -198,23 +200,27 @@ def _selects(layer: Any) -> bool:
 
 
 def _fan(layer: Any) -> float:
-    """Mean number of target positions per input event and output channel, borders counted."""
-    synapse = layer.synapse
-    if not isinstance(synapse, Conv):
-        return 1.0
-    counts = [
-        _connections(n, out, w, s, synapse.padding) / n
-        for n, out, w, s in zip(
+    """Mean number of target positions per input place and output channel, borders counted."""
+    return float(_reach(layer.synapse).mean()) if isinstance(layer.synapse, Conv) else 1.0
+
+
+def _reach(synapse: Conv) -> Float[np.ndarray, "height width"]:
+    """Number of output positions that each place of the input reaches: fewer at borders and between strides."""
+    rows, columns = (
+        _reached(n, out, window, stride, synapse.padding)
+        for n, out, window, stride in zip(
             synapse.in_shape[:2], synapse.out_shape[:2], synapse.window, synapse.strides, strict=True
         )
-    ]
-    return math.prod(counts)
+    )
+    return np.outer(rows, columns)
 
 
-def _connections(n: int, out: int, window: int, stride: int, padding: str) -> int:
-    """Number of (input, output) pairs of a one-dimensional convolution that are really connected."""
+def _reached(n: int, out: int, window: int, stride: int, padding: str) -> Float[np.ndarray, " place"]:
+    """Number of outputs of a one-dimensional convolution that see each of its ``n`` inputs."""
     low = max((out - 1) * stride + window - n, 0) // 2 if padding == "SAME" else 0
-    return sum(min(o * stride - low + window, n) - max(o * stride - low, 0) for o in range(out))
+    first = np.arange(out) * stride - low
+    place = np.arange(n)[:, None]
+    return ((first <= place) & (place < first + window)).sum(1).astype(float)
 
 
 def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
@@ -278,6 +284,10 @@ def measure(
 ) -> dict[str, Array]:
     """Returns the events that each wire carried, ``[pre site]``: means over time and batch, summed over positions.
 
+    Before a convolution each event counts as its own place's fan over the wire's (the mean of all places), so that
+    ``wire.fan * events`` is the number of products whatever the places that are active. A recurrent wire carries the
+    spikes that a later step reads: those of every step but the last, a mean over the steps that have a later one.
+
     Args:
         sites: from `sites`.
         model: the network that ran (its pooling is applied before counting).
@@ -294,15 +304,27 @@ def measure(
             x = module(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:2], *module.out_shape)
         active = _rate(x, None if name == model.names[0] and held else running)
         wire = next(w for w in sites.wires if w.name == name)
+        if isinstance(layer.synapse, Conv):
+            active = active.reshape(layer.synapse.in_shape) * (_reach(layer.synapse) / wire.fan)[..., None]
         out[name] = active.reshape(-1, wire.pre_sites).sum(0)
         if layer.recurrent is not None:
-            out[f"{name}.recurrent"] = _rate(spikes[name], running)
+            everywhen = jnp.ones(len(spikes[name])) if running is None else running
+            out[f"{name}.recurrent"] = _rate(spikes[name], followed(everywhen))
         before = model.sent(name, before, spikes[name])
     return out
 
 
-def _rate(x: Array, running: Array | None) -> Array:
-    """Events per step that ran, of each unit."""
+def followed(running: Float[Array, " time"]) -> Float[Array, " time"]:
+    """Returns how far each step runs and a later one does too, which then reads its spikes over recurrent wires.
+
+    Steps run independently of each other; the sum is the expected number of times that spikes are fed back.
+    """
+    none_later = jnp.cumprod((1 - running)[::-1])[::-1]
+    return running * (1 - jnp.append(none_later[1:], 1.0))
+
+
+def _rate(x: Array, running: Float[Array, " time"] | None) -> Array:
+    """Events per step that ran, of each unit; None: every step did."""
     active = (x != 0).astype(jnp.float32).mean(1)
     if running is None:
         return active.mean(0)

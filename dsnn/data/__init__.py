@@ -29,6 +29,7 @@ from dsnn.data import (
 )
 from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
+from dsnn.data.limit import limited
 from dsnn.data.roles import assign_roles
 from dsnn.data.split import (
     Arrays,
@@ -60,6 +61,7 @@ __all__ = [
     "eval_batches",
     "fetch",
     "input_shape",
+    "limited",
     "load",
     "names",
     "per_step",

@@ -237,13 +237,15 @@ def check_fraction(val_fraction: float | None, default: float) -> float:
     return float(val_fraction)
 
 
-def hold_out(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def hold_out(labels: np.ndarray, count: int, rng: np.random.Generator, *, every: bool = False) -> np.ndarray:
     """Returns a boolean mask that marks ``count`` examples, each class in proportion (largest remainders).
 
     Args:
         labels: one integer per example; pass zeros to draw without regard to classes.
         count: how many to mark, from 0 to ``len(labels)``.
         rng: consumed.
+        every: whether classes too rare for a share of their own get one example from those with most above theirs,
+            if ``count`` is enough for one of every class.
     """
     _, members = np.unique(labels, return_inverse=True)
     totals = np.bincount(members)
@@ -251,6 +253,10 @@ def hold_out(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
     quota = np.floor(share).astype(int)
     largest = np.argsort(-(share - quota), kind="stable")
     quota[largest[: count - quota.sum()]] += 1
+    if every and count >= len(quota):
+        quota = np.maximum(quota, 1)
+        while quota.sum() > count:
+            quota[np.where(quota > 1, quota - share, -np.inf).argmax()] -= 1
     mask = np.zeros(len(labels), bool)
     for group, wanted in enumerate(quota):
         mask[rng.permutation(np.flatnonzero(members == group))[:wanted]] = True
@@ -265,9 +271,13 @@ def seeded_mask(labels: np.ndarray, seed: int, fraction: float) -> np.ndarray:
         seed: the same seed gives the same mask.
         fraction: of the examples, in [0, 1).
     """
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        labels = np.zeros(len(labels), int)
-    return hold_out(labels, round(len(labels) * fraction), np.random.default_rng(seed))
+    return hold_out(by_class(labels), round(len(labels) * fraction), np.random.default_rng(seed))
+
+
+def by_class(labels: np.ndarray) -> np.ndarray:
+    """Returns what `hold_out` draws by: class numbers as they are, zeros for labels that are no class per example."""
+    single = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    return labels if single else np.zeros(len(labels), int)
 
 
 def divide(arrays: Arrays, mask: np.ndarray) -> tuple[Arrays, Arrays]:

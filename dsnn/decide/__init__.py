@@ -2,7 +2,7 @@
 
 `decision` takes stacks of `Dense` layers of deterministic `LIF` neurons with held inputs, what a compacted multi-layer
 network is, and gives the logits and steps that `dsnn.anytime` gives, sums in another order. What it does not take
-(`supports`) is left to `dsnn.anytime`.
+(`supports`) is left to `dsnn.anytime`; so are processes on other devices, and whoever exports a network to one.
 """
 
 from typing import Any
@@ -39,6 +39,7 @@ def supports(model: Stack) -> bool:
         and not intervening()
         and all(_plain(layer, number == 0, number == len(layers) - 1) for number, layer in enumerate(layers))
         and all(len({getattr(layer.cell, o) for layer in layers[:-1]}) < 2 for o in ("compare", "reset"))
+        and jax.default_backend() == "cpu"  # its arrays lie there, and it is called and never part of a larger program
         and problem() is None
     )
 

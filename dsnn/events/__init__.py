@@ -1,16 +1,25 @@
 """Products that do work only where spikes fall: x W as a sum of the rows of W that x selects, on CPUs.
 
+Programs that are lowered for other devices multiply densely, from whatever process.
+
 A dense product multiplies every zero. Where few inputs are nonzero it is faster to walk over these events: forward, and
 for the gradient of W, whose rows are sums of the output gradients at the events. (The gradient of x is dense, since a
 surrogate derivative is nowhere zero.) Products and sums are exact float32, added in another order than a dense product
 adds them. `scripts/benchmark_events.py` measures where the break-even lies.
+
+**What is not finite.** A NaN or infinite input is an event and reaches the output as in a dense product. But an input
+of zero is none, and what it would be multiplied by is never read: where a dense product gives 0 times infinity = NaN,
+for a weight that is not finite, or for an output gradient that is not in the gradient of W, events give 0. Which of the
+two comes out of `product` depends on the density, so it tells no one whether all weights are finite.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 
-from dsnn.events.library import problem
+from dsnn.events.library import call, foreign, problem
 from dsnn.types import Array, Bool, Float, Int
 
 __all__ = ["BREAK_EVEN", "FEWEST_ROWS", "NARROWEST", "SMALLEST", "drive", "gather", "problem", "product", "worthwhile"]
@@ -28,10 +37,11 @@ FEWEST_ROWS = 64
 """Number of rows below which a weight gradient costs more to gather than to multiply."""
 
 SAMPLED_ROWS = 256
+DRIVE, WEIGHT = "dsnn_events_drive", "dsnn_events_weight"
 
 
 def worthwhile(weights: Float[Array, "input neuron"]) -> bool:
-    """Returns whether products with ``weights`` can gain from events here: a CPU, a compiler, and enough weights."""
+    """Returns whether products with ``weights`` can gain from events on a CPU: a compiler, and enough weights."""
     return weights.size >= SMALLEST // 8 and weights.dtype == jnp.float32 and problem() is None
 
 
@@ -41,15 +51,19 @@ def product(x: Float[Array, "row input"], weights: Float[Array, "input neuron"])
 
     The choice is made at run time, at each call, forward and for the gradient, from the density of (at most
     `SAMPLED_ROWS`) rows. Under `jax.vmap` the mapped products run one after another. Where events cannot be used (see
-    `problem`) all is dense. Differentiable in reverse mode only.
+    `problem`) all is dense. Differentiable in reverse mode only. A weight that is not finite, times an input of zero,
+    is 0 by events and NaN densely; an input that is not finite is an event.
     """
     if weights.shape[1] < NARROWEST or weights.size < SMALLEST:
         return _dense(x, weights)
-    return _by_density(x, _drive, _dense, x, weights)
+    return _by_density(x, DRIVE, _dense, weights, x.shape[0])
 
 
 def drive(x: Float[Array, "row input"], weights: Float[Array, "input neuron"]) -> Float[Array, "row neuron"]:
-    """Returns x W, computed from the events of x whatever their number; as `product` otherwise.
+    """Returns x W, on CPUs computed from the events of x whatever their number; as `product` otherwise.
+
+    An input of zero adds 0 even where its weight is not finite, which a dense product would show as NaN; an input that
+    is not finite is an event.
 
     Raises:
         RuntimeError: event-driven products cannot be used here.
@@ -65,8 +79,9 @@ def gather(
 ) -> Float[Array, "row neuron"]:
     """Returns the weighted sum of the rows that the events name, sum_e value_e W[index_e]: E rows of work, not N.
 
-    An event of value zero is none. Without the compiled library the same rows are gathered by XLA, one event after
-    another. Both ways fetch only these rows. Gradients reach the values and, row by row, the weights.
+    An event of value zero is none, and adds 0 even where its row is not finite. Without the compiled library, and on
+    other devices than CPUs, the same rows are gathered by XLA, one event after another. Both ways fetch only these
+    rows. Gradients reach the values and, row by row, the weights.
 
     Args:
         index: row numbers of W; one that is no row stops the compiled library with an error.
@@ -77,15 +92,23 @@ def gather(
 
 
 def _gather(index: Array, value: Array, weights: Array) -> Array:
-    if problem() is None and weights.dtype == jnp.float32:
-        out = jax.ShapeDtypeStruct((index.shape[0], weights.shape[1]), jnp.float32)
-        call = jax.ffi.ffi_call("dsnn_events_gather", out, vmap_method="sequential")
-        return call(index.astype(jnp.int32), value.astype(jnp.float32), weights)
+    if problem() is not None or weights.dtype != jnp.float32:
+        return _gather_in_turn(index, value, weights)
+    out = jax.ShapeDtypeStruct((index.shape[0], weights.shape[1]), jnp.float32)
+    operands = index.astype(jnp.int32), value.astype(jnp.float32), weights
+    return call("dsnn_events_gather", out, _gather_in_turn, *operands)
 
+
+def _gather_in_turn(index: Array, value: Array, weights: Array) -> Array:
     def add(e: Array, total: Array) -> Array:
-        return total + value[:, e, None] * weights[index[:, e]]
+        return total + _sent(value[:, e, None], weights[index[:, e]])
 
     return jax.lax.fori_loop(0, index.shape[1], add, jnp.zeros((index.shape[0], weights.shape[1]), weights.dtype))
+
+
+def _sent(value: Array, row: Array) -> Array:
+    """What an event adds; of value zero it is none, whatever stands in the row."""
+    return jnp.where(value == 0, 0.0, value * row)
 
 
 def _gather_forward(index: Array, value: Array, weights: Array) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -99,7 +122,7 @@ def _gather_backward(kept: tuple[Array, Array, Array], grad: Array) -> tuple[Non
         return total.at[:, e].set((weights[index[:, e]] * grad).sum(1))
 
     def to_weights(e: Array, total: Array) -> Array:
-        return total.at[index[:, e]].add(value[:, e, None] * grad)
+        return total.at[index[:, e]].add(_sent(value[:, e, None], grad))
 
     events = index.shape[1]
     return (
@@ -124,7 +147,8 @@ def _product_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Arra
 def _product_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, weights = kept
     few = x.shape[0] < FEWEST_ROWS
-    return grad @ weights.T, _dense_weight(x, grad) if few else _by_density(x, _weight, _dense_weight, x, grad)
+    to_weights = _dense_weight(x, grad) if few else _by_density(x, WEIGHT, _dense_weight, grad, x.shape[1])
+    return grad @ weights.T, to_weights
 
 
 def _always_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -140,19 +164,22 @@ product.defvjp(_product_forward, _product_backward)
 _always.defvjp(_always_forward, _always_backward)
 
 
-def _by_density(x: Array, events, dense, *operands: Array) -> Array:  # type: ignore[no-untyped-def]
+def _by_density(x: Array, target: str, dense: Callable[[Array, Array], Array], other: Array, rows: int) -> Array:
+    """Returns a product of x and another matrix: by its events if they are few enough, on CPUs, else densely."""
     if problem() is not None:
-        return dense(*operands)
+        return dense(x, other)
+    by_events = foreign(target, jax.ShapeDtypeStruct((rows, other.shape[1]), jnp.float32))
 
     @sequential_vmap
-    def choose(sparse: Bool[Array, ""], *operands: Array) -> Array:
-        return jax.lax.cond(sparse, events, dense, *operands)
+    def choose(sparse: Bool[Array, ""], x: Array, other: Array) -> Array:
+        return jax.lax.cond(sparse, by_events, dense, x, other)
 
-    sampled = x[:: max(1, x.shape[0] // SAMPLED_ROWS)]
-    found = jax.ffi.ffi_call("dsnn_events_count", jax.ShapeDtypeStruct((), jnp.int32), vmap_method="sequential")(
-        sampled
-    )
-    return choose(found < BREAK_EVEN * sampled.size, *operands)
+    def counted(x: Array, other: Array) -> Array:
+        sampled = x[:: max(1, x.shape[0] // SAMPLED_ROWS)]
+        found = foreign("dsnn_events_count", jax.ShapeDtypeStruct((), jnp.int32))(sampled)
+        return choose(found < BREAK_EVEN * sampled.size, x, other)
+
+    return jax.lax.platform_dependent(x, other, cpu=counted, default=dense)
 
 
 def _dense(x: Array, weights: Array) -> Array:
@@ -165,9 +192,9 @@ def _dense_weight(x: Array, grad: Array) -> Array:
 
 def _drive(x: Array, weights: Array) -> Array:
     out = jax.ShapeDtypeStruct((x.shape[0], weights.shape[1]), jnp.float32)
-    return jax.ffi.ffi_call("dsnn_events_drive", out, vmap_method="sequential")(x, weights)
+    return call(DRIVE, out, _dense, x, weights)
 
 
 def _weight(x: Array, grad: Array) -> Array:
     out = jax.ShapeDtypeStruct((x.shape[1], grad.shape[1]), jnp.float32)
-    return jax.ffi.ffi_call("dsnn_events_weight", out, vmap_method="sequential")(x, grad)
+    return call(WEIGHT, out, _dense_weight, x, grad)

@@ -10,10 +10,13 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+
+from dsnn.types import Array
 
 HERE = Path(__file__).parent
 SOURCE, HEADERS = HERE / "products.c", tuple(HERE / f"{name}.h" for name in ("handler", "parallel", "vectors"))
@@ -30,8 +33,9 @@ _lock = threading.Lock()
 
 
 def problem() -> str | None:
-    """Returns why event-driven products cannot be used in this process, or None; the first call compiles them.
+    """Returns why what is written in C cannot be used in this process, or None; the first call compiles it.
 
+    Programs that are lowered for another device than a CPU leave it out in any case, see `call`.
     The library is kept in ``$XDG_CACHE_HOME/dsnn`` (default ``~/.cache/dsnn``) under a name that changes with the
     source, the compiler, the version of JAX and the processor.
     """
@@ -39,10 +43,28 @@ def problem() -> str | None:
         return _problem()
 
 
+def call(target: str, out: Any, elsewhere: Callable[..., Any], *operands: Array) -> Any:
+    """Returns what a C program gives on CPUs, and on other devices what ``elsewhere`` gives of the same operands.
+
+    Which one runs is chosen when the program is lowered and not when it is traced, so that a process on a CPU may
+    export for an accelerator. Under `jax.vmap` mapped calls into C run one after another.
+
+    Args:
+        target: name of the C program.
+        out: shape and dtype of what it gives, or a list of these.
+        elsewhere: gives arrays of the same shapes.
+        operands: arrays.
+    """
+    return jax.lax.platform_dependent(*operands, cpu=foreign(target, out), default=elsewhere)
+
+
+def foreign(target: str, out: Any) -> Callable[..., Any]:
+    """Returns a C program as a function of its operands, for programs that are lowered for a CPU alone."""
+    return jax.ffi.ffi_call(target, out, vmap_method="sequential")
+
+
 @functools.cache
 def _problem() -> str | None:
-    if jax.default_backend() != "cpu":
-        return f"they are for CPUs, and JAX's backend is {jax.default_backend()}"
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return "no C compiler was found; install gcc or clang, or name one in CC"

@@ -1,12 +1,13 @@
-"""A layer's whole time loop as one call into C, on CPUs: small layers learn faster than by a compiled scan.
+"""A layer's whole time loop at once, one call into C on CPUs: small layers learn faster than by a compiled scan.
 
 `run` takes layers of `LIF`, `ALIF` and `BRF` neurons without noise, recurrent or not, and gives their spikes, their
 final state and, backward, exact gradients of kernel, currents and the neurons' constants. What it does not take
 (`supports`) is left to `dsnn.unroll`'s scans, which give the same numbers; a recurrent sum is added in another order.
+Where the program is lowered for another device the loops are scans as well (`dsnn.loops.scans`).
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ from dsnn.cells import ALIF, BRF, LIF
 from dsnn.cells.decay import per_step, scaled
 from dsnn.cells.firing import intervening
 from dsnn.escape.parameters import value
-from dsnn.events.library import problem
+from dsnn.events.library import call, problem
 from dsnn.layers import Layer, LayerState
-from dsnn.surrogate import Surrogate, heaviside
+from dsnn.loops import scans
+from dsnn.loops.scans import Kind
+from dsnn.surrogate import heaviside
 from dsnn.types import Array
 
 __all__ = ["WIDEST", "run", "supports"]
@@ -26,18 +29,8 @@ WIDEST = 256
 """Number of neurons above which products of whole batches on all cores are faster."""
 
 
-class Kind(NamedTuple):
-    """What differs between compiled loops: recurrence, reset timing, adaptation, whether membranes are read."""
-
-    recurrent: bool
-    next: bool
-    adapts: bool
-    read: bool
-    surrogate: Surrogate
-
-
 def supports(layer: Any) -> bool:
-    """Returns whether `run` takes the layer, here and now."""
+    """Returns whether `run` takes the layer, and this machine has the C program."""
     cell = layer.cell
     if type(cell) not in (LIF, ALIF, BRF) or len(layer.out_shape) != 1 or layer.out_shape[0] > WIDEST:
         return False
@@ -91,9 +84,9 @@ def _constants(cell: Any) -> tuple[Any, ...]:
     return beta, per_step(cell, "rho", "tau_adp"), value(cell.threshold), value(cell.strength), scale
 
 
-def _call(target: str, shapes: tuple[tuple[int, ...], ...], *operands: Array) -> Any:
+def _call(target: str, kind: Kind, shapes: tuple[tuple[int, ...], ...], *operands: Array) -> Any:
     out = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.ffi.ffi_call(f"dsnn_loops_{target}", out, vmap_method="sequential")(*operands)
+    return call(f"dsnn_loops_{target}", out, partial(getattr(scans, target), kind), *operands)
 
 
 def _numbers(kind: Kind) -> Array:
@@ -122,7 +115,7 @@ def _adaptive_forward(kind: Kind, kernel: Array, constants: Array, currents: Arr
     shape = currents.shape
     adaptations = shape if kind.adapts else (1,)
     over, membranes, adapted = _call(
-        "adaptive", (shape, shape, adaptations), currents, _numbers(kind), kernel, constants
+        "adaptive", kind, (shape, shape, adaptations), currents, _numbers(kind), kernel, constants
     )
     last = membranes[-1]
     if not kind.next:  # the state is what is left after the reset
@@ -137,6 +130,7 @@ def _adaptive_backward(kind: Kind, kept: Any, change: Any) -> Any:
     by_over, by_membranes, (by_last, by_adaptation) = change
     by_currents, by_constants = _call(
         "adaptive_back",
+        kind,
         (over.shape, constants.shape),
         *(kind.surrogate(over), _numbers(kind), kernel, constants, over, membranes, adapted),
         *(by_over, _by_membranes(kind, by_membranes), by_last, by_adaptation),
@@ -154,7 +148,7 @@ def _resonating(kind: Kind, kernel: Array, constants: Array, currents: Array) ->
 
 def _resonating_forward(kind: Kind, kernel: Array, constants: Array, currents: Array) -> Any:
     over, real, imaginary, trace = _call(
-        "resonating", (currents.shape,) * 4, currents, _numbers(kind), kernel, constants
+        "resonating", kind, (currents.shape,) * 4, currents, _numbers(kind), kernel, constants
     )
     out = over, real if kind.read else None, (real[-1], imaginary[-1], trace[-1])
     return out, (kernel, constants, over, real, imaginary, trace)
@@ -165,6 +159,7 @@ def _resonating_backward(kind: Kind, kept: Any, change: Any) -> Any:
     by_over, by_membranes, by_last = change
     by_currents, by_constants = _call(
         "resonating_back",
+        kind,
         (over.shape, constants.shape),
         *(kind.surrogate(over), _numbers(kind), kernel, constants, over, real, imaginary, trace),
         *(by_over, _by_membranes(kind, by_membranes), *by_last),

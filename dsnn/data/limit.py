@@ -1,0 +1,31 @@
+"""A smaller training part of the same make: examples drawn by class, with the side information that belongs to them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dsnn.data.split import Arrays, Split, by_class, hold_out, size
+
+
+def limited(split: Split, count: int, rng: np.random.Generator) -> Split:
+    """Returns the split with at most ``count`` training examples, in their original order.
+
+    Each class keeps its proportion, and one example at least where ``count`` allows one of every class. Labels of
+    another kind (per step, several, numbers) are drawn uniformly. What `Split.extra` and `Split.truth` say of the
+    training part, under names such as ``train/labelled``, stays aligned with it.
+
+    Args:
+        split: whose training part is drawn from.
+        count: how many examples to keep, at least 1.
+        rng: consumed.
+    """
+    total = size(split.train)
+    if count >= total:
+        return split
+    rows = np.flatnonzero(hold_out(by_class(np.asarray(split.train.y)), count, rng, every=True))
+
+    def drawn(side: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {n: v[rows] if n.startswith("train/") and len(v) == total else v for n, v in side.items()}
+
+    train = Arrays(split.train.x[rows], split.train.y[rows])
+    return split._replace(train=train, extra=drawn(split.extra), truth=drawn(split.truth))
