@@ -94,8 +94,8 @@ def unroll(
     if schedule == "step":
         if varying:
             raise ValueError(
-                f'masks that change with every step need the schedule "layer", got "step" with {varying[0]!r} under such '
-                'masks; set schedule="layer", or use dropout, whose masks hold for all steps.'
+                f'masks that change with every step need the schedule "layer", got "step" with such masks in '
+                f'{varying[0]!r}; set schedule="layer", or use dropout, whose masks hold for all steps.'
             )
         return _unroll_steps(model, xs, key, record, length, held, memory, running, state)
     return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative", running, state)

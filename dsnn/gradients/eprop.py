@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from dsnn.cells import LI
 from dsnn.layers import Dense
@@ -27,10 +28,10 @@ def eprop_gradient(
         eps_ij(t) = dh_j(t)/dh_j(t-1) eps_ij(t-1) + dh_j(t)/dI_j(t) x_i(t)
 
     with h the whole state of a neuron, whatever the cell, and L_j(t) the error of the readout fed back, where the
-    leak of the readout filters e (once for each class if each has a leak of its own, which takes that much more memory).
-    All is computed forward in time. Against full backpropagation only the path over other neurons' spikes is missing, so
-    without recurrent wiring the gradient is the same. Gradients are for the kernels and biases of both layers and the
-    recurrent kernel; other parameters get zero.
+    leak of the readout filters e: once for each class where each has a leak of its own, which takes that much more
+    memory. All is computed forward in time. Against full backpropagation only the path over other neurons' spikes is
+    missing, so without recurrent wiring the gradient is the same. Gradients are for the kernels and biases of both
+    layers and the recurrent kernel; other parameters get zero.
 
     Args:
         build: parameters -> `Stack` of a dense spiking layer (recurrent or not) and a dense readout whose cell is `LI`.
@@ -57,8 +58,8 @@ def eprop_gradient(
     kernel = readout.synapse.kernel[...]
     signal_weights = kernel if feedback is None else feedback
 
-    # 1 where all classes share the readout's constants, else their number
-    leaks = jax.eval_shape(lambda: readout.cell.step(readout.cell.init((1,)), jnp.zeros(1))[1]).shape[-1]
+    shared = all(jnp.size(constant) == 1 for constant in jax.tree.leaves(nnx.state(readout.cell)))
+    leaks = 1 if shared else readout.out_shape[0]
 
     def each(value: Array) -> Array:
         return jnp.broadcast_to(value[..., None], (*value.shape, leaks))
@@ -84,7 +85,7 @@ def eprop_gradient(
         # the readout is linear in its input, so what it does to a current it does to an eligibility
         filters, passed = _through_readout(out_step, filters, each(eligibility))
         learning = error[:, None] * signal_weights
-        if leaks == 1:
+        if shared:
             learning = learning.sum(-1, keepdims=True)
         spike_filters, spike_passed = _through_readout(out_step, grads["filters"], each(spikes))
         bias_filters, bias_passed = _through_readout(out_step, grads["bias_filters"], jnp.ones((batch, leaks)))

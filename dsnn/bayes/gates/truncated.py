@@ -98,7 +98,7 @@ def exponential_moments(q: Truncated) -> tuple[Float[Array, "*axes"], Float[Arra
     return q.mode + jnp.log1p(mean), variance / (1 + mean) ** 2
 
 
-def quantile(q: Truncated, u: Float[Array, "*sample axes"]) -> Float[Array, "*sample axes"]:
+def quantile(q: Truncated, u: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns the values below which a share ``u`` of the mass lies, u in (0, 1)."""
     far = jnp.abs(q.pull) > FAR
     pull, up = jnp.where(far, jnp.abs(q.pull), 2 * FAR), q.pull < 0
