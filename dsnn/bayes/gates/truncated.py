@@ -103,11 +103,10 @@ def quantile(q: Truncated, u: Float[Array, "..."]) -> Float[Array, "..."]:
     far = jnp.abs(q.pull) > FAR
     pull, up = jnp.where(far, jnp.abs(q.pull), 2 * FAR), q.pull < 0
     tail = _tail(pull, jnp.where(up, q.high, -q.low), jnp.where(up, u, 1 - u))
-    inside = _inside(jax.tree.map(lambda a, b: jnp.where(far, b, a), q, Truncated(*_UNIT)), u)
+    # what is not chosen has to be finite too, for the gradient's sake
+    near = Truncated(*(jnp.where(far, plain, own) for plain, own in zip((0.0, 1.0, 0.0, -1.0, 1.0), q, strict=True)))
+    inside = _inside(near, u)
     return q.mode + q.sigma * jnp.where(far, jnp.where(up, tail, -tail), inside)
-
-
-_UNIT = (0.0, 1.0, 0.0, -1.0, 1.0)
 
 
 def _reach(pull: Array) -> Array:
