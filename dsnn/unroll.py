@@ -58,7 +58,8 @@ def unroll(
         schedule: "layer", "step", "associative" (by layers, and cells that never reset in logarithmic depth, which
             rounds differently, see `dsnn.cells.parallel`) or "auto": by layers, but by steps to save ``memory``, and
             on a CPU if the network is feed-forward, `FEWEST_ROWS` examples run at once and the currents of some layer
-            over all time steps exceed `LARGE_BYTES`.
+            over all time steps exceed `LARGE_BYTES`. A synapse that differs from step to step (``every_step``, as in
+            `dsnn.bayes.guides.aot`) has to see all of them at once: "auto" is by layers then, and "step" is refused.
         steps: number of time steps of a held input.
         running: how far each step of a stack runs, in [0, 1]: one is an ordinary step, and zero a step that is skipped,
             whose input is not read, which leaves every state as it was and gives the output zero; None is all ones.
@@ -70,7 +71,8 @@ def unroll(
         outputs ``[time, batch, ...]``, the final state, and what was recorded with time leading (None without record).
 
     Raises:
-        ValueError: unknown schedule or memory, no time steps, or an input that does not fit the network.
+        ValueError: unknown schedule or memory, no time steps, an input that does not fit the network, or the schedule
+            "step" with a synapse that has to see all steps at once.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}.")
@@ -86,9 +88,15 @@ def unroll(
         return _unroll_one(model, xs, key, record, length, held, memory, state)
     _check_input(model, xs, held)
     batch = xs.shape[0] if held else xs.shape[1]
+    varying = [name for name, layer in model.layers() if getattr(layer.synapse, "every_step", False)]
     if schedule == "auto":
-        schedule = _schedule(model, length, batch, memory)
+        schedule = "layer" if varying else _schedule(model, length, batch, memory)
     if schedule == "step":
+        if varying:
+            raise ValueError(
+                f'masks that change with every step need the schedule "layer", got "step" with such masks in '
+                f'{varying[0]!r}; set schedule="layer", or use dropout, whose masks hold for all steps.'
+            )
         return _unroll_steps(model, xs, key, record, length, held, memory, running, state)
     return _unroll_layers(model, xs, key, record, length, held, memory, schedule == "associative", running, state)
 

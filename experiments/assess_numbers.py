@@ -17,6 +17,8 @@ EVAL_BATCH = 256
 def scores(part: str, prediction: Regression, targets: np.ndarray) -> dict[str, float]:
     """Returns the scores of a prediction, in the standardised unit of the targets.
 
+    The negative log-likelihood is that of an example's outputs together, everything else a mean over outputs.
+
     Args:
         part: prefix of the names, such as "test".
         prediction: made with these targets and the level `LEVEL`.
@@ -25,7 +27,7 @@ def scores(part: str, prediction: Regression, targets: np.ndarray) -> dict[str, 
     lower, upper = prediction.lower, prediction.upper
     return {
         f"{part}/rmse": float(np.sqrt(np.mean((prediction.mean - targets) ** 2))),
-        f"{part}/nll": -float(prediction.log_prob.sum(-1).mean()),
+        f"{part}/nll": -float(prediction.log_prob.mean()),
         f"{part}/coverage_90": evaluate.interval_coverage(lower, upper, targets),
         f"{part}/interval_score_90": evaluate.interval_score(lower, upper, targets, LEVEL),
         f"{part}/interval_width_90": float(np.mean(upper - lower)),

@@ -17,7 +17,11 @@ BISECTIONS = 40
 
 
 class Regression(NamedTuple):
-    """What the posterior predicts, each ``[n, output]`` in the unit of the targets.
+    """What the posterior predicts, each ``[n, output]`` in the unit of the targets but for the density, ``[n]``.
+
+    Intervals and deviations are those of each output by itself. The density is that of all outputs of an example
+    together: they are independent given one draw, but not under the mixture of draws, whose density is
+    1/S Σ_s Π_o N(y_o; centre_so, deviation²).
 
     Attributes:
         mean: of the predictive.
@@ -25,7 +29,7 @@ class Regression(NamedTuple):
         upper: its other end.
         aleatoric: standard deviation of the observation noise.
         epistemic: standard deviation of the outputs over draws of weights, gates and firing.
-        log_prob: log density of the target given to `regressor`'s function, NaN without one.
+        log_prob: joint log density of the targets given to `regressor`'s function, NaN without them.
     """
 
     mean: Any
@@ -69,9 +73,10 @@ def regressor(lifted: Lifted) -> Callable[..., Regression]:
 
     def batch(params: dict[str, Array], x: Array, y: Array, key: Key[Array, ""], samples: int, level: float) -> Any:
         centres = jax.lax.map(lambda s: outputs(params, x, key, s), jnp.arange(samples))
-        deviation = likelihood.deviation(lifted.likelihood_parameters(params))
+        own = lifted.likelihood_parameters(params)
+        deviation = likelihood.deviation(own)
         tail = (1 - level) / 2
-        log_prob = jax.nn.logsumexp(jax.scipy.stats.norm.logpdf(y, centres, deviation), 0) - jnp.log(samples)
+        log_prob = jax.nn.logsumexp(likelihood.log_prob(own, centres, y), 0) - jnp.log(samples)
         return Regression(
             centres.mean(0),
             mixture_quantile(centres, deviation, tail),

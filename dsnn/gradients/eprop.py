@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
+from dsnn.cells import LI
 from dsnn.layers import Dense
 from dsnn.models import Stack
 from dsnn.types import Array, Float, Key
@@ -26,9 +28,10 @@ def eprop_gradient(
         eps_ij(t) = dh_j(t)/dh_j(t-1) eps_ij(t-1) + dh_j(t)/dI_j(t) x_i(t)
 
     with h the whole state of a neuron, whatever the cell, and L_j(t) the error of the readout fed back, where the
-    leak of the readout filters e. All is computed forward in time. Against full backpropagation only the path over
-    other neurons' spikes is missing, so without recurrent wiring the gradient is the same. Gradients are for the
-    kernels and biases of both layers and the recurrent kernel; other parameters get zero.
+    leak of the readout filters e: once for each class where each has a leak of its own, which takes that much more
+    memory. All is computed forward in time. Against full backpropagation only the path over other neurons' spikes is
+    missing, so without recurrent wiring the gradient is the same. Gradients are for the kernels and biases of both
+    layers and the recurrent kernel; other parameters get zero.
 
     Args:
         build: parameters -> `Stack` of a dense spiking layer (recurrent or not) and a dense readout whose cell is `LI`.
@@ -48,9 +51,18 @@ def eprop_gradient(
     (first, hidden), (last, readout) = model.layers()
     if not (isinstance(hidden.synapse, Dense) and isinstance(readout.synapse, Dense)) or len(hidden.before):
         raise ValueError("e-prop takes dense synapses without pooling; got another kind.")
+    if not isinstance(readout.cell, LI) or readout.recurrent is not None:
+        kind = type(readout.cell).__name__
+        raise ValueError(f"e-prop takes a readout of LI neurons without recurrent wiring, got {kind}; use LI.")
     batch = xs.shape[1]
     kernel = readout.synapse.kernel[...]
     signal_weights = kernel if feedback is None else feedback
+
+    shared = all(jnp.size(constant) == 1 for constant in jax.tree.leaves(nnx.state(readout.cell)))
+    leaks = 1 if shared else readout.out_shape[0]
+
+    def each(value: Array) -> Array:
+        return jnp.broadcast_to(value[..., None], (*value.shape, leaks))
 
     def out_step(state: Any, current: Array) -> tuple[Any, Array]:
         return readout.cell.step(state, current)
@@ -71,13 +83,15 @@ def eprop_gradient(
         out_state, out = out_step(out_state, readout.drive(spikes))
         value, error = jax.value_and_grad(lambda out: loss(out, t).mean())(out)
         # the readout is linear in its input, so what it does to a current it does to an eligibility
-        filters, passed = _through_readout(out_step, filters, eligibility)
-        learning = error @ signal_weights.T
-        spike_filters, spike_passed = _through_readout(out_step, grads["filters"], spikes)
-        bias_filters, bias_passed = _through_readout(out_step, grads["bias_filters"], jnp.ones((batch, 1)))
+        filters, passed = _through_readout(out_step, filters, each(eligibility))
+        learning = error[:, None] * signal_weights
+        if shared:
+            learning = learning.sum(-1, keepdims=True)
+        spike_filters, spike_passed = _through_readout(out_step, grads["filters"], each(spikes))
+        bias_filters, bias_passed = _through_readout(out_step, grads["bias_filters"], jnp.ones((batch, leaks)))
         grads = {
-            "synapses": grads["synapses"] + jnp.einsum("bij,bj->ij", passed, learning),
-            "kernel": grads["kernel"] + spike_passed.T @ error,
+            "synapses": grads["synapses"] + jnp.einsum("bijk,bjk->ij", passed, learning),
+            "kernel": grads["kernel"] + (spike_passed * error[:, None]).sum(0),
             "bias": grads["bias"] + (bias_passed * error).sum(0),
             "filters": spike_filters,
             "bias_filters": bias_filters,
@@ -93,13 +107,13 @@ def eprop_gradient(
         jnp.zeros((batch, neurons)),
         readout.cell.init((batch, classes)),
         jax.tree.map(lambda leaf: jnp.zeros(synapse), cell),
-        _readout_rest(readout.cell, synapse),
+        _readout_rest(readout.cell, (*synapse, leaks)),
         {
             "synapses": jnp.zeros(synapse[1:]),
             "kernel": jnp.zeros_like(kernel),
             "bias": jnp.zeros(classes),
-            "filters": _readout_rest(readout.cell, (batch, neurons)),
-            "bias_filters": _readout_rest(readout.cell, (batch, 1)),
+            "filters": _readout_rest(readout.cell, (batch, neurons, leaks)),
+            "bias_filters": _readout_rest(readout.cell, (batch, leaks)),
         },
     )
     (*_, sums), values = jax.lax.scan(body, start, (jnp.arange(xs.shape[0]), xs))

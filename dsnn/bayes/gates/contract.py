@@ -1,13 +1,14 @@
 """What a gate family is: distributions over z per compute site with four closed forms, and how to learn them.
 
 A family's distribution has ``open_probability``, ``entropy_of_opening()`` and ``decision()`` besides the sampling of
-any NumPyro distribution; its divergence from the family's base measure is registered in closed form, so that
-`TraceMeanField_ELBO` uses it. The energy of the Gibbs prior is a factor of the model and not part of the base measure.
+any NumPyro distribution; its divergence from the family's base measure is registered, so that `TraceMeanField_ELBO`
+uses it. Other objectives score draws, and the base measure refuses them (`unscored`). The energy of the Gibbs prior is
+a factor of the model and not part of the base measure.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -79,8 +80,24 @@ class OpenOrClosed(dist.Distribution):
         return jax.random.bernoulli(key, 0.5, sample_shape + self.event_shape).astype(jnp.float32)
 
     def log_prob(self, value: Float[Array, "*sample site"]) -> Array:
-        """Returns -log 2 per site."""
-        return jnp.full(value.shape[:-1], -math.log(2.0) * self.event_shape[0])
+        """Raises ValueError: only the divergence from it is used, see `unscored`."""
+        return unscored(value)
+
+
+def unscored(value: Float[Array, "*sample site"]) -> NoReturn:
+    """Refuses to score drawn gates under a base measure.
+
+    An estimator that scores draws (`Trace_ELBO`, `TraceGraph_ELBO`, `RenyiELBO`) would leave the gates' divergence
+    without a gradient: what is scored is which sites are open, which does not move with a relaxed gate, and the scores
+    of discrete gates have the mean slope zero. A log-normal gate near one has lost its digits in float32.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        "the divergence of gates is taken in closed form, got an objective that scores drawn gates of shape "
+        f"{jnp.shape(value)}; give SVI numpyro.infer.TraceMeanField_ELBO."
+    )
 
 
 def bernoulli_entropy(logit: Float[Array, "*site"]) -> Float[Array, "*site"]:

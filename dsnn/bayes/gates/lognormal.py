@@ -10,16 +10,18 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import log_ndtr, ndtr, ndtri
 from multipledispatch import dispatch
 from numpyro.distributions import constraints
 from numpyro.distributions.kl import kl_divergence as _kl_divergence
 
-from dsnn.bayes.gates.contract import Family, bernoulli_entropy
+from dsnn.bayes.gates.contract import Family, bernoulli_entropy, unscored
+from dsnn.bayes.gates.truncated import Truncated, exponential_moments, from_uniform, log_mass, quantile, truncated
 from dsnn.types import Array, Float, Key
 
 LOW, HIGH = -20.0, 0.0
 START_LOG_SIGMA = -5.0
+SHARPEST = 1e6
+"""Signal over noise of a site that is surely kept; more makes no difference to a decision."""
 
 
 class TruncatedLogUniform(dist.Distribution):
@@ -35,8 +37,8 @@ class TruncatedLogUniform(dist.Distribution):
         return jnp.exp(jax.random.uniform(key, sample_shape + self.event_shape, minval=LOW, maxval=HIGH))
 
     def log_prob(self, value: Float[Array, "*sample site"]) -> Array:
-        """Returns the log density."""
-        return -(jnp.log(value) + math.log(HIGH - LOW)).sum(-1)
+        """Raises ValueError: only the divergence from it is used, see `unscored`."""
+        return unscored(value)
 
 
 class LogNormalNoise(dist.Distribution):
@@ -56,14 +58,18 @@ class LogNormalNoise(dist.Distribution):
 
     def __init__(self, mu: Float[Array, " site"], sigma: Float[Array, " site"], *, validate_args: bool | None = None):
         self.mu, self.sigma = mu, sigma
-        self.alpha, self.beta = (LOW - mu) / sigma, (HIGH - mu) / sigma
         super().__init__(event_shape=jnp.shape(mu)[-1:], validate_args=validate_args)
 
     @property
+    def log(self) -> Truncated:
+        """The distribution of log θ."""
+        return truncated(self.mu, self.sigma, LOW, HIGH)
+
+    @property
     def signal_to_noise(self) -> Float[Array, " site"]:
-        """E[θ] / sd[θ]."""
-        excess = jnp.expm1(jnp.clip(self._log_moment(2) - 2 * self._log_moment(1), 1e-8, 40.0))
-        return excess**-0.5
+        """E[θ] / sd[θ], at most `SHARPEST`."""
+        _, noise = exponential_moments(self.log)
+        return jnp.maximum(noise, SHARPEST**-2) ** -0.5
 
     @property
     def open_probability(self) -> Float[Array, " site"]:
@@ -77,50 +83,23 @@ class LogNormalNoise(dist.Distribution):
 
     def decision(self) -> Float[Array, " site"]:
         """Returns E[θ] where the signal exceeds the noise, else zero."""
-        return jnp.where(self.signal_to_noise > 1, jnp.exp(self._log_moment(1)), 0.0)
+        return jnp.where(self.signal_to_noise > 1, jnp.exp(exponential_moments(self.log)[0]), 0.0)
 
     def sample(self, key: Key[Array, ""], sample_shape: tuple[int, ...] = ()) -> Array:
         """Returns draws of θ; the key is consumed."""
         tiny = jnp.finfo(jnp.float32).eps
         u = jax.random.uniform(key, sample_shape + self.event_shape, minval=tiny, maxval=1 - tiny)
-        # the lower tail is the accurate one in float32; far in the upper one, mirror it
-        upper = self.alpha > 0
-        low, high = jnp.where(upper, -self.beta, self.alpha), jnp.where(upper, -self.alpha, self.beta)
-        p = jnp.clip(ndtr(low) + u * (ndtr(high) - ndtr(low)), 1e-30, 1 - tiny)
-        standard = ndtri(p) * jnp.where(upper, -1.0, 1.0)
-        return jnp.exp(jnp.clip(self.mu + self.sigma * standard, LOW, HIGH))
+        return jnp.exp(jnp.clip(quantile(self.log, u), LOW, HIGH))
 
     def log_prob(self, value: Float[Array, "*sample site"]) -> Array:
         """Returns the log density."""
-        log = jnp.log(value)
-        normal = jax.scipy.stats.norm.logpdf(log, self.mu, self.sigma)
-        return (normal - _log_mass(self.alpha, self.beta) - log).sum(-1)
+        log, q = jnp.log(value), self.log
+        kernel = q.log_kernel((log - q.mode) / q.sigma)
+        return (kernel - log_mass(q) - jnp.log(q.sigma) - log).sum(-1)
 
     def divergence(self) -> Float[Array, " site"]:
         """Returns KL(q || log-uniform) per site in nats (eq. 12)."""
-        log_mass = _log_mass(self.alpha, self.beta)
-        ends = _edge(self.alpha, log_mass) - _edge(self.beta, log_mass)
-        width = math.log(HIGH - LOW) - 0.5 * math.log(2 * math.pi * math.e)
-        return width - jnp.log(self.sigma) - log_mass - 0.5 * ends
-
-    def _log_moment(self, order: int) -> Float[Array, " site"]:
-        """Returns log E[θ^order]."""
-        shift = order * self.sigma
-        mass = _log_mass(self.alpha - shift, self.beta - shift) - _log_mass(self.alpha, self.beta)
-        return order * self.mu + 0.5 * shift**2 + mass
-
-
-def _log_mass(low: Array, high: Array) -> Array:
-    """Returns log(Φ(high) - Φ(low)), accurate in either tail."""
-    upper = low > 0
-    low, high = jnp.where(upper, -high, low), jnp.where(upper, -low, high)
-    first, second = log_ndtr(high), log_ndtr(low)
-    return first + jnp.log(-jnp.expm1(jnp.minimum(second - first, -1e-7)))
-
-
-def _edge(x: Array, log_mass: Array) -> Array:
-    """Returns x φ(x) / Z."""
-    return x * jnp.exp(jnp.maximum(-0.5 * x**2 - 0.5 * math.log(2 * math.pi) - log_mass, -80.0))
+        return from_uniform(self.log)
 
 
 LOG_NORMAL = Family(

@@ -19,7 +19,7 @@ class Masked:
         rate: probability that an input is dropped.
         key: makes the masks; consumed.
         batch: number of examples; one mask per example serves all its time steps.
-        every_step: a mask of its own for every time step too.
+        every_step: a mask of its own for every time step too; a call then has to see all steps.
     """
 
     def __init__(self, synapse: Any, rate: float, key: Key[Array, ""], batch: int, every_step: bool):
@@ -51,7 +51,8 @@ def dropout(rate: float = 0.1) -> Guide:
 def aot(rate: float = 0.1) -> Guide:
     """Returns dropout with a new mask at every time step, so that T masks serve one pass (Sun, Yin & Bohté 2023).
 
-    They average the class probabilities over time: give the network the readout "vote". Needs the schedule "layer".
+    They average the class probabilities over time: give the network the readout "vote". Masks are drawn for all
+    steps at once: the schedule "auto" is then "layer", and "step" is refused by `dsnn.unroll`.
 
     Args:
         rate: probability that a neuron's output is dropped at a step, in (0, 1).

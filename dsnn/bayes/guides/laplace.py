@@ -1,6 +1,7 @@
 """Laplace on the last layer: points while training, then a Normal whose precision is the curvature at the mode."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,10 @@ LARGEST = 4096
 def laplace(batch_size: int = 64, draws: int = 1) -> Guide:
     """Returns the last-layer Laplace guide (Daxberger et al. 2021): N(mode, (H + c P)^-1).
 
-    H is the generalised Gauss-Newton matrix of the likelihood over all training examples, full over the last layer; P
-    the prior's precision, and c the number that maximises the Laplace evidence (MacKay 1992). Features of a stochastic
-    network are random: H is averaged over ``draws`` of its firing.
+    H is the generalised Gauss-Newton matrix of the likelihood over all training examples, full over the last layer's
+    weights before they are gated, so that weights behind a closed gate keep their prior; P the prior's precision, and c
+    the number that maximises the Laplace evidence (MacKay 1992). Features of a stochastic network are random: H is
+    averaged over ``draws`` of its firing. What lies on an interval (the decay of a cell) stays at its mode.
 
     Args:
         batch_size: examples per product; memory grows with it.
@@ -30,11 +32,11 @@ def laplace(batch_size: int = 64, draws: int = 1) -> Guide:
     """
 
     def finish(lifted: Any, params: Params, x: Array, y: Array, key: Key[Array, ""]) -> Params:
-        _, mode, scale = _last(lifted.weights, params)
-        hessian = gauss_newton(lifted, params, x, key, batch_size, draws)
+        last = _last(lifted.weights, params)
+        hessian, scale = gauss_newton(lifted, params, x, key, batch_size, draws), last.scale
         values, vectors = np.linalg.eigh(np.asarray(hessian, np.float64) * np.outer(scale, scale))
         values = np.maximum(values, 0.0)
-        c = best_precision(values, float(((mode / scale) ** 2).sum()))
+        c = best_precision(values, float((((last.mode - last.mean) / scale) ** 2).sum()))
         factor = scale[:, None] * vectors / np.sqrt(values + c)
         return params | {FACTOR: jnp.asarray(factor, jnp.float32), PRECISION: jnp.asarray(c, jnp.float32)}
 
@@ -42,7 +44,7 @@ def laplace(batch_size: int = 64, draws: int = 1) -> Guide:
         if FACTOR not in params:
             return values
         shift = params[FACTOR] @ jax.random.normal(key, params[FACTOR].shape[-1:])
-        return values | _add(values, [n for n in weights.last if weights.of(n) is not None], shift)
+        return values | _add(values, _names(weights), shift)
 
     return point()._replace(finish=finish, redraw=redraw)
 
@@ -50,25 +52,29 @@ def laplace(batch_size: int = 64, draws: int = 1) -> Guide:
 def gauss_newton(
     lifted: Any, params: Params, x: Array, key: Key[Array, ""], batch_size: int, draws: int
 ) -> Float[Array, "weight weight"]:
-    """Returns Σ_examples J' Λ J of the last layer's parameters, J of the logits after all steps; a key is consumed."""
-    names, mode, _ = _last(lifted.weights, params)
-    network = lifted.network(lifted.centre(params))
+    """Returns Σ_examples J' Λ J of the last layer's parameters, J of the logits after all steps; a key is consumed.
+
+    The parameters are those before gating, which a draw adds its deviation to.
+    """
+    last, centre = _last(lifted.weights, params), lifted.centre(params)
+    size = last.mode.size
     noise = lifted.likelihood_parameters(params)
 
     def logits(shift: Array, one: Array, own: Key[Array, ""]) -> Array:
-        return lifted.forward.logits(network | _add(network, names, shift), one[None], own)[-1, 0]
+        moved = centre._replace(weights=centre.weights | _add(centre.weights, last.names, shift))
+        return lifted.forward.logits(lifted.network(moved), one[None], own)[-1, 0]
 
     @jax.jit
     def add(total: Array, rows: Array, mask: Array, own: Key[Array, ""]) -> Array:
         keys = jax.random.split(own, len(rows))
-        zero = jnp.zeros(mode.size)
+        zero = jnp.zeros(size)
         jacobian = jax.vmap(jax.jacrev(logits), (None, 0, 0))(zero, rows, keys)
         outputs = jax.vmap(logits, (None, 0, 0))(zero, rows, keys)
         curvature = lifted.likelihood.curvature(noise, outputs) * mask[:, None, None]
-        half = jnp.einsum("bcd,bdp->bcp", curvature, jacobian).reshape(-1, mode.size)
-        return total + jacobian.reshape(-1, mode.size).T @ half
+        half = jnp.einsum("bcd,bdp->bcp", curvature, jacobian).reshape(-1, size)
+        return total + jacobian.reshape(-1, size).T @ half
 
-    total = jnp.zeros((mode.size, mode.size))
+    total = jnp.zeros((size, size))
     for start in range(0, len(x), batch_size):
         rows = jnp.asarray(x[start : start + batch_size])
         mask = (jnp.arange(batch_size) < len(rows)).astype(jnp.float32)
@@ -90,21 +96,39 @@ def best_precision(eigenvalues: np.ndarray, distance: float) -> float:
     return float(grid[np.argmax(len(eigenvalues) * np.log(grid) - grid * distance - logs)])
 
 
-def _last(weights: Weights, params: Params) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names with a prior in the last layer, their values in one vector, and the prior's standard deviations."""
-    names = [name for name in weights.last if weights.of(name) is not None]
+class _Last(NamedTuple):
+    """The uncertain parameters of the last layer: names, and values, prior means and deviations in one vector each."""
+
+    names: list[str]
+    mode: Float[np.ndarray, " weight"]
+    mean: Float[np.ndarray, " weight"]
+    scale: Float[np.ndarray, " weight"]
+
+
+def _names(weights: Weights) -> list[str]:
+    supports = weights.template.supports
+    return [name for name in weights.last if weights.of(name) is not None and supports[name] == "real"]
+
+
+def _last(weights: Weights, params: Params) -> _Last:
+    names = _names(weights)
     if not names:
         raise ValueError("a Laplace guide needs a prior on the last layer, got points; give its parameters a prior.")
     priors = [weights.of(name) for name in names]
     if not all(isinstance(fn, dist.Distribution) for fn in priors):
         raise ValueError("a Laplace guide needs Normal priors on the last layer, got a hierarchical one; use normal.")
-    scale = np.concatenate([np.sqrt(np.asarray(fn.variance, np.float64)).ravel() for fn in priors])  # type: ignore[union-attr]
+
+    def flat(values: Iterable[Array]) -> Float[np.ndarray, " weight"]:
+        return np.concatenate([np.asarray(value, np.float64).ravel() for value in values])
+
+    scale = np.sqrt(flat(fn.variance for fn in priors))  # type: ignore[union-attr]
     if len(scale) > LARGEST:
         raise ValueError(
             f"a full Laplace posterior needs a last layer of at most {LARGEST} weights, got {len(scale)}; use "
             "last_layer."
         )
-    return names, np.concatenate([np.asarray(point_value(params, n), np.float64).ravel() for n in names]), scale
+    mean = flat(fn.mean for fn in priors)  # type: ignore[union-attr]
+    return _Last(names, flat(point_value(params, name) for name in names), mean, scale)
 
 
 def _add(values: Params, names: list[str], shift: Array) -> Params:
