@@ -49,11 +49,11 @@ def jobs(record: Path) -> list[dict[str, Any]]:
 
 
 def draw_front(jobs: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
-    """Draws test accuracy over modelled energy of the finished jobs of a sweep, and returns the path.
+    """Draws accuracy over modelled energy of the deployed networks of a sweep, and returns the path.
 
     None where fewer than two jobs know both, or none differs in energy.
     """
-    metrics = [job["metrics"] for job in jobs if job.get("metrics") and "test/accuracy" in job["metrics"]]
+    metrics = [job["metrics"] for job in jobs if "deployed/accuracy" in job.get("metrics", {})]
     names = {name for m in metrics for name in m if name.startswith("energy/") and name.endswith("/snn_nj")}
     own = sorted(name for name in names if name.count("/") == 2 and all(name in m for m in metrics))
     if len(metrics) < 2 or not own or len({m[own[0]] for m in metrics}) < 2:
@@ -63,7 +63,7 @@ def draw_front(jobs: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
 
     figure = plots.accuracy_energy(
         np.array([m[own[0]] for m in metrics]),
-        np.array([m["test/accuracy"] for m in metrics]),
+        np.array([m["deployed/accuracy"] for m in metrics]),
         (),
         own[0].split("/")[1],
     )
