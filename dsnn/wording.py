@@ -5,19 +5,20 @@ from typing import Any, NamedTuple
 
 RIVALS = {
     "dense": "dense, unpruned",
-    "dense_skipping": "dense, unpruned, zeros skipped",
-    "pruned": "dense, pruned to the same shape",
-    "quantised": "dense, unpruned, {bits} bits",
-    "pruned_quantised": "dense, pruned to the same shape, {bits} bits",
+    "dense_skipping": "dense, zeros skipped",
+    "pruned": "dense, pruned alike",
+    "quantised": "dense, {bits} bits",
+    "pruned_quantised": "dense, pruned alike, {bits} bits",
     "lstm": "LSTM of the same width",
     "gru": "GRU of the same width",
 }
 """The rivals of ``energy/<profile>/<accounting>/rival/<name>_nj``, in the order in which they are shown."""
 
-OURS = {"snn_nj": "this network", "ungated_nj": "this network, all sites and steps"}
+OURS = {"snn_nj": "this network", "ungated_nj": "ours, all sites and steps"}
 """What is ours among the quantities of ``energy/<profile>/<accounting>/``."""
 
 DEPLOYED = "deployed network, one pass"
+CONVERTED = "converted network"
 UNTRAINED = "priced, not trained"
 
 
@@ -25,7 +26,7 @@ class Belief(NamedTuple):
     """What a run holds about its weights, and how its predictive is drawn from it.
 
     Attributes:
-        noun: "posterior", "tempered posterior", "point estimate" or "trained weights".
+        noun: "posterior", "tempered posterior", "point estimate", "trained weights" or "converted network".
         note: by how much it is tempered; empty where it is not.
         draws: draws of the predictive; 0 where the run does not say.
     """
@@ -41,7 +42,9 @@ class Belief(NamedTuple):
 
     @property
     def predictive(self) -> str:
-        """The name of what the predictive's figures are of."""
+        """The name of what the predictive's figures are of; a converted network has none and is that itself."""
+        if self.noun == CONVERTED:
+            return self.noun
         kind = f"{self.noun} predictive" if self.noun.endswith("posterior") else f"predictive of the {self.noun}"
         return ", ".join([kind, *([self.note] if self.note else []), *([f"{self.draws} draws"] if self.draws else [])])
 
@@ -54,6 +57,8 @@ def belief(config: Mapping[str, Any]) -> Belief:
     """
     bayes, svi = _part(config, "bayes"), _part(config, "svi")
     draws = int(bayes.get("samples") or 0)
+    if config.get("learner") == "convert":
+        return Belief(CONVERTED, "", 0)
     if config.get("learner") != "svi":
         return Belief("trained weights", "", draws)
     if bayes.get("guide") == "point":
@@ -76,15 +81,18 @@ def is_trained(name: str, metrics: Mapping[str, Any]) -> bool:
 
 
 def assumption(metrics: Mapping[str, Any]) -> str:
-    """What was assumed where zeros are skipped, in a sentence; empty where the run says nothing of it."""
+    """What was counted and what assumed where zeros are skipped, in a sentence; empty where the run does not say."""
+    inputs = metrics.get("rival/dense_skipping/nonzero_inputs")
     hidden = metrics.get("rival/dense_skipping/nonzero_hidden_assumed")
-    if hidden is None:
+    if inputs is None:
         return ""
-    inputs = float(metrics.get("rival/dense_skipping/nonzero_inputs", 1.0))
-    return (
-        f"Where zeros are skipped, {100 * inputs:.3g} % of the inputs are nonzero, as counted; of hidden ReLU "
-        f"activations {100 * float(hidden):.3g} %, as assumed."
-    )
+    if "rival/lstm/trained" in metrics:
+        units = "hidden tanh units are never zero. Recurrent rivals that are pruned alike also stop as early"
+    elif hidden is None:
+        units = "hidden ReLU activations are counted too"
+    else:
+        units = f"of hidden ReLU activations {100 * float(hidden):.3g} %, as assumed"
+    return f"Where zeros are skipped, {100 * float(inputs):.3g} % of the inputs are nonzero, as counted; {units}."
 
 
 def even(metrics: Mapping[str, Any], profile: str, accounting: str) -> str:

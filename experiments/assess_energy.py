@@ -27,7 +27,8 @@ def costs(
         ours: records of the network as it is deployed.
         whole: records of it with all sites and steps.
         steps: that it was built for.
-        nonzero: share of nonzero inputs by the name of the layer that reads them, see `nonzero_inputs`.
+        nonzero: share of nonzero inputs by the name of the layer that reads them, the first layer first, see
+            `nonzero_inputs`.
     """
     metrics: dict[str, float] = {}
     for name in dict.fromkeys((config.profile, *config.also)):
@@ -38,13 +39,13 @@ def costs(
             if row.accounting == config.accounting:
                 metrics |= {f"energy/{stem}/{key}": value for key, value in own.items()}
             metrics |= {f"rival/{rival}/trained": 0 for rival in row.rivals}
-    inputs = [float(np.mean(share)) for share in nonzero.values()]
-    return metrics | {
-        "rival/dense_skipping/nonzero_inputs": float(np.mean(inputs)) if inputs else 1.0,
-        "rival/dense_skipping/nonzero_hidden_assumed": energy.NONZERO_RELU,
-        "rival/quantised/bits": energy.quantised_bits(steps),
-        "rival/pruned_quantised/bits": energy.quantised_bits(steps),
-    }
+    bits = energy.quantised_bits(steps)
+    metrics |= {"rival/quantised/bits": bits, "rival/pruned_quantised/bits": bits}
+    for share in list(nonzero.values())[:1]:
+        metrics["rival/dense_skipping/nonzero_inputs"] = float(np.mean(share))
+    if any(r.name not in nonzero for r in whole if isinstance(r, energy.SynapseRecord)):
+        metrics["rival/dense_skipping/nonzero_hidden_assumed"] = energy.NONZERO_RELU
+    return metrics
 
 
 def _row(row: energy.Comparison) -> dict[str, float]:

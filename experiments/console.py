@@ -88,17 +88,20 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
     """
     config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
     table = Table(show_header=False, title=f"{metrics['experiment']}", title_justify="left")
-    table.add_column(style="bold", overflow="fold", max_width=34)
+    table.add_column(style="bold", overflow="fold", max_width=40)
     table.add_column(overflow="fold")
 
     def row(name: str, parts: list[str]) -> None:
         if parts:
             table.add_row(name, ", ".join(parts))
 
-    # a converted network has no predictive: what is tested is what is deployed
-    converted = config.get("learner") == "convert"
-    row("converted network" if converted else wording.belief(config).predictive, _said_of(metrics, PREDICTIVE))
-    row(wording.DEPLOYED, _said_of(metrics, {**DEPLOYED, f"energy/{profile}/snn_nj": "{:.1f} nJ (modelled)"}))
+    belief = wording.belief(config)
+    if belief.noun != wording.CONVERTED:
+        row(belief.predictive, _said_of(metrics, PREDICTIVE))
+    row(
+        wording.CONVERTED if belief.noun == wording.CONVERTED else wording.DEPLOYED,
+        _said_of(metrics, {**DEPLOYED, f"energy/{profile}/snn_nj": "{:.1f} nJ (modelled)"}),
+    )
     row("computation kept", _said_of(metrics, {"gates/kept_fraction": "{:.0%} of the sites"}))
     row("carbon", _said_of(metrics, {"carbon/co2e_g": "{:.4f} g CO2e", "carbon/source": "{}"}))
     row("time", _said_of(metrics, {"time/train_s": "{:.0f} s learning", "time/total_s": "{:.0f} s in all"}))
@@ -120,7 +123,7 @@ PREDICTIVE = {
     "test/brier": "Brier {:.3f}",
     "compute/steps_mean": "steps {:.2f}",
 }
-"""What is said of the predictive, and of a converted network."""
+"""What is said of the predictive."""
 
 DEPLOYED = {
     "deployed/accuracy": "accuracy {:.4f}",

@@ -1,8 +1,8 @@
 """The rivals: what a user would deploy instead of the spiking network, priced beside it in three accountings.
 
 A spiking network that was pruned, skips zeros and adds instead of multiplying is not to be held against a dense network
-that has none of these freedoms. So beside the dense network stand the same one with zeros skipped, the one of the pruned
-shape, and both at the width that carries as much as a spike count (`quantised_bits`).
+that has none of these freedoms. So beside the dense network stand the same one with zeros skipped, the one of the
+pruned shape, and both at the width that carries as much as a spike count (`quantised_bits`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ NONZERO_RELU = 0.5
 """Share of hidden ReLU activations that are taken as nonzero where nobody trained the network and counted them.
 
 A ReLU of a preactivation that is as often above zero as below is zero half of the time, as under any symmetric
-initialisation. Trained networks are near it: of the inputs of convolutions in ImageNet networks 44 % are zero on average
-(Albericio et al. 2016, "Cnvlutin"), so that the assumption rather flatters the rival.
+initialisation. Trained networks are near it: of the inputs of convolutions in ImageNet networks 44 % are zero on
+average (Albericio et al. 2016, "Cnvlutin"), so that the assumption rather flatters the rival.
 """
 
 RIVALS = ("dense", "dense_skipping", "pruned", "quantised", "pruned_quantised", "lstm", "gru")
