@@ -89,7 +89,7 @@ def assumption(metrics: Mapping[str, Any]) -> str:
     if "rival/lstm/trained" in metrics:
         units = "hidden tanh units are never zero. Recurrent rivals that are pruned alike also stop as early"
     elif hidden is None:
-        units = "hidden ReLU activations are counted too"
+        units = "nothing had to be assumed"
     else:
         units = f"of hidden ReLU activations {100 * float(hidden):.3g} %, as assumed"
     return f"Where zeros are skipped, {100 * float(inputs):.3g} % of the inputs are nonzero, as counted; {units}."

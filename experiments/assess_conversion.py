@@ -23,6 +23,8 @@ MATCHED_EXAMPLES = 250
 COUNTED_EXAMPLES = 32
 TRIED_EXAMPLES = 2000
 NEARLY = 0.005  # half a point of accuracy
+CONVERTED = ("dense", "dense_skipping", "pruned")
+"""Rivals that are the deep network which was converted, as it is or with zeros skipped: their accuracy is known."""
 
 
 def assess(config: Config, split: data.Split, directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -41,8 +43,9 @@ def assess(config: Config, split: data.Split, directory: Path) -> tuple[dict[str
         held, probs = _held(config, split, network, made)
         metrics |= held
     metrics |= scores("test", probs, labels) | scores("deployed", probs, labels)
-    metrics |= {f"rival/{name}/accuracy": metrics["deep/accuracy"] for name in ("dense", "dense_skipping")}
-    metrics |= {"compute/steps_mean": float(config.train.steps), "compute/steps_total": float(config.train.steps)}
+    metrics |= {f"rival/{name}/accuracy": metrics["deep/accuracy"] for name in CONVERTED}
+    names = ("compute/steps_mean", "compute/steps_total", "deployed/steps_mean")
+    metrics |= dict.fromkeys(names, float(config.train.steps))
     return metrics, {"test/probs": probs, "test/y": labels}
 
 
@@ -300,8 +303,8 @@ def _nonzero(network: nnx.Sequential, split: data.Split, dense: list[energy.Reco
 
 
 def _beside_rivals(config: Config, records: list[energy.Record], nonzero: dict[str, np.ndarray]) -> dict[str, float]:
-    """Returns energies beside the rivals'; the dense one, with zeros or without, is the network that was converted."""
-    trained = {"rival/dense/trained": 1, "rival/dense_skipping/trained": 1}
+    """Returns energies beside the rivals'; the dense one is the network that was converted, and nothing is pruned."""
+    trained = {f"rival/{name}/trained": 1 for name in CONVERTED}
     return assess_energy.costs(config.energy, records, records, config.train.steps, nonzero) | trained
 
 

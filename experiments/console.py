@@ -97,7 +97,7 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
 
     belief = wording.belief(config)
     if belief.noun != wording.CONVERTED:
-        row(belief.predictive, _said_of(metrics, PREDICTIVE))
+        row(belief.predictive.replace(", ", ",\n", 1), _said_of(metrics, PREDICTIVE))
     row(
         wording.CONVERTED if belief.noun == wording.CONVERTED else wording.DEPLOYED,
         _said_of(metrics, {**DEPLOYED, f"energy/{profile}/snn_nj": "{:.1f} nJ (modelled)"}),

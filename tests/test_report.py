@@ -33,8 +33,8 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
     rng = np.random.default_rng(seed)
     config = {
         "experiment": "digits", "learner": "svi", "seed": seed, "data": {"name": "digits", "root": None},
-        "model": {"architecture": "mlp", "hidden": [128, 128], "cell": "LIF"}, "svi": {"budget": budget, "kl_weight": 0.01},
-        "bayes": {"guide": "mean_field", "samples": 32},
+        "model": {"architecture": "mlp", "hidden": [128, 128], "cell": "LIF"},
+        "svi": {"budget": budget, "kl_weight": 0.01}, "bayes": {"guide": "mean_field", "samples": 32},
         "train": {"epochs": 30, "steps": STEPS}, "run": {"dir": str(directory)}, "track": {"wandb": "offline"},
     }  # fmt: skip
     rundir.claim(directory, config)

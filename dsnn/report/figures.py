@@ -129,8 +129,8 @@ def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
         drawings["gate_map"] = (
             "Every square is a place where computation can run, as dark as it is likely to be needed. The input "
             "keeps its picture; neurons are sorted; a time step is as dark as there are examples of the predictive "
-            "that still run then. What is switched off costs nothing once the network is compacted. Pale squares are undecided and, below "
-            "one half, switched off: blank pixels cost nothing, so nothing decides them.",
+            "that still run then. What is switched off costs nothing once the network is compacted. Pale squares are "
+            "undecided and, below one half, switched off: blank pixels cost nothing, so nothing decides them.",
             lambda: plots.gate_map(groups, shape, kept),
         )
     for name, which in EXAMPLES.items():
