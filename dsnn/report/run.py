@@ -218,7 +218,16 @@ def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
             if any(key in costs for costs in named.values())
         ]
         cheaper = [_cheaper(metrics, costs, name) for name, costs in named.items()]
-        remarks = [*cheaper, *[wording.even(metrics, profile, name) for name in named], wording.assumption(metrics)]
+        untrained = any(known == wording.UNTRAINED for *_, known in rows)
+        told = (
+            "Rivals without an accuracy are priced, not trained: theirs may be another than ours." if untrained else ""
+        )
+        remarks = [
+            told,
+            *cheaper,
+            *[wording.even(metrics, profile, name) for name in named],
+            wording.assumption(metrics),
+        ]
         tables.append(CostTable(profile, list(named), rows, [remark for remark in remarks if remark]))
     return tables
 
