@@ -2,7 +2,6 @@
 
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
 from dsnn.unroll import unroll
-from experiments import assess_beliefs, assess_labels, assess_numbers, assess_steps, halt
+from experiments import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, halt
 from experiments.console import batches
 
 if TYPE_CHECKING:
@@ -282,7 +281,7 @@ def _inputs(setup: "Setup") -> Any:
 
 
 def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
-    """Returns modelled energies of the gated, the ungated and the dense network, and the error of compaction."""
+    """Returns modelled energies of the gated network, the ungated one and rivals, and the error of compaction."""
     config, forward, deployed = setup.config, setup.lifted.forward, seen.deployed
     analog = next(w.analog for w in setup.sites.wires)
 
@@ -303,29 +302,11 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
         "compute/spike_rate": energy.spike_rate(gated),
         "compute/dense_macs": energy.count(ungated).total.dense_macs,
     }
-    steps = setup.lifted.forward.steps
-    for name in dict.fromkeys((config.energy.profile, *config.energy.also)):
-        profile, stem = energy.profile(name), Path(name).stem
-        both = zip(energy.compare(gated, profile, steps), energy.compare(ungated, profile, steps), strict=True)
-        for ours, whole in both:
-            headline = ours.accounting == config.energy.accounting
-            for prefix in [f"energy/{stem}/{ours.accounting}"] + [f"energy/{stem}"] * headline:
-                dense = whole.rivals["ann"].total_nj
-                metrics |= {
-                    f"{prefix}/snn_nj": ours.snn.total_nj,
-                    f"{prefix}/ungated_nj": whole.snn.total_nj,
-                    f"{prefix}/ann_nj": dense,
-                    f"{prefix}/ann_compact_nj": ours.rivals["ann"].total_nj,
-                    f"{prefix}/quantised_nj": whole.rivals["quantised"].total_nj,
-                    f"{prefix}/ratio": dense / ours.snn.total_nj,
-                    f"{prefix}/break_even_rate": ours.rate.break_even,
-                }
-                # a recurrent network has gated rivals of the same width
-                gated_rivals = whole.rivals.keys() & {"LSTM", "GRU"}
-                for kind in gated_rivals:
-                    rival = whole.rivals[kind].total_nj
-                    metrics[f"{prefix}/{kind.lower()}_nj"] = rival
-                    metrics[f"{prefix}/{kind.lower()}_ratio"] = rival / ours.snn.total_nj
+    # what an encoder made of the data says nothing of their zeros
+    drawn = forward.encoding in ("rate", "latency")
+    seen_x, axes = (setup.split.test.x[:MEASURED_EXAMPLES], 1) if drawn else (seen.inputs, 1 if forward.held else 2)
+    nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
+    metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero)
     return metrics, error
 
 

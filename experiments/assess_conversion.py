@@ -1,6 +1,5 @@
 """What a converted network is worth: beside its deep network, rate-coded, and on address events."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,15 @@ from dsnn.config import Config
 from dsnn.convert.options import entry
 from dsnn.forward import keep_spikes
 from dsnn.unroll import unroll
+from experiments import assess_energy
 from experiments.conversion import EVAL_BATCH, converted, deep_of, running_probs, scores
 
 MATCHED_EXAMPLES = 250
 COUNTED_EXAMPLES = 32
 TRIED_EXAMPLES = 2000
 NEARLY = 0.005  # half a point of accuracy
+CONVERTED = ("dense", "dense_skipping", "pruned")
+"""Rivals that are the deep network which was converted, as it is or with zeros skipped: their accuracy is known."""
 
 
 def assess(config: Config, split: data.Split, directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -40,8 +42,10 @@ def assess(config: Config, split: data.Split, directory: Path) -> tuple[dict[str
     else:
         held, probs = _held(config, split, network, made)
         metrics |= held
-    metrics |= scores("test", probs, labels)
-    metrics |= {"compute/steps_mean": float(config.train.steps), "compute/steps_total": float(config.train.steps)}
+    metrics |= scores("test", probs, labels) | scores("deployed", probs, labels)
+    metrics |= {f"rival/{name}/accuracy": metrics["deep/accuracy"] for name in CONVERTED}
+    names = ("compute/steps_mean", "compute/steps_total", "deployed/steps_mean")
+    metrics |= dict.fromkeys(names, float(config.train.steps))
     return metrics, {"test/probs": probs, "test/y": labels}
 
 
@@ -86,6 +90,7 @@ def _held(
     spikes = jax.jit(lambda x: unroll(made.stack, x, None, keep_spikes, steps=steps)[2])(x)
     records = activity.records(made.stack, x, spikes, held=True, analog=True)
     metrics["compute/spike_rate"] = energy.spike_rate(records)
+    metrics |= _beside_rivals(config, records, assess_energy.nonzero_inputs(made.stack, x))
     return metrics | _priced(config, {"converted": records}, energy.ann_twin(records)), probs[steps]
 
 
@@ -144,7 +149,9 @@ def _addressed(
         metrics[f"{name}/same_budget_steps"] = nearest
         metrics[f"{name}/same_budget_accuracy"] = metrics[f"{name}/accuracy_{nearest}"]
     dense = energy.ann_twin(networks["stochastic"])
-    skipping = _zero_skipping(config, network, split, dense)
+    nonzero = _nonzero(network, split, dense)
+    skipping = energy.skip_zeros(dense, nonzero)
+    metrics |= _beside_rivals(config, networks["stochastic"], nonzero)
     costs = _priced(config, networks | {"zero_skipping": skipping}, dense)
     macs = energy.count(dense).total.effective_macs
     metrics |= {
@@ -286,15 +293,19 @@ def _synaptic(records: list[energy.Record]) -> float:
     return energy.count(synapses).total.effective_acs
 
 
-def _zero_skipping(
-    config: Config, network: nnx.Sequential, split: data.Split, dense: list[energy.Record]
-) -> list[energy.Record]:
-    """Returns the deep network's records when every zero among inputs and activations is skipped."""
+def _nonzero(network: nnx.Sequential, split: data.Split, dense: list[energy.Record]) -> dict[str, np.ndarray]:
+    """Returns the share of nonzero inputs and activations that the deep network's layers read, by their names."""
     x = split.test.x[:1000]
-    nonzero = [np.asarray((x != 0).sum(0)).reshape(-1) / x.shape[0]]
-    nonzero += [(a != 0).mean(0).reshape(-1) for a in convert.activations(network, x)]
-    layers = iter(nonzero)
-    return [replace(r, events=next(layers)) if isinstance(r, energy.SynapseRecord) else r for r in dense]
+    shares = [np.asarray((x != 0).sum(0)).reshape(-1) / x.shape[0]]
+    shares += [(a != 0).mean(0).reshape(-1) for a in convert.activations(network, x)]
+    names = [record.name for record in dense if isinstance(record, energy.SynapseRecord)]
+    return dict(zip(names, shares, strict=False))
+
+
+def _beside_rivals(config: Config, records: list[energy.Record], nonzero: dict[str, np.ndarray]) -> dict[str, float]:
+    """Returns energies beside the rivals'; the dense one is the network that was converted, and nothing is pruned."""
+    trained = {f"rival/{name}/trained": 1 for name in CONVERTED}
+    return assess_energy.costs(config.energy, records, records, config.train.steps, nonzero) | trained
 
 
 def _priced(config: Config, networks: dict[str, list[energy.Record]], dense: list[energy.Record]) -> dict[str, float]:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dsnn import rundir, wording
+
 # a log has no width of its own, and tables in 80 columns are hard to read
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
@@ -80,65 +82,155 @@ def _said(loss: float, record: Mapping[str, float]) -> str:
 
 
 def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None, profile: str) -> None:
-    """Prints what was learned, what it costs, and where everything is."""
+    """Prints what was learned, what it costs beside its rivals, and where everything is.
+
+    The predictive and the deployed network are two networks: each has its own row.
+    """
+    config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
     table = Table(show_header=False, title=f"{metrics['experiment']}", title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
+    table.add_column(style="bold", overflow="fold", max_width=40)
+    table.add_column(overflow="fold")
 
-    def row(name: str, text: str, *keys: str) -> None:
-        if all(key in metrics for key in keys):
-            table.add_row(name, text.format(*(metrics[key] for key in keys)))
+    def row(name: str, parts: list[str]) -> None:
+        if parts:
+            table.add_row(name, ", ".join(parts))
 
-    row("test accuracy", "{:.4f}   (NLL {:.3f}, ECE {:.3f}, Brier {:.3f})", *_test("accuracy", "nll", "ece", "brier"))
-    row("all labels right", "{:.1%}   (F1 over labels and examples {:.3f})", *_test("exact_match", "f1_micro"))
+    belief = wording.belief(config)
+    if belief.noun != wording.CONVERTED:
+        row(belief.predictive.replace(", ", ",\n", 1), _said_of(metrics, PREDICTIVE))
     row(
-        "test error",
-        "{:.3f} (root mean square, in standard deviations); 90 % intervals hold {:.1%}",
-        *_test("rmse", "coverage_90"),
+        wording.CONVERTED if belief.noun == wording.CONVERTED else wording.DEPLOYED,
+        _said_of(metrics, {**DEPLOYED, f"energy/{profile}/snn_nj": "{:.1f} nJ (modelled)"}),
     )
-    row("computation kept", "{:.0f} of {:.0f} sites ({:.0%})", *_gates("kept", "total", "kept_fraction"))
-    row("steps", "{:.2f} of {:.0f}", "compute/steps_mean", "compute/steps_total")
-    row("wall time", "{:.1f} times faster than the full network (measured)", "compute/speedup_realised")
-    keys = [f"energy/{profile}/{part}" for part in ("snn_nj", "ungated_nj", "ann_nj", "ratio")]
-    row("energy (modelled)", "{:.1f} nJ; ungated {:.1f} nJ; dense network {:.1f} nJ, {:.1f} times as much", *keys)
-    row("spike rate", "{:.3f} a step; at {:.3f} a matched quantised network costs the same", *_rates(profile))
-    row("carbon", "{:.4f} g CO2e ({})", "carbon/co2e_g", "carbon/source")
-    row("time", "{:.0f} s learning, {:.0f} s in all", "time/train_s", "time/total_s")
+    row("computation kept", _said_of(metrics, {"gates/kept_fraction": "{:.0%} of the sites"}))
+    row("carbon", _said_of(metrics, {"carbon/co2e_g": "{:.4f} g CO2e", "carbon/source": "{}"}))
+    row("time", _said_of(metrics, {"time/train_s": "{:.0f} s learning", "time/total_s": "{:.0f} s in all"}))
     table.add_row("files", str(directory))
     if report is not None:
         table.add_row("report", str(report))
     console.print(table)
+    rivals_table(metrics, profile)
+
+
+PREDICTIVE = {
+    "test/accuracy": "accuracy {:.4f}",
+    "test/exact_match": "all labels right {:.1%}",
+    "test/f1_micro": "F1 over labels and examples {:.3f}",
+    "test/rmse": "error {:.3f} (root mean square, in standard deviations)",
+    "test/coverage_90": "90 % intervals hold {:.1%}",
+    "test/nll": "NLL {:.3f}",
+    "test/ece": "ECE {:.3f}",
+    "test/brier": "Brier {:.3f}",
+    "compute/steps_mean": "steps {:.2f}",
+}
+"""What is said of the predictive."""
+
+DEPLOYED = {
+    "deployed/accuracy": "accuracy {:.4f}",
+    "deployed/rmse": "error {:.3f}",
+    "deployed/nll": "NLL {:.3f}",
+    "deployed/ece": "ECE {:.3f}",
+    "deployed/steps_mean": "steps {:.2f}",
+    "compute/spike_rate": "{:.3f} spikes per input and step",
+    "compute/speedup_realised": "{:.1f} times as fast as all sites and steps (measured)",
+}
+"""What is said of the network that is deployed."""
+
+
+def _said_of(metrics: Mapping[str, Any], forms: Mapping[str, str]) -> list[str]:
+    total = f" of {metrics['compute/steps_total']:.0f}" if "compute/steps_total" in metrics else ""
+    known = {name: form.format(metrics[name]) for name, form in forms.items() if name in metrics}
+    return [f"{said}{total}" if name.endswith("/steps_mean") else said for name, said in known.items()]
+
+
+def rivals_table(metrics: Mapping[str, Any], profile: str) -> None:
+    """Prints modelled energies of the deployed network and of every rival, and which of them are cheaper."""
+    costs = {name: f"energy/{profile}/{name}" for name in ("updates", "memory")}
+    costs = {name: prefix for name, prefix in costs.items() if f"{prefix}/snn_nj" in metrics}
+    if not costs:
+        return
+    table = Table(title=f"energy, nJ per inference (modelled, {profile})", title_justify="left")
+    table.add_column("", overflow="fold")
+    for accounting in costs:
+        table.add_column(accounting, justify="right")
+    table.add_column("accuracy", overflow="fold")
+    for key, label in wording.OURS.items():
+        own = metrics.get("deployed/accuracy") if key == "snn_nj" else None
+        cells = [_nj(metrics.get(f"{prefix}/{key}")) for prefix in costs.values()]
+        table.add_row(label, *cells, "" if own is None else f"{own:.4f}", style="bold" if key == "snn_nj" else None)
+    cheaper: dict[str, list[str]] = {}
+    for name in wording.RIVALS:
+        if not any(f"{prefix}/rival/{name}_nj" in metrics for prefix in costs.values()):
+            continue
+        cells = []
+        for accounting, prefix in costs.items():
+            theirs, ours = metrics[f"{prefix}/rival/{name}_nj"], metrics[f"{prefix}/snn_nj"]
+            if theirs < ours:
+                cheaper.setdefault(accounting, []).append(wording.rival(name, metrics))
+            cells.append(_nj(theirs) + (f" ({theirs / ours:.3g} x)" if ours else ""))
+        table.add_row(wording.rival(name, metrics), *cells, _worth(name, metrics))
+    console.print(table)
+    for accounting, names in cheaper.items():
+        console.print(f"cheaper than this network ({accounting}): {'; '.join(names)}", markup=False)
+    for sentence in (*[wording.even(metrics, profile, name) for name in costs], wording.assumption(metrics)):
+        if sentence:
+            console.print(sentence, markup=False)
+
+
+def _nj(nanojoules: float | None) -> str:
+    return "-" if nanojoules is None else f"{nanojoules:.4g}"
+
+
+def _worth(name: str, metrics: Mapping[str, Any]) -> str:
+    if not wording.is_trained(name, metrics):
+        return wording.UNTRAINED
+    accuracy = metrics.get(f"rival/{name}/accuracy")
+    return "trained" if accuracy is None else f"{accuracy:.4f}"
 
 
 def sweep_table(runs: list[dict[str, Any]]) -> None:
-    """Prints a row per job of a sweep, with what tells it from the others, and then why each that failed did."""
+    """Prints a row per job of a sweep, with what tells it from the others, and then why each that failed did.
+
+    What the predictives are worth is another table than what the deployed networks are worth and cost.
+    """
     words = [run["overrides"].split(" ") for run in runs]
     common = set.intersection(*map(set, words)) if len(runs) > 1 else set()
-    reasons = []
-    table = Table(title=f"{len(runs)} runs", title_justify="left")
-    for column in ("run", "overrides", "accuracy", "ECE", "kept", "steps", "energy nJ", "status"):
-        table.add_column(column, overflow="fold")
-    for run in runs:
-        m = run.get("metrics", {})
-        energy = next((v for k, v in m.items() if k.endswith("/snn_nj") and k.count("/") == 2), None)
-        cells = [m.get("test/accuracy"), m.get("test/ece"), m.get("gates/kept_fraction"), m.get("compute/steps_mean")]
-        shown = ["" if c is None else f"{c:.4g}" for c in (*cells, energy)]
-        own = " ".join(word for word in run["overrides"].split(" ") if word not in common)
-        table.add_row(Path(run["dir"]).name, own, *shown, run["status"].split(":")[0])
+    own = [" ".join(word for word in run["overrides"].split(" ") if word not in common) for run in runs]
+    for title, columns in SWEPT.items():
+        table = Table(title=f"{len(runs)} runs: {title}", title_justify="left")
+        for column in ("run", "overrides", *columns, "status"):
+            table.add_column(column, overflow="fold")
+        for run, overrides in zip(runs, own, strict=True):
+            cells = [_found(run.get("metrics", {}), name) for name in columns.values()]
+            shown = ["" if cell is None else f"{cell:.4g}" for cell in cells]
+            table.add_row(Path(run["dir"]).name, overrides, *shown, run["status"].split(":")[0])
+        console.print(table)
+    for run, overrides in zip(runs, own, strict=True):
         if run["status"] != "done":
-            reasons.append(f"{own or 'the job'} {run['status']}")
-    console.print(table)
-    for reason in reasons:
-        console.print(reason, markup=False)
+            console.print(f"{overrides or 'the job'} {run['status']}", markup=False)
 
 
-def _rates(profile: str) -> list[str]:
-    return ["compute/spike_rate", f"energy/{profile}/break_even_rate"]
+SWEPT = {
+    "predictives": {"accuracy": "test/accuracy", "NLL": "test/nll", "ECE": "test/ece", "steps": "compute/steps_mean"},
+    "deployed networks": {
+        "accuracy": "deployed/accuracy",
+        "NLL": "deployed/nll",
+        "ECE": "deployed/ece",
+        "kept": "gates/kept_fraction",
+        "steps": "deployed/steps_mean",
+        "energy nJ": "/snn_nj",
+        "cheapest rival nJ": "/rival/",
+    },
+}
+"""Columns of the tables of a sweep, and the metrics in them."""
 
 
-def _test(*names: str) -> list[str]:
-    return [f"test/{name}" for name in names]
-
-
-def _gates(*names: str) -> list[str]:
-    return [f"gates/{name}" for name in names]
+def _found(metrics: Mapping[str, Any], name: str) -> float | None:
+    """A metric; of energies, those in the run's own accounting on its first profile."""
+    if not name.startswith("/"):
+        return metrics.get(name)
+    ours = next((key for key in metrics if key.endswith("/snn_nj") and key.count("/") == 2), None)
+    if ours is None or name == "/snn_nj":
+        return None if ours is None else metrics[ours]
+    theirs = f"{ours.removesuffix('snn_nj')}rival/"
+    return min((v for k, v in metrics.items() if k.startswith(theirs) and k.endswith("_nj")), default=None)

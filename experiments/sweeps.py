@@ -49,11 +49,15 @@ def jobs(record: Path) -> list[dict[str, Any]]:
 
 
 def draw_front(jobs: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
-    """Draws test accuracy over modelled energy of the finished jobs of a sweep, and returns the path.
+    """Draws accuracy over modelled energy of the deployed networks of a sweep, and returns the path.
 
     None where fewer than two jobs know both, or none differs in energy.
     """
-    metrics = [job["metrics"] for job in jobs if job.get("metrics") and "test/accuracy" in job["metrics"]]
+    done = [job for job in jobs if "deployed/accuracy" in job.get("metrics", {})]
+    metrics = [job["metrics"] for job in done]
+    # jobs that differ in their seed alone are one configuration
+    words = [[word for word in str(job["overrides"]).split(" ") if not word.startswith("seed=")] for job in done]
+    settings = [" ".join(word for word in own if not all(word in other for other in words)) for own in words]
     names = {name for m in metrics for name in m if name.startswith("energy/") and name.endswith("/snn_nj")}
     own = sorted(name for name in names if name.count("/") == 2 and all(name in m for m in metrics))
     if len(metrics) < 2 or not own or len({m[own[0]] for m in metrics}) < 2:
@@ -63,8 +67,8 @@ def draw_front(jobs: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
 
     figure = plots.accuracy_energy(
         np.array([m[own[0]] for m in metrics]),
-        np.array([m["test/accuracy"] for m in metrics]),
-        (),
+        np.array([m["deployed/accuracy"] for m in metrics]),
+        settings,
         own[0].split("/")[1],
     )
     return plots.save_png(figure, path)

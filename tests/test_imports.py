@@ -68,8 +68,9 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"types", "rundir"},
     "track": {"rundir", "tensorboard"},
     "tensorboard": set(),
-    "plots": {"rundir"},
-    "report": {"rundir", "plots"},
+    "wording": set(),
+    "plots": {"rundir", "wording"},
+    "report": {"rundir", "plots", "wording"},
     # assembles the parts; nothing in dsnn imports it
     # inference in fifteen lines, without a run directory
     "api": set(),

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dsnn import evaluate, rundir
+from dsnn import evaluate, rundir, wording
 from dsnn.report import figures as run_figures
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report
@@ -33,7 +33,8 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
     rng = np.random.default_rng(seed)
     config = {
         "experiment": "digits", "learner": "svi", "seed": seed, "data": {"name": "digits", "root": None},
-        "model": {"architecture": "mlp", "hidden": [128, 128], "cell": "LIF"}, "svi": {"budget": budget},
+        "model": {"architecture": "mlp", "hidden": [128, 128], "cell": "LIF"},
+        "svi": {"budget": budget, "kl_weight": 0.01}, "bayes": {"guide": "mean_field", "samples": 32},
         "train": {"epochs": 30, "steps": STEPS}, "run": {"dir": str(directory)}, "track": {"wandb": "offline"},
     }  # fmt: skip
     rundir.claim(directory, config)
@@ -65,13 +66,21 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
     energies = {
         f"energy/45nm-fp32{accounting}/{network}_nj": scale * nanojoules
         for accounting, scale in (("", 1.0), ("/updates", 1.0), ("/memory", 20.0))
-        for network, nanojoules in (("snn", 40 + 10 * seed), ("ungated", 90.0), ("ann", 119.0), ("quantised", 6.0))
-    }
+        for network, nanojoules in (
+            ("snn", 40 + 10 * seed), ("ungated", 90.0), ("rival/dense", 119.0), ("rival/dense_skipping", 60.0),
+            ("rival/pruned", 44.0), ("rival/quantised", 6.0), ("rival/pruned_quantised", 2.0),
+        )
+    }  # fmt: skip
+    energies |= {f"rival/{name}/trained": 0 for name in wording.RIVALS}
+    energies |= {f"energy/45nm-fp32/{name}/rival/pruned_break_even_rate": 0.37 for name in ("updates", "memory")}
+    energies |= {"rival/quantised/bits": 5, "rival/pruned_quantised/bits": 5, "compute/spike_rate": 0.3}
+    energies |= {"rival/dense_skipping/nonzero_inputs": 0.5, "rival/dense_skipping/nonzero_hidden_assumed": 0.5}
     kept = {name: int((p > 0.5).sum()) for name, p in gates.items()}
     rundir.write_metrics(directory, {
         "experiment": "digits", "seed": seed, "test/accuracy": 0.972 + 0.001 * seed, "test/nll": 0.11,
         "test/ece": 0.012, "test/brier": 0.04, "uncertainty/aleatoric": 0.1,
-        "uncertainty/epistemic": 0.02, "ood/kmnist/auroc": 0.95,
+        "uncertainty/epistemic": 0.02, "ood/kmnist/auroc": 0.95, "deployed/accuracy": 0.965 + 0.001 * seed,
+        "deployed/nll": 0.14, "deployed/ece": 0.022, "deployed/steps_mean": 6.1,
         **{f"gates/{name}/kept": count for name, count in kept.items()},
         **{f"gates/{name}/total": len(p) for name, p in gates.items()},
         "gates/kept": sum(kept.values()), "gates/total": 320, "gates/kept_fraction": sum(kept.values()) / 320,
@@ -127,16 +136,14 @@ def test_page_tells_what_was_learned_where_computation_runs_and_what_it_costs(pa
     gates = rundir.read_arrays(page.parent, "gates.npz")
     kept = sum(int((p > 0.5).sum()) for p in gates.values())
     share = f"{100 * kept / 320:.1f} %"
-    assert (
-        f"97.2 % of the test examples are classified right, with {share} of the compute sites and 5.3 of 16" in reader
-    )
+    assert "97.2 % of the test examples are classified right (tempered posterior predictive" in reader
+    assert f"The deployed network runs {share} of the compute sites and 6.1 of 16 time steps on average" in reader
     assert "digits · mlp · 128-128 · LIF · svi · 16 steps · seed 0" in reader
     for words in ("Where computation runs", "What was learned", "What it costs", "How it was made", "3.4×", "0.012"):
         assert words in reader
     assert f"together {kept} 320 {share}" in reader
     assert f"{int((gates['input'] > 0.5).sum())} of 64 run" in reader
-    assert "this network 40 nJ 800 nJ" in reader
-    assert "this network / ANN twin 33.6 % 33.6 %" in reader
+    assert "this network 40 nJ 800 nJ 96.5 %" in reader
     assert rundir.read_environment(page.parent)["command"] in reader
     assert "not finished" not in reader
 
@@ -295,14 +302,8 @@ def test_page_over_runs_has_a_row_for_each_and_the_settings_that_differ(sweep):
     assert "5 runs" in reader
     assert "4 done, 1 unfinished" in reader
     rows = re.findall(r"<tr>\s*<td data-key.*?</tr>", html, re.DOTALL)
-    assert len(rows) == 5
-    assert [re.search(r'data-key="([^"]*)"', row)[1] for row in rows] == [
-        "deep/stopped",
-        "run00",
-        "run01",
-        "run10",
-        "run11",
-    ]
+    names = ["deep/stopped", "run00", "run01", "run10", "run11"]
+    assert [re.search(r'data-key="([^"]*)"', row)[1] for row in rows] == 2 * names, "deployed networks, predictives"
     titles = [value for tag, name, value in reader.attributes if (tag, name) == ("button", "title")]
     assert titles[:4] == ["run", "status", "svi.budget", "seed"]
     assert "energy/45nm-fp32/snn_nj" in titles
@@ -327,7 +328,8 @@ def test_means_over_seeds():
     runs.append(runs[0]._replace(status="failed", metrics={"test/accuracy": 0.0}))
     table = runs_page.over_seeds(runs, runs_page.varying(runs), ["test/accuracy", "test/ece"])
     assert table["headings"] == ["rate", "seeds", "accuracy", "ECE"]
-    assert table["rows"] == [["0.1", "3", "0.92 ± 0.02", "–"], ["0.2", "3", "0.92 ± 0.02", "–"]]
+    said = [[cell.replace("\u202f", " ") for cell in row] for row in table["rows"]]
+    assert said == [["0.1", "3", "92.0 ± 2.0 %", "–"], ["0.2", "3", "92.0 ± 2.0 %", "–"]]
     assert runs_page.over_seeds(runs[:1], ["rate"], ["test/accuracy"]) == {}
 
 

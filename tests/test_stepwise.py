@@ -143,7 +143,7 @@ def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: P
     assert metrics["test/accuracy_best_epoch"] == max(record["test/accuracy"] for record in history)
     assert metrics["test/accuracy_tolerant"] >= metrics["test/accuracy"] == metrics["test/accuracy_labelled"]
     assert 0 < metrics["firing/hidden0"] < 1
-    assert metrics["energy/45nm/lstm_nj"] > 0
+    assert metrics["energy/45nm/rival/lstm_nj"] > metrics["energy/45nm/rival/dense_nj"]
     assert rundir.read_arrays(directory, "records.npz")["blocks/ece"].shape == (1,)
     _calls_are_chosen_on_validation_and_scored_on_test(directory, metrics)
     page = write_report(directory).read_text()

@@ -1,7 +1,7 @@
 """Energy and carbon, honestly counted: records of what ran -> counts -> joules on named hardware, beside a fair rival.
 
 `count` turns records of measured activity into operations, `price` turns operations into joules with a `profile`,
-`compare` sets them beside the network's non-spiking twins in three accountings, and `meter` says what the run itself
+`compare` sets them beside the network's rivals in three accountings, and `meter` says what the run itself
 used, measured where the machine allows and labelled an estimate elsewhere.
 """
 
@@ -23,24 +23,19 @@ from dsnn.energy.placement import Placement, place
 from dsnn.energy.price import Interval, Price, PriceInterval, SitePrices, price, price_interval, site_prices
 from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_names
 from dsnn.energy.records import NeuronRecord, Record, SamplingRecord, SynapseRecord, merge
-from dsnn.energy.twin import (
-    BreakEven,
-    Comparison,
-    ann_twin,
-    break_even,
-    compare,
-    gated_twin,
-    quantised_bits,
-    spike_rate,
-)
+from dsnn.energy.rivals import NONZERO_RELU, RIVALS, SAME_SHAPE, Comparison, compare, skip_zeros
+from dsnn.energy.twin import BreakEven, ann_twin, break_even, gated_twin, quantised_bits, spike_rate
 
 __all__ = [
     "ACCOUNTINGS",
     "FUNCTIONS",
     "INTENSITY_G_PER_KWH",
     "NEURONS",
+    "NONZERO_RELU",
     "PUE",
     "REFERENCES_G",
+    "RIVALS",
+    "SAME_SHAPE",
     "Accounting",
     "BreakEven",
     "Comparison",
@@ -82,6 +77,7 @@ __all__ = [
     "profile_names",
     "quantised_bits",
     "site_prices",
+    "skip_zeros",
     "spike_rate",
     "training_kwh",
     "training_operations",

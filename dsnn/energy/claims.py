@@ -17,7 +17,7 @@ from dsnn.energy.count import count
 from dsnn.energy.price import price
 from dsnn.energy.profiles import profile
 from dsnn.energy.records import NeuronRecord, Number, Record, SynapseRecord
-from dsnn.energy.twin import compare
+from dsnn.energy.rivals import compare
 from dsnn.nearest import did_you_mean
 
 __all__ = ["FUNCTIONS", "evaluate_claim"]
@@ -121,7 +121,7 @@ def lbs_to_tonnes(lbs: Number) -> float:
 def break_even_percent(steps: int, sizes: Sequence[int] = (256, 128, 10), hardware: str = "22nm") -> float:
     """Spike rate in percent below which a T-step network is cheaper than its ceil(log2(T + 1))-bit twin."""
     table = compare(uniform_network(0.1, steps, sizes), profile(hardware), steps=steps)
-    return 100 * table[-1].rate.break_even
+    return 100 * table[-1].break_even["pruned_quantised"].break_even
 
 
 def proxy_shortfall(steps: int, rate: float, sizes: Sequence[int] = (256, 128, 10), hardware: str = "22nm") -> float:

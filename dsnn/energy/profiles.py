@@ -99,6 +99,12 @@ class Profile:
         counted = cost.macs * self.mac_pj + cost.acs * self.ac_pj + cost.compares * self.compare_pj
         return self.update_pj.get(kind, self.update_pj.get("any", counted))
 
+    @property
+    def prices_memory(self) -> bool:
+        """Whether "memory" can be asked of it."""
+        prices = (self.weight_pj_per_bit, self.state_pj_per_bit, self.activation_pj_per_bit)
+        return self.memory_included or None not in prices
+
     def check(self, accounting: Accounting) -> None:
         """Makes sure that the profile can be used in this accounting.
 
@@ -107,8 +113,7 @@ class Profile:
         """
         if accounting not in ACCOUNTINGS:
             raise ValueError(f"accounting must be one of {', '.join(ACCOUNTINGS)}, got {accounting!r}.")
-        memory = (self.weight_pj_per_bit, self.state_pj_per_bit, self.activation_pj_per_bit)
-        if accounting == "memory" and not self.memory_included and None in memory:
+        if accounting == "memory" and not self.prices_memory:
             raise ValueError(
                 f"Profile {self.name} must price memory for the memory accounting, got none; give weight_pj_per_bit, "
                 "state_pj_per_bit and activation_pj_per_bit, or memory_included: true."

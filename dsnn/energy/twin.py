@@ -1,4 +1,4 @@
-"""The fair rival: a non-spiking network of the same shape, at full and at matched precision, in three accountings.
+"""Twins without spikes of the same shape, and the spike rate at which a spiking network would cost as much.
 
 A spiking network is cheaper than a dense one only if few enough spikes are sent; the rate at which it would break even
 stands beside the measured one. A T-step rate-coded network carries T + 1 levels, so the rival with the same
@@ -7,22 +7,20 @@ information has ceil(log2(T + 1)) bits (Yan, Bai & Wong 2024, arXiv 2409.08290).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from dsnn.energy.count import count
-from dsnn.energy.price import Price, price
-from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile
+from dsnn.energy.price import price
+from dsnn.energy.profiles import Accounting, Profile
 from dsnn.energy.records import NeuronRecord, Number, Record, SamplingRecord, SynapseRecord
 
 __all__ = [
     "BreakEven",
-    "Comparison",
     "ann_twin",
     "break_even",
-    "compare",
     "gated_twin",
     "quantised_bits",
     "spike_rate",
@@ -177,50 +175,3 @@ def _uniform_spikes(records: Sequence[Record]) -> list[Record]:
         else:
             uniform.append(record)
     return uniform
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One accounting of a spiking network against its rivals, all in nJ per inference.
-
-    Args:
-        accounting: Which parts were charged.
-        snn: The spiking network.
-        rivals: By name: "ann" (dense twin), "quantised" (its matched-precision version), and for recurrent networks
-            "LSTM" and "GRU" of the same width.
-        ratios: Each rival's energy over the spiking network's; above 1 the spiking network is cheaper.
-        rate: Measured spike rate, and the rate that would break even with the quantised twin.
-    """
-
-    accounting: Accounting
-    snn: Price
-    rivals: dict[str, Price]
-    ratios: dict[str, float]
-    rate: BreakEven
-
-
-def compare(
-    records: Sequence[Record], profile: Profile, steps: Number, rival_profile: Profile | None = None
-) -> list[Comparison]:
-    """The three accountings side by side: arithmetic only, with neuron updates, with memory.
-
-    Args:
-        records: Of the spiking network, as it ran.
-        profile: Its hardware.
-        steps: Steps that the network was built for; sets the quantised rival's bits.
-        rival_profile: The rivals' hardware; the same by default.
-    """
-    rival_profile = rival_profile or profile
-    twin = count(ann_twin(records))
-    matched = rival_profile.at_bits(quantised_bits(steps))
-    priced = {"ann": (twin, rival_profile), "quantised": (twin, matched)}
-    if any(isinstance(r, SynapseRecord) and r.kind == "recurrent" for r in records):
-        priced |= {kind: (count(gated_twin(records, kind)), rival_profile) for kind in ("LSTM", "GRU")}
-    table = []
-    for accounting in ACCOUNTINGS:
-        snn = price(count(records), profile, accounting)
-        rivals = {name: price(counts, hardware, accounting) for name, (counts, hardware) in priced.items()}
-        ratios = {name: rival.total_nj / snn.total_nj if snn.total_nj else math.inf for name, rival in rivals.items()}
-        rate = break_even(records, rivals["quantised"].total_nj, profile, accounting)
-        table.append(Comparison(accounting, snn, rivals, ratios, rate))
-    return table

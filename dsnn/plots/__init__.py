@@ -3,7 +3,6 @@
 from dsnn.plots.activity import gate_map, membrane_traces, raster, running_decision, steps_histogram
 from dsnn.plots.beliefs import intervals, posterior, uncertainty_map
 from dsnn.plots.cost import (
-    NETWORKS,
     accuracy_energy,
     energy_bars,
     format_nj,
@@ -13,7 +12,14 @@ from dsnn.plots.cost import (
     price_trace,
 )
 from dsnn.plots.exits import exit_curves
-from dsnn.plots.quality import learning_curves, overlaid_curves, reliability, risk_coverage, uncertainty_histogram
+from dsnn.plots.quality import (
+    has_curves,
+    learning_curves,
+    overlaid_curves,
+    reliability,
+    risk_coverage,
+    uncertainty_histogram,
+)
 from dsnn.plots.sequence import believed_sequence, detection, step_calibration
 from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, save_png, to_svg
 
@@ -21,7 +27,6 @@ __all__ = [
     "ACCENT",
     "INK",
     "MUTED",
-    "NETWORKS",
     "PAPER",
     "SERIES",
     "TINT",
@@ -33,6 +38,7 @@ __all__ = [
     "format_nj",
     "front",
     "gate_map",
+    "has_curves",
     "intervals",
     "learning_curves",
     "membrane_traces",

@@ -20,6 +20,7 @@ def posterior(
     draws: Mapping[str, Float[np.ndarray, "sample"]],
     prior: Mapping[str, Float[np.ndarray, "before"]] | None = None,
     truth: Mapping[str, float | int] | None = None,
+    noun: str = "posterior",
 ) -> Figure:
     """Posterior of single parameters as histograms, a panel each, with the outline of the prior's.
 
@@ -27,6 +28,7 @@ def posterior(
         draws: Posterior draws by name.
         prior: Prior draws by the same names; a panel shows the middle 98 % of them and all posterior draws.
         truth: The value that made the data, where it is known.
+        noun: What the posterior is called, such as "tempered posterior".
     """
     prior, truth = prior or {}, truth or {}
     columns = max(1, min(COLUMNS, len(draws)))
@@ -51,7 +53,7 @@ def posterior(
         axes.set(yticks=[], ylim=(0, None))
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(3))
-    words = ["blue: posterior"] + ["grey: prior"] * bool(prior) + ["orange: what made the data"] * bool(truth)
+    words = [f"blue: {noun}"] + ["grey: prior"] * bool(prior) + ["orange: what made the data"] * bool(truth)
     figure.supxlabel(", ".join(words), color=MUTED, size=8.5)
     return figure
 

@@ -6,39 +6,30 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from dsnn.plots.style import ACCENT, INK, MUTED, SERIES, TINT, new_figure, styled
-
-NETWORKS = {
-    "snn_nj": "this network",
-    "ungated_nj": "all sites, all steps",
-    "ann_nj": "dense ANN twin",
-    "ann_compact_nj": "ANN of the kept sites",
-    "quantised_nj": "quantised ANN twin",
-    "lstm_nj": "LSTM of the same width",
-    "gru_nj": "GRU of the same width",
-}
-"""What the quantities of ``energy/<profile>/`` stand for, in the order in which they are shown."""
-
-_COLOURS = dict(
-    zip(NETWORKS, (SERIES[0], SERIES[5], SERIES[1], SERIES[4], SERIES[2], SERIES[6], SERIES[7]), strict=True)
-)
+from dsnn.plots.style import ACCENT, INK, MUTED, SERIES, TINT, from_zero, new_figure, styled
 
 
 @styled
-def energy_bars(costs: Mapping[str, Mapping[str, float | int]]) -> Figure:
-    """Modelled energy per inference, a panel per hardware profile: this network beside its ungated self and its twins.
+def energy_bars(costs: Mapping[str, Mapping[str, float | int]], labels: Mapping[str, str]) -> Figure:
+    """Modelled energy per inference, a panel per hardware profile: this network beside its ungated self and its rivals.
+
+    A rival that is cheaper than this network is orange.
 
     Args:
-        costs: Per profile the energies in nJ under the names of `NETWORKS`, as far as they are known.
+        costs: Per profile the energies in nJ by name, this network's as "snn_nj", as far as they are known.
+        labels: What each name stands for, in the order in which they are shown; others are left out.
     """
-    shown = {profile: [key for key in NETWORKS if key in cost] for profile, cost in costs.items()}
+    shown = {profile: [key for key in labels if key in cost] for profile, cost in costs.items()}
     heights = [max(len(entries), 1) for entries in shown.values()]
     figure = new_figure(0.27 * sum(heights) + 0.42 * len(heights) + 0.1)
     panels = figure.subplots(len(costs), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, (profile, entries) in zip(panels, shown.items(), strict=True):
         values = [costs[profile][key] for key in entries]
-        axes.barh([NETWORKS[key] for key in entries], values, color=[_COLOURS[key] for key in entries], height=0.72)
+        ours = costs[profile].get("snn_nj", 0.0)
+        colours = [_bar_colour(key, value, ours) for key, value in zip(entries, values, strict=True)]
+        axes.barh([labels[key] for key in entries], values, color=colours, height=0.72)
         for row, value in enumerate(values):
             axes.annotate(format_nj(value), (value, row), (4, 0), textcoords="offset points", va="center", size=8.5)
         axes.set(xlim=(0, 1.28 * max([*values, 1e-12])), xticks=[], ylim=(len(entries) - 0.4, -0.6))
@@ -46,6 +37,12 @@ def energy_bars(costs: Mapping[str, Mapping[str, float | int]]) -> Figure:
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
     return figure
+
+
+def _bar_colour(key: str, value: float | int, ours: float | int) -> str:
+    if not key.startswith("rival/"):
+        return ACCENT if key == "snn_nj" else SERIES[5]
+    return SERIES[1] if value < ours else MUTED
 
 
 def format_nj(nanojoules: float | int) -> str:
@@ -69,38 +66,46 @@ def pareto_front(energy: Float[np.ndarray, "run"], accuracy: Float[np.ndarray, "
 def accuracy_energy(
     energy_nj: Float[np.ndarray, "run"],
     accuracy: Float[np.ndarray, "run"],
-    names: Sequence[str] = (),
+    configurations: Sequence[str] = (),
     profile: str = "",
 ) -> Figure:
-    """Accuracy against energy of many runs; the line joins those that no other run beats in both.
+    """Accuracy against energy of many runs; the line joins the configurations that no other beats in both.
+
+    Runs that differ in nothing but their seed are one configuration, which stands at their mean.
 
     Args:
         energy_nj: Energy per inference of each run.
         accuracy: Accuracy of each run, in [0, 1].
-        names: Names of the runs; those on the front are written beside it, as far as there is room.
+        configurations: The name of each run's configuration; those on the front are written beside it, as far as there
+            is room. Without names every run is a configuration.
         profile: Hardware profile the energies were computed with.
     """
-    front = pareto_front(energy_nj, accuracy)
-    figure = new_figure(2.8)
+    names = list(dict.fromkeys(configurations)) or [str(run) for run in range(len(energy_nj))]
+    own = np.asarray(configurations or names)
+    middle, height = (np.array([values[own == name].mean() for name in names]) for values in (energy_nj, accuracy))
+    front, several = pareto_front(middle, height), len(names) < len(energy_nj)
+    figure = new_figure(3.0)
     axes = figure.subplots()
     axes.scatter(energy_nj, 100 * accuracy, s=26, color=MUTED, alpha=0.55, linewidths=0, label="run")
-    axes.plot(energy_nj[front], 100 * accuracy[front], color=ACCENT, marker="o", ms=5, drawstyle="steps-post",
-              linewidth=1.5, label="front: no run is better in both")  # fmt: skip
+    if several:
+        axes.scatter(middle, 100 * height, s=30, facecolors="none", edgecolors=ACCENT, label="mean over seeds")
+    axes.plot(middle[front], 100 * height[front], color=ACCENT, marker="o", ms=5, drawstyle="steps-post",
+              linewidth=1.5, label="front: none is better in both")  # fmt: skip
     written: list[np.ndarray] = []
-    for index in front if names else ():
-        place = np.array([_share(energy_nj, index), _share(accuracy, index)])
+    for index in front if configurations else ():
+        place = np.array([_share(middle, index), _share(height, index)])
         if any((np.abs(place - other) < (0.45, 0.09)).all() for other in written):
             continue
         written.append(place)
         late = place[0] > 0.5
-        axes.annotate(names[index], (energy_nj[index], 100 * accuracy[index]), (-6 if late else 6, -11), size=8,
+        axes.annotate(names[index], (middle[index], 100 * height[index]), (-6 if late else 6, -11), size=8,
                       textcoords="offset points", color=INK, ha="right" if late else "left")  # fmt: skip
     if energy_nj.min() > 0 and energy_nj.max() / energy_nj.min() > 20:
         axes.set_xscale("log")
-    axes.set(xlabel=f"energy per inference, nJ{f' ({profile})' if profile else ''}", ylabel="test accuracy, %")
+    axes.set(xlabel=f"energy per inference, nJ{f' ({profile})' if profile else ''}", ylabel="accuracy, %")
     axes.margins(x=0.12, y=0.12)
     axes.grid()
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.12, 1.16), ncols=2, borderaxespad=0, columnspacing=1.2)
+    figure.legend(loc="outside upper left", ncols=3 if several else 2, columnspacing=1.2)
     return figure
 
 
@@ -121,18 +126,21 @@ def price_trace(history: Sequence[Mapping[str, Any]]) -> Figure:
     at = [record["epoch"] for record in records]
     figure = new_figure(3.2)
     above, below = figure.subplots(2, 1, sharex=True)
-    above.plot(at, [record["svi/energy_nj"] for record in records], color=ACCENT, marker="o", ms=3, label="modelled")
+    spent = np.array([record["svi/energy_nj"] for record in records], float)
+    above.plot(at, spent, color=ACCENT, marker="o", ms=3, label="modelled")
     budget = [record.get("svi/budget_nj", 0.0) for record in records]
     if any(budget):
         above.plot(at, budget, color=MUTED, linestyle=(0, (4, 3)), label="budget")
         above.legend()
-    above.set(ylabel="energy, nJ", ylim=(0, None))
+    above.set_ylabel("energy, nJ")
+    from_zero(above, spent, np.array(budget, float))
     below.plot(at, [record["svi/lam"] for record in records], color=SERIES[1], marker="o", ms=3)
     below.set(ylabel="price λ, nats per nJ", xlabel="epoch")
     if any(record["svi/lam"] > 0 for record in records):
         below.set_yscale("log", nonpositive="mask")
     for axes in (above, below):
         axes.grid(axis="y")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     return figure
 
 
@@ -159,7 +167,7 @@ def front(
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.margins(x=0.12, y=0.12)
     axes.grid()
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.12, 1.16), ncols=2, borderaxespad=0, columnspacing=1.2)
+    figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
     return figure
 
 

@@ -33,7 +33,7 @@ def exit_curves(
         total: T; the dashed line is the accuracy of all steps.
         point: Mean steps and accuracy of the deployed network.
     """
-    figure = new_figure(2.9)
+    figure = new_figure(3.2)
     axes = figure.subplots()
     reached = [accuracy[np.argmax(steps)] for steps, accuracy in curves.values() if len(steps)]
     for index, (name, (steps, accuracy)) in enumerate(curves.items()):
@@ -51,5 +51,5 @@ def exit_curves(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="mean steps until the answer", ylabel="accuracy", xlim=(0.96, max(total, 2) * 1.04))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower left", ncols=3, columnspacing=1.2)  # curves reach every corner
     return figure

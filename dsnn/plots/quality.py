@@ -11,11 +11,14 @@ from matplotlib.ticker import MaxNLocator
 from dsnn.plots.style import ACCENT, INK, MUTED, SERIES, TINT, new_figure, styled
 
 _PANELS = (
-    ("loss", ("train/loss", "val/nll", "val/loss")),
-    ("accuracy", ("train/accuracy", "val/accuracy")),
+    ("loss", ("train/loss", "val/nll", "val/loss", "deep/loss")),
+    ("accuracy", ("train/accuracy", "val/accuracy", "deep/val_accuracy")),
     ("share of sites that run", ("gates/kept_fraction",)),
     ("steps per example", ("compute/steps_mean",)),
 )
+
+_NAME = 52
+"""Characters of a run's name that fit into a line of a legend."""
 
 
 @styled
@@ -60,8 +63,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         history: Records with ``step`` (or ``epoch``) and metrics under their usual names; None and NaN are gaps.
     """
-    panels = [(title, [name for name in names if _values(history, name)]) for title, names in _PANELS]
-    panels = [(title, names) for title, names in panels if names]
+    panels = _panels(history)
     columns = min(2, max(len(panels), 1))
     rows = max(1, -(-len(panels) // columns))
     figure = new_figure(1.75 * rows + 0.15)
@@ -105,14 +107,37 @@ def overlaid_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], metric
         x, y = zip(*[(record[at], record[metric]) for record in history if _is_number(record.get(metric))], strict=True)
         style: dict[str, Any] = {"color": ACCENT, "alpha": 0.35}
         if named:
-            style = {"color": SERIES[index], "label": name, "linestyle": "-" if index < 4 else (0, (4, 1.5))}
+            style = {
+                "color": SERIES[index],
+                "label": _shortened(name),
+                "linestyle": "-" if index < 4 else (0, (4, 1.5)),
+            }
         axes.plot(x, y, linewidth=1.5, marker="o" if len(x) < 3 else "", ms=3, **style)
+    places = {record[at] for history in shown.values() for record in history if _is_number(record.get(metric))}
+    if len(places) == 1:  # a scale around a single epoch would be one of its fractions
+        axes.set_xlim(min(places) - 1, min(places) + 1)
     axes.set(xlabel=at, title=metric)
     axes.grid(axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
     if named and shown:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, borderaxespad=0)
+        figure.legend(loc="outside lower left", ncols=2 if max(map(len, shown)) <= _NAME // 2 else 1)
     return figure
+
+
+def has_curves(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is anything in a history that `learning_curves` would draw."""
+    return bool(_panels(history))
+
+
+def _panels(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The panels that have values, and the names of these."""
+    panels = [(title, [name for name in names if _values(history, name)]) for title, names in _PANELS]
+    return [(title, names) for title, names in panels if names]
+
+
+def _shortened(name: str) -> str:
+    """The name with its middle left out where it would not fit beside its line."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2 - 1]}…{name[-_NAME // 2 :]}"
 
 
 @styled
@@ -151,8 +176,8 @@ def risk_coverage(coverage: Float[np.ndarray, "batch"], risk: Float[np.ndarray, 
     axes.fill_between(100 * coverage, 0, 100 * risk, color=TINT, linewidth=0)
     axes.plot(100 * coverage, 100 * risk, color=ACCENT)
     axes.axhline(100 * risk[-1], color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(f"all answered: {100 * risk[-1]:.1f} % wrong", (0.01, 100 * risk[-1]), (0, 3), size=8.5,
-                  xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
+    axes.set_title(f"dashed: all answered, {100 * risk[-1]:.1f} % wrong", loc="right", color=MUTED, weight="normal",
+                   size=8.5)  # fmt: skip
     axes.set(xlabel="% of examples answered, surest first", ylabel="% wrong", xlim=(0, 100))
     axes.set_ylim(0, max(100 * risk.max() * 1.15, 1.0))
     return figure

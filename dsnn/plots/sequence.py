@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from dsnn.plots.style import ACCENT, INK, SERIES, TINT, new_figure, styled
+from dsnn.plots.style import ACCENT, INK, SERIES, TINT, from_zero, new_figure, styled
 
 
 @styled
@@ -64,7 +64,7 @@ def detection(
     left.legend(loc="lower left", bbox_to_anchor=(-0.05, 1.0), borderaxespad=0.1)
     right.plot(threshold, np.where(np.isfinite(median_delay), median_delay, np.nan), color=ACCENT)
     right.set_title("median delay (steps)")
-    right.set_ylim(0, None)
+    from_zero(right, median_delay)
     ticks = [t for t in (0.2, 0.5, 0.9, 0.99, 0.999) if threshold.min() <= t <= threshold.max()]
     for axes in (left, right):
         for at in chosen:

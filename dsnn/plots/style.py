@@ -121,6 +121,16 @@ def opaque(mask: Float[np.ndarray, "row column"], colour: str = ACCENT) -> Float
     return image
 
 
+def from_zero(axes: Axes, *values: Float[np.ndarray, "..."]) -> None:
+    """Shows zero and all of the values, with room above the largest.
+
+    Matplotlib's own upper end leaves room in proportion to the spread of the values: none above a curve that hardly
+    moves, and half of its line is cut away.
+    """
+    top = max((float(part[np.isfinite(part)].max(initial=0.0)) for part in map(np.asarray, values)), default=0.0)
+    axes.set_ylim(0, 1.08 * top if top > 0 else 1.0)
+
+
 def bare(axes: Axes) -> None:
     """Removes ticks and frame."""
     axes.set(xticks=[], yticks=[])

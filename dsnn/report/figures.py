@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from matplotlib.figure import Figure
 
-from dsnn import plots
+from dsnn import plots, wording
 
 Metrics = Mapping[str, float | int | str]
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -17,10 +17,12 @@ EXAMPLES = {"example": "running_decision", "late": "late_decision"}
 """Recorded examples and the names of their figures."""
 
 
-def learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arrays) -> Drawings:
+def learned(
+    metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arrays, belief: wording.Belief
+) -> Drawings:
     """What was learned: curves, calibration, uncertainty."""
     drawings: Drawings = {}
-    if history:
+    if plots.has_curves(history):
         drawings["learning_curves"] = ("The course of training.", lambda: plots.learning_curves(history))
     if sum(float(record.get("svi/lam", 0.0)) > 0 for record in history) > 1:
         drawings["prices"] = (
@@ -34,28 +36,29 @@ def learned(metrics: Metrics, history: Sequence[Mapping[str, Any]], records: Arr
     score = entropy(probs)
     ece = metrics.get("test/ece")
     drawings["reliability"] = (
-        "How often the network is right when it says it is sure. On the diagonal, confidence can be taken at its word; "
-        "strong dots hold many examples.",
+        f"How often it is right when it says it is sure ({belief.predictive}). On the diagonal, confidence can be "
+        "taken at its word; strong dots hold many examples.",
         lambda: plots.reliability(*reliability(probs, labels), ece if isinstance(ece, float) else None),
     )
     if outside := under(records, "ood/"):
         foreign = {name.removesuffix("/probs"): entropy(p) for name, p in outside.items() if name.endswith("/probs")}
         drawings["uncertainty"] = (
-            "How uncertain the network is on its own test data and on data it never saw. Well apart is good.",
+            f"How uncertain it is on its own test data and on data it never saw ({belief.predictive}). Well apart is "
+            "good.",
             lambda: plots.uncertainty_histogram(score, foreign),
         )
     drawings["risk_coverage"] = (
-        "The error if the network may stay silent on what it is least sure of.",
+        f"The error if it may stay silent on what it is least sure of ({belief.predictive}).",
         lambda: plots.risk_coverage(*risk_coverage(score, probs.argmax(axis=-1) != labels)),
     )
     return drawings
 
 
-def in_time(metrics: Metrics, records: Arrays) -> Drawings:
+def in_time(metrics: Metrics, records: Arrays, belief: wording.Belief) -> Drawings:
     """What is believed at every time step: how sure it may be, how soon a class is called, one sequence."""
     drawings: Drawings = {}
     total = int(metrics.get("compute/steps_total", 1))
-    for prefix, whose in (("blocks/", "the posterior predictive"), ("deployed_blocks/", "the decided network alone")):
+    for prefix, whose in (("blocks/", f"the {belief.predictive}"), ("deployed_blocks/", "the deployed network")):
         if blocks := under(records, prefix):
             columns = (blocks["first"], blocks["accuracy"], blocks["confidence"])
             drawings["step_calibration"] = (
@@ -86,13 +89,13 @@ def in_time(metrics: Metrics, records: Arrays) -> Drawings:
     return drawings
 
 
-def believed(records: Arrays) -> Drawings:
+def believed(records: Arrays, belief: wording.Belief) -> Drawings:
     """What the posterior believes: parameters, the plane, intervals of numbers."""
     drawings: Drawings = {}
     if {"test/mean", "test/lower", "test/upper", "test/y"} <= records.keys():
         mean, lower, upper, y = (np.asarray(records[f"test/{name}"])[:, 0] for name in ("mean", "lower", "upper", "y"))
         drawings["intervals"] = (
-            "What the network promises for each test example, and what came true.",
+            f"What is promised for each test example, and what came true ({belief.predictive}).",
             lambda: plots.intervals(mean, lower, upper, y),
         )
     if "plane/x" in records:
@@ -104,8 +107,8 @@ def believed(records: Arrays) -> Drawings:
         )
     if draws := under(records, "posterior/"):
         drawings["posterior"] = (
-            "What the data say about single parameters, beside what was believed before.",
-            lambda: plots.posterior(draws, under(records, "prior/")),
+            f"What is believed of single parameters ({belief.whole}), beside what was believed before.",
+            lambda: plots.posterior(draws, under(records, "prior/"), noun=belief.noun),
         )
     return drawings
 
@@ -125,9 +128,9 @@ def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
             groups, kept = {**groups, "time steps": needed}, {**kept, "time steps": float(taken.mean())}
         drawings["gate_map"] = (
             "Every square is a place where computation can run, as dark as it is likely to be needed. The input "
-            "keeps its picture; neurons are sorted; a time step is as dark as there are examples that still run then. "
-            "What is switched off costs nothing once the network is compacted. Pale squares are undecided and, below "
-            "one half, switched off: blank pixels cost nothing, so nothing decides them.",
+            "keeps its picture; neurons are sorted; a time step is as dark as there are examples of the predictive "
+            "that still run then. What is switched off costs nothing once the network is compacted. Pale squares are "
+            "undecided and, below one half, switched off: blank pixels cost nothing, so nothing decides them.",
             lambda: plots.gate_map(groups, shape, kept),
         )
     for name, which in EXAMPLES.items():
@@ -170,10 +173,19 @@ def costing(metrics: Metrics) -> Drawings:
     """What it costs: modelled energies."""
     if not (costs := headline_costs(metrics)):
         return {}
-    return {"energy": ("Modelled, from counted operations and published energies.", lambda: plots.energy_bars(costs))}
+    caption = (
+        "Modelled, from counted operations and published energies. Blue is ours; a rival that is cheaper is orange, a "
+        "dearer one grey."
+    )
+    return {"energy": (caption, lambda: plots.energy_bars(costs, networks(metrics)))}
 
 
 # --- From metrics to tables
+
+
+def networks(metrics: Metrics) -> dict[str, str]:
+    """What the energies below ``energy/<profile>/<accounting>/`` are of, in the order in which they are shown."""
+    return wording.OURS | {f"rival/{name}_nj": wording.rival(name, metrics) for name in wording.RIVALS}
 
 
 def headline_costs(metrics: Metrics) -> dict[str, dict[str, float]]:
@@ -182,18 +194,16 @@ def headline_costs(metrics: Metrics) -> dict[str, dict[str, float]]:
 
 
 def energies(metrics: Metrics) -> dict[str, dict[str, dict[str, float]]]:
-    """Energies by profile, accounting ("" for the run's own) and network, with the break-even spike rate."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    """Energies by profile, accounting ("" for the run's own) and network, under the names of `networks`."""
+    known, found = networks(metrics), dict[str, dict[str, dict[str, float]]]()
     for name, value in metrics.items():
-        match name.split("/"):
-            case ["energy", profile, quantity]:
-                accounting = ""
-            case ["energy", profile, accounting, quantity]:
-                pass
-            case _:
-                continue
-        if quantity in (*plots.NETWORKS, "break_even_rate") and isinstance(value, int | float):
-            found.setdefault(profile, {}).setdefault(accounting, {})[quantity] = float(value)
+        head, *rest = name.split("/")
+        if head != "energy" or len(rest) < 2 or not isinstance(value, int | float):
+            continue
+        profile, *quantity = rest
+        accounting = "" if "/".join(quantity) in known else quantity.pop(0)
+        if (network := "/".join(quantity)) in known:
+            found.setdefault(profile, {}).setdefault(accounting, {})[network] = float(value)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dsnn import plots, rundir
+from dsnn import rundir, wording
 from dsnn.report import figures
 from dsnn.report.page import draw, energy, number, percent, render
 
@@ -31,12 +31,13 @@ def write_report(run_dir: str | Path) -> Path:
     config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
     metrics, history = rundir.read_metrics(directory), rundir.read_history(directory)
     gates, records = rundir.read_arrays(directory, "gates.npz"), rundir.read_arrays(directory, "records.npz")
+    belief = wording.belief(config)
     drawn = {
         name: draw(directory, name, caption, figure)
         for name, (caption, figure) in {
-            **figures.learned(metrics, history, records),
-            **figures.in_time(metrics, records),
-            **figures.believed(records),
+            **figures.learned(metrics, history, records, belief),
+            **figures.in_time(metrics, records, belief),
+            **figures.believed(records, belief),
             **figures.running(metrics, gates, records),
             **figures.costing(metrics),
         }.items()
@@ -44,16 +45,17 @@ def write_report(run_dir: str | Path) -> Path:
     environment = rundir.read_environment(directory)
     values = {
         "title": title(config, directory),
-        "verdict": verdict(metrics),
+        "verdict": verdict(metrics, belief),
         "facts": facts(config),
         "finished": (directory / "metrics.json").exists(),  # DONE is written after the report
-        "tiles": tiles(metrics),
+        "networks": networks(metrics, belief),
         "figures": drawn,
-        "quality": _quality_rows(metrics),
+        "quality": _quality(metrics, belief),
         "decided": decided(metrics),
         "sites": figures.site_rows(metrics),
         "costs": _cost_tables(metrics),
         "placement": _placement_rows(metrics),
+        "belief": belief.whole,
         "spent": _spent_rows(metrics),
         "metrics": sorted(metrics.items()),
         "command": environment.get("command", ""),
@@ -95,20 +97,27 @@ def facts(config: Mapping[str, Any]) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def verdict(metrics: figures.Metrics) -> str:
-    """One sentence for the whole run."""
-    parts = []
+def verdict(metrics: figures.Metrics, belief: wording.Belief) -> str:
+    """A sentence for the predictive and one for the deployed network, since they are two networks."""
+    sentences = []
     if (accuracy := metrics.get("test/accuracy")) is not None:
-        parts.append(f"{percent(float(accuracy))} of the test examples are classified right")
+        right = "of the test examples are classified right"
+        sentences.append(f"{percent(float(accuracy))} {right} ({belief.predictive}).")
+    if belief.noun == wording.CONVERTED:
+        return " ".join(sentences)
     spent = []
     if (kept := metrics.get("gates/kept_fraction")) is not None:
         spent.append(f"{percent(float(kept))} of the compute sites")
-    if {"compute/steps_mean", "compute/steps_total"} <= metrics.keys():
-        steps, total = float(metrics["compute/steps_mean"]), number(metrics["compute/steps_total"])
+    if {"deployed/steps_mean", "compute/steps_total"} <= metrics.keys():
+        steps, total = float(metrics["deployed/steps_mean"]), number(metrics["compute/steps_total"])
         spent.append(f"{steps:.1f} of {total} time steps on average")
+    own = metrics.get("deployed/accuracy")
+    reached = "" if own is None else f" and classifies {percent(float(own))} right"
     if spent:
-        parts.append(("with " if parts else "It runs ") + " and ".join(spent))
-    return ", ".join(parts) + "." if parts else ""
+        sentences.append(f"The deployed network runs {' and '.join(spent)}{reached}.")
+    elif reached:
+        sentences.append(f"The deployed network{reached.removeprefix(' and')}.")
+    return " ".join(sentences)
 
 
 def decided(metrics: figures.Metrics) -> str:
@@ -118,42 +127,82 @@ def decided(metrics: figures.Metrics) -> str:
     return ", and ".join(part for part in (sites, stops) if part)
 
 
-def tiles(metrics: figures.Metrics) -> list[Tile]:
-    """The headline numbers that the run has."""
-    shown = []
+class Network(NamedTuple):
+    """One of a run's two networks, and its headline numbers."""
 
-    def add(name: str, label: str, form: Callable[[float], str], note: str = "") -> None:
-        if isinstance(value := metrics.get(name), int | float):
-            shown.append(Tile(form(value), label, note))
+    name: str
+    tiles: list[Tile]
 
-    def against(name: str, words: str, form: Callable[[float], str] = number) -> str:
-        return words.format(form(value)) if isinstance(value := metrics.get(name), int | float) else ""
 
-    add("test/accuracy", "test accuracy", percent, against("twin/accuracy", "deterministic twin {}", percent))
-    add("test/rmse", "test RMSE", number)
-    add("test/ece", "calibration error", lambda value: f"{value:.3f}", "ECE, 0 is perfect")
-    add("gates/kept_fraction", "compute sites that run", percent)
-    add("compute/steps_mean", "time steps per example", lambda value: f"{value:.1f}",
-        against("compute/steps_total", "of {}"))  # fmt: skip
-    add(
-        "compute/speedup_realised",
-        "speed-up, measured",
-        lambda value: f"{value:.1f}×",
-        "wall time, compacted + early stop",
+def networks(metrics: figures.Metrics, belief: wording.Belief) -> list[Network]:
+    """The headline numbers of the predictive and, apart from them, those of the deployed network."""
+    if belief.noun == wording.CONVERTED:  # it is what is deployed
+        return [Network(belief.predictive, _deployed(metrics))]
+    found = (Network(belief.predictive, _predictive(metrics)), Network(wording.DEPLOYED, _deployed(metrics)))
+    return [network for network in found if network.tiles]
+
+
+def _predictive(metrics: figures.Metrics) -> list[Tile]:
+    twin = metrics.get("twin/accuracy")
+    against = f"deterministic twin {percent(twin)}" if isinstance(twin, int | float) else ""
+    return _tiles(
+        metrics,
+        ("test/accuracy", "test accuracy", percent, against),
+        ("test/rmse", "test RMSE", number, "standard deviations"),
+        ("test/coverage_90", "inside 90 % intervals", percent, ""),
+        ("test/nll", "negative log-likelihood", number, "nats"),
+        ("test/ece", "calibration error", "{:.3f}".format, "ECE, 0 is perfect"),
+        ("compute/steps_mean", "time steps per example", "{:.1f}".format, _total(metrics)),
+    )
+
+
+def _deployed(metrics: figures.Metrics) -> list[Tile]:
+    shown = _tiles(
+        metrics,
+        ("deployed/accuracy", "test accuracy", percent, ""),
+        ("deployed/nll", "negative log-likelihood", number, "nats"),
+        ("deployed/ece", "calibration error", "{:.3f}".format, "ECE, 0 is perfect"),
+        ("deployed/steps_mean", "time steps per example", "{:.1f}".format, _total(metrics)),
+        ("gates/kept_fraction", "compute sites that run", percent, ""),
+        ("compute/speedup_realised", "speed-up, measured", "{:.1f}×".format, "wall time, compacted + early stop"),
     )
     for profile, cost in figures.headline_costs(metrics).items():
-        if cost.get("ann_nj") and "snn_nj" in cost:
-            shown.append(Tile(percent(cost["snn_nj"] / cost["ann_nj"]), "of the ANN's energy", f"modelled, {profile}"))
+        if "snn_nj" in cost:
+            rivals = {name: value for name, value in cost.items() if name.startswith("rival/")}
+            least = min(rivals, key=lambda name: rivals[name]) if rivals else ""
+            note = f"; cheapest rival {energy(rivals[least])}: {figures.networks(metrics)[least]}" if least else ""
+            shown.append(Tile(energy(cost["snn_nj"]), "energy per inference", f"modelled, {profile}{note}"))
             break
     return shown
 
 
+def _tiles(metrics: figures.Metrics, *wanted: tuple[str, str, Callable[[float], str], str]) -> list[Tile]:
+    return [
+        Tile(form(float(metrics[name])), label, note)
+        for name, label, form, note in wanted
+        if isinstance(metrics.get(name), int | float)
+    ]
+
+
+def _total(metrics: figures.Metrics) -> str:
+    return f"of {number(metrics['compute/steps_total'])}" if "compute/steps_total" in metrics else ""
+
+
+class Cost(NamedTuple):
+    """An energy, beside it what it is of this network's, and whether a rival is cheaper."""
+
+    text: str
+    share: str = ""
+    cheaper: bool = False
+
+
 class CostTable(NamedTuple):
-    """One profile's energies: a row per network, a column per accounting."""
+    """One profile's energies: a row per network, a column per accounting; what is known of the network; remarks."""
 
     profile: str
     accountings: list[str]
-    rows: list[tuple[str, list[str]]]
+    rows: list[tuple[str, list[Cost], str]]
+    remarks: list[str]
 
 
 def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
@@ -161,22 +210,53 @@ def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
     for profile, by_accounting in figures.energies(metrics).items():
         own = by_accounting.get("")
         named = {name: costs for name, costs in by_accounting.items() if name} or by_accounting
-        named = dict(sorted(named.items(), key=lambda item: item[1] != own))  # the run's own accounting first
+        # the run's own accounting first; arithmetic alone, the field's usual proxy, last
+        named = dict(sorted(named.items(), key=lambda item: (item[1] != own, item[0] == "arithmetic", item[0])))
         rows = [
-            (label, [energy(costs[key]) if key in costs else "–" for costs in named.values()])
-            for key, label in plots.NETWORKS.items()
+            (label, [_cost(costs, key) for costs in named.values()], _known_of(key, metrics))
+            for key, label in figures.networks(metrics).items()
             if any(key in costs for costs in named.values())
         ]
-        shares = [
-            percent(costs["snn_nj"] / costs["ann_nj"]) if costs.get("ann_nj") and "snn_nj" in costs else "–"
-            for costs in named.values()
+        cheaper = [_cheaper(metrics, costs, name) for name, costs in named.items()]
+        untrained = any(known == wording.UNTRAINED for *_, known in rows)
+        told = (
+            "Rivals without an accuracy are priced, not trained: theirs may be another than ours." if untrained else ""
+        )
+        remarks = [
+            told,
+            *cheaper,
+            *[wording.even(metrics, profile, name) for name in named],
+            wording.assumption(metrics),
         ]
-        rows.append(("this network / ANN twin", shares))
-        if "compute/spike_rate" in metrics and all("break_even_rate" in costs for costs in named.values()):
-            rates = [number(costs["break_even_rate"]) for costs in named.values()]
-            rows.append((f"break-even spike rate (measured {number(metrics['compute/spike_rate'])})", rates))
-        tables.append(CostTable(profile, list(named), rows))
+        tables.append(CostTable(profile, list(named), rows, [remark for remark in remarks if remark]))
     return tables
+
+
+def _cost(costs: Mapping[str, float], key: str) -> Cost:
+    if key not in costs:
+        return Cost("–")
+    ours = costs.get("snn_nj", 0.0)
+    if not key.startswith("rival/") or not ours:
+        return Cost(energy(costs[key]))
+    return Cost(energy(costs[key]), f"{costs[key] / ours:.3g}\u202f×", costs[key] < ours)
+
+
+def _known_of(key: str, metrics: figures.Metrics) -> str:
+    """The accuracy of a network; of a rival that nobody trained, that."""
+    if not key.startswith("rival/"):
+        own = metrics.get("deployed/accuracy") if key == "snn_nj" else None
+        return "" if own is None else percent(float(own))
+    name = key.removeprefix("rival/").removesuffix("_nj")
+    if not wording.is_trained(name, metrics):
+        return wording.UNTRAINED
+    accuracy = metrics.get(f"rival/{name}/accuracy")
+    return "trained" if accuracy is None else percent(float(accuracy))
+
+
+def _cheaper(metrics: figures.Metrics, costs: Mapping[str, float], accounting: str) -> str:
+    labels, ours = figures.networks(metrics), costs.get("snn_nj", 0.0)
+    names = [labels[key] for key, value in costs.items() if key.startswith("rival/") and value < ours]
+    return f"Cheaper than this network in {accounting or 'this accounting'}: {'; '.join(names)}." if names else ""
 
 
 OUTSIDE = {
@@ -214,9 +294,18 @@ def _placement_rows(metrics: figures.Metrics) -> list[PlacementRow]:
     return rows
 
 
-def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
+def _quality(metrics: figures.Metrics, belief: wording.Belief) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What is said of each of the two networks, under its name."""
+    predictive, deployed = _rows(metrics, _predictive_names(metrics)) + _outside_rows(metrics), _rows(metrics, DEPLOYED)
+    if belief.noun == wording.CONVERTED:
+        return [(belief.predictive, deployed)]
+    return [(name, rows) for name, rows in ((belief.predictive, predictive), (wording.DEPLOYED, deployed)) if rows]
+
+
+def _predictive_names(metrics: figures.Metrics) -> dict[str, str]:
+    """What is said of the predictive."""
     unit = "standard deviations" if "test/rmse" in metrics else "nats"
-    names = {
+    return {
         "test/accuracy": "accuracy",
         "test/nll": "negative log-likelihood (nats)",
         "test/brier": "Brier score",
@@ -237,7 +326,26 @@ def _quality_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
         "conformal/width": "width of a 90 % conformal interval",
         "test/aurc": "area under the risk-coverage curve",
     }
-    rows = [(label, number(metrics[name])) for name, label in names.items() if name in metrics]
+
+
+DEPLOYED = {
+    "deployed/accuracy": "accuracy",
+    "deployed/nll": "negative log-likelihood (nats)",
+    "deployed/ece": "expected calibration error",
+    "deployed/steps_mean": "time steps per example",
+    "compute/spike_rate": "spikes per input and step",
+    "compute/deployed_ms": "milliseconds for the examples that were timed, together",
+    "compute/full_ms": "the same with all sites and steps",
+}
+"""What is said of the deployed network."""
+
+
+def _rows(metrics: figures.Metrics, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(label, number(metrics[name])) for name, label in names.items() if name in metrics]
+
+
+def _outside_rows(metrics: figures.Metrics) -> list[tuple[str, str]]:
+    rows = []
     for name, value in metrics.items():
         match name.split("/"):
             case ["ood", other, score] if score in OUTSIDE:

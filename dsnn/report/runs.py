@@ -13,16 +13,31 @@ from matplotlib.figure import Figure
 from dsnn import plots, rundir
 from dsnn.report.page import draw, number, percent, render
 
-HEADLINES = {
+PREDICTIVE = {
     "test/accuracy": "accuracy",
     "test/rmse": "RMSE",
     "test/nll": "NLL",
     "test/ece": "ECE",
-    "gates/kept_fraction": "sites kept",
     "compute/steps_mean": "steps",
-    "compute/speedup_realised": "speed-up",
-    "time/train_s": "training s",
 }
+"""What is shown of the predictives."""
+
+DEPLOYED = {
+    "deployed/accuracy": "accuracy",
+    "deployed/nll": "NLL",
+    "deployed/ece": "ECE",
+    "gates/kept_fraction": "sites kept",
+    "deployed/steps_mean": "steps",
+    "compute/speedup_realised": "speed-up",
+}
+"""What is shown of the deployed networks, before their energy and the rivals'."""
+
+HEADLINES = PREDICTIVE | DEPLOYED | {"time/train_s": "training s"}
+SHARES = ("test/accuracy", "deployed/accuracy", "gates/kept_fraction")
+"""Metrics that are shown in percent."""
+
+ACCURACY = "deployed/accuracy"
+"""What is held against energy: the accuracy of the network that the energy is of."""
 CURVES = ("val/accuracy", "val/nll", "train/loss")
 _MOST_AXES = 8
 
@@ -36,6 +51,7 @@ class Run(NamedTuple):
         config: Its configuration by dotted key.
         metrics: Its metrics.
         history: Its evaluations.
+        reason: Why it failed, in a line.
     """
 
     name: str
@@ -43,6 +59,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     metrics: dict[str, float | int | str]
     history: list[dict[str, Any]]
+    reason: str = ""
 
 
 class Cell(NamedTuple):
@@ -51,6 +68,23 @@ class Cell(NamedTuple):
     text: str
     key: float | str
     link: str = ""
+    status: str = ""
+
+
+class Table(NamedTuple):
+    """A table of runs: what it is of, its headings as (short, full), and its rows."""
+
+    title: str
+    headings: list[tuple[str, str]]
+    rows: list[list[Cell]]
+
+
+class Means(NamedTuple):
+    """A table of means over seeds."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
 
 
 def write_runs_report(root: str | Path) -> Path:
@@ -65,18 +99,18 @@ def write_runs_report(root: str | Path) -> Path:
         raise rundir.RunDirError(f"there are no run directories below {root}; name the folder that holds them.")
     settings = varying(runs)
     energy = _energy_metric(runs)
-    columns = [*settings, *[name for name in (*HEADLINES, energy) if name and _known(runs, name)]]
+    parts = _parts(runs, energy)
     figures = {
-        name: draw(root, f"runs_{name}", caption, figure)
-        for name, (caption, figure) in _figures(runs, settings, energy).items()
+        name: draw(root, f"runs_{name}", caption, figure) for name, (caption, figure) in _figures(runs, energy).items()
     }
+    among = varying([run for run in runs if run.status == "done"])
+    means = [(title, over_seeds(runs, among, metrics)) for title, metrics in parts.items()]
     values = {
         "title": f"{len(runs)} runs",
         "where": root.resolve().name,
         "counts": _counts(runs),
-        "headings": [("run", "run"), ("status", "status"), *[(_heading(name, columns), name) for name in columns]],
-        "rows": [_row(root, run, columns) for run in runs],
-        "seeds": over_seeds(runs, settings, [name for name in columns if name not in settings]),
+        "tables": [_table(root, title, runs, [*settings, *metrics]) for title, metrics in parts.items()],
+        "seeds": [Means(title, found["headings"], found["rows"]) for title, found in means if found],
         "figures": figures,
         "csv": base64.b64encode(to_csv(runs, settings).encode()).decode(),
     }
@@ -98,8 +132,17 @@ def read_runs(root: Path) -> list[Run]:
             found.append(Run(name, "damaged", {}, {}, []))
             continue
         status = "done" if rundir.is_done(directory) else "failed" if (directory / "FAILED").exists() else "unfinished"
-        found.append(Run(name, status, config, metrics, history))
+        found.append(Run(name, status, config, metrics, history, _reason(directory) if status == "failed" else ""))
     return found
+
+
+def _reason(directory: Path) -> str:
+    """The first line of what a failed run left, which says why."""
+    try:
+        lines = (directory / "FAILED").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in lines if line.strip()), "")
 
 
 def varying(runs: Sequence[Run]) -> list[str]:
@@ -109,9 +152,7 @@ def varying(runs: Sequence[Run]) -> list[str]:
     return sorted(differing, key=lambda key: key == "seed")
 
 
-def over_seeds(
-    runs: Sequence[Run], settings: Sequence[str], metrics: Sequence[str]
-) -> dict[str, list[list[str]] | list[str]]:
+def over_seeds(runs: Sequence[Run], settings: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
     """Mean and standard deviation over seeds, a row per combination of the other settings; empty without seeds."""
     others = [key for key in settings if key != "seed"]
     groups: dict[tuple[str, ...], list[Run]] = {}
@@ -122,7 +163,8 @@ def over_seeds(
         return {}
     rows = []
     for key, group in groups.items():
-        cells = [_mean_and_spread([run.metrics[name] for run in group if name in run.metrics]) for name in metrics]
+        cells = [_mean_and_spread(name, [value for run in group if (value := _value(run, name)) is not None])
+                 for name in metrics]  # fmt: skip
         rows.append([*key, str(len(group)), *cells])
     columns = [*others, *metrics]
     named = [_heading(name, columns) for name in columns]
@@ -144,10 +186,40 @@ def to_csv(runs: Sequence[Run], settings: Sequence[str]) -> str:
 # --- The table
 
 
+def _parts(runs: Sequence[Run], energy: str) -> dict[str, list[str]]:
+    """Which metrics are shown of the deployed networks and of the predictives, as far as they are known."""
+    deployed = [*DEPLOYED, energy, CHEAPEST if energy else ""]
+    parts = {"deployed networks": deployed, "predictives": [*PREDICTIVE, "time/train_s"]}
+    known = {title: [name for name in names if name and _known(runs, name)] for title, names in parts.items()}
+    return {title: names for title, names in known.items() if names} or {"runs": []}
+
+
+def _table(root: Path, title: str, runs: Sequence[Run], columns: Sequence[str]) -> Table:
+    headings = [("run", "run"), ("status", "status"), *[(_heading(name, columns), name) for name in columns]]
+    return Table(title, headings, [_row(root, run, columns) for run in runs])
+
+
+CHEAPEST = "energy/cheapest rival"
+"""What stands beside the energy: the least of the rivals' in the same accounting, priced and mostly not trained."""
+
+
+def _value(run: Run, name: str) -> float | int | str | None:
+    """A metric of a run, or the energy of its cheapest rival; a converted network has no predictive."""
+    if name in PREDICTIVE and run.config.get("learner") == "convert":
+        return None
+    if name != CHEAPEST:
+        return run.metrics.get(name)
+    prefix = f"{_energy_metric([run]).removesuffix('snn_nj')}rival/"
+    energies = [v for key, v in run.metrics.items() if key.startswith(prefix) and key.endswith("_nj")]
+    return min((float(value) for value in energies), default=None)
+
+
 def _heading(name: str, columns: Sequence[str]) -> str:
     """A short name for a column: of a setting its last part, where that is enough to tell it from the others."""
     if name in HEADLINES:
         return HEADLINES[name]
+    if name == CHEAPEST:
+        return "cheapest rival, nJ"
     if name.startswith("energy/"):
         return f"nJ ({name.split('/')[1]})"
     tail = name.rsplit(".", 1)[-1]
@@ -156,9 +228,11 @@ def _heading(name: str, columns: Sequence[str]) -> str:
 
 def _row(root: Path, run: Run, columns: Sequence[str]) -> list[Cell]:
     page = f"{run.name}/report.html" if (root / run.name / "report.html").exists() else ""
-    cells = [Cell(run.name, run.name, page), Cell(run.status, run.status)]
+    status = f"{run.status}: {run.reason}" if run.reason else run.status
+    cells = [Cell(run.name, run.name, page), Cell(status, status, status=run.status)]
     for name in columns:
-        value = run.metrics.get(name, run.config.get(name))
+        value = _value(run, name)
+        value = run.config.get(name) if value is None else value
         if value is None or isinstance(value, bool | list):
             cells.append(Cell("–" if value is None else str(value), str(value)))
         else:
@@ -167,7 +241,7 @@ def _row(root: Path, run: Run, columns: Sequence[str]) -> list[Cell]:
 
 
 def _shown(name: str, value: float | int | str) -> str:
-    if name in ("test/accuracy", "gates/kept_fraction") and isinstance(value, int | float):
+    if name in SHARES and isinstance(value, int | float):
         return percent(value)
     return number(value)
 
@@ -179,14 +253,17 @@ def _counts(runs: Sequence[Run]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
-def _mean_and_spread(values: Sequence[float | int | str]) -> str:
+def _mean_and_spread(name: str, values: Sequence[float | int | str]) -> str:
+    """The mean and the standard deviation in the unit of the table of runs; no deviation where nothing deviates."""
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     if not numbers:
         return "–"
-    if len(numbers) < 2:
-        return f"{numbers[0]:.4g}"
-    mean, spread = float(np.mean(numbers)), float(np.std(numbers, ddof=1))
-    return f"{mean:.4g} ± {spread if spread > 1e-12 * abs(mean) else 0.0:.2g}"
+    mean, spread = float(np.mean(numbers)), float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+    if spread <= 1e-12 * abs(mean):
+        return _shown(name, mean)
+    if name in SHARES:
+        return f"{100 * mean:.1f} ± {percent(spread)}"
+    return f"{number(mean)} ± {spread:.2g}"
 
 
 def _no_formula(value: Any) -> Any:
@@ -195,7 +272,7 @@ def _no_formula(value: Any) -> Any:
 
 
 def _known(runs: Sequence[Run], name: str) -> bool:
-    return any(name in run.metrics for run in runs)
+    return any(_value(run, name) is not None for run in runs)
 
 
 def _energy_metric(runs: Sequence[Run]) -> str:
@@ -208,16 +285,18 @@ def _energy_metric(runs: Sequence[Run]) -> str:
 # --- The figures
 
 
-def _figures(runs: Sequence[Run], settings: Sequence[str], energy: str) -> dict[str, tuple[str, Callable[[], Figure]]]:
+def _figures(runs: Sequence[Run], energy: str) -> dict[str, tuple[str, Callable[[], Figure]]]:
     drawings: dict[str, tuple[str, Callable[[], Figure]]] = {}
-    complete = [run for run in runs if {"test/accuracy", energy} <= run.metrics.keys()]
+    complete = [run for run in runs if {ACCURACY, energy} <= run.metrics.keys()]
+    settings = varying(complete)
     if len(complete) > 1:
         drawings["front"] = (
-            "What energy buys. Energies are modelled from counted operations.",
+            "What energy buys, of the deployed networks. Energies are modelled from counted operations; the front is "
+            "that of configurations, each at the mean of its seeds.",
             lambda: plots.accuracy_energy(
                 np.array([float(run.metrics[energy]) for run in complete]),
-                np.array([float(run.metrics["test/accuracy"]) for run in complete]),
-                [run.name for run in complete],
+                np.array([float(run.metrics[ACCURACY]) for run in complete]),
+                configurations(complete, settings),
                 energy.split("/")[1],
             ),
         )
@@ -229,17 +308,32 @@ def _figures(runs: Sequence[Run], settings: Sequence[str], energy: str) -> dict[
         axes = _axes(complete, settings, energy)
         drawings["parallel"] = (
             "Every line is a run, from its settings (left) to its results (right); the most accurate are blue.",
-            lambda: plots.parallel_coordinates(axes, "test/accuracy"),
+            lambda: plots.parallel_coordinates(axes, ACCURACY),
         )
     return drawings
 
 
+def configurations(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
+    """The name of each run's configuration, the same for runs that differ in their seed alone.
+
+    A configuration of one run is called what the run is called, others what their settings are.
+    """
+    others = [key for key in settings if key != "seed"]
+    own = [tuple(str(run.config.get(key)) for key in others) for run in runs]
+    names = []
+    for run, key in zip(runs, own, strict=True):
+        said = ", ".join(f"{_heading(name, others)} {value}" for name, value in zip(others, key, strict=True))
+        names.append(run.name if own.count(key) == 1 else said or f"{own.count(key)} seeds")
+    return names
+
+
 def _axes(runs: Sequence[Run], settings: Sequence[str], energy: str) -> Mapping[str, list[float | str]]:
     """The settings (without the seed) and the results in which these runs differ, the accuracy last."""
-    names = [name for name in ("gates/kept_fraction", energy, "test/ece") if all(name in run.metrics for run in runs)]
+    shown = ("gates/kept_fraction", energy, "deployed/ece")
+    names = [name for name in shown if all(name in run.metrics for run in runs)]
     results: dict[str, list[float | str]]
-    results = {name: [float(run.metrics[name]) for run in runs] for name in (*names, "test/accuracy")}
-    results = {name: values for name, values in results.items() if name == "test/accuracy" or len(set(values)) > 1}
+    results = {name: [float(run.metrics[name]) for run in runs] for name in (*names, ACCURACY)}
+    results = {name: values for name, values in results.items() if name == ACCURACY or len(set(values)) > 1}
     columns: dict[str, list[float | str]] = {}
     for key in [key for key in settings if key != "seed"][: _MOST_AXES - len(results)]:
         values = [run.config.get(key) for run in runs]

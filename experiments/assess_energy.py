@@ -1,0 +1,70 @@
+"""What a network costs on each hardware profile, beside every rival; which of the rivals were trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsnn import energy
+from dsnn.config import EnergyConfig
+from dsnn.models import Stack
+
+
+def costs(
+    config: EnergyConfig,
+    ours: Sequence[energy.Record],
+    whole: Sequence[energy.Record],
+    steps: int,
+    nonzero: dict[str, np.ndarray],
+) -> dict[str, float]:
+    """Returns energies by profile and accounting, ours and the rivals', and what is known of the rivals.
+
+    None of the rivals is trained here. A break-even rate that no rate reaches has no entry.
+
+    Args:
+        config: names the profiles and the accounting of the headline.
+        ours: records of the network as it is deployed.
+        whole: records of it with all sites and steps.
+        steps: that it was built for.
+        nonzero: share of nonzero inputs by the name of the layer that reads them, the first layer first, see
+            `nonzero_inputs`.
+    """
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys((config.profile, *config.also)):
+        stem = Path(name).stem
+        for row in energy.compare(ours, energy.profile(name), steps, whole=whole, nonzero=nonzero):
+            own = _row(row)
+            metrics |= {f"energy/{stem}/{row.accounting}/{key}": value for key, value in own.items()}
+            if row.accounting == config.accounting:
+                metrics |= {f"energy/{stem}/{key}": value for key, value in own.items()}
+            metrics |= {f"rival/{rival}/trained": 0 for rival in row.rivals}
+    bits = energy.quantised_bits(steps)
+    metrics |= {"rival/quantised/bits": bits, "rival/pruned_quantised/bits": bits}
+    for share in list(nonzero.values())[:1]:
+        metrics["rival/dense_skipping/nonzero_inputs"] = float(np.mean(share))
+    if any(r.name not in nonzero for r in whole if isinstance(r, energy.SynapseRecord)):
+        metrics["rival/dense_skipping/nonzero_hidden_assumed"] = energy.NONZERO_RELU
+    return metrics
+
+
+def _row(row: energy.Comparison) -> dict[str, float]:
+    rivals = {f"rival/{name}_nj": rival.total_nj for name, rival in row.rivals.items()}
+    even = {f"rival/{name}_break_even_rate": rate.break_even for name, rate in row.break_even.items()}
+    even = {name: rate for name, rate in even.items() if np.isfinite(rate)}
+    return {"snn_nj": row.snn.total_nj, "ungated_nj": row.ungated.total_nj} | rivals | even
+
+
+def nonzero_inputs(model: Stack, inputs: Any, axes: int = 1) -> dict[str, np.ndarray]:
+    """Returns the share of examples in which each input of the first product is not zero, by that layer's name.
+
+    Args:
+        model: the network with all sites.
+        inputs: the data as they are, before any spikes are drawn: ``[batch, ...]`` or ``[time, batch, ...]``.
+        axes: leading axes of ``inputs``, which the share is taken over.
+    """
+    name, layer = next(iter(model.layers()))
+    x = inputs.reshape(-1, *inputs.shape[axes:])
+    for module in layer.before:
+        x = module(x)
+    return {name: (np.asarray(x).reshape(len(x), -1) != 0).mean(0)}
