@@ -139,7 +139,7 @@ def anytime(
 
 
 class _Ticks:
-    """A rule asked at every tick of the clock: after each executed step once, and once for each skipped one after it."""
+    """A rule asked at every tick of the clock: once after each executed step and for each skipped one after it."""
 
     def __init__(self, rule: Rule, steps: int, clock: Clock | None):
         self.rule, self.steps, self.clock = rule, steps, clock

@@ -67,8 +67,9 @@ class Deployed(NamedTuple):
 def deploy(lifted: Lifted, params: dict[str, Array], threshold: float = math.inf) -> Deployed:
     """Returns the decided network of a guide's parameters.
 
-    An example stops where the log odds of q having stopped reach ``threshold``; by default every step runs. Kernels and biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the
-    compacted network fires exactly the spikes of the masked one.
+    An example stops where the log odds of q having stopped reach ``threshold``; by default every step runs. Kernels and
+    biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the compacted
+    network fires exactly the spikes of the masked one.
     """
     draw = lifted.centre(params)
     full, masked = on_grid(draw.weights), on_grid(lifted.network(draw))

@@ -142,7 +142,7 @@ def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
             )
     if curves := exit_curves(records):
         total = int(metrics.get("compute/steps_total", 1))
-        named = ("halting/steps_mean", "halting/accuracy")
+        named = ("deployed/steps_mean", "deployed/accuracy")
         point = (float(metrics[named[0]]), float(metrics[named[1]])) if {*named} <= metrics.keys() else None
         drawings["exits"] = (
             "What answering early costs: each rule stops an example once its own threshold is reached, and lower "

@@ -123,7 +123,7 @@ def verdict(metrics: figures.Metrics, belief: wording.Belief) -> str:
 def decided(metrics: figures.Metrics) -> str:
     """What inference decided about where and how long the network runs; empty where it decided nothing."""
     sites = "which inputs and neurons have to run" if figures.site_rows(metrics) else ""
-    stops = "after how many time steps an example is answered" if "halting/steps_mean" in metrics else ""
+    stops = "after how many time steps an example is answered" if metrics.get("halting/certified") else ""
     return ", and ".join(part for part in (sites, stops) if part)
 
 
