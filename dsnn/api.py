@@ -102,7 +102,7 @@ def fit(
     config: Config | None = None,
     **options: Any,
 ) -> Fitted:
-    """Returns a spiking network fitted to class labels: a posterior over weights and sites, and when each example stops.
+    """Returns a spiking network fitted to class labels: a posterior over weights and sites, and when examples stop.
 
     The posterior is tempered by default: its KL term has the weight 1 / 100, and ``kl_weight=1`` tempers nothing.
 
