@@ -272,6 +272,12 @@ def _finish(member: Member, metrics: dict[str, Any], report: Path | None) -> Non
     rundir.mark_done(directory)
     (directory / FAILED).unlink(missing_ok=True)
     final_table(metrics, directory, report, Path(config.energy.profile).stem)
+    if metrics.get("halting/clearly_worse"):
+        early, late = metrics["deployed/accuracy"], metrics["halting/accuracy_all_steps"]
+        console.print(
+            f"early answers are clearly worse on the test part: {early:.4f} right against {late:.4f} with all steps; "
+            "halting.risk bounds that, and halting.enabled=false runs all steps."
+        )
 
 
 def _track_results(member: Member, track: Track) -> None:

@@ -319,7 +319,7 @@ def _predictive_names(metrics: figures.Metrics) -> dict[str, str]:
         "uncertainty/from_weights": "of it from weights",
         "uncertainty/from_gates": "of it from gates",
         "uncertainty/from_spikes": "of it from firing",
-        "calibration/temperature": "temperature fitted on validation",
+        "calibration/temperature": "temperature fitted on the examples that select",
         "calibration/nll": "negative log-likelihood at that temperature (nats)",
         "conformal/coverage": "share of labels inside 90 % conformal sets",
         "conformal/size": "classes in a conformal set",
