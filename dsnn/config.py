@@ -336,8 +336,8 @@ class TrainConfig:
     """How long and on what batches.
 
     Attributes:
-        epochs: passes over the training part.
-        batch_size: examples per update.
+        epochs: passes over the training part; 0 is automatic, 2 500 updates and 20 epochs at least.
+        batch_size: examples per update; 0 is automatic, a twentieth of the examples between 8 and 128.
         steps: time steps T (ignored for temporal data, which have their own).
         encoding: "direct", "rate" or "latency" for static data, or "scan", which shows an image bit by bit and has its
             own steps.
@@ -372,7 +372,10 @@ class TrainConfig:
     memory: str = "full"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "steps", "eval_every"):
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must be at least 1, or 0 for automatic, got {getattr(self, name)}.")
+        for name in ("steps", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}.")
         _one_of("train.encoding", self.encoding, ENCODINGS)

@@ -306,7 +306,8 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     drawn = forward.encoding in ("rate", "latency")
     seen_x, axes = (setup.split.test.x[:MEASURED_EXAMPLES], 1) if drawn else (seen.inputs, 1 if forward.held else 2)
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
-    metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero)
+    sequence = forward.encoding in ("temporal", "scan")
+    metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero, sequence=sequence)
     return metrics, error
 
 

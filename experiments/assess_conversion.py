@@ -333,7 +333,7 @@ def _nonzero(network: nnx.Sequential, split: data.Split, dense: list[energy.Reco
 def _beside_rivals(config: Config, records: list[energy.Record], nonzero: dict[str, np.ndarray]) -> dict[str, float]:
     """Returns energies beside the rivals'; the dense one is the network that was converted, and nothing is pruned."""
     trained = {f"rival/{name}/trained": 1 for name in CONVERTED}
-    return assess_energy.costs(config.energy, records, records, config.train.steps, nonzero) | trained
+    return assess_energy.costs(config.energy, records, records, config.train.steps, nonzero, sequence=False) | trained
 
 
 def _priced(config: Config, networks: dict[str, list[energy.Record]], dense: list[energy.Record]) -> dict[str, float]:

@@ -130,6 +130,9 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
             setup, begun = _built(config, directory)
             _check_export(setup)
         console.print(f"{config.experiment}: {_described(setup)}")
+        if setup.automatic:
+            said = ", ".join(f"{name}={value:.4g}" for name, value in setup.automatic.items())
+            console.print(f"chosen from the data (set by hand where you know better): {said}")
         track = open_track(
             directory,
             tool=config.track.tool,
@@ -229,6 +232,7 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
         if assessed.gates:
             rundir.write_arrays(member.directory, "gates.npz", assessed.gates)
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
+        named |= {f"automatic/{name}": value for name, value in member.setup.automatic.items()}
         done.append((member, {**named, **assessed.metrics, **times, **_chosen(member)}))
     return done
 

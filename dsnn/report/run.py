@@ -31,7 +31,7 @@ def write_report(run_dir: str | Path) -> Path:
     config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
     metrics, history = rundir.read_metrics(directory), rundir.read_history(directory)
     gates, records = rundir.read_arrays(directory, "gates.npz"), rundir.read_arrays(directory, "records.npz")
-    belief = wording.belief(config)
+    belief = wording.belief(config, metrics)
     drawn = {
         name: draw(directory, name, caption, figure)
         for name, (caption, figure) in {
