@@ -22,6 +22,7 @@ from dsnn.compact import INPUT
 from dsnn.config import Config, DataConfig, GatesConfig, HaltingConfig, TrainConfig
 from dsnn.data.split import own_fraction, seeded_mask
 from dsnn.exit_calibration import Calibrated
+from dsnn.fold import fold_scaling
 from dsnn.models import Stack
 from dsnn.train import SviConfig
 
@@ -72,8 +73,14 @@ class Fitted:
         return {name: np.asarray(p) for name, p in self.setup.lifted.running_probabilities(self.params).items()}
 
     def network(self) -> Stack:
-        """Returns the network to put to use: posterior means, closed sites removed."""
-        return deploy.deploy(self.setup.lifted, self.params).small
+        """Returns the network to put to use: posterior means, closed sites removed, for inputs as they come."""
+        small = deploy.deploy(self.setup.lifted, self.params).small
+        return small if self.scaling is None else fold_scaling(small, self.scaling)
+
+    @property
+    def scaling(self) -> data.Scaling | None:
+        """How inputs are scaled before the network sees them; `predict` does it, and `network` has it folded in."""
+        return data.scaling_of(self.setup.split)
 
     def __repr__(self) -> str:
         deployed = deploy.deploy(self.setup.lifted, self.params)
@@ -169,6 +176,7 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Pred
     wanted = fitted.setup.split.train.x.shape[1:]
     if inputs.shape[1:] != wanted:
         raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
+    inputs = inputs if fitted.scaling is None else fitted.scaling(inputs)
     key = rng.stream(rng.root(seed), "noise")
     return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
 
@@ -222,6 +230,7 @@ def _configured(
 ) -> Config:
     start = config or Config(
         experiment="fit",
+        data=DataConfig(standardise="auto"),
         gates=GatesConfig(open_probability=0.95),
         svi=SviConfig(
             kl_weight=-1.0,
@@ -243,7 +252,9 @@ def _configured(
         groups.setdefault(PATHS[name], {})[name] = value
     parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()}
     learner = "svi" if bayesian else "map"
-    typed = dataclasses.replace(start, learner=learner, seed=seed, data=DataConfig(), **parts)
+    typed = dataclasses.replace(
+        start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
+    )
     if typed.train.batch_size > size:
         raise ValueError(f"batch_size must be at most the {size} examples, got {typed.train.batch_size}; lower it.")
     return typed

@@ -93,6 +93,8 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     """
     split = load_data(config) if split is None else check_trainable(split, config)
     split = data.assign_roles(split, config.seed)
+    if config.data.standardise == "auto" and (split.temporal or config.train.encoding == "direct"):
+        split = data.standardised(split)
     timed = automatic.schedule(config, split)
     lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
     weighed = automatic.weights(timed.config, split, lifted.prior, lifted.initial)

@@ -54,11 +54,11 @@ def schedule(config: Config, split: data.Split) -> Automatic:
     batch = own.batch_size
     if not batch:
         batch = min(max(2 ** int(math.log2(max(count / BATCHES, 1))), SMALLEST_BATCH), LARGEST_BATCH, count)
-        chosen["train.batch_size"] = batch
+        chosen["train.batch_size"] = float(batch)
     epochs = own.epochs
     if not epochs:
         epochs = max(math.ceil(UPDATES / max(count // batch, 1)), EPOCHS)
-        chosen["train.epochs"] = epochs
+        chosen["train.epochs"] = float(epochs)
     train = dataclasses.replace(own, batch_size=batch, epochs=epochs)
     return Automatic(dataclasses.replace(config, train=train), chosen)
 

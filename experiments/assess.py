@@ -108,7 +108,8 @@ def predicted(setup: "Setup", settled: Calibrated, predict: Any) -> tuple[dict[s
     }
     records = {"test/probs": test.probs, "test/y": labels, "test/steps": test.steps}
     for name in config.data.ood:
-        other = of(data.load(name, root=config.data.root).test.x, f"predicting {name}")
+        foreign, scaled = data.load(name, root=config.data.root).test.x, data.scaling_of(split)
+        other = of(foreign if scaled is None else scaled(np.asarray(foreign)), f"predicting {name}")
         unsure = evaluate.entropy(other.probs)
         metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, unsure)
         metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)

@@ -23,6 +23,7 @@ from dsnn.assemble import Setup, build, network, settings_of
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
 from dsnn.exit_calibration import Calibrated
+from dsnn.fold import fold_scaling
 from dsnn.loading import load_data
 from dsnn.track import Track, open_track
 from experiments import assess, assess_conversion, conversion, halt, machine, population
@@ -348,7 +349,9 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
         "encoding": lifted.forward.encoding,
         "run": directory.name,
     }
-    sentences = list(nir.save(deployed.small, export.nir, dt=export.dt, method=export.method, notes=notes))
+    scaled = data.scaling_of(setup.split)
+    small = deployed.small if scaled is None else fold_scaling(deployed.small, scaled)
+    sentences = list(nir.save(small, export.nir, dt=export.dt, method=export.method, notes=notes))
     if notes["posterior_std"]:
         sentences.append("the weights are posterior means; their mean standard deviations are in the metadata.")
     if deployed.gates:
