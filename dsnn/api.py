@@ -110,7 +110,9 @@ def fit(
     config: Config | None = None,
     **options: Any,
 ) -> Fitted:
-    """Returns a spiking network fitted to class labels, with a posterior over weights, sites and time steps.
+    """Returns a spiking network fitted to class labels: a posterior over weights and sites, and when each example stops.
+
+    The posterior is tempered by default: its KL term has the weight 1 / 100, and ``kl_weight=1`` tempers nothing.
 
     A part of the examples trains nothing: half of it fits when examples stop, the other half certifies what stopping
     early may cost, by default at most 1 % more errors or the least that so many examples can certify. With fewer than

@@ -147,7 +147,7 @@ class SviConfig:
 
     Attributes:
         particles: Monte Carlo samples of the objective per update.
-        kl_weight: final factor on KL(w); 1 is the ELBO, less is a tempered posterior; -1 is automatic, so that the
+        kl_weight: final factor on KL(w); with any but 1 the posterior is tempered; -1 is automatic, so that the
             divergence weighs a fifth of what the labels carry where learning begins (`dsnn.automatic`).
         gates_weight: factor on the divergence of the gates; -1 is the kl_weight.
         kl_warmup_fraction: share of the updates over which the factor rises from zero.
@@ -223,7 +223,7 @@ def svi_learner(
     lam: Array | None = None,
     vectorize: Callable[[Callable[..., Any], Any], Any] | bool = True,
 ) -> Learner:
-    """Returns the learner that maximises the ELBO of a lifted network with `numpyro.infer.SVI`.
+    """Returns the learner that maximises the objective of a lifted network (`dsnn.bayes.lift`) with `numpyro.infer.SVI`.
 
     Args:
         lifted: model and guide.

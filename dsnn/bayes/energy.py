@@ -1,9 +1,10 @@
-"""The Gibbs energy prior p(z, n) ∝ exp(-λ E(z, n)): the expected energy of a gate posterior, in closed form.
+"""The Gibbs energy prior p(z, n) ∝ exp(-λ E(z, n)): the expected energy of independent gates, in closed form.
 
 E(z, n) = E_once(z) + n E_step(z) - E_unread(z). Every term is a product of different gates: a synapse costs when both
 its ends run and its source sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired
 to itself counts once). Where time steps are sites, E_step is paid by those that run. The last step that runs feeds
-nothing back: what E_step charges for its recurrent wires is E_unread.
+nothing back: what E_step charges for its recurrent wires is E_unread. Events are measured and have no gradient here, so
+of what a network sends this is a price and no prior.
 """
 
 import math

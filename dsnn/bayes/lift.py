@@ -1,9 +1,14 @@
 """A network lifted to a NumPyro model and its guide: weights, gates and stopping times with one objective.
 
-ELBO = E_q[log p(y | x, w, z, n)] - KL(w) + H(q(z)) + H(q(n | x)) - λ E_q[E(z, n)]   (design, equation 5)
+objective = E_q[log p(y | x, w, z, n)] - β KL(w) + H(q(z)) + H(q(n | x)) - λ E_q[E(z, n)]   (design, equation 5)
 
-Weights and gates are sample sites. The stopping time is summed exactly, and the energy enters by its closed-form
-expectation, so both are factors of the model that share the guide's parameters. Every random number comes from
+With β = 1 and gates that are drawn open or closed this is the ELBO. Another β makes a tempered posterior. Relaxed gates
+enter the likelihood with values in [0, 1] and H(q(z)) as open or closed, so with them it is no bound on the evidence.
+Without `Lifted.joint`, n is T and H(q(n | x)) is left out.
+
+Weights and gates are sample sites. The stopping time is summed exactly. The energy enters by its expectation, in closed
+form where steps do not depend on gates, else at the gates that are drawn. Both are factors of the model that share the
+guide's parameters. Every random number comes from
 `numpyro.prng_key()`, so particles, updates and predictive samples differ.
 """
 
@@ -43,7 +48,7 @@ class Context(NamedTuple):
     Attributes:
         events: by wire, mean events per step and sending site, from `measure`.
         lam: λ in nats per nJ and example.
-        kl_weight: factor on KL(w); 1 is the ELBO, below 1 a tempered ("cold") posterior.
+        kl_weight: factor on KL(w), β; with any but 1 the posterior is tempered, "cold" below 1.
         site_prices: by group, what each site costs besides its energy, in nats of the whole training part.
         gates_weight: factor on the gates' divergence; None is 1.
         ungated: whether every site runs for now, whatever its gate's distribution, which then stands still; None is no.

@@ -2,11 +2,11 @@
 
 On its own training examples a network is nearly always right and sure, so none of them gains from another step, and
 what was learned there about stopping falls back on prior and entropy. On held-out examples more steps do mend errors.
-The network stays as it is; the objective is the stopping part of the ELBO, summed over n exactly:
+The network stays as it is; the objective has the form of the stopping part of the ELBO, summed over n exactly:
 
     E_q[log p(y | x, n)] + c H(q(n | x)) - price E_q[n]
 
-with price = λ E_step in nats per step. At c = 1 this is the ELBO; its posterior is soft, since a step seldom changes
+with price = λ E_step in nats per step. At c = 1 the posterior is not tempered, and soft, since a step seldom changes
 the likelihood by a nat: up to log T nats of entropy outbid what the labels say, and q stops near T / 2 whatever the
 evidence. By default c = price / log T, so that the whole entropy is never worth more than one step: a tempered ("cold")
 posterior that tells examples apart.

@@ -107,7 +107,7 @@ def certified_threshold(
     `extra_errors`, P(Bin(n, risk) <= k), and the first that fails ends the search. The risk need not be monotone.
 
     Args:
-        score: Of calibration examples that neither trained the network nor the rule.
+        score: Of calibration examples that chose nothing: neither weights, nor an epoch, nor the rule.
         right: Whether their decision after each step is right.
         thresholds: Candidates, chosen without looking at these examples.
         risk: Allowed share of extra errors, in (0, 1); fewer than log(delta) / log(1 - risk) examples certify nothing.
