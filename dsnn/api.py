@@ -19,10 +19,12 @@ from dsnn import data, deploy, exit_calibration, parameters, rng, train
 from dsnn.assemble import Setup, build
 from dsnn.bayes.predict import Predict, Prediction, predictor
 from dsnn.compact import INPUT
-from dsnn.config import Config, DataConfig, HaltingConfig
-from dsnn.data.split import seeded_mask
+from dsnn.config import Config, DataConfig, GatesConfig, HaltingConfig, TrainConfig
+from dsnn.data.split import own_fraction, seeded_mask
 from dsnn.exit_calibration import Calibrated
+from dsnn.fold import fold_scaling
 from dsnn.models import Stack
+from dsnn.train import SviConfig
 
 PATHS = {
     "hidden": "model",
@@ -71,8 +73,14 @@ class Fitted:
         return {name: np.asarray(p) for name, p in self.setup.lifted.running_probabilities(self.params).items()}
 
     def network(self) -> Stack:
-        """Returns the network to put to use: posterior means, closed sites removed."""
-        return deploy.deploy(self.setup.lifted, self.params).small
+        """Returns the network to put to use: posterior means, closed sites removed, for inputs as they come."""
+        small = deploy.deploy(self.setup.lifted, self.params).small
+        return small if self.scaling is None else fold_scaling(small, self.scaling)
+
+    @property
+    def scaling(self) -> data.Scaling | None:
+        """How inputs are scaled before the network sees them; `predict` does it, and `network` has it folded in."""
+        return data.scaling_of(self.setup.split)
 
     def __repr__(self) -> str:
         deployed = deploy.deploy(self.setup.lifted, self.params)
@@ -97,7 +105,7 @@ def fit(
     temporal: bool = False,
     bayesian: bool = True,
     halting: bool | HaltingConfig | None = None,
-    held_out: float = 0.2,
+    held_out: float | None = None,
     seed: int = 0,
     config: Config | None = None,
     **options: Any,
@@ -116,12 +124,14 @@ def fit(
         temporal: whether the second axis of ``x`` is time.
         bayesian: False is the deterministic twin: point weights, no gates, all steps.
         halting: False runs all steps of every example; or how they stop, a `dsnn.config.HaltingConfig`.
-        held_out: share of the examples that trains nothing, in [0, 1); 0 trains on all of them and runs all steps.
+        held_out: share of the examples that trains nothing, in [0, 1); by default a fifth, and 5 000 at most; 0 trains
+            on all of them and runs all steps.
         seed: root of every random stream.
         config: a whole configuration to start from.
         **options: of it by their last names: hidden, cell, beta, architecture, channels, recurrent, noise, noise_width,
-            gain, readout, steps, epochs (50), batch_size, encoding, learning_rate, lam, kl_weight (1 / 100),
-            budget_fraction, budget_sites, decide_fraction.
+            gain, readout, steps, epochs, batch_size, encoding, learning_rate, lam, kl_weight, budget_fraction,
+            budget_sites, decide_fraction. Epochs, batch, KL weight and λ are chosen from the data where they are not
+            given (`dsnn.automatic`); ``fitted.setup.automatic`` says how.
 
     Raises:
         ValueError: data or an option that does not fit, in one sentence.
@@ -130,11 +140,11 @@ def fit(
     inputs, labels = np.asarray(x, np.float32), np.asarray(y)
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or len(labels) != len(inputs) or not len(labels):
         raise ValueError(f"y must be class numbers from 0, one for each of {len(inputs)} inputs, got {labels.dtype}.")
-    if not 0 <= held_out < 1:
+    if held_out is not None and not 0 <= held_out < 1:
         raise ValueError(f"held_out must be in [0, 1), got {held_out}; 0.2 holds out a fifth of the examples.")
     whole = data.Arrays(inputs, labels.astype(np.int32))
     classes = max(int(labels.max()) + 1, 2)
-    mask = seeded_mask(np.asarray(whole.y), seed, held_out)
+    mask = seeded_mask(np.asarray(whole.y), seed, own_fraction(held_out, len(inputs)))
     part, held = (data.Arrays(inputs[rows], whole.y[rows]) for rows in (~mask, mask))
     split = data.check(data.Split(part, held, whole, classes, "yours", temporal))
     typed = _configured(config, options, bayesian, halting, seed, data.size(part))
@@ -142,9 +152,8 @@ def fit(
     state = jax.jit(setup.learner.init)()
     batch = train.Batch(jnp.asarray(part.x), jnp.asarray(part.y))
     losses = []
-    for epoch in train.fit(
-        setup.learner, state, batch, epochs=typed.train.epochs, batch_size=typed.train.batch_size, root=setup.root
-    ):
+    own = setup.config.train
+    for epoch in train.fit(setup.learner, state, batch, epochs=own.epochs, batch_size=own.batch_size, root=setup.root):
         state = epoch.state
         losses.append(float(epoch.info.loss.mean()))
     params = setup.lifted.finish(setup.params(state), batch.x, batch.y, rng.stream(setup.root, "weights"))
@@ -169,6 +178,7 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Pred
     wanted = fitted.setup.split.train.x.shape[1:]
     if inputs.shape[1:] != wanted:
         raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
+    inputs = inputs if fitted.scaling is None else fitted.scaling(inputs)
     key = rng.stream(rng.root(seed), "noise")
     return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
 
@@ -220,19 +230,33 @@ def _configured(
     seed: int,
     size: int,
 ) -> Config:
-    start = config or Config()
+    start = config or Config(
+        experiment="fit",
+        data=DataConfig(standardise="auto"),
+        gates=GatesConfig(open_probability=0.95),
+        svi=SviConfig(
+            kl_weight=-1.0,
+            gates_weight=-1.0,
+            lam=-1.0,
+            ungated_fraction=0.3,
+            lam_warmup_fraction=0.2,
+            decide_fraction=0.25,
+        ),
+        train=TrainConfig(epochs=0, batch_size=0),
+    )
     if halting is not None:
         how = dataclasses.replace(start.halting, enabled=halting) if isinstance(halting, bool) else halting
         start = dataclasses.replace(start, halting=how)
     groups: dict[str, dict[str, Any]] = {}
-    given = options if config is not None else {"epochs": 50, "kl_weight": 0.01, "batch_size": min(64, size), **options}
-    for name, value in given.items():
+    for name, value in options.items():
         if name not in PATHS:
             raise ValueError(f"fit takes the options {', '.join(PATHS)}, got {name!r}; others go in config.")
         groups.setdefault(PATHS[name], {})[name] = value
     parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()}
     learner = "svi" if bayesian else "map"
-    typed = dataclasses.replace(start, learner=learner, seed=seed, data=DataConfig(), **parts)
+    typed = dataclasses.replace(
+        start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
+    )
     if typed.train.batch_size > size:
         raise ValueError(f"batch_size must be at most the {size} examples, got {typed.train.batch_size}; lower it.")
     return typed

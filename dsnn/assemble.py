@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, energy, mesh, online, optimize, parameters, rng, train
+from dsnn import automatic, data, energy, mesh, online, optimize, parameters, rng, train
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
@@ -24,7 +24,7 @@ from dsnn.start import compacted_network
 
 @dataclasses.dataclass
 class Setup:
-    """What a configuration builds."""
+    """What a configuration builds; ``automatic`` names the choices that were left to the data, which `config` holds."""
 
     config: Config
     split: data.Split
@@ -33,6 +33,7 @@ class Setup:
     settings: train.Settings
     spread: mesh.Spread | None = None
     start: parameters.Params | None = None
+    automatic: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def root(self) -> Any:
@@ -92,10 +93,15 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     """
     split = load_data(config) if split is None else check_trainable(split, config)
     split = data.assign_roles(split, config.seed)
+    if config.data.standardise == "auto" and (split.temporal or config.train.encoding == "direct"):
+        split = data.standardised(split)
+    timed = automatic.schedule(config, split)
+    lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
+    weighed = automatic.weights(timed.config, split, lifted.prior, lifted.initial)
+    config, chosen = weighed.config, timed.chosen | (weighed.chosen if config.learner == "svi" else {})
     settings = settings_of(config)
-    lifted, every_site = network(config, split, settings, traced=False, start=start)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
-    return Setup(config, split, lifted, every_site, settings, spread, start)
+    return Setup(config, split, lifted, every_site, settings, spread, start, chosen)
 
 
 def settings_of(config: Config) -> train.Settings:

@@ -48,6 +48,8 @@ class DataConfig:
         path: file of ``npz`` data; folder or file of ``events``; folder of ``audio``.
         temporal: whether the second axis of ``npz`` data is time.
         val_fraction: share of the training part that validates; -1 is the set's own choice.
+        standardise: "auto" brings inputs to one scale, as the training part asks (`dsnn.data.standardised`; zeros of
+            images, spikes and sparse data stay zero); "none" takes them as they are.
         limit: use only this many training examples, drawn by the seed, each class in proportion; 0 is all.
         ood: data sets on which the predictive must be unsure, scored by AUROC.
         options: further options of the data set's own loader, such as ``data.options.steps=50`` of ``events``.
@@ -58,6 +60,7 @@ class DataConfig:
     path: str | None = None
     temporal: bool = False
     val_fraction: float = -1.0
+    standardise: str = "none"
     limit: int = 0
     ood: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +70,7 @@ class DataConfig:
             _one_of("data.name", name, data.names())
         if not (self.val_fraction == -1 or 0 <= self.val_fraction < 1):
             raise ValueError(f"data.val_fraction must be in [0, 1), or -1 for the set's own, got {self.val_fraction}.")
+        _one_of("data.standardise", self.standardise, ("none", "auto"))
         if self.limit < 0:
             raise ValueError(f"data.limit must not be negative, got {self.limit}; 0 uses every example.")
         if self.name in OWN and not self.path:
@@ -336,8 +340,8 @@ class TrainConfig:
     """How long and on what batches.
 
     Attributes:
-        epochs: passes over the training part.
-        batch_size: examples per update.
+        epochs: passes over the training part; 0 is automatic, 2 500 updates and 20 epochs at least.
+        batch_size: examples per update; 0 is automatic, a twentieth of the examples between 8 and 128.
         steps: time steps T (ignored for temporal data, which have their own).
         encoding: "direct", "rate" or "latency" for static data, or "scan", which shows an image bit by bit and has its
             own steps.
@@ -372,7 +376,10 @@ class TrainConfig:
     memory: str = "full"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "steps", "eval_every"):
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must be at least 1, or 0 for automatic, got {getattr(self, name)}.")
+        for name in ("steps", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}.")
         _one_of("train.encoding", self.encoding, ENCODINGS)

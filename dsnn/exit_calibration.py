@@ -22,7 +22,7 @@ from dsnn.bayes.predict import Predict
 from dsnn.bayes.refit import refit
 from dsnn.config import HaltingConfig
 from dsnn.data import Split, size
-from dsnn.deploy import deploy, running
+from dsnn.deploy import Deployed, deploy, running
 from dsnn.train import SviState
 from dsnn.types import Array, Bool, Float, Key
 
@@ -88,7 +88,8 @@ def calibrate(
         params, found = _refitted(lifted, params, logits, labels, config, max(wanted, LEAST_RISK), price)
         metrics |= found
     if not config.risk:
-        return Calibrated(params, float(logit(config.quantile)), metrics)
+        threshold = float(logit(config.quantile))
+        return Calibrated(params, threshold, metrics | _compared(lifted, params, deployed, split, root, threshold))
     if config.risk < 0 and size(certify) < FEWEST:
         return Calibrated(params, math.inf, metrics | _uncertified(size(certify), config))
     thresholds = candidates(odds(lifted, params, logits))
@@ -149,7 +150,16 @@ def said(calibrated: Calibrated) -> str:
     """Returns one sentence on what was promised of stopping early."""
     found = calibrated.metrics
     if "halting/risk" not in found:
-        return f"stops early at log odds {calibrated.threshold:.3g}; the errors that this adds are not certified."
+        worse = ""
+        if found.get("halting/held_out_clearly_worse"):
+            early, late = found["halting/held_out_accuracy"], found["halting/held_out_accuracy_all_steps"]
+            worse = (
+                f" On held-out examples early answers are clearly worse, {early:.3f} right against {late:.3f} with all "
+                "steps; leave halting.risk at its default, or set halting.enabled=false."
+            )
+        return (
+            f"stops early at log odds {calibrated.threshold:.3g}; the errors that this adds are not certified.{worse}"
+        )
     count, risk = int(found["halting/certified_on"]), found["halting/risk"]
     if count < FEWEST and math.isinf(calibrated.threshold):
         return (
@@ -159,6 +169,23 @@ def said(calibrated: Calibrated) -> str:
     if math.isinf(calibrated.threshold):
         return f"runs all steps: stopping early added more than {100 * risk:.2g} % errors on {count} held-out examples."
     return f"stops early, adding at most {100 * risk:.2g} % errors (certified at {level} on {count} held-out examples)."
+
+
+def _compared(
+    lifted: Lifted, params: dict[str, Any], deployed: Deployed, split: Split, root: Key[Array, ""], threshold: float
+) -> dict[str, float]:
+    """Returns how early answers fare on examples that chose nothing, where no risk is certified."""
+    if split.certify is None or not size(split.certify):
+        return {}
+    logits = running(lifted, deployed, split.certify.x, root)
+    right = logits.argmax(-1) == np.asarray(split.certify.y)
+    stop = evaluate.exit_steps(odds(lifted, params, logits), threshold)
+    early = np.take_along_axis(right, stop[None] - 1, 0)[0]
+    return {
+        "halting/held_out_accuracy": float(early.mean()),
+        "halting/held_out_accuracy_all_steps": float(right[-1].mean()),
+        "halting/held_out_clearly_worse": float(evaluate.clearly_worse(early, right[-1])),
+    }
 
 
 def _uncertified(count: int, config: HaltingConfig) -> dict[str, float]:

@@ -147,10 +147,15 @@ class SviConfig:
 
     Attributes:
         particles: Monte Carlo samples of the objective per update.
-        kl_weight: final factor on KL(w); with any but 1 the posterior is tempered.
+        kl_weight: final factor on KL(w); with any but 1 the posterior is tempered; -1 is automatic, so that the
+            divergence weighs a fifth of what the labels carry where learning begins (`dsnn.automatic`).
+        gates_weight: factor on the divergence of the gates; -1 is the kl_weight.
         kl_warmup_fraction: share of the updates over which the factor rises from zero.
         lam: price of energy in nats per nJ; the start when a budget is given. Nothing has a price without gates and
-            halting.
+            halting. -1 is automatic: a share of what the labels carry, see lam_nats.
+        lam_nats: what the energy of the whole ungated network is worth, nats per example; takes the place of lam, which
+            is this over that energy as it is measured when the ungated phase ends. 0 is not used.
+        ungated_fraction: share of the updates, at the start, in which every site runs and energy is free.
         lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
         budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
         budget_fraction: the same as a fraction of the ungated, full-length network; 0 is none.
@@ -167,8 +172,11 @@ class SviConfig:
 
     particles: int = 1
     kl_weight: float = 1.0
+    gates_weight: float = 1.0
     kl_warmup_fraction: float = 0.0
     lam: float = 0.0
+    lam_nats: float = 0.0
+    ungated_fraction: float = 0.0
     lam_warmup_fraction: float = 0.0
     budget_nj: float = 0.0
     budget_fraction: float = 0.0
@@ -182,9 +190,14 @@ class SviConfig:
     def __post_init__(self) -> None:
         if self.particles < 1:
             raise ValueError(f"svi.particles must be at least 1, got {self.particles}.")
-        for name in ("kl_weight", "lam", "budget_nj", "budget_rate"):
+        for name in ("kl_weight", "gates_weight", "lam"):
+            if getattr(self, name) < 0 and getattr(self, name) != -1:
+                raise ValueError(f"svi.{name} must not be negative, or -1 for automatic, got {getattr(self, name)}.")
+        for name in ("lam_nats", "budget_nj", "budget_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"svi.{name} must not be negative, got {getattr(self, name)}.")
+        if self.lam > 0 and self.lam_nats:
+            raise ValueError("give svi.lam or svi.lam_nats, got both; set one of them to 0.")
         if not 0 <= self.budget_fraction < 1:
             raise ValueError(f"svi.budget_fraction must be in [0, 1), got {self.budget_fraction}; 0 is no budget.")
         if self.budget_nj and self.budget_fraction:
@@ -192,7 +205,7 @@ class SviConfig:
         for group, most in self.budget_sites.items():
             if most < 1:
                 raise ValueError(f"svi.budget_sites must keep at least one site of a group, got {group}: {most}.")
-        for name in ("budget_fall_fraction", "decide_fraction"):
+        for name in ("budget_fall_fraction", "decide_fraction", "ungated_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"svi.{name} must be in [0, 1), got {getattr(self, name)}.")
         if self.measure_every < 1:
@@ -223,7 +236,9 @@ def svi_learner(
     """
     start_lam: Any = config.lam if lam is None else lam
     budgeted = bool(config.budget_nj or config.budget_fraction)
-    free = lam is None and not (config.lam or budgeted)
+    shared = config.lam_nats > 0 and not budgeted
+    free = lam is None and not (config.lam or budgeted or shared)
+    gated_from = round(config.ungated_fraction * total_steps)
     loss = TraceMeanField_ELBO(num_particles=config.particles, vectorize_particles=vectorize)
     svi = SVI(lifted.model, lifted.guide, tx, loss)
     priced = lifted.sites is not None and lifted.prices is not None
@@ -254,15 +269,18 @@ def svi_learner(
         return jnp.where(start_lam > 0, given, lifted.sites.total / (lifted.data_size * everything))
 
     def warm(step: Array, fraction: float) -> Array:
-        return jnp.minimum(1.0, step / (fraction * total_steps)) if fraction else jnp.ones(())
+        return jnp.clip(step / (fraction * total_steps), 0.0, 1.0) if fraction else jnp.ones(())
 
     def price(state: SviState) -> Array:
         if free or not priced:
             return jnp.zeros(())
         if budgeted:
             return jnp.exp(state.duals.log_lam)
+        if shared:
+            ramp = warm(state.step - gated_from, config.lam_warmup_fraction)
+            return jnp.where(state.step >= gated_from, jnp.exp(state.duals.log_lam) * ramp, 0.0)
         lam = jnp.where(start_lam > 0, jnp.exp(state.duals.log_lam), 0.0)
-        return lam * warm(state.step, config.lam_warmup_fraction)
+        return lam * warm(state.step - gated_from, config.lam_warmup_fraction)
 
     def budget(state: SviState, *, final: bool = False) -> Array:
         if not budgeted:
@@ -294,6 +312,11 @@ def svi_learner(
         }
         return state._replace(duals=duals._replace(log_sites=log_sites))
 
+    def set_price(state: SviState) -> SviState:
+        whole = lifted.energy({}, state.events).total(float(lifted.forward.steps))
+        log_lam = jnp.log(config.lam_nats) - jnp.log(jnp.maximum(whole, 1e-30))
+        return state._replace(duals=state.duals._replace(log_lam=log_lam))
+
     def decide(state: SviState) -> SviState:
         own = svi_params(lifted, state)
         scores = opened = lifted.gate_probabilities(own)
@@ -317,9 +340,15 @@ def svi_learner(
         if priced:
             due = state.step % config.measure_every == 0
             state = jax.lax.cond(due, remeasure, lambda s, _: s, state, batch)
+        if shared and priced:
+            state = jax.lax.cond(state.step == gated_from, set_price, lambda s: s, state)
         lam = price(state)
         kl_weight = config.kl_weight * warm(state.step, config.kl_warmup_fraction)
         context = Context(state.events, lam, kl_weight, jax.tree.map(jnp.exp, state.duals.log_sites))
+        if config.gates_weight != 1:
+            context = context._replace(gates_weight=jnp.asarray(config.gates_weight))
+        if gated_from:
+            context = context._replace(ungated=state.step < gated_from)
         keyed = state.svi._replace(rng_key=rng.stream(root, "weights", state.step))
         new, value = svi.update(keyed, batch.x, batch.y, context)
         state = state._replace(svi=new, step=state.step + 1)

@@ -49,11 +49,12 @@ class Belief(NamedTuple):
         return ", ".join([kind, *([self.note] if self.note else []), *([f"{self.draws} draws"] if self.draws else [])])
 
 
-def belief(config: Mapping[str, Any]) -> Belief:
+def belief(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Belief:
     """What to call the posterior of a run: it is tempered where its KL term has another weight than 1.
 
     Args:
         config: of the run, nested; what it does not say is taken as not being there.
+        metrics: of the run, which hold the weight where the configuration left it to the data.
     """
     bayes, svi = _part(config, "bayes"), _part(config, "svi")
     draws = int(bayes.get("samples") or 0)
@@ -63,7 +64,7 @@ def belief(config: Mapping[str, Any]) -> Belief:
         return Belief("trained weights", "", draws)
     if bayes.get("guide") == "point":
         return Belief("point estimate", "", draws)
-    weight = float(svi.get("kl_weight", 1.0))
+    weight = float(metrics.get("automatic/svi.kl_weight", svi.get("kl_weight", 1.0)))
     if weight == 1.0:
         return Belief("posterior", "", draws)
     return Belief("tempered posterior", f"KL weight {weight:g}", draws)

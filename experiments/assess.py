@@ -108,7 +108,8 @@ def predicted(setup: "Setup", settled: Calibrated, predict: Any) -> tuple[dict[s
     }
     records = {"test/probs": test.probs, "test/y": labels, "test/steps": test.steps}
     for name in config.data.ood:
-        other = of(data.load(name, root=config.data.root).test.x, f"predicting {name}")
+        foreign, scaled = data.load(name, root=config.data.root).test.x, data.scaling_of(split)
+        other = of(foreign if scaled is None else scaled(np.asarray(foreign)), f"predicting {name}")
         unsure = evaluate.entropy(other.probs)
         metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, unsure)
         metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)
@@ -306,7 +307,8 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     drawn = forward.encoding in ("rate", "latency")
     seen_x, axes = (setup.split.test.x[:MEASURED_EXAMPLES], 1) if drawn else (seen.inputs, 1 if forward.held else 2)
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
-    metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero)
+    sequence = forward.encoding in ("temporal", "scan")
+    metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero, sequence=sequence)
     return metrics, error
 
 

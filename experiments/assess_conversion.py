@@ -23,6 +23,7 @@ MATCHED_EXAMPLES = 250
 COUNTED_EXAMPLES = 32
 TRIED_EXAMPLES = 2000
 NEARLY = 0.005  # half a point of accuracy
+_CALIBRATION = {"nll": evaluate.nll, "ece": evaluate.ece}
 CONVERTED = ("dense", "dense_skipping", "pruned")
 """Rivals that are the deep network which was converted, as it is or with zeros skipped: their accuracy is known."""
 
@@ -42,11 +43,38 @@ def assess(config: Config, split: data.Split, directory: Path) -> tuple[dict[str
     else:
         held, probs = _held(config, split, network, made)
         metrics |= held
+    tempered, probs = _tempered(config, split, made, probs)
+    metrics |= tempered
     metrics |= scores("test", probs, labels) | scores("deployed", probs, labels)
     metrics |= {f"rival/{name}/accuracy": metrics["deep/accuracy"] for name in CONVERTED}
     names = ("compute/steps_mean", "compute/steps_total", "deployed/steps_mean")
     metrics |= dict.fromkeys(names, float(config.train.steps))
     return metrics, {"test/probs": probs, "test/y": labels}
+
+
+def _tempered(
+    config: Config, split: data.Split, made: convert.Converted, probs: np.ndarray
+) -> tuple[dict[str, float], np.ndarray]:
+    """Returns class probabilities at the temperature that suits the examples that select, and what that was worth.
+
+    Rates and counts of events know which class is largest and not how sure that is: their scale is the converter's.
+    """
+    labels, select = np.asarray(split.test.y), np.asarray(split.val.y)
+    untempered = {f"uncalibrated/{name}": score(probs, labels) for name, score in _CALIBRATION.items()}
+    if not len(select):
+        return untempered, probs
+    draws = dict(zip(made.stack.names, config.convert.draws, strict=False))
+    if draws:
+        seen, _ = _stochastic(config, made, split.val.x, draws, rng.stream(rng.root(config.seed), "data", 1))
+    else:
+        steps = config.train.steps
+        seen = running_probs(made.stack, split.val.x, steps, [steps])[steps]
+    temperature = evaluate.fit_temperature(_logs(seen), select)
+    return {**untempered, "calibration/temperature": temperature}, evaluate.with_temperature(_logs(probs), temperature)
+
+
+def _logs(probs: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probs, np.finfo(np.float32).tiny))
 
 
 def _held(
@@ -305,7 +333,7 @@ def _nonzero(network: nnx.Sequential, split: data.Split, dense: list[energy.Reco
 def _beside_rivals(config: Config, records: list[energy.Record], nonzero: dict[str, np.ndarray]) -> dict[str, float]:
     """Returns energies beside the rivals'; the dense one is the network that was converted, and nothing is pruned."""
     trained = {f"rival/{name}/trained": 1 for name in CONVERTED}
-    return assess_energy.costs(config.energy, records, records, config.train.steps, nonzero) | trained
+    return assess_energy.costs(config.energy, records, records, config.train.steps, nonzero, sequence=False) | trained
 
 
 def _priced(config: Config, networks: dict[str, list[energy.Record]], dense: list[energy.Record]) -> dict[str, float]:

@@ -17,6 +17,8 @@ def costs(
     whole: Sequence[energy.Record],
     steps: int,
     nonzero: dict[str, np.ndarray],
+    *,
+    sequence: bool,
 ) -> dict[str, float]:
     """Returns energies by profile and accounting, ours and the rivals', and what is known of the rivals.
 
@@ -29,11 +31,12 @@ def costs(
         steps: that it was built for.
         nonzero: share of nonzero inputs by the name of the layer that reads them, the first layer first, see
             `nonzero_inputs`.
+        sequence: whether each step has an input of its own.
     """
     metrics: dict[str, float] = {}
     for name in dict.fromkeys((config.profile, *config.also)):
         stem = Path(name).stem
-        for row in energy.compare(ours, energy.profile(name), steps, whole=whole, nonzero=nonzero):
+        for row in energy.compare(ours, energy.profile(name), steps, whole=whole, nonzero=nonzero, sequence=sequence):
             own = _row(row)
             metrics |= {f"energy/{stem}/{row.accounting}/{key}": value for key, value in own.items()}
             if row.accounting == config.accounting:

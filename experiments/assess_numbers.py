@@ -35,12 +35,14 @@ def scores(part: str, prediction: Regression, targets: np.ndarray) -> dict[str, 
 
 
 def recalibrated(records: dict[str, np.ndarray]) -> dict[str, float]:
-    """Returns what the test intervals are worth after a margin, one per output, that validation alone chose.
+    """Returns what the test intervals are worth after a margin, one per output, from the examples that certify.
 
-    A margin below zero takes from both ends, never beyond the middle. With too few validation examples for a finite
-    margin there is nothing to report.
+    A margin below zero takes from both ends, never beyond the middle. With too few examples for a finite margin there
+    is nothing to report.
     """
-    (lower, upper, targets), given = ([records[f"{p}/{n}"] for n in ("lower", "upper", "y")] for p in ("val", "test"))
+    (lower, upper, targets), given = (
+        [records[f"{p}/{n}"] for n in ("lower", "upper", "y")] for p in ("certify", "test")
+    )
     margins = [evaluate.conformal_margin(*ends, LEVEL) for ends in zip(lower.T, upper.T, targets.T, strict=True)]
     if not np.isfinite(margins).all():
         return {}
@@ -59,19 +61,20 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
     config, key = setup.config, rng.stream(setup.root, "noise", setup.config.train.epochs)
     metrics: dict[str, Any] = {}
     records: dict[str, np.ndarray] = {}
-    for part, arrays in (("val", setup.split.val), ("test", setup.split.test)):
-        if not len(arrays.x):
+    for part in ("val", "certify", "test"):
+        arrays = getattr(setup.split, part)
+        if arrays is None or not len(arrays.x):
             continue
         targets = np.asarray(arrays.y)
         options = {"samples": config.bayes.samples, "y": targets, "level": LEVEL, "batch_size": EVAL_BATCH}
         made = predict(params, arrays.x, key, **options)
-        metrics |= scores(part, made, targets)
+        metrics |= scores(part, made, targets) if part != "certify" else {}
         records |= {f"{part}/{name}": getattr(made, name) for name in ("mean", "lower", "upper")}
         records[f"{part}/y"] = targets
         if part == "test":
             metrics["uncertainty/aleatoric"] = float(made.aleatoric.mean())
             metrics["uncertainty/epistemic"] = float(made.epistemic.mean())
-    if {"val/y", "test/y"} <= records.keys():
+    if "certify/y" in records:
         metrics |= recalibrated(records)
     metrics["compute/steps_mean"] = metrics["compute/steps_total"] = float(setup.lifted.forward.steps)
     return metrics, records

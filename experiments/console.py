@@ -95,7 +95,7 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
         if parts:
             table.add_row(name, ", ".join(parts))
 
-    belief = wording.belief(config)
+    belief = wording.belief(config, metrics)
     if belief.noun != wording.CONVERTED:
         row(belief.predictive.replace(", ", ",\n", 1), _said_of(metrics, PREDICTIVE))
     row(

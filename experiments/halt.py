@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from dsnn import evaluate
 from dsnn.anytime import normalised_entropy
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
 BLOCKS = 40
 """Most blocks of steps in which accuracy and confidence are compared."""
-
-CLEARLY = 0.01
-"""Level of the test that says that early answers are worse than those of all steps."""
 
 
 def stops(setup: "Setup") -> bool:
@@ -93,7 +89,7 @@ def _compared(
         "halting/accuracy_all_steps": float(right[-1].mean()),
         "halting/steps_sd": float(stop.std()),
         "halting/extra_errors": float((right[-1] & ~answered).mean()),
-        "halting/clearly_worse": float(clearly_worse(answered, right[-1])),
+        "halting/clearly_worse": float(evaluate.clearly_worse(answered, right[-1])),
     }
     records: dict[str, np.ndarray] = {}
     for name, score in every.items():
@@ -102,9 +98,3 @@ def _compared(
         if name != "variational":
             metrics[f"halting/{name}_accuracy"] = float(evaluate.accuracy_at(curve, np.array([stop.mean()]))[0])
     return metrics, records
-
-
-def clearly_worse(early: np.ndarray, late: np.ndarray) -> bool:
-    """Returns whether early answers are wrong more often than those of all steps (exact sign test on the pairs)."""
-    lost, won = int((late & ~early).sum()), int((early & ~late).sum())
-    return lost > won and stats.binomtest(lost, lost + won, alternative="greater").pvalue < CLEARLY

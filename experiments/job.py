@@ -23,6 +23,7 @@ from dsnn.assemble import Setup, build, network, settings_of
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
 from dsnn.exit_calibration import Calibrated
+from dsnn.fold import fold_scaling
 from dsnn.loading import load_data
 from dsnn.track import Track, open_track
 from experiments import assess, assess_conversion, conversion, halt, machine, population
@@ -130,6 +131,9 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
             setup, begun = _built(config, directory)
             _check_export(setup)
         console.print(f"{config.experiment}: {_described(setup)}")
+        if setup.automatic:
+            said = ", ".join(f"{name}={value:.4g}" for name, value in setup.automatic.items())
+            console.print(f"chosen from the data (set by hand where you know better): {said}")
         track = open_track(
             directory,
             tool=config.track.tool,
@@ -229,6 +233,7 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
         if assessed.gates:
             rundir.write_arrays(member.directory, "gates.npz", assessed.gates)
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
+        named |= {f"automatic/{name}": value for name, value in member.setup.automatic.items()}
         done.append((member, {**named, **assessed.metrics, **times, **_chosen(member)}))
     return done
 
@@ -272,6 +277,12 @@ def _finish(member: Member, metrics: dict[str, Any], report: Path | None) -> Non
     rundir.mark_done(directory)
     (directory / FAILED).unlink(missing_ok=True)
     final_table(metrics, directory, report, Path(config.energy.profile).stem)
+    if metrics.get("halting/clearly_worse"):
+        early, late = metrics["deployed/accuracy"], metrics["halting/accuracy_all_steps"]
+        console.print(
+            f"early answers are clearly worse on the test part: {early:.4f} right against {late:.4f} with all steps; "
+            "halting.risk bounds that, and halting.enabled=false runs all steps."
+        )
 
 
 def _track_results(member: Member, track: Track) -> None:
@@ -338,7 +349,9 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
         "encoding": lifted.forward.encoding,
         "run": directory.name,
     }
-    sentences = list(nir.save(deployed.small, export.nir, dt=export.dt, method=export.method, notes=notes))
+    scaled = data.scaling_of(setup.split)
+    small = deployed.small if scaled is None else fold_scaling(deployed.small, scaled)
+    sentences = list(nir.save(small, export.nir, dt=export.dt, method=export.method, notes=notes))
     if notes["posterior_std"]:
         sentences.append("the weights are posterior means; their mean standard deviations are in the metadata.")
     if deployed.gates:

@@ -26,7 +26,7 @@ def main() -> int:
         # options before values, which Hydra's own parser insists on
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: not a.startswith("-"))
         door.check(sys.argv[1:])
-        sys.argv[1:] = [schema.appended(argument) for argument in sys.argv[1:]]
+        sys.argv[1:] = [schema.appended(argument) for argument in schema.completed(sys.argv[1:])]
         schema.register()
         if any(a in ("-m", "--multirun") for a in sys.argv[1:]):
             sweep = sweeps.record_file(Path(_option("run.root", "outputs")).absolute(), sys.argv[1:])

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsnn import data
-from dsnn.config import Config
+from dsnn.config import OWN, Config
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -52,6 +52,13 @@ def appended(override: str) -> str:
     return f"++{override}" if is_open_ended(override.split("=", 1)[0]) else override
 
 
+def completed(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides, with the experiment for data of one's own where data are named and no experiment is."""
+    given = dict(override.partition("=")[::2] for override in overrides if not override.startswith("-"))
+    own = given.get("data") in OWN and "experiment" not in given
+    return [*overrides, "experiment=own"] if own else list(overrides)
+
+
 def compose(overrides: Sequence[str]) -> Config:
     """Returns the checked configuration of one run.
 
@@ -61,7 +68,7 @@ def compose(overrides: Sequence[str]) -> Config:
     register()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return typed(hydra.compose("config", overrides=[appended(o) for o in overrides]))
+            return typed(hydra.compose("config", overrides=[appended(o) for o in completed(overrides)]))
     except HydraException as error:
         said = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
         sentence = ": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")

@@ -14,7 +14,8 @@ SEARCHES = schema.CONF / "search"
 SAMPLERS = ("tpe", "random", "nsga2")
 DIRECTIONS = ("maximize", "minimize")
 ON_TEST = (
-    "test/", "ood/", "deployed/", "halting/", "calibration/", "conformal/", "firing/", "truth/", "uncertainty/",
+    "test/", "ood/", "deployed/", "halting/", "calibration/", "uncalibrated/", "conformal/", "firing/", "truth/",
+    "uncertainty/",
     "converted/", "stochastic/", "allocated/", "match/",
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.parameters import split as split_parameters
 from experiments import exits as compared_exits
-from experiments import halt, job, schema
+from experiments import job, schema
 
 KEY = jax.random.key(0)
 
@@ -61,7 +61,7 @@ def test_a1_roles_keep_classes_in_proportion_and_side_information_aligned() -> N
 
 
 def test_a1_the_epoch_is_chosen_on_examples_that_certify_nothing() -> None:
-    """Candidates of true extra risk just above the limit, the luckiest on select: certified wrongly at most at delta."""
+    """Candidates of true extra risk just above the limit, the luckiest on select: wrongly certified at delta."""
     rng, risk, delta, m = np.random.default_rng(0), 0.05, 0.1, 135
     wrong = 0
     for _ in range(2000):
@@ -405,12 +405,12 @@ def test_several_thresholds_are_each_of_them() -> None:
 def test_early_answers_that_are_clearly_worse_are_called_so() -> None:
     late = np.ones(400, bool)
     early = late.copy()
-    assert not halt.clearly_worse(early, late)
+    assert not evaluate.clearly_worse(early, late)
     early[:3] = False
-    assert not halt.clearly_worse(early, late), "three of 400 may be chance"
+    assert not evaluate.clearly_worse(early, late), "three of 400 may be chance"
     early[:12] = False
-    assert halt.clearly_worse(early, late)
-    assert not halt.clearly_worse(late, early)
+    assert evaluate.clearly_worse(early, late)
+    assert not evaluate.clearly_worse(late, early)
 
 
 def test_c6_the_difference_and_its_interval_are_of_one_quantity() -> None:

@@ -288,7 +288,7 @@ def test_c3_a_sweep_has_a_table_for_each_of_the_two_networks(capsys: pytest.Capt
     ],
 )  # fmt: skip
 def test_c5_a_posterior_with_another_kl_weight_is_called_tempered(config: dict, noun: str, predictive: str) -> None:
-    belief = wording.belief({"bayes": {"guide": "mean_field", "samples": 8}, **config})
+    belief = wording.belief({"bayes": {"guide": "mean_field", "samples": 8}, **config}, {})
     assert (belief.noun, belief.predictive) == (noun, predictive)
 
 

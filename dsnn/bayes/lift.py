@@ -12,6 +12,7 @@ guide's parameters. Every random number comes from
 `numpyro.prng_key()`, so particles, updates and predictive samples differ.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from dsnn.bayes.sites import BLOCKS, TIME, Sites, gate, measure
 from dsnn.forward import Forward, keep_spikes
 from dsnn.parameters import Params
 from dsnn.rng import stream
-from dsnn.types import Array, Float, Key, Shaped
+from dsnn.types import Array, Bool, Float, Key, Shaped
 
 GATES = "gates"
 POSITIVE = SUPPORTS["positive"]
@@ -49,12 +50,16 @@ class Context(NamedTuple):
         lam: λ in nats per nJ and example.
         kl_weight: factor on KL(w), β; with any but 1 the posterior is tempered, "cold" below 1.
         site_prices: by group, what each site costs besides its energy, in nats of the whole training part.
+        gates_weight: factor on the gates' divergence; None is 1.
+        ungated: whether every site runs for now, whatever its gate's distribution, which then stands still; None is no.
     """
 
     events: dict[str, Array]
     lam: Float[Array, ""]
     kl_weight: Float[Array, ""]
     site_prices: dict[str, Float[Array, ""]] = {}  # noqa: RUF012 - never changed
+    gates_weight: Float[Array, ""] | None = None
+    ungated: Bool[Array, ""] | None = None
 
 
 class Draw(NamedTuple):
@@ -122,12 +127,13 @@ class Lifted:
         sites = self.gated_sites
         z: Any = None
         if sites is not None:
-            z = numpyro.sample(GATES, self.gate_family.base(sites.total))
+            with _weighing(context):
+                z = numpyro.sample(GATES, self.gate_family.base(sites.total))
         noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
         head = self._head() if self.joint else None
         means = self.family.means(self.weights) if self.flipout and self.family.means else None
 
-        opened = {} if sites is None else sites.unflatten(self._gates().open_probability)
+        opened = {} if sites is None else sites.unflatten(self._gates(context).open_probability)
         priced = self.prices is not None and self.sites is not None
 
         def terms(flat: Any) -> tuple[Array, Array]:
@@ -135,7 +141,9 @@ class Lifted:
             evidence, reached = evidence_and_reach(flat)
             if not priced:
                 return evidence, jnp.zeros(())
-            here = opened if flat is None or sites is None or not self.joint else sites.unflatten(self._at(flat))
+            here = (
+                opened if flat is None or sites is None or not self.joint else sites.unflatten(self._at(flat, context))
+            )
             return evidence, self._spent(here, reached, context.events)
 
         def evidence_and_reach(flat: Any) -> tuple[Array, Array]:
@@ -151,7 +159,7 @@ class Lifted:
 
         discrete = z is not None and self.gate_family.discrete
         summed = discrete and len(z) <= ENUMERATED
-        evidence, spent_nj = self._enumerated(terms) if summed else terms(z)
+        evidence, spent_nj = self._enumerated(terms, context) if summed else terms(z)
         price = context.lam * self.data_size
         if discrete and not summed:
 
@@ -160,7 +168,7 @@ class Lifted:
                 return scale * evidence.sum() - (price * spent_nj if self.joint else 0.0)
 
             here = objective(evidence, spent_nj)
-            self._score(z, here, lambda other: objective(*terms(other)), stream(key, "gates"))
+            self._score(z, here, lambda other: objective(*terms(other)), stream(key, "gates"), context)
         with handlers.scale(scale=scale):
             numpyro.factor("likelihood", evidence)
         if priced:
@@ -177,7 +185,8 @@ class Lifted:
         kl_weight = jnp.ones(()) if context is None else context.kl_weight
         drawn, z = self.family.posterior(self.weights, kl_weight, key), None
         if self.gated_sites is not None:
-            z = numpyro.sample(GATES, self._gates(), rng_key=stream(key, "gates"))
+            with _weighing(context):
+                z = numpyro.sample(GATES, self._gates(context), rng_key=stream(key, "gates"))
             z = self.gated_sites.unflatten(z)
         if self.joint:
             self._head()
@@ -318,11 +327,15 @@ class Lifted:
         reached = jnp.cumsum(jnp.exp(log_q)[::-1], 0)[::-1].mean(1)
         return expected + entropy, reached
 
-    def _gates(self) -> Any:
+    def _gates(self, context: Context | None) -> Any:
         """Returns the distribution of all gates, inside the model or the guide."""
         assert self.sites is not None
         initial = self.gate_family.initial(self.sites.total, self.open_probability)
-        return self.gate_family.posterior({n: numpyro.param(f"gates.{n}", value) for n, value in initial.items()})
+        own = {n: numpyro.param(f"gates.{n}", value) for n, value in initial.items()}
+        if context is not None and context.ungated is not None:
+            open_ = self.gate_family.decided(jnp.ones(self.sites.total, bool))
+            own = {n: jnp.where(context.ungated, open_[n], value) for n, value in own.items()}
+        return self.gate_family.posterior(own)
 
     def _spent(
         self, opened: dict[str, Array], reached: Float[Array, " time"], events: dict[str, Array]
@@ -331,7 +344,7 @@ class Lifted:
         steps = (reached * opened.get(TIME, 1.0)).sum()
         return self.energy({name: p for name, p in opened.items() if name != TIME}, events).total(steps)
 
-    def _at(self, z: Float[Array, " site"]) -> Float[Array, " site"]:
+    def _at(self, z: Float[Array, " site"], context: Context) -> Float[Array, " site"]:
         """Returns which sites run at these gates; a relaxed gate answers to the slope of its open probability.
 
         The steps that an example takes depend on the gates, so E[n E_step] is not E[n] E[E_step]: both are taken at
@@ -339,19 +352,21 @@ class Lifted:
         """
         if self.gate_family.discrete:
             return z
-        probability = self._gates().open_probability
+        probability = self._gates(context).open_probability
         return probability + jax.lax.stop_gradient((z > self.gate_family.shut) - probability)
 
-    def _enumerated(self, terms: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
+    def _enumerated(self, terms: Callable[[Array], tuple[Array, Array]], context: Context) -> tuple[Array, Array]:
         """Returns the expectation of the terms over discrete gates, summed over all their settings."""
         assert self.sites is not None
         settings = every_setting(self.sites.total)
-        share = jnp.exp(self._gates().log_prob(settings))
+        share = jnp.exp(self._gates(context).log_prob(settings))
         return jax.tree.map(lambda a: jnp.tensordot(share, a, 1), jax.lax.map(terms, settings))
 
-    def _score(self, z: Array, here: Array, objective: Callable[[Array], Array], key: Key[Array, ""]) -> None:
+    def _score(
+        self, z: Array, here: Array, objective: Callable[[Array], Array], key: Key[Array, ""], context: Context
+    ) -> None:
         """Adds a factor of value zero whose gradient is the ARM estimate for discrete gates; the key is consumed."""
-        logit = self._gates().logit
+        logit = self._gates(context).logit
         other, weights = antithetic(logit, z, key)
         slope = jax.lax.stop_gradient((here - objective(other)) * weights)
         numpyro.factor("gates_score", (slope * (logit - jax.lax.stop_gradient(logit))).sum())
@@ -363,3 +378,9 @@ class Lifted:
             )
         initial = halting.initial_head(self.forward.steps, self.feature)
         return {name: numpyro.param(f"halting.{name}", value) for name, value in initial.items()}
+
+
+def _weighing(context: Context | None) -> Any:
+    """Returns what scales the gates' divergence as the context says."""
+    weight = None if context is None else context.gates_weight
+    return contextlib.nullcontext() if weight is None else handlers.scale(scale=weight)

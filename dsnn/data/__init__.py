@@ -31,6 +31,7 @@ from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
 from dsnn.data.limit import limited
 from dsnn.data.roles import assign_roles
+from dsnn.data.scaling import Scaling, scaling_of, standardised
 from dsnn.data.split import (
     Arrays,
     DataError,
@@ -53,6 +54,7 @@ __all__ = [
     "DataError",
     "EvalBatches",
     "File",
+    "Scaling",
     "Split",
     "assign_roles",
     "check",
@@ -68,7 +70,9 @@ __all__ = [
     "require_finite",
     "require_training",
     "require_unit_range",
+    "scaling_of",
     "size",
+    "standardised",
     "steps",
     "take",
 ]

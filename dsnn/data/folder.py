@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsnn.data.split import Arrays, DataError, Split, check_fraction, divide, seeded_mask
+from dsnn.data.split import Arrays, DataError, Split, check_fraction, divide, own_fraction, seeded_mask
 
 PARTS = ("train", "val", "test")
-DEFAULT_VALIDATION = 0.1
 DEFAULT_TEST = 0.2
 MAX_FILES = 1_000_000
 MAX_BYTES = 1 << 33
@@ -78,7 +77,7 @@ def split(
         read: the array ``[time, ...]`` of one file.
         name: of the data set.
         seed: draws the parts.
-        val_fraction: of the training recordings; a tenth by default.
+        val_fraction: of the training recordings; by default a fifth, and 5 000 at most.
         test_fraction: of all recordings where the folder has no parts.
         dtype: of the arrays.
     """
@@ -101,7 +100,7 @@ def split(
     arrays = {part: Arrays(x[parts == part], y[parts == part]) for part in PARTS}
     train, val = arrays["train"], arrays["val"]
     if not len(val.y):
-        fraction = check_fraction(val_fraction, DEFAULT_VALIDATION)
+        fraction = own_fraction(val_fraction, len(train.y))
         train, val = divide(train, seeded_mask(np.asarray(train.y), seed, fraction))
     names = found.classes
     return Split(train, val, arrays["test"], len(names), name, temporal=True, class_names=names)

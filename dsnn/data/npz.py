@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn.data.split import TASKS, Arrays, DataError, Split, check_fraction, divide, seeded_mask, size
+from dsnn.data.split import TASKS, Arrays, DataError, Split, divide, own_fraction, seeded_mask, size
 from dsnn.types import Array
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val")
 CSR = ("data", "indices", "indptr", "shape")
-DEFAULT_VALIDATION = 0.1
 
 
 def load(
@@ -33,7 +32,8 @@ def load(
     Args:
         root: not used, ``path`` stands for itself.
         seed: chooses the validation examples where the file has none of its own.
-        val_fraction: of the training examples, in [0, 1); a tenth by default; not used when ``x_val`` is there.
+        val_fraction: of the training examples, in [0, 1); by default a fifth, and 5 000 at most; not used when
+            ``x_val`` is there.
         path: the file, with ``x_train y_train x_test y_test`` and optionally ``x_val y_val``. Sparse rows are given as
             ``x_train_data``, ``x_train_indices``, ``x_train_indptr`` and ``x_train_shape``, the fields of a scipy CSR
             array, in place of ``x_train``; so for the other parts.
@@ -63,7 +63,7 @@ def load(
     if "val" in parts:
         val = parts["val"]
     else:
-        fraction = check_fraction(val_fraction, DEFAULT_VALIDATION)
+        fraction = own_fraction(val_fraction, size(train))
         train, val = divide(train, seeded_mask(np.asarray(train.y), seed, fraction))
     return Split(train, val, test, _classes(parts["train"].y, task, classes), "npz", bool(temporal), task)
 

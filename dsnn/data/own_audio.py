@@ -29,7 +29,7 @@ def load(
     Args:
         root: not used, ``path`` stands for itself.
         seed: chooses the parts that the folder does not name.
-        val_fraction: of the training recordings, in [0, 1); a tenth by default.
+        val_fraction: of the training recordings, in [0, 1); by default a fifth, and 5 000 at most.
         path: ``<class>/<file>.wav`` or ``{train,val,test}/<class>/<file>.wav``; channels are averaged.
         bands: number of mel bands from 50 Hz to half the sample rate.
         steps: frames of 10 ms; longer recordings are cut, shorter ones padded with silence.

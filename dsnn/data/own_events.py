@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dsnn.data import events, folder, nmnist_small
-from dsnn.data.split import Arrays, DataError, Split, check_fraction, divide, seeded_mask
+from dsnn.data.split import Arrays, DataError, Split, check_fraction, divide, own_fraction, seeded_mask
 
 SUFFIXES = (".npz", ".bin", ".bs2", ".aedat", ".aedat4")
 MAX_EVENTS = 1 << 28
@@ -39,7 +39,7 @@ def load(
     Args:
         root: not used, ``path`` stands for itself.
         seed: chooses the parts that the folder does not name.
-        val_fraction: of the training recordings, in [0, 1); a tenth by default.
+        val_fraction: of the training recordings, in [0, 1); by default a fifth, and 5 000 at most.
         path: ``<class>/<file>``, ``{train,val,test}/<class>/<file>``, a folder with ``*train*.h5`` and ``*test*.h5``,
             or one ``.h5`` file.
         steps: equal bins of the duration.
@@ -189,7 +189,9 @@ def _from_h5(
     whole = [arrays(part, file) for part, file in zip(parts, files, strict=True)]
     if len(whole) == 1:
         whole = list(divide(whole[0], seeded_mask(np.asarray(whole[0].y), seed, check_fraction(test_fraction, 0.2))))
-    train, val = divide(whole[0], seeded_mask(np.asarray(whole[0].y), seed, check_fraction(val_fraction, 0.1)))
+    train, val = divide(
+        whole[0], seeded_mask(np.asarray(whole[0].y), seed, own_fraction(val_fraction, len(whole[0].y)))
+    )
     classes = 1 + max(int(a.y.max()) for a in whole)
     return Split(train, val, whole[1], max(classes, 2), "events", temporal=True)
 

@@ -10,6 +10,7 @@ import scipy.sparse as sparse
 from dsnn.types import Array
 
 Features: TypeAlias = np.ndarray | Array | sparse.csr_array
+OWN_VALIDATION, OWN_MOST = 0.2, 5000
 TASKS = ("classification", "multilabel", "regression")
 
 
@@ -235,6 +236,14 @@ def check_fraction(val_fraction: float | None, default: float) -> float:
     if isinstance(val_fraction, bool) or not isinstance(val_fraction, int | float) or not 0 <= val_fraction < 1:
         raise DataError(f"val_fraction must be in [0, 1), got {val_fraction!r}; 0.1 holds out a tenth of training.")
     return float(val_fraction)
+
+
+def own_fraction(val_fraction: float | None, count: int) -> float:
+    """Returns the fraction of a stranger's training part to hold out: by default a fifth, and 5 000 at most.
+
+    Half of it selects and half certifies, which takes 50 examples at least (`dsnn.data.assign_roles`).
+    """
+    return check_fraction(val_fraction, min(OWN_VALIDATION, OWN_MOST / max(count, 1)))
 
 
 def hold_out(labels: np.ndarray, count: int, rng: np.random.Generator, *, every: bool = False) -> np.ndarray:

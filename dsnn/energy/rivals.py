@@ -67,6 +67,7 @@ def compare(
     whole: Sequence[Record] | None = None,
     nonzero: Mapping[str, Float[np.ndarray, "..."]] | None = None,
     rival_profile: Profile | None = None,
+    sequence: bool = False,
 ) -> list[Comparison]:
     """The accountings that the profiles know, side by side: arithmetic only, with neuron updates, with memory.
 
@@ -77,10 +78,11 @@ def compare(
         whole: Of the spiking network before it was pruned; the same by default.
         nonzero: Share of nonzero inputs by the name of the layer of `whole` that reads them, see `skip_zeros`.
         rival_profile: The rivals' hardware; the same by default.
+        sequence: Whether each step has an input of its own, so that a dense network too runs at every step.
     """
     whole, other = records if whole is None else whole, rival_profile or profile
     narrow = other.at_bits(quantised_bits(steps))
-    dense, pruned = ann_twin(whole), ann_twin(records)
+    dense, pruned = ann_twin(whole, sequence=sequence), ann_twin(records, sequence=sequence)
     full, small = count(dense), count(pruned)
     priced: dict[str, tuple[Counts, Profile]] = {
         "dense": (full, other),

@@ -40,17 +40,20 @@ def quantised_bits(steps: Number) -> int:
     return math.ceil(math.log2(math.ceil(steps) + 1))
 
 
-def ann_twin(records: Sequence[Record]) -> list[Record]:
+def ann_twin(records: Sequence[Record], *, sequence: bool = False) -> list[Record]:
     """Records of the dense network of the same shape: every weight connected, every input non-zero, one pass.
 
-    A recurrent network's twin is a recurrent network (tanh units), so it runs as many steps as were recorded.
+    A recurrent network's twin is a recurrent network (tanh units), so it runs as many steps as were recorded; and so
+    does any network that is shown another input at every step, since in one pass its twin would see one of them.
 
     Args:
         records: Of the spiking network, gated or not; the twin ignores gates, masks and rates.
+        sequence: Whether each step has an input of its own, and not one held, or coded into spikes, for all of them.
     """
     recurrent = any(r.kind == "recurrent" for r in records if isinstance(r, SynapseRecord))
+    every = recurrent or sequence
     own = _wiring(records)
-    return [_dense(r, recurrent) if isinstance(r, SynapseRecord) else _unit(r, recurrent) for r in own]
+    return [_dense(r, every) if isinstance(r, SynapseRecord) else _unit(r, every, recurrent) for r in own]
 
 
 def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
@@ -84,7 +87,7 @@ def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
     twin: list[Record] = []
     for i, record in enumerate(records):
         if isinstance(record, NeuronRecord):
-            twin.append(replace(_unit(record, True), kind=kind if i in hidden else "Linear"))
+            twin.append(replace(_unit(record, True, True), kind=kind if i in hidden else "Linear"))
             continue
         dense = _dense(record, True)
         if i in gated:
@@ -100,15 +103,15 @@ def _wiring(records: Sequence[Record]) -> list[NeuronRecord | SynapseRecord]:
     return [r for r in wired if isinstance(r, NeuronRecord) or not r.internal]
 
 
-def _dense(record: SynapseRecord, recurrent: bool) -> SynapseRecord:
-    executions = record.executions if recurrent else 1.0
+def _dense(record: SynapseRecord, every_step: bool) -> SynapseRecord:
+    executions = record.executions if every_step else 1.0
     events = np.full(record.in_shape, executions, dtype=np.float64)
     return replace(record, source="analog", events=events, executions=executions, connected=None)
 
 
-def _unit(record: NeuronRecord, recurrent: bool) -> NeuronRecord:
+def _unit(record: NeuronRecord, every_step: bool, recurrent: bool) -> NeuronRecord:
     kinds = {"LI": "Linear", "Linear": "Linear"}
-    updates = float(np.max(record.updates, initial=0.0)) if recurrent else 1.0
+    updates = float(np.max(record.updates, initial=0.0)) if every_step else 1.0
     return replace(record, kind=kinds.get(record.kind, "tanh" if recurrent else "ReLU"), updates=updates, spikes=0.0)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "accuracy_at",
     "certified_count",
     "certified_threshold",
+    "clearly_worse",
     "exit_curve",
     "exit_steps",
     "extra_errors",
@@ -77,6 +78,18 @@ def extra_errors(
     """
     stop = exit_steps(score, threshold)
     return np.asarray(right)[-1] & ~np.take_along_axis(np.asarray(right), stop[None] - 1, 0)[0]
+
+
+def clearly_worse(early: Bool[np.ndarray, " batch"], late: Bool[np.ndarray, " batch"], level: float = 0.01) -> bool:
+    """Whether early answers are wrong more often than those of all steps: the exact sign test on pairs that differ.
+
+    Args:
+        early: Whether each early answer is right.
+        late: Whether the answer of all steps is.
+        level: Of the one-sided test.
+    """
+    lost, won = int((late & ~early).sum()), int((early & ~late).sum())
+    return lost > won and bool(stats.binomtest(lost, lost + won, alternative="greater").pvalue < level)
 
 
 def certified_threshold(

@@ -31,7 +31,7 @@ def write_report(run_dir: str | Path) -> Path:
     config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
     metrics, history = rundir.read_metrics(directory), rundir.read_history(directory)
     gates, records = rundir.read_arrays(directory, "gates.npz"), rundir.read_arrays(directory, "records.npz")
-    belief = wording.belief(config)
+    belief = wording.belief(config, metrics)
     drawn = {
         name: draw(directory, name, caption, figure)
         for name, (caption, figure) in {
@@ -319,7 +319,7 @@ def _predictive_names(metrics: figures.Metrics) -> dict[str, str]:
         "uncertainty/from_weights": "of it from weights",
         "uncertainty/from_gates": "of it from gates",
         "uncertainty/from_spikes": "of it from firing",
-        "calibration/temperature": "temperature fitted on validation",
+        "calibration/temperature": "temperature fitted on the examples that select",
         "calibration/nll": "negative log-likelihood at that temperature (nats)",
         "conformal/coverage": "share of labels inside 90 % conformal sets",
         "conformal/size": "classes in a conformal set",

@@ -1,0 +1,98 @@
+"""Choices that the data make where nobody else does: batch, epochs, the weight of KL terms, the price of energy.
+
+Each is a function of what does not change when inputs are scaled, energies are counted in other units, or rows and
+columns are doubled: the number of examples, the entropy of the labels, the number of weights. They are printed, stored
+with the run, and set by hand like any other option.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from dsnn import data
+from dsnn.bayes.priors import Prior
+from dsnn.config import Config
+from dsnn.parameters import Params
+
+UPDATES = 2500
+"""Updates that learning takes at least."""
+
+EPOCHS = 20
+"""Passes over the training part that learning takes at least."""
+
+SMALLEST_BATCH, LARGEST_BATCH = 8, 128
+
+BATCHES = 20
+"""Updates in an epoch that a batch leaves, between the two sizes."""
+
+TEMPER = 0.2
+"""Share of what the labels carry that the divergence of all weights may weigh where learning begins."""
+
+NATS_PER_WEIGHT = 2.2
+"""Divergence of a weight at the start of learning, log(1 / 0.01) less what a fan-in prior takes from it."""
+
+SHARE = 0.3
+"""Share of what the labels carry that the energy of the ungated network is worth."""
+
+UNIT_NORMAL = 0.5 * math.log(2 * math.pi * math.e)
+"""Entropy in nats of a standardised number."""
+
+
+class Automatic(NamedTuple):
+    """A configuration without open choices, and the choices that were made, by option."""
+
+    config: Config
+    chosen: dict[str, float]
+
+
+def schedule(config: Config, split: data.Split) -> Automatic:
+    """Returns batch size and epochs for the training part: small data in small batches, and updates enough."""
+    chosen: dict[str, float] = {}
+    count, own = data.size(split.train), config.train
+    batch = own.batch_size
+    if not batch:
+        batch = min(max(2 ** int(math.log2(max(count / BATCHES, 1))), SMALLEST_BATCH), LARGEST_BATCH, count)
+        chosen["train.batch_size"] = float(batch)
+    epochs = own.epochs
+    if not epochs:
+        epochs = max(math.ceil(UPDATES / max(count // batch, 1)), EPOCHS)
+        chosen["train.epochs"] = float(epochs)
+    train = dataclasses.replace(own, batch_size=batch, epochs=epochs)
+    return Automatic(dataclasses.replace(config, train=train), chosen)
+
+
+def weights(config: Config, split: data.Split, prior: Prior, initial: Params) -> Automatic:
+    """Returns the weights of the divergences and the price of energy, in units of what the labels carry."""
+    chosen: dict[str, float] = {}
+    svi = config.svi
+    nats = label_nats(split)
+    if svi.kl_weight < 0:
+        uncertain = sum(value.size for name, value in initial.items() if prior(name, value.shape) is not None)
+        weight = min(1.0, TEMPER * data.size(split.train) * nats / (NATS_PER_WEIGHT * max(uncertain, 1)))
+        chosen["svi.kl_weight"] = weight
+        svi = dataclasses.replace(svi, kl_weight=weight)
+    if svi.gates_weight < 0:
+        chosen["svi.gates_weight"] = svi.kl_weight
+        svi = dataclasses.replace(svi, gates_weight=svi.kl_weight)
+    if svi.lam < 0:
+        chosen["svi.lam_nats"] = SHARE * nats
+        svi = dataclasses.replace(svi, lam=0.0, lam_nats=SHARE * nats)
+    return Automatic(dataclasses.replace(config, svi=svi), chosen)
+
+
+def label_nats(split: data.Split) -> float:
+    """Returns what the label of an example carries, in nats: the entropy of the classes, or of a standardised number.
+
+    Several labels add up, and so do several numbers; a label at every step counts once.
+    """
+    y = np.asarray(split.train.y)
+    if split.task == "regression":
+        return UNIT_NORMAL * y.shape[1]
+    if split.task == "multilabel":
+        share = np.clip(y.mean(0), 1e-12, 1 - 1e-12)
+        return float(-(share * np.log(share) + (1 - share) * np.log1p(-share)).sum())
+    share = np.bincount(y[y >= 0].ravel()) / max((y >= 0).sum(), 1)
+    share = share[share > 0]
+    return float(-(share * np.log(share)).sum())

@@ -1,0 +1,169 @@
+"""What the data choose where nobody does: scale, batch, epochs, weights of divergences, the price of energy."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dsnn
+from dsnn import automatic, data, rng, train
+from dsnn.bayes import priors, sites
+from dsnn.bayes.gates import FAMILIES
+from dsnn.bayes.lift import Lifted
+from dsnn.config import Config, TrainConfig
+from dsnn.data import Arrays, Split
+from dsnn.data.scaling import scaling
+from dsnn.energy import profile
+from dsnn.fold import fold_scaling
+from dsnn.forward import Forward
+from dsnn.models import mlp
+from dsnn.optimize import OptimizerConfig, optimizer
+from dsnn.parameters import split as split_parameters
+from dsnn.train import Batch, SviConfig
+from experiments import schema
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+OPEN = SviConfig(kl_weight=-1.0, gates_weight=-1.0, lam=-1.0)
+
+
+def made(x: np.ndarray, y: np.ndarray, **options: object) -> Split:
+    part = Arrays(x, y)
+    return Split(part, part, part, int(y.max()) + 1, "made", **options)  # type: ignore[arg-type]
+
+
+def table(count: int) -> Split:
+    return made(RNG.normal(size=(count, 4)).astype(np.float32), (np.arange(count) % 3).astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "epochs"), [(5, 5, 2500), (20, 8, 1250), (101, 8, 209), (480, 16, 84), (60000, 128, 20)]
+)
+def test_small_data_come_in_small_batches_and_updates_enough(count: int, batch: int, epochs: int) -> None:
+    config = dataclasses.replace(Config(), train=TrainConfig(epochs=0, batch_size=0))
+    found = automatic.schedule(config, table(count))
+    assert (found.config.train.batch_size, found.config.train.epochs) == (batch, epochs)
+    assert epochs * (count // batch) >= automatic.UPDATES
+    assert set(found.chosen) == {"train.batch_size", "train.epochs"}
+    by_hand = dataclasses.replace(config, train=TrainConfig(epochs=7, batch_size=3))
+    assert automatic.schedule(by_hand, table(count)) == (by_hand, {})
+
+
+def test_divergences_and_energy_are_weighed_in_what_labels_carry() -> None:
+    model = mlp((4,), (8,), 3, key=KEY)
+    template, initial = split_parameters(model)
+    config = dataclasses.replace(Config(), svi=OPEN)
+    found = automatic.weights(config, table(99), priors.default(template), initial)
+    uncertain = 4 * 8 + 8 + 8 * 3 + 3
+    weight = 0.2 * 99 * math.log(3) / (2.2 * uncertain)
+    assert found.config.svi.kl_weight == pytest.approx(weight)
+    assert found.config.svi.gates_weight == pytest.approx(weight)
+    assert found.config.svi.lam_nats == pytest.approx(0.3 * math.log(3))
+    by_hand = dataclasses.replace(Config(), svi=SviConfig(kl_weight=0.5, lam=0.25))
+    assert automatic.weights(by_hand, table(99), priors.default(template), initial) == (by_hand, {})
+
+
+def test_what_labels_carry_does_not_depend_on_their_names_or_number() -> None:
+    x = np.zeros((6, 2), np.float32)
+    three, named = np.array([0, 0, 1, 1, 2, 2]), np.array([5, 5, 0, 0, 3, 3])
+    for y in (three, named, np.tile(three, 4)):
+        assert automatic.label_nats(made(np.zeros((len(y), 2), np.float32), y)) == pytest.approx(math.log(3))
+    labels = np.array([[0, 1], [1, 1]] * 3, np.int32)
+    assert automatic.label_nats(made(x, labels, task="multilabel")) == pytest.approx(math.log(2), abs=1e-9)
+    numbers = automatic.label_nats(made(x, np.ones((6, 2), np.float32), task="regression"))
+    assert numbers == pytest.approx(math.log(2 * math.pi * math.e))
+
+
+# --- Scale
+
+
+def test_a_table_is_standardised_whatever_its_units() -> None:
+    x = RNG.normal([1, -3, 40], [2, 1e3, 1e-3], (200, 3)).astype(np.float32)
+    ours = scaling(x, False)(x)
+    np.testing.assert_allclose(ours.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(ours.std(0), 1, rtol=1e-3)
+    other = 1000 * x.astype(np.float64) + 5
+    np.testing.assert_allclose(scaling(other, False)(other), ours, atol=2e-3)
+
+
+def test_zeros_that_mean_nothing_stay_zero() -> None:
+    spikes = (RNG.random((9, 5, 4)) < 0.3).astype(np.float32)
+    np.testing.assert_array_equal(scaling(spikes, True)(spikes), spikes)
+    images = 255 * RNG.random((9, 6, 6, 1))
+    images[:, :2] = 0
+    ours = scaling(images, False)(images)
+    assert (ours[:, :2] == 0).all()
+    assert np.sqrt((ours[:, 2:] ** 2).mean()) == pytest.approx(1, rel=1e-3)
+    sparse = np.where(RNG.random((50, 9)) < 0.1, 7.0, 0.0)
+    np.testing.assert_array_equal(scaling(sparse, False)(sparse) == 0, sparse == 0)
+    constant = np.full((5, 2), 1e8)
+    assert np.isfinite(scaling(constant, False)(constant)).all()
+    assert (scaling(constant, False)(constant) == 0).all()
+
+
+def test_every_part_is_scaled_as_the_training_part_asks() -> None:
+    x = RNG.normal(3, 2, (40, 2)).astype(np.float32)
+    whole = data.assign_roles(made(x, np.arange(40) % 2), 0)._replace(test=Arrays(x + 100, np.arange(40) % 2))
+    ours = data.standardised(whole)
+    found = data.scaling_of(ours)
+    assert found is not None
+    np.testing.assert_allclose(ours.test.x, (x + 100 - x.mean(0)) / x.std(0), rtol=1e-4)
+    np.testing.assert_allclose(ours.certify.x, found(whole.certify.x))
+    assert data.standardised(ours) is ours, "once"
+    assert data.scaling_of(whole) is None
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_the_scaling_is_folded_into_the_first_weights(temporal: bool) -> None:
+    model = mlp((3,), (6,), 2, key=KEY, gain=2.0)
+    x = RNG.normal([5, -200, 0.3], [3, 50, 0.01], (20, 7, 3) if temporal else (20, 3)).astype(np.float32)
+    own = scaling(x, temporal)
+    raw, scaled = (np.swapaxes(a, 0, 1) if temporal else a for a in (x, own(x)))
+    steps = None if temporal else 7
+    ours, _, _ = dsnn.unroll(fold_scaling(model, own), jnp.asarray(raw), steps=steps)
+    right, _, _ = dsnn.unroll(model, jnp.asarray(scaled), steps=steps)
+    np.testing.assert_allclose(ours, right, atol=1e-3)
+
+
+# --- The ungated phase and the price that it sets
+
+
+def lifted(family: str) -> Lifted:
+    model = mlp((4,), (8,), 2, key=KEY, gain=2.0)
+    template, params = split_parameters(model)
+    where = sites.sites(model)
+    return Lifted(Forward(template, 4), params, priors.default(template), 48, sites=where, prices=profile("45nm"),
+                  gate_family=FAMILIES[family])  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["hard_concrete", "bernoulli"])
+def test_gates_stand_still_and_open_until_the_ungated_phase_ends(family: str) -> None:
+    net, total = lifted(family), 40
+    config = SviConfig(kl_weight=0.01, gates_weight=0.01, lam_nats=0.2, ungated_fraction=0.5, measure_every=1)
+    rule = train.svi_learner(net, config, optimizer(OptimizerConfig(0.05), total), total, rng.root(0))
+    x = np.asarray(jax.random.uniform(KEY, (48, 4)))
+    batch = Batch(jnp.asarray(x[:16]), jnp.asarray((x[:16, 0] > 0.5).astype(np.int32)))
+    state, step = rule.init(), jax.jit(rule.step)
+    first = net.gate_probabilities(train.svi_params(net, state))
+    for _ in range(20):
+        state, info = step(state, batch)
+        assert float(info.lam) == 0.0
+    for group, p in net.gate_probabilities(train.svi_params(net, state)).items():
+        np.testing.assert_array_equal(p, first[group])
+    state, info = step(state, batch)
+    whole = float(net.energy({}, state.events).total(4.0))
+    assert float(info.lam) == pytest.approx(0.2 / whole, rel=0.05)
+    assert any((p != first[g]).any() for g, p in net.gate_probabilities(train.svi_params(net, state)).items())
+
+
+def test_own_data_have_an_experiment_of_their_own(tmp_path: object) -> None:
+    np.savez(f"{tmp_path}/x.npz", x_train=[[0.0]], y_train=[0], x_test=[[0.0]], y_test=[0])
+    named = ["data=npz", f"data.path={tmp_path}/x.npz"]
+    own = schema.compose(named)
+    assert own.experiment == "own"
+    assert (own.svi.lam, own.svi.kl_weight, own.train.epochs, own.data.standardise) == (-1, -1, 0, "auto")
+    assert schema.compose(["experiment=digits", *named]).experiment == "digits"
+    assert schema.compose([]).data.standardise == "none"
