@@ -276,7 +276,7 @@ class HaltingConfig:
             q(n | x) with the weights, in one objective; "both" does that and then fits q(n | x) anew.
         price: of a step in nats, for a held-out fit; -1 is the λ E_step of training, and at least the share ``risk`` of
             H(y) over all steps.
-        entropy: weight of H(q(n | x)) for a held-out fit; -1 is price / log T; any but 1 makes a tempered posterior over n.
+        entropy: weight of H(q(n | x)) for a held-out fit; -1 is price / log T; any but 1 tempers the posterior over n.
         risk: largest share of errors that stopping early may add, certified on the other half of the validation part,
             which then chooses how early examples stop; -1 is 1 %, or the least that so many examples can certify
             (below 50 of them all steps run); 0 certifies nothing.
