@@ -21,6 +21,10 @@ class Decision(NamedTuple):
     logits: Float[Array, "batch class"]
     steps: Int[Array, " batch"]
 
+    def at(self, temperature: Float[Array, " time"] | None) -> "Decision":
+        """Returns the decision with its logits divided by the temperature of their step; None leaves them."""
+        return self if temperature is None else self._replace(logits=self.logits / temperature[self.steps - 1][:, None])
+
 
 class Rule(NamedTuple):
     """A stopping rule that runs along: ``init(batch) -> state``, ``stop(state, logits, step) -> (state, stopped)``."""

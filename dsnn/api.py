@@ -112,7 +112,8 @@ def fit(
 ) -> Fitted:
     """Returns a spiking network fitted to class labels: a posterior over weights and sites, and when examples stop.
 
-    The posterior is tempered by default: its divergences have a weight that follows from the data (`dsnn.automatic`).
+    The posterior is tempered by default, so that its KL term suits the size of the data; ``kl_weight=1`` tempers
+    nothing.
 
     A part of the examples trains nothing: half of it fits when examples stop, the other half certifies what stopping
     early may cost, by default at most 1 % more errors or the least that so many examples can certify. With fewer than

@@ -27,7 +27,7 @@ from dsnn.forward import Forward, keep_spikes
 from dsnn.models import Stack
 from dsnn.parameters import Params
 from dsnn.rng import stream
-from dsnn.types import Array, Key
+from dsnn.types import Array, Float, Key
 from dsnn.unroll import unroll
 
 FRACTION_BITS = 12
@@ -76,8 +76,11 @@ def deploy(lifted: Lifted, params: dict[str, Array], threshold: float = math.inf
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
     small, padded = (compacted(lifted, draw.weights, gates, multiple=size) for size in (1, VECTOR))
-    head = None if lifted.feature is None or threshold == math.inf else lifted.head(params)
-    return Deployed(full, masked, gates, steps, small, padded, stopping(lifted, padded, head, threshold, steps))
+    stops = lifted.feature is not None and threshold != math.inf
+    head, temperature = (lifted.head(params), lifted.temperature(params)) if stops else (None, None)
+    return Deployed(
+        full, masked, gates, steps, small, padded, stopping(lifted, padded, head, threshold, steps, temperature)
+    )
 
 
 def compacted(lifted: Lifted, weights: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
@@ -203,6 +206,7 @@ def stopping(
     head: dict[str, Array] | None = None,
     threshold: float = 0.0,
     kept_steps: Any = None,
+    temperature: Float[Array, " time"] | None = None,
 ) -> Callable[[Array], Decision]:
     """Returns compiled inference of a network, each example until its own stop, in C where `dsnn.decide` takes it.
 
@@ -214,6 +218,7 @@ def stopping(
         head: of the stopping rule; None runs all steps.
         threshold: log odds of having stopped at which to stop.
         kept_steps: indices of the time steps that run, None for all of them.
+        temperature: what the logits of an answer after each step are divided by; None is 1.
     """
     feature = "" if head is None else lifted.feature or "margin"
     steps = lifted.forward.steps if kept_steps is None else len(kept_steps)
@@ -221,13 +226,17 @@ def stopping(
     enough = np.float32(threshold)
     enough = np.nextafter(enough, np.float32(np.inf)) if float(enough) < threshold else enough
     if lifted.forward.held and decide.supports(model):
-        run = functools.partial(decide.decision, decide.packed(model, steps, head, feature, enough))
-        return lambda inputs: run(jnp.asarray(require_finite(inputs)))
+        packed = decide.packed(model, steps, head, feature, enough)
+        return lambda inputs: decide.decision(packed, jnp.asarray(require_finite(inputs)), temperature)
     graph, state = nnx.split(model)
     leaves, tree = jax.tree.flatten(state)  # taking a state apart at every call would take longer than a small network
     clock = None if kept_steps is None else Clock(tuple(int(k) + 1 for k in kept_steps), lifted.forward.steps)
     run = functools.partial(
-        _deciding(graph, tree, steps, lifted.forward.held, feature, clock), leaves, head, jnp.asarray(enough)
+        _deciding(graph, tree, steps, lifted.forward.held, feature, clock),
+        leaves,
+        head,
+        jnp.asarray(enough),
+        temperature,
     )
     return lambda inputs: run(at_kept_steps(jnp.asarray(require_finite(inputs)), kept_steps))
 
@@ -238,10 +247,10 @@ def stopping(
 def _deciding(
     graph: Any, tree: Any, steps: int, held: bool, feature: str, clock: Clock | None
 ) -> Callable[..., Decision]:
-    def run(leaves: Any, head: Any, threshold: Array, inputs: Array) -> Decision:
+    def run(leaves: Any, head: Any, threshold: Array, temperature: Array | None, inputs: Array) -> Decision:
         rule = halting.rule(head, feature, threshold) if feature else never()
         model = nnx.merge(graph, jax.tree.unflatten(tree, leaves))
-        return anytime(model, rule, steps, held=held, clock=clock)(inputs, None)
+        return anytime(model, rule, steps, held=held, clock=clock)(inputs, None).at(temperature)
 
     return jax.jit(run)
 

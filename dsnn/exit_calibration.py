@@ -17,11 +17,11 @@ from scipy.special import logit
 
 from dsnn import evaluate
 from dsnn.bayes import halting
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.lift import SHARPNESS, TEMPERATURE, Lifted
 from dsnn.bayes.predict import Predict
 from dsnn.bayes.refit import refit
 from dsnn.config import HaltingConfig
-from dsnn.data import Split, size
+from dsnn.data import Arrays, Split, size
 from dsnn.deploy import Deployed, deploy, running
 from dsnn.train import SviState
 from dsnn.types import Array, Bool, Float, Key
@@ -34,6 +34,10 @@ LEAST_RISK = 0.01
 
 CANDIDATES = 40
 """Thresholds that are tested, at most."""
+
+AIM = 0.4
+"""Share of the risk that a candidate may add on the select part: one that is near the limit there is seldom certified,
+and where it is, by luck."""
 
 
 class Calibrated(NamedTuple):
@@ -92,7 +96,11 @@ def calibrate(
         return Calibrated(params, threshold, metrics | _compared(lifted, params, deployed, split, root, threshold))
     if config.risk < 0 and size(certify) < FEWEST:
         return Calibrated(params, math.inf, metrics | _uncertified(size(certify), config))
-    thresholds = candidates(odds(lifted, params, logits))
+    score, right = odds(lifted, params, logits), logits.argmax(-1) == labels
+    thresholds = candidates(score)
+    hopeful = deployed_extra(score, right, thresholds).mean(1) <= AIM * wanted
+    thresholds = thresholds[: len(thresholds) if hopeful.all() else max(int(hopeful.argmin()), 1)]
+    params = params | {SHARPNESS: _sharpness(params, select, float(thresholds[-1]), predict, samples, key)}
     late = running(lifted, deployed, certify.x, root)
     extra = deployed_extra(odds(lifted, params, late), late.argmax(-1) == np.asarray(certify.y), thresholds)
     made = predict(params, certify.x, key, samples=samples, threshold=thresholds)
@@ -171,6 +179,20 @@ def said(calibrated: Calibrated) -> str:
     return f"stops early, adding at most {100 * risk:.2g} % errors (certified at {level} on {count} held-out examples)."
 
 
+def _sharpness(
+    params: dict[str, Any], select: Arrays, threshold: float, predict: Predict, samples: int, key: Key[Array, ""]
+) -> Float[Array, ""]:
+    """Returns what the predictive's early logits are multiplied by: its draws differ, and their mean sounds less sure.
+
+    The likeliest on the select part of a grid that holds 1, which is where a predictive of one draw stays.
+    """
+    tried = np.geomspace(0.25, 16.0, CANDIDATES).astype(np.float32)
+    tried[np.abs(np.log(tried)).argmin()] = 1.0
+    early = predict(params, select.x, key, samples=samples, threshold=np.full(len(tried), threshold), sharpness=tried)
+    own = np.take_along_axis(early.probs, np.asarray(select.y)[None, :, None], -1)[..., 0]
+    return jnp.asarray(tried[np.log(np.maximum(own, 1e-12)).mean(1).argmax()])
+
+
 def _compared(
     lifted: Lifted, params: dict[str, Any], deployed: Deployed, split: Split, root: Key[Array, ""], threshold: float
 ) -> dict[str, float]:
@@ -218,6 +240,8 @@ def _refitted(
     fit = jax.jit(lambda logits, labels, price: refit(logits, labels, price, feature=feature, entropy=entropy))
     found = fit(logits, labels, price)
     params = params | {f"halting.{name}": value for name, value in found.head.items()}
+    # the last step answers as the network that learned does: running all steps is what it was without halting
+    params |= {TEMPERATURE: found.temperatures.at[-1].set(1.0)}
     return params, {"halting/price": price, "halting/objective": float(found.end)}
 
 

@@ -223,7 +223,7 @@ def svi_learner(
     lam: Array | None = None,
     vectorize: Callable[[Callable[..., Any], Any], Any] | bool = True,
 ) -> Learner:
-    """Returns the learner that maximises a lifted network's objective (`dsnn.bayes.lift`) with `numpyro.infer.SVI`.
+    """Returns the learner that maximises the objective of a lifted network with `numpyro.infer.SVI`.
 
     Args:
         lifted: model and guide.

@@ -53,7 +53,10 @@ def exits(setup: "Setup", settled: Calibrated, deployed: Deployed) -> tuple[dict
     stop = np.full(len(labels), len(logits))
     if stops(setup):
         stop = evaluate.exit_steps(every["variational"], settled.threshold)
-    early = np.take_along_axis(probs, stop[:, None, None] - 1, 1)[:, 0]
+    answered = np.take_along_axis(logits, stop[None, :, None] - 1, 0)[0]
+    if stops(setup) and not math.isinf(settled.threshold):
+        answered = answered / np.asarray(setup.lifted.temperature(settled.params))[stop - 1][:, None]
+    early = np.asarray(jax.nn.softmax(answered), float)
     metrics: dict[str, Any] = {
         "deployed/accuracy": evaluate.accuracy(early, labels),
         "deployed/nll": evaluate.nll(early, labels),

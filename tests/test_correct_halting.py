@@ -97,7 +97,9 @@ def certified(known: Known, held: int, rng: np.random.Generator, monkeypatch: py
     monkeypatch.setattr(exit_calibration, "deploy", lambda *_: None)
     monkeypatch.setattr(exit_calibration, "running", lambda lifted, deployed, x, root: logits[:, x[:, 0].astype(int)])
 
-    def predict(params: dict, x: np.ndarray, key: object, *, samples: int, threshold: np.ndarray) -> object:
+    def predict(
+        params: dict, x: np.ndarray, key: object, *, samples: int, threshold: np.ndarray, **_: object
+    ) -> object:
         own = logits[:, x[:, 0].astype(int)]
         score = exit_calibration.odds(lifted, params, own)
         stop = np.stack([evaluate.exit_steps(score, t) for t in threshold])
@@ -119,7 +121,9 @@ def quick_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     from dsnn.bayes import refit
 
     def begun(logits: jax.Array, labels: jax.Array, price: object, **_: object) -> refit.Refit:
-        return refit.Refit(halting.initial_head(len(logits), "margin"), jnp.zeros(()), jnp.zeros(()))
+        return refit.Refit(
+            halting.initial_head(len(logits), "margin"), jnp.ones(len(logits)), jnp.zeros(()), jnp.zeros(())
+        )
 
     monkeypatch.setattr(exit_calibration, "refit", begun)
 

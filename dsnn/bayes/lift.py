@@ -38,6 +38,7 @@ from dsnn.rng import stream
 from dsnn.types import Array, Bool, Float, Key, Shaped
 
 GATES = "gates"
+TEMPERATURE, SHARPNESS = "halting.temperature", "halting.sharpness"
 POSITIVE = SUPPORTS["positive"]
 MEAN_FIELD, CATEGORICAL = mean_field(), Categorical()
 
@@ -257,6 +258,14 @@ class Lifted:
         """Returns the halting head among the guide's parameters, the initial one where none was fitted yet."""
         first = halting.initial_head(self.forward.steps, self.feature or "margin")
         return {name: params.get(f"halting.{name}", value) for name, value in first.items()}
+
+    def temperature(self, params: Params) -> Float[Array, " time"]:
+        """Returns what the logits of an answer are divided by, after each step; ones where nothing was fitted."""
+        return params.get(TEMPERATURE, jnp.ones(self.forward.steps))
+
+    def sharpness(self, params: Params) -> Float[Array, ""]:
+        """Returns what early logits of the predictive's draws are multiplied by; 1 where nothing was fitted."""
+        return params.get(SHARPNESS, jnp.ones(()))
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""

@@ -14,7 +14,7 @@ from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Stepwise
 from dsnn.data import eval_batches, require_finite
 from dsnn.rng import stream
-from dsnn.types import Array, Key
+from dsnn.types import Array, Float, Key
 
 
 class Prediction(NamedTuple):
@@ -35,17 +35,25 @@ class Prediction(NamedTuple):
     steps: Any
 
 
+class Rules(NamedTuple):
+    """When examples stop, and what their early logits are multiplied by, ``[rule]``."""
+
+    threshold: Float[Array, " rule"]
+    sharpness: Float[Array, " rule"]
+
+
 Predict = Callable[..., Prediction]
-"""``predict(params, x, key, *, samples, threshold, batch_size, progress)``, see `predictor`."""
+"""``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``, see `predictor`."""
 
 
 def predictor(lifted: Lifted, devices: int = 1) -> Predict:
-    """Returns a compiled ``predict(params, x, key, *, samples, threshold, batch_size, progress) -> Prediction``.
+    """Returns a compiled ``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``.
 
     Every draw stops each example by itself, once its log odds of having stopped reach ``threshold``; by default all
-    steps run. Several thresholds share the draws and the steps. No examples have an empty answer. Memory is bounded:
-    posterior draws run one after another, examples in batches. Any number of draws uses the same compiled program. An
-    ensemble's members take turns. ``progress(done, total)`` is called after every batch.
+    steps run. Early logits are divided by the temperature of their step and multiplied by ``sharpness``, by default
+    those among the parameters. Several thresholds share the draws and the steps. No examples have an empty answer.
+    Memory is bounded: posterior draws run one after another, examples in batches. Any number of draws uses the same
+    compiled program. An ensemble's members take turns. ``progress(done, total)`` is called after every batch.
 
     Args:
         lifted: the network.
@@ -59,7 +67,7 @@ def predictor(lifted: Lifted, devices: int = 1) -> Predict:
     if not isinstance(likelihood, Categorical | Bernoulli | Stepwise) or every_step:
         raise ValueError(f"classes are predicted by a likelihood of classes, got {type(likelihood).__name__}.")
 
-    def one(params: dict[str, Array], x: Array, key: Key[Array, ""], thresholds: Array, sample: Array) -> Prediction:
+    def one(params: dict[str, Array], x: Array, key: Key[Array, ""], rules: Rules, sample: Array) -> Prediction:
         key = jax.random.fold_in(key, sample)
         draw = lifted.draw(params, stream(key, "weights"), sample)
         logits = lifted.forward.logits(lifted.network(draw), x, key, lifted.adapt(key, x.shape[0]))
@@ -67,40 +75,42 @@ def predictor(lifted: Lifted, devices: int = 1) -> Predict:
         if lifted.feature is not None:
             hazards = halting.hazard_logits(lifted.head(params), logits, lifted.feature)
 
-        def stopped(threshold: Array) -> tuple[Array, Array, Array]:
+        def stopped(threshold: Array, sharper: Array) -> tuple[Array, Array, Array]:
             stop = jnp.full(x.shape[0], logits.shape[0]) if hazards is None else halting.stop_step(hazards, threshold)
             at = jnp.take_along_axis(logits, (stop - 1)[None, :, None], 0)[0]
+            sharp = jnp.where(stop == logits.shape[0], 1.0, sharper / lifted.temperature(params)[stop - 1])
+            at = at * sharp[:, None]
             return *likelihood.distribution(at), stop.astype(jnp.float32)
 
-        probs, entropy, steps = jax.vmap(stopped)(thresholds)
+        probs, entropy, steps = jax.vmap(stopped)(*rules)
         return Prediction(probs, likelihood.distribution(logits[-1])[0], entropy, steps)
 
     def every(
-        params: dict[str, Array], x: Array, key: Key[Array, ""], thresholds: Array, samples: Array, first: Any = 0
+        params: dict[str, Array], x: Array, key: Key[Array, ""], rules: Rules, samples: Array, first: Any = 0
     ) -> Prediction:
         """Sums the draws first, first + devices, ... below ``samples``."""
 
         def add(turn: Array, total: Prediction) -> Prediction:
-            return jax.tree.map(jnp.add, total, one(params, x, key, thresholds, first + turn * devices))
+            return jax.tree.map(jnp.add, total, one(params, x, key, rules, first + turn * devices))
 
-        shapes = jax.eval_shape(one, params, x, key, thresholds, jnp.zeros((), jnp.int32))
+        shapes = jax.eval_shape(one, params, x, key, rules, jnp.zeros((), jnp.int32))
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.fori_loop(0, (samples - first + devices - 1) // devices, add, zero)
 
     row, whole = Mesh(np.array(jax.local_devices()[:devices]), ("device",)), PartitionSpec()
 
     def shared(*arguments: Any) -> Prediction:
-        def here(params: Any, x: Array, key: Any, thresholds: Array, samples: Array) -> Prediction:
+        def here(params: Any, x: Array, key: Any, rules: Rules, samples: Array) -> Prediction:
             first = jax.lax.axis_index("device")
-            return jax.lax.psum(every(params, x, key, thresholds, samples, first), "device")
+            return jax.lax.psum(every(params, x, key, rules, samples, first), "device")
 
         return jax.shard_map(here, mesh=row, in_specs=whole, out_specs=whole, check_vma=False)(*arguments)
 
     summed = every if devices == 1 else shared
 
     @jax.jit
-    def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], thresholds: Array, samples: Array) -> Prediction:
-        total = summed(params, x, key, thresholds, samples)
+    def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], rules: Rules, samples: Array) -> Prediction:
+        total = summed(params, x, key, rules, samples)
         return jax.tree.map(lambda a: a / samples, total)
 
     def predict(
@@ -110,6 +120,7 @@ def predictor(lifted: Lifted, devices: int = 1) -> Predict:
         *,
         samples: int,
         threshold: float | Sequence[float] | np.ndarray = math.inf,
+        sharpness: float | np.ndarray | None = None,
         batch_size: int = 256,
         progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
@@ -118,10 +129,12 @@ def predictor(lifted: Lifted, devices: int = 1) -> Predict:
         if devices > 1:
             params = jax.device_put(params, NamedSharding(row, whole))
         thresholds = jnp.atleast_1d(jnp.asarray(threshold, jnp.float32))
+        sharper = lifted.sharpness(params) if sharpness is None else jnp.asarray(sharpness, jnp.float32)
+        rules = Rules(thresholds, jnp.broadcast_to(sharper, thresholds.shape))
         parts = []
         indices, masks = eval_batches(len(x), batch_size)
         for index, mask in zip(indices, masks, strict=True):
-            part = batch(params, jnp.asarray(require_finite(x[index])), key, thresholds, jnp.asarray(samples))
+            part = batch(params, jnp.asarray(require_finite(x[index])), key, rules, jnp.asarray(samples))
             made = jax.tree.map(np.asarray, part)
             parts.append(Prediction(made.probs[:, mask], made.full[mask], made.aleatoric[:, mask], made.steps[:, mask]))
             if progress is not None:

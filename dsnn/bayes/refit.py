@@ -26,13 +26,21 @@ from dsnn.types import Array, Float, Int
 SLOPES = (4.0, 16.0)
 CUTS = 24
 GROWTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
-TEMPERATURES = 41
+TEMPERATURES = 61
 
 
 class Refit(NamedTuple):
-    """A head and its objective, in nats per example, at the start and at the end."""
+    """A head and its objective, in nats per example, at the start and at the end.
+
+    Attributes:
+        head: of q(n | x).
+        temperatures: under which the labels are likeliest at each step, see `temperatures`.
+        start: objective of the best threshold rule.
+        end: objective of the head.
+    """
 
     head: dict[str, Array]
+    temperatures: Float[Array, " time"]
     start: Float[Array, ""]
     end: Float[Array, ""]
 
@@ -66,7 +74,8 @@ def refit(
         decay: decoupled weight decay of the learned head's layer.
     """
     steps = logits.shape[0]
-    observed = log_likelihood(logits / temperatures(logits, labels)[:, None, None], labels)
+    suited = temperatures(logits, labels)
+    observed = log_likelihood(logits / suited[:, None, None], labels)
     read = halting.read(logits, feature)
     learned = feature == "learned"
     weight = price / math.log(max(steps, 2)) if entropy is None else entropy
@@ -95,12 +104,17 @@ def refit(
 
     (ended, _), _ = jax.lax.scan(update, (head, tx.init(head)), None, updates)
     start, end = objective(head), objective(ended)
-    return Refit(jax.tree.map(lambda a, b: jnp.where(end > start, a, b), ended, head), start, jnp.maximum(start, end))
+    better = jax.tree.map(lambda a, b: jnp.where(end > start, a, b), ended, head)
+    return Refit(better, suited, start, jnp.maximum(start, end))
 
 
 def temperatures(logits: Float[Array, "time batch class"], labels: Int[Array, " batch"]) -> Float[Array, " time"]:
-    """Returns the temperature of each step's logits, between 0.1 and 10, under which the labels are likeliest."""
-    tried = jnp.geomspace(0.1, 10.0, TEMPERATURES)
+    """Returns the temperature of each step's logits, between 0.01 and 10, under which the labels are likeliest.
+
+    Weights that learned with all steps say little after few of them, and what they say is right more often than it
+    sounds: a mean over steps begins near zero.
+    """
+    tried = jnp.geomspace(0.01, 10.0, TEMPERATURES)
     fits = jax.lax.map(lambda temperature: log_likelihood(logits / temperature, labels).mean(1), tried)
     return tried[fits.argmax(0)]
 

@@ -99,12 +99,15 @@ def packed(
 
 
 @jax.jit
-def decision(arrays: list[Array], inputs: Float[Array, "batch ..."]) -> Decision:
+def decision(
+    arrays: list[Array], inputs: Float[Array, "batch ..."], temperature: Float[Array, " time"] | None = None
+) -> Decision:
     """Returns the logits with which each example stopped, and the step; see `dsnn.anytime`.
 
     Args:
         arrays: from `packed`.
         inputs: held for all steps; an empty batch has an empty answer.
+        temperature: what the logits of an answer after each step are divided by; None is 1.
     """
     if not inputs.shape[0]:
         return Decision(jnp.zeros((0, arrays[-1].shape[-1])), jnp.zeros(0, jnp.int32))
@@ -113,7 +116,7 @@ def decision(arrays: list[Array], inputs: Float[Array, "batch ..."]) -> Decision
         jax.ShapeDtypeStruct((x.shape[0], arrays[-1].shape[-1]), jnp.float32),
         jax.ShapeDtypeStruct((x.shape[0],), jnp.int32),
     )
-    return Decision(*jax.ffi.ffi_call("dsnn_decide", shapes)(x, *arrays))
+    return Decision(*jax.ffi.ffi_call("dsnn_decide", shapes)(x, *arrays)).at(temperature)
 
 
 def _shared(cells: list[Any], option: str, known: tuple[str, ...]) -> int:
