@@ -1,10 +1,10 @@
 """A network lifted to a NumPyro model and its guide: weights, gates and stopping times with one objective.
 
-objective = E_q[log p(y | x, w, z, n)] - β KL(w) + H(q(z)) + H(q(n | x)) - λ E_q[E(z, n)]   (design, equation 5)
+objective = E_q[log p(y | x, w, z, n)] - β KL(w) + γ H(q(z)) + H(q(n | x)) - λ E_q[E(z, n)]   (design, equation 5)
 
-With β = 1 and gates that are drawn open or closed this is the ELBO. Another β makes a tempered posterior. Relaxed gates
-enter the likelihood with values in [0, 1] and H(q(z)) as open or closed, so with them it is no bound on the evidence.
-Without `Lifted.joint`, n is T and H(q(n | x)) is left out.
+With β = γ = 1 and gates that are drawn open or closed this is the ELBO. Other weights make a tempered posterior.
+Relaxed gates enter the likelihood with values in [0, 1] and H(q(z)) as open or closed, so with them it is no bound on
+the evidence. Without `Lifted.joint`, n is T and H(q(n | x)) is left out.
 
 Weights and gates are sample sites. The stopping time is summed exactly. The energy enters by its expectation, in closed
 form where steps do not depend on gates, else at the gates that are drawn. Both are factors of the model that share the
