@@ -37,7 +37,7 @@ _DRAWING = threading.Lock()
 
 
 class Measured(NamedTuple):
-    """What the decided network did with the first test examples.
+    """What the decided network did with the test examples that are measured.
 
     Attributes:
         deployed: the network.
@@ -275,9 +275,14 @@ def _conformal(
     }
 
 
+def _measured_on(setup: "Setup") -> data.Arrays:
+    """Returns the test examples on which activity and costs are measured."""
+    return data.sample(setup.split.test, MEASURED_EXAMPLES)
+
+
 def _inputs(setup: "Setup") -> Any:
-    """Returns the first test examples, encoded."""
-    examples = jnp.asarray(setup.split.test.x[:MEASURED_EXAMPLES])
+    """Returns the test examples that are measured, encoded."""
+    examples = jnp.asarray(_measured_on(setup).x)
     return setup.lifted.forward.encode(examples, rng.stream(setup.root, "data"))
 
 
@@ -305,7 +310,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     }
     # what an encoder made of the data says nothing of their zeros
     drawn = forward.encoding in ("rate", "latency")
-    seen_x, axes = (setup.split.test.x[:MEASURED_EXAMPLES], 1) if drawn else (seen.inputs, 1 if forward.held else 2)
+    seen_x, axes = (_measured_on(setup).x, 1) if drawn else (seen.inputs, 1 if forward.held else 2)
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
     sequence = forward.encoding in ("temporal", "scan")
     metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero, sequence=sequence)
@@ -314,7 +319,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
 
 def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, np.ndarray]:
     """Returns rasters, membranes and running decisions in the gated network: the first test example, and a late one."""
-    forward, deployed, test = setup.lifted.forward, seen.deployed, setup.split.test
+    forward, deployed, test = setup.lifted.forward, seen.deployed, _measured_on(setup)
     model, running = forward.built(deployed.masked)
     taken = np.asarray(seen.decision.steps)
     late = int(taken.argmax())

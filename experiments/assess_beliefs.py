@@ -111,10 +111,10 @@ def plane(setup: "Setup", predicted: Any) -> dict[str, np.ndarray]:
 
 
 def sources(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, float]:
-    """Returns the mean epistemic uncertainty of the first test examples by its source, in nats; a key is consumed."""
+    """Returns the mean epistemic uncertainty of test examples by its source, in nats; a key is consumed."""
     if not setup.config.bayes.sources:
         return {}
-    found = by_source(setup.lifted)(params, setup.split.test.x[:SPLIT_EXAMPLES], key)
+    found = by_source(setup.lifted)(params, data.sample(setup.split.test, SPLIT_EXAMPLES).x, key)
     return {f"uncertainty/from_{name}": float(getattr(found, name).mean()) for name in ("weights", "gates", "spikes")}
 
 

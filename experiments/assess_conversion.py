@@ -107,14 +107,14 @@ def _held(
         stack = made.stack
         if calibrated:
             stack = converted(config, network, split, calibrated=False).stack  # its biases are for few steps
-        rows = convert.match_layers(network, stack, made.limits, split.test.x[:MATCHED_EXAMPLES], c.match)
+        rows = convert.match_layers(network, stack, made.limits, data.sample(split.test, MATCHED_EXAMPLES).x, c.match)
         for row in rows:
             metrics |= {
                 f"match/{row.name}/{field}": getattr(row, field)
                 for field in ("correlation", "error", "bias", "clipped", "rate")
             }
         metrics["match/correlation_least"] = min(row.correlation for row in rows)
-    x = jnp.asarray(split.test.x[:COUNTED_EXAMPLES])
+    x = jnp.asarray(data.sample(split.test, COUNTED_EXAMPLES).x)
     spikes = jax.jit(lambda x: unroll(made.stack, x, None, keep_spikes, steps=steps)[2])(x)
     records = activity.records(made.stack, x, spikes, held=True, analog=True)
     metrics["compute/spike_rate"] = energy.spike_rate(records)
@@ -157,16 +157,12 @@ def _addressed(
     units, shape = convert.read(network), data.input_shape(split)
     plain = convert.Converted(convert.to_stack(units, [*ones.values()], shape, convert.integrate_and_fire()), ones)
     at = sorted({*c.steps, steps})
-    sure = (
-        evaluate.accuracy(
-            deep.predict_deep(network, split.val.x[:TRIED_EXAMPLES]), np.asarray(split.val.y[:TRIED_EXAMPLES])
-        )
-        - NEARLY
-    )
+    on = data.sample(split.val, TRIED_EXAMPLES)
+    sure = evaluate.accuracy(deep.predict_deep(network, on.x), np.asarray(on.y)) - NEARLY
     for name, other in (("rate", plain), ("normalised", made)):
         # the fewest steps at which it is nearly the deep network on validation examples, or all of them
-        tried, _ = _rate_coded(other, split.val.x[:TRIED_EXAMPLES], at, rng.stream(root, "data", 101))
-        enough = [t for t in at if evaluate.accuracy(tried[t], np.asarray(split.val.y[:TRIED_EXAMPLES])) >= sure]
+        tried, _ = _rate_coded(other, on.x, at, rng.stream(root, "data", 101))
+        enough = [t for t in at if evaluate.accuracy(tried[t], np.asarray(on.y)) >= sure]
         metrics[f"{name}/steps"] = min(enough, default=max(at))
         found, events = _rate_coded(other, split.test.x, at, rng.stream(root, "data", 100))
         metrics |= {f"{name}/accuracy_{t}": evaluate.accuracy(p, labels) for t, p in found.items()}
@@ -197,7 +193,7 @@ def _addressed(
             metrics[f"{name}/accuracy"] = metrics[f"{name}/accuracy_{t}"]
             costs[f"{prefix}/{name}_over_stochastic"] = costs[f"{prefix}/{name}_{t}_nj"] / ours
     if isinstance(split.test.x, np.ndarray):
-        metrics |= _law(made, split.test.x[:100], rng.stream(root, "data", 102))
+        metrics |= _law(made, np.asarray(data.sample(split.test, 100).x), rng.stream(root, "data", 102))
     return metrics | costs, probs
 
 
@@ -323,7 +319,7 @@ def _synaptic(records: list[energy.Record]) -> float:
 
 def _nonzero(network: nnx.Sequential, split: data.Split, dense: list[energy.Record]) -> dict[str, np.ndarray]:
     """Returns the share of nonzero inputs and activations that the deep network's layers read, by their names."""
-    x = split.test.x[:1000]
+    x = data.sample(split.test, 1000).x
     shares = [np.asarray((x != 0).sum(0)).reshape(-1) / x.shape[0]]
     shares += [(a != 0).mean(0).reshape(-1) for a in convert.activations(network, x)]
     names = [record.name for record in dense if isinstance(record, energy.SynapseRecord)]

@@ -69,7 +69,7 @@ def converted(config: Config, network: nnx.Sequential, split: data.Split, **opti
         "signed_neurons": c.signed_neurons,
         "steps": config.train.steps,
     } | options
-    x = split.train.x[: c.examples] if c.examples else split.train.x
+    x = data.sample(split.train, c.examples).x if c.examples else split.train.x
     return convert.convert(network, x, **given)
 
 

@@ -96,3 +96,13 @@ def test_a8_sparse_rows_are_drawn_as_they_are() -> None:
     assert isinstance(split.train.x, sparse.csr_array)
     np.testing.assert_array_equal(y[split.train.x.toarray().argmax(1)], split.train.y)
     assert np.bincount(split.train.y).tolist() == [4, 2]
+
+
+def test_a8_what_is_measured_on_some_examples_is_measured_on_every_class() -> None:
+    sorted_by_class = data.Arrays(np.arange(300.0)[:, None], np.repeat(np.arange(3), 100))
+    some = data.sample(sorted_by_class, 60)
+    assert (np.bincount(some.y, minlength=3) >= 10).all()
+    np.testing.assert_array_equal(some.x[:, 0] // 100, some.y)
+    assert (np.diff(some.x[:, 0]) > 0).all(), "in their order, each once"
+    np.testing.assert_array_equal(data.sample(sorted_by_class, 60).x, some.x)
+    assert data.sample(sorted_by_class, 300) is sorted_by_class

@@ -29,7 +29,7 @@ from dsnn.data import (
 )
 from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
-from dsnn.data.limit import limited
+from dsnn.data.limit import limited, sample
 from dsnn.data.roles import assign_roles
 from dsnn.data.scaling import Scaling, scaling_of, standardised
 from dsnn.data.split import (
@@ -70,6 +70,7 @@ __all__ = [
     "require_finite",
     "require_training",
     "require_unit_range",
+    "sample",
     "scaling_of",
     "size",
     "standardised",

@@ -1,4 +1,4 @@
-"""A smaller training part of the same make: examples drawn by class, with the side information that belongs to them."""
+"""Fewer examples of the same make: a training part drawn by class, and a sample of any part to measure on."""
 
 from collections.abc import Mapping
 
@@ -29,3 +29,20 @@ def limited(split: Split, count: int, rng: np.random.Generator) -> Split:
 
     train = Arrays(split.train.x[rows], split.train.y[rows])
     return split._replace(train=train, extra=drawn(split.extra), truth=drawn(split.truth))
+
+
+def sample(part: Arrays, count: int, seed: int = 0) -> Arrays:
+    """Returns at most ``count`` examples of a part, drawn evenly and left in their order, for what is measured on some.
+
+    The first rows would not do: a folder's examples come class by class, and a table may be sorted.
+
+    Args:
+        part: of a split.
+        count: how many examples, at least 1; all of them where there are no more.
+        seed: of the draw; the same examples every time.
+    """
+    total = size(part)
+    if total <= count:
+        return part
+    rows = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    return Arrays(part.x[rows], part.y[rows])
