@@ -3,8 +3,8 @@
 Learning runs all steps. Afterwards q(n | x) is fitted on the select part (`dsnn.bayes.refit`), which also gives the
 candidate thresholds; the certify part then says how early is early enough. Starting from the most cautious candidate,
 each is tested for the share of examples that stopping early makes wrong and all steps would have made right, of the
-deployed network and of the posterior predictive alike, and the last one that passes is taken. So the promise holds for
-both, whatever the data: where evidence comes late, nothing is certified before it.
+deployed network and of the posterior predictive alike, and one of the last that pass is taken. So the promise holds
+for both, whatever the data: where evidence comes late, nothing is certified before it.
 """
 
 import math
@@ -36,8 +36,12 @@ CANDIDATES = 40
 """Thresholds that are tested, at most."""
 
 AIM = 0.4
-"""Share of the risk that a candidate may add on the select part, seen and expected: one that is near the limit there is
-seldom certified, and where it is, by luck."""
+"""Share of the risk that a candidate may add on the select part: one that is near the limit there is seldom certified,
+and where it is, by luck."""
+
+CAUTION = 0.1
+"""Share of the candidates that passed by which the one that is taken is more cautious than the last of them, which of
+all of them had the most luck."""
 
 
 class Calibrated(NamedTuple):
@@ -88,9 +92,8 @@ def calibrate(
     deployed = deploy(lifted, params)
     logits, labels = running(lifted, deployed, select.x, root), np.asarray(select.y)
     wanted = config.risk if config.risk >= 0 else default_risk(size(certify), config.risk_delta)
-    suited = np.ones(len(logits))
     if config.fit != "training":
-        params, suited, found = _refitted(lifted, params, logits, labels, config, max(wanted, LEAST_RISK), price)
+        params, found = _refitted(lifted, params, logits, labels, config, max(wanted, LEAST_RISK), price)
         metrics |= found
     if not config.risk:
         threshold = float(logit(config.quantile))
@@ -99,9 +102,7 @@ def calibrate(
         return Calibrated(params, math.inf, metrics | _uncertified(size(certify), config))
     score, right = odds(lifted, params, logits), logits.argmax(-1) == labels
     thresholds = candidates(score)
-    seen = deployed_extra(score, right, thresholds).mean(1)
-    expected = expected_extra(logits, suited, score, thresholds)
-    hopeful = np.maximum(seen, expected) <= AIM * wanted
+    hopeful = deployed_extra(score, right, thresholds).mean(1) <= AIM * wanted
     thresholds = thresholds[: len(thresholds) if hopeful.all() else max(int(hopeful.argmin()), 1)]
     params = params | {SHARPNESS: _sharpness(params, select, float(thresholds[-1]), predict, samples, key)}
     late = running(lifted, deployed, certify.x, root)
@@ -109,7 +110,7 @@ def calibrate(
     made = predict(params, certify.x, key, samples=samples, threshold=thresholds)
     extra_predictive = _extra(made.probs.argmax(-1), made.full.argmax(-1), np.asarray(certify.y))
     passed = min(evaluate.certified_count(e, wanted, config.risk_delta) for e in (extra, extra_predictive))
-    threshold = float(thresholds[passed - 1]) if passed else math.inf
+    threshold = float(thresholds[max(int((1 - CAUTION) * passed), 1) - 1]) if passed else math.inf
     metrics |= {
         "halting/risk": wanted,
         "halting/risk_delta": config.risk_delta,
@@ -146,23 +147,6 @@ def deployed_extra(
 ) -> Bool[np.ndarray, "point batch"]:
     """Returns which examples each threshold makes wrong that all steps would have made right."""
     return np.stack([evaluate.extra_errors(score, right, t) for t in thresholds])
-
-
-def expected_extra(
-    logits: Float[np.ndarray, "time batch class"],
-    temperatures: Float[np.ndarray, " time"],
-    score: Float[np.ndarray, "time batch"],
-    thresholds: Float[np.ndarray, " point"],
-) -> Float[np.ndarray, " point"]:
-    """Returns the errors that each threshold should add by what the decisions themselves say of being right.
-
-    Few examples show few errors, and a threshold that shows none may still be too early; how sure the answers are, at
-    the temperature of their step, tells thresholds apart long before an error is seen.
-    """
-    sure = np.asarray(jax.nn.softmax(jnp.asarray(logits) / temperatures[:, None, None]).max(-1), float)
-    stops = [evaluate.exit_steps(score, threshold) for threshold in thresholds]
-    early = np.array([np.take_along_axis(sure, stop[None] - 1, 0).mean() for stop in stops])
-    return np.maximum(sure[-1].mean() - early, 0.0)
 
 
 def step_price(lifted: Lifted, params: dict[str, Any], state: SviState) -> float:
@@ -247,8 +231,8 @@ def _refitted(
     config: HaltingConfig,
     risk: float,
     price: float,
-) -> tuple[dict[str, Any], np.ndarray, dict[str, float]]:
-    """Returns the guide's parameters with the head that suits the select part, temperatures by step, and metrics.
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Returns the guide's parameters with the head and temperatures that suit the select part, and its metrics.
 
     All steps together are worth at least the share ``risk`` of what the labels carry, H(y), whatever λ is; where the
     energy prior asks for more, that counts.
@@ -262,7 +246,7 @@ def _refitted(
     params = params | {f"halting.{name}": value for name, value in found.head.items()}
     # the last step answers as the network that learned does: running all steps is what it was without halting
     params |= {TEMPERATURE: found.temperatures.at[-1].set(1.0)}
-    return params, np.asarray(found.temperatures), {"halting/price": price, "halting/objective": float(found.end)}
+    return params, {"halting/price": price, "halting/objective": float(found.end)}
 
 
 def label_entropy(labels: np.ndarray) -> float:
