@@ -148,7 +148,7 @@ def fit(
     mask = seeded_mask(np.asarray(whole.y), seed, own_fraction(held_out, len(inputs)))
     part, held = (data.Arrays(inputs[rows], whole.y[rows]) for rows in (~mask, mask))
     split = data.check(data.Split(part, held, whole, classes, "yours", temporal))
-    typed = _configured(config, options, bayesian, halting, seed, data.size(part))
+    typed = _configured(config, options, bayesian, halting, seed, (data.size(part), len(inputs)))
     setup = build(typed, split)
     state = jax.jit(setup.learner.init)()
     batch = train.Batch(jnp.asarray(part.x), jnp.asarray(part.y))
@@ -229,8 +229,9 @@ def _configured(
     bayesian: bool,
     halting: bool | HaltingConfig | None,
     seed: int,
-    size: int,
+    sizes: tuple[int, int],
 ) -> Config:
+    """Returns the configuration of a fit; ``sizes`` are the examples that train, and all."""
     start = config or Config(
         experiment="fit",
         data=DataConfig(standardise="auto"),
@@ -258,6 +259,10 @@ def _configured(
     typed = dataclasses.replace(
         start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
     )
+    size, whole = sizes
     if typed.train.batch_size > size:
-        raise ValueError(f"batch_size must be at most the {size} examples, got {typed.train.batch_size}; lower it.")
+        raise ValueError(
+            f"batch_size must be at most the {size} examples that train, of {whole}, got {typed.train.batch_size}; "
+            "lower it."
+        )
     return typed

@@ -26,10 +26,10 @@ QUICKLY_COMPILED = (
 if importlib.util.find_spec("jax_plugins") is None:
     os.environ.setdefault("XLA_FLAGS", " ".join(QUICKLY_COMPILED))
 
-import jax
-import pytest
+import jax  # noqa: E402 - reads the environment
+import pytest  # noqa: E402
 
-from dsnn.allocator import keep_memory
+from dsnn.allocator import keep_memory  # noqa: E402
 
 keep_memory()
 

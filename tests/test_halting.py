@@ -161,7 +161,8 @@ def test_a_run_fits_on_one_half_and_certifies_on_the_other() -> None:
     assert changed
     assert all(name.startswith("halting.") for name in changed)
     metrics, curves = halt.exits(setup, settled, deploy(setup.lifted, settled.params))
-    assert metrics["halting/extra_errors"] >= metrics["halting/accuracy_all_steps"] - metrics["deployed/accuracy"]
+    lost = metrics["halting/accuracy_all_steps"] - metrics["deployed/accuracy"]
+    assert metrics["halting/extra_errors"] >= lost - 1e-9
     rules = {name.split("/")[1] for name in curves if name.startswith("exits/")}
     assert rules == {"variational", "dt_snn", "seenn", "fixed"}
     test = setup.split.test

@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": BAYES | {"compact", "activity", "decide"},
     "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
     "deep": BAYES | {"convert", "evaluate", "train", "rundir", "checkpoint"},  # how a deep network learns
+    "fold": NETWORKS | {"data"},  # what learning saw of the inputs' scale, in the first weights
     "nir": LOOP | {"compact"},
     "data": {"types", "rng"},
     "address": {"types"},  # a vector as a distribution over the rows of a matrix
@@ -75,6 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     # inference in fifteen lines, without a run directory
     "api": set(),
     "start": set(),
+    "automatic": set(),
+    "exit_calibration": set(),
     "assemble": set(),
     "build": set(),
     "loading": set(),
@@ -82,8 +85,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
 ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
-ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading"}
-ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots"}
+ALLOWED["automatic"] = ALLOWED["exit_calibration"] = ALLOWED["config"] | {"config"}
+ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "automatic"}
+ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold"}
 for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere
     _one.add("nearest")
 ALLOWED["__init__"] = set(ALLOWED)
