@@ -172,7 +172,8 @@ def network(
         time_steps=forward.steps if config.gates.enabled and config.gates.time else 0,
     )
     bayesian = config.learner == "svi"
-    halts = bayesian and config.halting.enabled
+    # it reads how sure the decision for one class is, and answers once
+    halts = bayesian and config.halting.enabled and split.task == "classification" and not data.per_step(split)
     if config.convert.method:
         prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
     else:

@@ -268,7 +268,8 @@ class HaltingConfig:
     """When an example may stop.
 
     Attributes:
-        enabled: whether there is a q(n | x); otherwise every example runs all steps.
+        enabled: whether there is a q(n | x) where an example has one class; otherwise, and for several labels, numbers
+            and a label at every step, all steps run.
         feature: what it reads of the running logits, "margin", "entropy" or "learned" (a small network over both, the
             largest probabilities, their change and the step).
         fit: "held_out" learns the weights with all steps and fits q(n | x) afterwards, on the half of the validation

@@ -70,10 +70,6 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
             raise ValueError(
                 f"{has} are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
             )
-        if config.halting.enabled:
-            raise ValueError(
-                f"halting reads the certainty of a class decision, {split.name} has {has}; set halting.enabled=false."
-            )
         if config.data.ood:
             raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
     if config.learner == "convert":  # which takes sparse rows as they are
@@ -93,8 +89,6 @@ def _check_stepwise(split: data.Split, config: Config) -> None:
         raise ValueError(
             f"{where}, each read from that step's output, got model.readout={config.model.readout}; set last."
         )
-    if config.halting.enabled and config.learner == "svi":
-        raise ValueError(f"{where}, and a run that halts answers once; set halting.enabled=false.")
     if config.data.ood:
         raise ValueError(f"data.ood is scored for one class per example, {where}; leave it empty.")
     if config.train.skip >= (data.steps(split) or 1):

@@ -178,7 +178,6 @@ def _calls_are_chosen_on_validation_and_scored_on_test(directory: Path, metrics:
     ("change", "message"),
     [
         (["model.readout=mean"], "wave has a label at every step, each read from that step's output"),
-        (["learner=svi"], "a run that halts answers once; set halting.enabled=false"),
         (["train.skip=12"], "train.skip must be below the 12 steps, got 12"),
     ],
 )
@@ -186,6 +185,10 @@ def test_settings_that_a_label_at_every_step_does_not_allow(change: list[str], m
     message = message.replace("wave", "npz")
     with pytest.raises(ValueError, match=message):
         job.build(stepwise(tmp_path, *change))
+
+
+def test_a_label_at_every_step_has_no_early_answer(tmp_path: Path) -> None:
+    assert job.build(stepwise(tmp_path, "learner=svi")).lifted.feature is None
 
 
 def test_selection_needs_a_validation_part() -> None:
