@@ -311,6 +311,8 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     # what an encoder made of the data says nothing of their zeros
     drawn = forward.encoding in ("rate", "latency")
     seen_x, axes = (_measured_on(setup).x, 1) if drawn else (seen.inputs, 1 if forward.held else 2)
+    scaled = data.scaling_of(setup.split)
+    seen_x = seen_x if scaled is None else scaled.undone(np.asarray(seen_x))  # a rival reads data as they come
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
     sequence = forward.encoding in ("temporal", "scan")
     metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero, sequence=sequence)

@@ -18,7 +18,7 @@ def costs(
     steps: int,
     nonzero: dict[str, np.ndarray],
     *,
-    sequence: bool,
+    sequence: bool = False,
 ) -> dict[str, float]:
     """Returns energies by profile and accounting, ours and the rivals', and what is known of the rivals.
 

@@ -99,7 +99,7 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
     ("override", "message"),
     [
         ("seed=-1", "seed must be a non-negative integer, got -1"),
-        ("train.epochs=0", "train.epochs must be at least 1, got 0"),
+        ("train.epochs=-1", "train.epochs must be at least 1, or 0 for automatic, got -1"),
         ("optimizer.factors=3", "^optimizer.factors=3: Cannot assign int to Dict"),
         ("model.beta=1.3", "model.beta must be in \\[0, 1\\], got 1.3"),
         ("track.wandb=of", "track.wandb must be one of offline, online, disabled, got 'of'"),

@@ -217,15 +217,15 @@ def test_conformal_margin_mends_intervals_of_any_width():
 
 
 def test_recalibrated_intervals_have_one_margin_for_each_output():
-    """Nine validation examples, level 0.9: the largest score, here -1 and 2; a margin never crosses the middle."""
+    """Nine examples that certify, level 0.9: the largest score, here -1 and 2; a margin never crosses the middle."""
     ends = np.array([[0.0, 0.0]]), np.array([[10.0, 10.0]])
-    val = {"val/lower": np.repeat(ends[0], 9, 0), "val/upper": np.repeat(ends[1], 9, 0)}
-    val["val/y"] = np.full((9, 2), (1.0, 12.0))
+    held = {"certify/lower": np.repeat(ends[0], 9, 0), "certify/upper": np.repeat(ends[1], 9, 0)}
+    held["certify/y"] = np.full((9, 2), (1.0, 12.0))
     test = {"test/lower": ends[0], "test/upper": np.array([[10.0, 1.0]]), "test/y": np.array([[0.5, 3.0]])}
-    found = assess_numbers.recalibrated(val | test)
+    found = assess_numbers.recalibrated(held | test)
     assert found["conformal/coverage"] == 0.5  # [1, 9] leaves 0.5 out, [-2, 3] holds 3
     assert found["conformal/width"] == pytest.approx((8 + 5) / 2)
-    assert assess_numbers.recalibrated({name: a[:8] for name, a in val.items()} | test) == {}
+    assert assess_numbers.recalibrated({name: a[:8] for name, a in held.items()} | test) == {}
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,10 @@ def test_zeros_that_mean_nothing_stay_zero() -> None:
     constant = np.full((5, 2), 1e8)
     assert np.isfinite(scaling(constant, False)(constant)).all()
     assert (scaling(constant, False)(constant) == 0).all()
+    some = np.where(RNG.random((40, 3)) < 0.4, 0.0, RNG.random((40, 3)) * [1, 1e4, 1e-4])
+    own = scaling(some, False)
+    np.testing.assert_array_equal(own.undone(own(some)) == 0, some == 0)
+    np.testing.assert_allclose(own.undone(own(some)), some, rtol=1e-3)
 
 
 def test_every_part_is_scaled_as_the_training_part_asks() -> None:

@@ -26,6 +26,11 @@ class Scaling(NamedTuple):
         """Returns scaled inputs in single precision; what is taken from what is not."""
         return ((np.asarray(x, np.float64) - self.shift) / self.scale).astype(np.float32)
 
+    def undone(self, x: np.ndarray) -> np.ndarray:
+        """Returns scaled inputs as they came; zeros are zeros again."""
+        raw = np.asarray(x, np.float64) * self.scale + self.shift
+        return np.where(np.abs(raw) > 1e-5 * (np.abs(self.shift) + self.scale), raw, 0.0).astype(np.float32)
+
 
 def scaling(x: np.ndarray, temporal: bool) -> Scaling:
     """Returns the scaling of training inputs; a column that never changes has the scale 1.
