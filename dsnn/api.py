@@ -151,7 +151,8 @@ def fit(
     typed = _configured(config, options, bayesian, halting, seed, (data.size(part), len(inputs)))
     setup = build(typed, split)
     state = jax.jit(setup.learner.init)()
-    batch = train.Batch(jnp.asarray(part.x), jnp.asarray(part.y))
+    learned = setup.split.train  # scaled, where the data ask for it
+    batch = train.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
     losses = []
     own = setup.config.train
     for epoch in train.fit(setup.learner, state, batch, epochs=own.epochs, batch_size=own.batch_size, root=setup.root):

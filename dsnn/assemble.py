@@ -17,7 +17,7 @@ from dsnn.cells import kind
 from dsnn.config import Config
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
-from dsnn.loading import check_trainable, load_data
+from dsnn.loading import check_trainable, load_data, prepared
 from dsnn.sequences import Scan
 from dsnn.start import compacted_network
 
@@ -92,9 +92,7 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
         start: parameters of a converted network, where learning starts and the prior has its centre.
     """
     split = load_data(config) if split is None else check_trainable(split, config)
-    split = data.assign_roles(split, config.seed)
-    if config.data.standardise == "auto" and (split.temporal or config.train.encoding == "direct"):
-        split = data.standardised(split)
+    split = prepared(split, config)
     timed = automatic.schedule(config, split)
     lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
     weighed = automatic.weights(timed.config, split, lifted.prior, lifted.initial)

@@ -1,8 +1,8 @@
 """Choices that the data make where nobody else does: batch, epochs, the weight of KL terms, the price of energy.
 
-Each is a function of what does not change when inputs are scaled, energies are counted in other units, or rows and
-columns are doubled: the number of examples, the entropy of the labels, the number of weights. They are printed, stored
-with the run, and set by hand like any other option.
+Each is a function of the number of examples, the entropy of the labels and the number of weights, and of nothing that
+changes when inputs are scaled, classes renamed or energies counted in other units. They are printed, stored with the
+run, and set by hand like any other option.
 """
 
 import dataclasses
@@ -77,8 +77,9 @@ def weights(config: Config, split: data.Split, prior: Prior, initial: Params) ->
         chosen["svi.gates_weight"] = svi.kl_weight
         svi = dataclasses.replace(svi, gates_weight=svi.kl_weight)
     if svi.lam < 0:
-        chosen["svi.lam_nats"] = SHARE * nats
-        svi = dataclasses.replace(svi, lam=0.0, lam_nats=SHARE * nats)
+        share = svi.lam_nats or SHARE * nats
+        chosen["svi.lam_nats"] = share
+        svi = dataclasses.replace(svi, lam=0.0, lam_nats=share)
     return Automatic(dataclasses.replace(config, svi=svi), chosen)
 
 

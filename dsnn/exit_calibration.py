@@ -86,7 +86,7 @@ def calibrate(
     select, certify = split.val, split.certify
     metrics: dict[str, float] = {}
     if certify is None or not size(select):
-        if config.risk < 0 or config.fit != "training":
+        if config.risk or config.fit != "training":
             return Calibrated(params, math.inf, _uncertified(0, config))
         return Calibrated(params, float(logit(config.quantile)), metrics)
     deployed = deploy(lifted, params)
@@ -154,8 +154,8 @@ def step_price(lifted: Lifted, params: dict[str, Any], state: SviState) -> float
     if lifted.sites is None or lifted.prices is None:
         return 0.0
     lam = float(jnp.exp(state.duals.log_lam))
-    spent = lifted.energy(lifted.gate_probabilities(params), state.events)
-    return 0.0 if lam < 1e-11 else lam * float(spent.step_nj)
+    price = lam * float(lifted.energy(lifted.gate_probabilities(params), state.events).step_nj)
+    return price if price > 1e-9 else 0.0  # where energy is free, its price starts at next to nothing
 
 
 def said(calibrated: Calibrated) -> str:
@@ -173,9 +173,12 @@ def said(calibrated: Calibrated) -> str:
             f"stops early at log odds {calibrated.threshold:.3g}; the errors that this adds are not certified.{worse}"
         )
     count, risk = int(found["halting/certified_on"]), found["halting/risk"]
-    if count < FEWEST and math.isinf(calibrated.threshold):
+    fewest = FEWEST
+    if risk != default_risk(count, found["halting/risk_delta"]):  # somebody's own
+        fewest = math.ceil(math.log(found["halting/risk_delta"]) / math.log1p(-min(risk, 0.999)))
+    if count < fewest and math.isinf(calibrated.threshold):
         return (
-            f"runs all steps: stopping early is certified on {FEWEST} held-out examples or more, and there are {count}."
+            f"runs all steps: stopping early is certified on {fewest} held-out examples or more, and there are {count}."
         )
     level = f"{100 * (1 - found['halting/risk_delta']):g} %"
     if math.isinf(calibrated.threshold):

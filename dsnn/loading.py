@@ -48,7 +48,14 @@ def load_data(config: Config) -> data.Split:
             f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
             f"{config.train.batch_size}; lower it."
         )
-    return data.assign_roles(split, config.seed)
+    return prepared(split, config)
+
+
+def prepared(split: data.Split, config: Config) -> data.Split:
+    """Returns the split with the roles of its held-out part and, where it is asked for, at one scale; once will do."""
+    split = data.assign_roles(split, config.seed)
+    scaled = config.data.standardise == "auto" and (split.temporal or config.train.encoding == "direct")
+    return data.standardised(split) if scaled else split
 
 
 def check_trainable(split: data.Split, config: Config) -> data.Split:

@@ -248,6 +248,11 @@ def svi_learner(
             "a budget of energy needs something to spare and its price, got neither gates nor halting, or no profile; "
             "set gates.enabled=true or halting.enabled=true."
         )
+    if budgeted and lifted.gated_sites is None and not lifted.joint:
+        raise ValueError(
+            "a budget of energy needs gates to close, or steps that learning may leave out, got neither; set "
+            "gates.enabled=true, or halting.fit=training."
+        )
     decided = decided_from(config, total_steps) if lifted.gated_sites is not None else None
     empty = lifted.no_context()
 

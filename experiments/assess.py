@@ -92,11 +92,13 @@ def predicted(setup: "Setup", settled: Calibrated, predict: Any) -> tuple[dict[s
     test = of(split.test.x, "predicting the test part")
     metrics = scores("test", test.probs, labels)
     if len(split.val.x):
-        val, val_labels = of(split.val.x, "predicting the selecting part").probs, np.asarray(split.val.y)
-        metrics |= scores("val", val, val_labels) | _recalibrated(val, val_labels, test.probs, labels)
+        # at all steps: where early answers stop is known from the examples that certify, which select nothing
+        val, val_labels = of(split.val.x, "predicting the selecting part").full, np.asarray(split.val.y)
+        metrics |= scores("val", val, val_labels) | _recalibrated(val, val_labels, test.full, labels)
     if split.certify is not None and len(split.certify.x):
-        held = of(split.certify.x, "predicting the certifying part").probs
-        metrics |= _conformal(held, np.asarray(split.certify.y), test.probs, labels)
+        # at all steps, which these examples did not choose
+        held = of(split.certify.x, "predicting the certifying part").full
+        metrics |= _conformal(held, np.asarray(split.certify.y), test.full, labels)
     total = evaluate.entropy(test.probs)
     metrics |= {
         "test/aurc": evaluate.aurc(total, test.probs.argmax(-1) != labels),

@@ -54,8 +54,9 @@ def appended(override: str) -> str:
 
 def completed(overrides: Sequence[str]) -> list[str]:
     """Returns the overrides, with the experiment for data of one's own where data are named and no experiment is."""
-    given = dict(override.partition("=")[::2] for override in overrides if not override.startswith("-"))
-    own = given.get("data") in OWN and "experiment" not in given
+    given = dict(override.lstrip("+").partition("=")[::2] for override in overrides if not override.startswith("-"))
+    named = {given.get(name, "").strip("'\"") for name in ("data", "data.name")}
+    own = bool(named & OWN.keys()) and "experiment" not in given
     return [*overrides, "experiment=own"] if own else list(overrides)
 
 

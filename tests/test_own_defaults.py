@@ -171,3 +171,28 @@ def test_own_data_have_an_experiment_of_their_own(tmp_path: object) -> None:
     assert (own.svi.lam, own.svi.kl_weight, own.train.epochs, own.data.standardise) == (-1, -1, 0, "auto")
     assert schema.compose(["experiment=digits", *named]).experiment == "digits"
     assert schema.compose([]).data.standardise == "none"
+
+
+def test_a_fit_does_not_depend_on_the_units_of_its_inputs() -> None:
+    """What learning sees is what prediction sees, in any unit."""
+    x = RNG.normal(size=(60, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    options = {"hidden": [6], "epochs": 3, "steps": 3, "batch_size": 16, "halting": False}
+    one, other = (dsnn.fit(1000.0 * x.astype(np.float64) * k + 5 * k, y, **options) for k in (1.0, 1e-3))  # type: ignore[arg-type]
+    np.testing.assert_allclose(one.losses, other.losses, rtol=1e-3)
+    plain = dsnn.fit(x, y, **options)  # type: ignore[arg-type]
+    np.testing.assert_allclose(one.losses, plain.losses, rtol=1e-2)
+    ours, right = (dsnn.predict(f, v, samples=2).probs for f, v in ((one, 1000.0 * x + 5), (plain, x)))
+    assert np.abs(ours - right).mean() < 0.02
+
+
+def test_a_budget_that_nothing_can_meet_is_refused() -> None:
+    net = dataclasses.replace(lifted("hard_concrete"), gated=False)
+    with pytest.raises(ValueError, match=r"needs gates to close.*got neither; set gates\.enabled=true"):
+        train.svi_learner(net, SviConfig(budget_fraction=0.5), optimizer(OptimizerConfig(0.05), 10), 10, rng.root(0))
+
+
+def test_own_data_are_known_in_any_spelling(tmp_path: object) -> None:
+    for spelling in ("data=npz", "data='npz'", 'data="npz"', "data.name=npz"):
+        assert "experiment=own" in schema.completed([spelling, "data.path=x"]), spelling
+    assert "experiment=own" not in schema.completed(["data=mnist"])
