@@ -145,26 +145,26 @@ def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: P
     assert 0 < metrics["firing/hidden0"] < 1
     assert metrics["energy/45nm/rival/lstm_nj"] > metrics["energy/45nm/rival/dense_nj"]
     assert rundir.read_arrays(directory, "records.npz")["blocks/ece"].shape == (1,)
-    _calls_are_chosen_on_validation_and_scored_on_test(directory, metrics)
+    _calls_are_chosen_on_what_certifies_and_scored_on_test(directory, metrics)
     page = write_report(directory).read_text()
     for figure in ("step_calibration", "detection", "believed_sequence"):
         assert f'id="{figure}"' in page
     assert "Inference decided" not in page, "nothing was decided"
 
 
-def _calls_are_chosen_on_validation_and_scored_on_test(directory: Path, metrics: dict) -> None:
+def _calls_are_chosen_on_what_certifies_and_scored_on_test(directory: Path, metrics: dict) -> None:
     setup, settled = finished(directory)[1:3]
     predict, key = sequencer(setup.lifted), assess.predictive_key(setup)
     curves = {}
-    for part in ("val", "test"):
+    for part in ("certify", "test"):
         arrays = getattr(setup.split, part)
         probs = predict(settled.params, arrays.x, key, **assess.predictive_options(setup, settled)).probs
         counted = assess_steps.counted(setup, part)
         curves[part] = evaluate.detection_curve(probs, np.asarray(arrays.y), counted, assess_steps.THRESHOLDS)
-    kept = [risk for risk in assess_steps.RISKS if np.isfinite(evaluate.threshold_within(curves["val"], risk))]
-    assert kept, "a risk that validation can keep is needed for this to say anything"
+    kept = [risk for risk in assess_steps.RISKS if np.isfinite(evaluate.threshold_within(curves["certify"], risk))]
+    assert kept, "a risk that can be kept is needed for this to say anything"
     for risk in kept:
-        at = evaluate.threshold_within(curves["val"], risk)
+        at = evaluate.threshold_within(curves["certify"], risk)
         here = curves["test"].threshold == at
         assert metrics[f"test/detection/{risk:g}/threshold"] == pytest.approx(at)
         for name in ("risk", "coverage", "miss_rate", "median_delay"):

@@ -254,7 +254,7 @@ def test_a_budget_names_groups_that_there_are() -> None:
         (SviConfig, {"particles": 0}, "particles must be at least 1, got 0"),
         (SviConfig, {"budget_nj": 1.0, "budget_fraction": 0.5}, "got both"),
         (SviConfig, {"budget_fraction": 1.5}, "got 1.5"),
-        (SviConfig, {"lam": -1.0}, "svi.lam must not be negative"),
+        (SviConfig, {"lam": -2.0}, "svi.lam must not be negative, or -1 for automatic, got -2.0"),
         (SviConfig, {"measure_every": 0}, "measure_every must be at least 1"),
     ],
 )
