@@ -49,7 +49,7 @@ def test_every_run_of_a_paper_composes_builds_and_takes_a_step(overrides: tuple[
 
 
 def test_examples_can_stop_early_in_a_network_without_gates() -> None:
-    takes_a_step("experiment=digits", "gates.enabled=false", "svi.budget_fraction=0.5")
+    takes_a_step("experiment=digits", "gates.enabled=false", "svi.budget_fraction=0.5", "halting.fit=training")
 
 
 def takes_a_step(*overrides: str) -> Config:
