@@ -462,6 +462,8 @@ class PopulationConfig:
                     f"population.{name} must have one value for each of the {self.size} members, got {given}; "
                     f"set population.size={given}, or give {self.size} values."
                 )
+        if any(value < 0 for value in self.lam):
+            raise ValueError(f"population.lam must not be negative, got {self.lam}; give every member a price.")
         _one_of("population.mapped", self.mapped, ("auto", "scan", "vmap"))
 
 

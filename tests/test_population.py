@@ -43,7 +43,7 @@ def test_a_member_has_the_name_of_its_single_run(tmp_path: Path) -> None:
         (["population.size=0"], "population.size must be at least 1"),
         (["population.size=2", "population.seeds=[1,1]"], "members must differ, got the same settings for 0 and 1"),
         (["population.size=2", "run.dir=here"], "got run.dir=here; name their common folder with run.root=DIR"),
-        (["population.size=2", "population.lam=[0.1,-1]"], "svi.lam must not be negative"),
+        (["population.size=2", "population.lam=[0.1,-1]"], "population.lam must not be negative"),
     ],
 )
 def test_a_population_that_cannot_be_meant_gets_a_sentence(overrides: list[str], message: str) -> None:
