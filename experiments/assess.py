@@ -129,8 +129,6 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
     deployed = deploy(lifted, params, settled.threshold)
     inputs = _inputs(setup)
     seen = Measured(deployed, inputs, deployed.run(inputs))
-    if setup.split.task == "regression":
-        return Assessed(metrics | _costs(setup, seen)[0], records, {}, None)
     costs, error = _costs(setup, seen)
     stepwise = data.per_step(setup.split)
     if stepwise:
@@ -182,7 +180,8 @@ def predictive_key(setup: "Setup") -> Any:
 def predictive_options(setup: "Setup", settled: Calibrated) -> dict[str, Any]:
     """Returns how an assessment calls the predictive."""
     options: dict[str, Any] = {"samples": setup.config.bayes.samples, "batch_size": EVAL_BATCH}
-    return options if data.per_step(setup.split) else options | {"threshold": settled.threshold}
+    stops = setup.split.task != "regression" and not data.per_step(setup.split)
+    return options | {"threshold": settled.threshold} if stops else options
 
 
 def _found(truth: Any, probabilities: dict[str, np.ndarray]) -> dict[str, float]:

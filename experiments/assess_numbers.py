@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsnn import evaluate, rng
+from dsnn import data, evaluate, rng
 from dsnn.bayes.regress import Regression
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ EVAL_BATCH = 256
 
 
 def scores(part: str, prediction: Regression, targets: np.ndarray) -> dict[str, float]:
-    """Returns the scores of a prediction, in the standardised unit of the targets.
+    """Returns the scores of a prediction, in the unit of the targets.
 
     The negative log-likelihood is that of an example's outputs together, everything else a mean over outputs.
 
@@ -27,10 +27,40 @@ def scores(part: str, prediction: Regression, targets: np.ndarray) -> dict[str, 
     lower, upper = prediction.lower, prediction.upper
     return {
         f"{part}/rmse": float(np.sqrt(np.mean((prediction.mean - targets) ** 2))),
+        f"{part}/r2": evaluate.r2(prediction.mean, targets),
         f"{part}/nll": -float(prediction.log_prob.mean()),
         f"{part}/coverage_90": evaluate.interval_coverage(lower, upper, targets),
         f"{part}/interval_score_90": evaluate.interval_score(lower, upper, targets, LEVEL),
         f"{part}/interval_width_90": float(np.mean(upper - lower)),
+    }
+
+
+def in_units(prediction: Regression, split: data.Split) -> Regression:
+    """Returns a prediction of standardised targets in the unit that the targets came in."""
+    unit = data.target_scaling(split)
+    if unit is None:
+        return prediction
+    placed = {name: getattr(prediction, name) * unit.scale + unit.shift for name in ("mean", "lower", "upper")}
+    spread = {name: getattr(prediction, name) * unit.scale for name in ("aleatoric", "epistemic")}
+    outputs = prediction.mean.shape[-1]
+    log_prob = prediction.log_prob - np.log(np.broadcast_to(unit.scale, outputs)).sum()
+    return prediction._replace(**placed, **spread, log_prob=log_prob)
+
+
+def targets_of(split: data.Split, part: str) -> np.ndarray:
+    """Returns the targets of a part in the unit that they came in, ``[n, output]``."""
+    y, unit = np.asarray(getattr(split, part).y), data.target_scaling(split)
+    return y if unit is None else y * unit.scale + unit.shift
+
+
+def deployed(setup: "Setup", logits: np.ndarray) -> dict[str, float]:
+    """Returns what the decided network's answers ``[n, output]`` on the test part are worth."""
+    unit, targets = data.target_scaling(setup.split), targets_of(setup.split, "test")
+    answers = np.asarray(logits, float) if unit is None else np.asarray(logits, float) * unit.scale + unit.shift
+    return {
+        "deployed/rmse": float(np.sqrt(np.mean((answers - targets) ** 2))),
+        "deployed/r2": evaluate.r2(answers, targets),
+        "deployed/steps_mean": float(setup.lifted.forward.steps),
     }
 
 
@@ -65,9 +95,9 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
         arrays = getattr(setup.split, part)
         if arrays is None or not len(arrays.x):
             continue
-        targets = np.asarray(arrays.y)
-        options = {"samples": config.bayes.samples, "y": targets, "level": LEVEL, "batch_size": EVAL_BATCH}
-        made = predict(params, arrays.x, key, **options)
+        targets = targets_of(setup.split, part)
+        options = {"samples": config.bayes.samples, "y": arrays.y, "level": LEVEL, "batch_size": EVAL_BATCH}
+        made = in_units(predict(params, arrays.x, key, **options), setup.split)
         metrics |= scores(part, made, targets) if part != "certify" else {}
         records |= {f"{part}/{name}": getattr(made, name) for name in ("mean", "lower", "upper")}
         records[f"{part}/y"] = targets

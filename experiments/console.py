@@ -116,7 +116,8 @@ PREDICTIVE = {
     "test/accuracy": "accuracy {:.4f}",
     "test/exact_match": "all labels right {:.1%}",
     "test/f1_micro": "F1 over labels and examples {:.3f}",
-    "test/rmse": "error {:.3f} (root mean square, in standard deviations)",
+    "test/rmse": "error {:.4g} (root mean square)",
+    "test/r2": "R² {:.3f}",
     "test/coverage_90": "90 % intervals hold {:.1%}",
     "test/nll": "NLL {:.3f}",
     "test/ece": "ECE {:.3f}",
@@ -127,7 +128,8 @@ PREDICTIVE = {
 
 DEPLOYED = {
     "deployed/accuracy": "accuracy {:.4f}",
-    "deployed/rmse": "error {:.3f}",
+    "deployed/rmse": "error {:.4g}",
+    "deployed/r2": "R² {:.3f}",
     "deployed/nll": "NLL {:.3f}",
     "deployed/ece": "ECE {:.3f}",
     "deployed/steps_mean": "steps {:.2f}",

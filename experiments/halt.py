@@ -11,6 +11,7 @@ from dsnn import evaluate
 from dsnn.anytime import normalised_entropy
 from dsnn.deploy import Deployed, running
 from dsnn.exit_calibration import Calibrated, odds
+from experiments import assess_numbers
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -43,6 +44,8 @@ def exits(setup: "Setup", settled: Calibrated, deployed: Deployed) -> tuple[dict
     test = setup.split.test
     labels = np.asarray(test.y)
     logits = running(setup.lifted, deployed, test.x, setup.root)
+    if setup.split.task == "regression":
+        return assess_numbers.deployed(setup, logits[-1]), {}
     if setup.split.task == "multilabel":
         right = (logits[-1] > 0) == labels
         return {"deployed/accuracy": float(right.mean()), "deployed/steps_mean": float(len(logits))}, {}

@@ -268,8 +268,8 @@ def _validate(
             record |= assess_steps.validation(setup, part, params, predict, key, samples)
     elif len(split.val.x) and split.task == "regression":
         options = {"samples": VALIDATION_SAMPLES, "y": split.val.y}
-        prediction = predict(params, split.val.x, key, **options)
-        record |= assess_numbers.scores("val", prediction, np.asarray(split.val.y))
+        prediction = assess_numbers.in_units(predict(params, split.val.x, key, **options), split)
+        record |= assess_numbers.scores("val", prediction, assess_numbers.targets_of(split, "val"))
     elif len(split.val.x) and split.task == "multilabel":
         prediction = predict(params, split.val.x, key, samples=samples, batch_size=EVAL_BATCH)
         record |= assess_labels.scores("val", prediction.probs, np.asarray(split.val.y))

@@ -31,7 +31,7 @@ from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
 from dsnn.data.limit import limited, sample
 from dsnn.data.roles import assign_roles
-from dsnn.data.scaling import Scaling, scaling_of, standardised
+from dsnn.data.scaling import Scaling, scaling_of, standardised, target_scaling
 from dsnn.data.split import (
     Arrays,
     DataError,
@@ -76,6 +76,7 @@ __all__ = [
     "standardised",
     "steps",
     "take",
+    "target_scaling",
 ]
 
 

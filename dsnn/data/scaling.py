@@ -1,7 +1,8 @@
-"""Inputs brought to one scale, from the training part alone: a network's first weights expect numbers of order one.
+"""Inputs and numbers to predict brought to one scale, from the training part alone: a network expects order one.
 
 Columns of tables and channels of series are standardised. Zeros that mean "nothing" are kept: of images, of data that
-are mostly zero and of spikes only the scale changes, and zeros and ones are left as they are.
+are mostly zero and of spikes only the scale changes; spikes are left as they are. Targets of a regression
+are standardised for learning, and answers are given in their own unit again.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from dsnn.data.split import Split
 from dsnn.types import Array, Float
 
 SHIFT, SCALE = "scaling/shift", "scaling/scale"
+TARGET_SHIFT, TARGET_SCALE = "scaling/target_shift", "scaling/target_scale"
+PARTS = ("train", "val", "test", "certify")
 MOSTLY = 0.5
 """Share of zeros from which on a zero is taken to mean that there is nothing."""
 
@@ -32,19 +35,21 @@ class Scaling(NamedTuple):
         return np.where(np.abs(raw) > 1e-5 * (np.abs(self.shift) + self.scale), raw, 0.0).astype(np.float32)
 
 
-def scaling(x: np.ndarray, temporal: bool) -> Scaling:
-    """Returns the scaling of training inputs; a column that never changes has the scale 1.
+def scaling(x: np.ndarray, temporal: bool, *, zeros_mean_nothing: bool = True) -> Scaling:
+    """Returns the scaling of training values; a column that never changes has the scale 1.
 
     Args:
         x: ``[n, ...]``, or ``[n, time, ...]`` with ``temporal``.
         temporal: whether the second axis is time.
+        zeros_mean_nothing: whether zeros stay zero where most values are.
     """
     values = np.asarray(x, np.float64)
     none = Scaling(np.zeros(()), np.ones(()))
-    if not values.size or np.isin(values, (0.0, 1.0)).all():
-        return none
     columns = values.ndim == (3 if temporal else 2)
-    nothing = (values == 0).mean() > MOSTLY
+    table = columns and not temporal
+    if not values.size or (not table and np.isin(values, (0.0, 1.0)).all()):
+        return none
+    nothing = zeros_mean_nothing and (values == 0).mean() > MOSTLY
     if not columns or nothing:
         size = np.sqrt((values[values != 0] ** 2).mean()) if (values != 0).any() else 1.0
         return none._replace(scale=np.asarray(size or 1.0))
@@ -55,18 +60,28 @@ def scaling(x: np.ndarray, temporal: bool) -> Scaling:
 
 
 def standardised(split: Split) -> Split:
-    """Returns the split with every part scaled as the training part asks, and that in ``extra``; sparse rows stay."""
-    if SCALE in split.extra or not isinstance(split.train.x, np.ndarray | Array):
+    """Returns the split with every part scaled as the training part asks, and that in ``extra``; sparse rows stay as they are."""
+    if SCALE in split.extra or TARGET_SCALE in split.extra:
         return split
-    found = scaling(np.asarray(split.train.x), split.temporal)
-    parts = {
-        name: part._replace(x=found(np.asarray(part.x)))
-        for name in ("train", "val", "test", "certify")
-        if (part := getattr(split, name)) is not None
-    }
-    return split._replace(**parts, extra={**split.extra, SHIFT: found.shift, SCALE: found.scale})
+    parts = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
+    extra = dict(split.extra)
+    if isinstance(split.train.x, np.ndarray | Array):
+        found = scaling(np.asarray(split.train.x), split.temporal)
+        parts = {name: part._replace(x=found(np.asarray(part.x))) for name, part in parts.items()}
+        extra |= {SHIFT: found.shift, SCALE: found.scale}
+    if split.task == "regression":
+        unit = scaling(np.asarray(split.train.y), temporal=False, zeros_mean_nothing=False)
+        parts = {name: part._replace(y=unit(np.asarray(part.y))) for name, part in parts.items()}
+        extra |= {TARGET_SHIFT: unit.shift, TARGET_SCALE: unit.scale}
+    return split._replace(**parts, extra=extra)
 
 
 def scaling_of(split: Split) -> Scaling | None:
     """Returns how the inputs of a split were scaled, None where they stand as they were given."""
     return Scaling(split.extra[SHIFT], split.extra[SCALE]) if SCALE in split.extra else None
+
+
+def target_scaling(split: Split) -> Scaling | None:
+    """Returns how the numbers to predict were scaled, ``[output]``, None where they stand as they were given."""
+    scaled = TARGET_SCALE in split.extra
+    return Scaling(split.extra[TARGET_SHIFT], split.extra[TARGET_SCALE]) if scaled else None

@@ -5,7 +5,7 @@ Everything is NumPy in double precision; a score is a float, a curve a small nam
 """
 
 from dsnn.evaluate.calibration import Reliability, ece, reliability
-from dsnn.evaluate.classification import accuracy, brier, nll
+from dsnn.evaluate.classification import accuracy, balanced_accuracy, brier, nll
 from dsnn.evaluate.detection import DetectionCurve, Onsets, detection_curve, onsets, threshold_within
 from dsnn.evaluate.exits import (
     ExitCurve,
@@ -20,7 +20,7 @@ from dsnn.evaluate.exits import (
 from dsnn.evaluate.labels import binary, exact_match, f1
 from dsnn.evaluate.ranking import RiskCoverage, aurc, auroc, fpr95, risk_coverage
 from dsnn.evaluate.recalibrate import conformal_sets, conformal_threshold, fit_temperature, with_temperature
-from dsnn.evaluate.regression import conformal_margin, credible_interval, interval_coverage, interval_score
+from dsnn.evaluate.regression import conformal_margin, credible_interval, interval_coverage, interval_score, r2
 from dsnn.evaluate.stepwise import BlockCalibration, block_calibration, tolerant_accuracy
 from dsnn.evaluate.uncertainty import Uncertainty, entropy, epistemic_by_source, uncertainty
 
@@ -36,6 +36,7 @@ __all__ = [
     "accuracy_at",
     "aurc",
     "auroc",
+    "balanced_accuracy",
     "binary",
     "block_calibration",
     "brier",
@@ -61,6 +62,7 @@ __all__ = [
     "interval_score",
     "nll",
     "onsets",
+    "r2",
     "reliability",
     "risk_coverage",
     "threshold_within",

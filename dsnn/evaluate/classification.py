@@ -5,7 +5,7 @@ from jaxtyping import Shaped
 
 from dsnn.evaluate.checks import checked_labels, checked_probs
 
-__all__ = ["accuracy", "brier", "nll"]
+__all__ = ["accuracy", "balanced_accuracy", "brier", "nll"]
 
 
 def accuracy(probs: Shaped[np.ndarray, "batch class"], labels: Shaped[np.ndarray, "batch"]) -> float:
@@ -13,6 +13,14 @@ def accuracy(probs: Shaped[np.ndarray, "batch class"], labels: Shaped[np.ndarray
     probs = checked_probs(probs)
     labels = checked_labels(labels, *probs.shape)
     return float(np.mean(probs.argmax(axis=-1) == labels))
+
+
+def balanced_accuracy(probs: Shaped[np.ndarray, "batch class"], labels: Shaped[np.ndarray, "batch"]) -> float:
+    """Mean over the classes that occur of the share of their examples that are answered right."""
+    probs = checked_probs(probs)
+    labels = checked_labels(labels, *probs.shape)
+    right = probs.argmax(axis=-1) == labels
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
 def nll(probs: Shaped[np.ndarray, "batch class"], labels: Shaped[np.ndarray, "batch"]) -> float:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 
 from dsnn.evaluate.checks import checked_reals, checked_share
 
-__all__ = ["Interval", "conformal_margin", "credible_interval", "interval_coverage", "interval_score"]
+__all__ = ["Interval", "conformal_margin", "credible_interval", "interval_coverage", "interval_score", "r2"]
 
 
 class Interval(NamedTuple):
@@ -27,6 +27,18 @@ def credible_interval(samples: Shaped[np.ndarray, "sample *batch"], level: float
     tail = (1 - checked_share("level", level)) / 2
     lower, upper = np.quantile(checked_reals("Predictive samples", samples), [tail, 1 - tail], axis=0)
     return Interval(lower, upper)
+
+
+def r2(predicted: Shaped[np.ndarray, "batch output"], targets: Shaped[np.ndarray, "batch output"]) -> float:
+    """Share of the targets' variance that predictions explain, the mean over outputs; an output that is constant: NaN.
+
+    1 less the squared error over that of the targets' own mean; below 0 the mean would have been better.
+    """
+    predicted, targets = checked_reals("Predictions", predicted), checked_reals("Targets", targets)
+    about = ((targets - targets.mean(0)) ** 2).sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = 1 - ((targets - predicted) ** 2).sum(0) / np.where(about > 0, about, np.nan)
+    return float(shares.mean())
 
 
 def interval_coverage(

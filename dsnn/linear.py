@@ -1,0 +1,166 @@
+"""What a linear model makes of the data: the least that a network has to reach to be worth its energy.
+
+Logistic regression for classes and labels, ridge regression for numbers, by scikit-learn, on the inputs that the
+network sees. Its strength is chosen by cross-validation on the training part.
+"""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sparse
+
+from dsnn import evaluate
+from dsnn.data.scaling import target_scaling
+from dsnn.data.split import Arrays, Split, per_step, size
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+"""Inverse strengths of the logistic penalty, in units of which 1 is a standard normal prior of every weight."""
+
+RIDGES = tuple(10.0**k for k in range(-3, 5))
+MOST_COLUMNS = 20_000
+"""Series of more numbers than this are read by the mean and the last of each channel."""
+
+MOST_SOUGHT = 2_000_000
+"""Training values beyond which the strength is not sought but 1."""
+
+FOLDS = 5
+
+
+class LinearModel(NamedTuple):
+    """A fitted linear model.
+
+    Attributes:
+        name: "logistic regression" or "ridge regression".
+        scores: metrics of the selecting part, such as ``val/accuracy``, and of the test part, in the targets' unit.
+        losses: of each example that selects, by part: 0 or 1 for classes, squared standardised errors for numbers.
+    """
+
+    name: str
+    scores: dict[str, float]
+    losses: dict[str, np.ndarray]
+
+
+def linear_model(split: Split, seed: int = 0) -> LinearModel | None:
+    """Returns the linear model of a split, None where there is a label at every step or only one class.
+
+    Args:
+        split: prepared as the network gets it; only the training part is learned from.
+        seed: of the folds.
+    """
+    if per_step(split) or not size(split.train):
+        return None
+    x = columns(split, split.train.x)
+    y = np.asarray(split.train.y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # iterations that did not end; the fit is used all the same
+        if split.task == "regression":
+            return _ridge(split, x, y)
+        if split.task == "multilabel":
+            return _labels(split, x, y)
+        if len(np.unique(y)) < 2:
+            return None
+        return _classes(split, x, y, seed)
+
+
+def columns(split: Split, x: Any) -> Any:
+    """Returns inputs as rows of numbers: flat, or of long series the mean and the last step of each channel."""
+    if sparse.issparse(x):
+        return x
+    values = np.asarray(x, np.float32)
+    if split.temporal and int(np.prod(values.shape[1:])) > MOST_COLUMNS:
+        values = np.concatenate([values.mean(1), values[:, -1]], axis=-1)
+    return values.reshape(len(values), -1)
+
+
+def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
+    from sklearn.linear_model import LogisticRegression  # here, since it takes a second to import
+    from sklearn.model_selection import StratifiedKFold
+
+    def fitted(strength: float, rows: Any) -> Any:
+        return LogisticRegression(C=strength, max_iter=300).fit(x[rows], y[rows])
+
+    rarest = int(np.bincount(y)[np.unique(y)].min())
+    strength, every = 1.0, np.arange(len(y))
+    if rarest >= FOLDS and x.shape[0] * x.shape[1] <= MOST_SOUGHT:
+        folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(y)), y))
+
+        def lost(strength: float) -> float:
+            models = [(fitted(strength, train), held) for train, held in folds]
+            return float(np.mean([evaluate.nll(_probabilities(m, x[held], split.classes), y[held]) for m, held in models]))
+
+        strength = min(STRENGTHS, key=lost)
+    model = fitted(strength, every)
+    scores: dict[str, float] = {}
+    losses: dict[str, np.ndarray] = {}
+    for part, arrays in _parts(split):
+        probs, labels = _probabilities(model, columns(split, arrays.x), split.classes), np.asarray(arrays.y)
+        scores |= {
+            f"{part}/accuracy": evaluate.accuracy(probs, labels),
+            f"{part}/nll": evaluate.nll(probs, labels),
+            f"{part}/ece": evaluate.ece(probs, labels),
+            f"{part}/balanced_accuracy": evaluate.balanced_accuracy(probs, labels),
+        }
+        losses[part] = np.asarray(probs.argmax(-1) != labels, float)
+    return LinearModel("logistic regression", scores, losses)
+
+
+def _probabilities(model: Any, x: Any, classes: int) -> np.ndarray:
+    """Returns class probabilities with a column for every class; those without a training example have almost none."""
+    probs = np.full((x.shape[0], classes), 1e-12)
+    probs[:, model.classes_] = model.predict_proba(x)
+    return probs / probs.sum(-1, keepdims=True)
+
+
+def _labels(split: Split, x: Any, y: np.ndarray) -> LinearModel:
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    models = [
+        (LogisticRegression(max_iter=300) if len(np.unique(column)) > 1 else DummyClassifier()).fit(x, column)
+        for column in y.T
+    ]
+    scores: dict[str, float] = {}
+    losses: dict[str, np.ndarray] = {}
+    for part, arrays in _parts(split):
+        rows, labels = columns(split, arrays.x), np.asarray(arrays.y)
+        probs = np.stack(
+            [model.predict_proba(rows)[:, -1] if len(model.classes_) > 1 else np.full(len(labels), float(model.classes_[0]))
+             for model in models],
+            axis=-1,
+        )
+        probs = np.clip(probs, 1e-12, 1 - 1e-12)
+        nll = -(labels * np.log(probs) + (1 - labels) * np.log1p(-probs)).sum(-1)
+        scores |= {
+            f"{part}/accuracy": float(((probs > 0.5) == labels).mean()),
+            f"{part}/nll": float(nll.mean()),
+        }
+        losses[part] = np.asarray((probs > 0.5) != labels, float).mean(-1)
+    return LinearModel("logistic regression", scores, losses)
+
+
+def _ridge(split: Split, x: Any, y: np.ndarray) -> LinearModel:
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(alphas=RIDGES).fit(x, y)
+    deviation = np.sqrt(np.mean((y - model.predict(x).reshape(y.shape)) ** 2, 0) * len(y) / max(len(y) - x.shape[1], 1))
+    deviation = np.maximum(deviation, 1e-12)
+    unit = target_scaling(split)
+    scale = np.ones(y.shape[1]) if unit is None else np.broadcast_to(unit.scale, y.shape[1:])
+    scores: dict[str, float] = {}
+    losses: dict[str, np.ndarray] = {}
+    for part, arrays in _parts(split):
+        targets = np.asarray(arrays.y, float)
+        error = targets - model.predict(columns(split, arrays.x)).reshape(targets.shape)
+        log_prob = (-0.5 * (error / deviation) ** 2 - np.log(deviation * scale) - 0.5 * np.log(2 * np.pi)).sum(-1)
+        scores |= {
+            f"{part}/rmse": float(np.sqrt(np.mean((error * scale) ** 2))),
+            f"{part}/r2": evaluate.r2(targets - error, targets),
+            f"{part}/nll": -float(log_prob.mean()),
+        }
+        losses[part] = (error**2).mean(-1)
+    return LinearModel("ridge regression", scores, losses)
+
+
+def _parts(split: Split) -> list[tuple[str, Arrays]]:
+    return [(part, arrays) for part in ("val", "test") if size(arrays := getattr(split, part))]
