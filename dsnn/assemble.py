@@ -50,14 +50,18 @@ class Setup:
         config = self.config
         lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
-        decided = train.decided_from(config.svi, total) if config.learner == "svi" else None
+        variational = config.learner == "svi"
+        decided = train.decided_from(config.svi, total) if variational else None
         window = self._window
         updates = total * -(-lifted.forward.steps // window) if window else total
         tx = optimize.optimizer(config.optimizer, updates, settings.learning_rate, config.train.epochs, decided)
-        if config.learner == "svi":
+        if self._by_svi:
             # on a CPU one particle after another is faster, and takes the memory of one
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
-            return train.svi_learner(lifted, config.svi, tx, total, settings.root, settings.lam, together)
+            how = config.svi if variational else train.SviConfig()
+            return train.svi_learner(
+                lifted, how, tx, total, settings.root, settings.lam if variational else None, together
+            )
         forward = lifted.forward
         common = forward, lifted.initial, lifted.likelihood, tx
         if config.learner == "fptt":
@@ -71,6 +75,13 @@ class Setup:
         return train.map_learner(loss, forward.template, lifted.initial, tx, settings.root)
 
     @property
+    def _by_svi(self) -> bool:
+        """Whether NumPyro learns: a posterior, or points together with a likelihood's own parameters."""
+        return self.config.learner == "svi" or (
+            self.config.learner == "map" and bool(self.lifted.likelihood.parameters())
+        )
+
+    @property
     def _window(self) -> int:
         """Steps between updates of a rule that updates within a sequence; 0 updates once in each."""
         windows = {"fptt": self.config.fptt.window, "tbptt": self.config.tbptt.window}
@@ -78,7 +89,7 @@ class Setup:
 
     def params(self, state: Any) -> dict[str, Any]:
         """Returns the natural parameters of a learner's state."""
-        if self.config.learner != "svi":
+        if not self._by_svi:
             return train.map_params(self.lifted.forward.template, state)
         return train.svi_params(self.lifted, state)
 

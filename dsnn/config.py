@@ -20,6 +20,7 @@ from dsnn.unroll import SCHEDULES
 
 LEARNERS = ("svi", "map", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
+BASELINES = ("none", "linear", "full")
 NOISES = ("logistic", "gaussian", "none")
 OWN = {"npz": "file", "events": "folder or an h5 file", "audio": "folder"}  # data sets that data.path names
 # Which of beta, threshold and reset a cell takes; the others have parameters of their own, at their published values.
@@ -196,6 +197,8 @@ class BayesConfig:
         dropout: probability that a neuron's output is dropped, for dropout and aot.
         members: of the ensemble.
         samples: posterior draws of the predictive.
+        temperature: what class logits are divided by, and what the noise's standard deviation is multiplied by, once
+            learning is over; -1 is fitted on the part that selects (`dsnn.answer_calibration`).
         sources: whether the report splits epistemic uncertainty into weights, gates and firing.
         show: shell patterns of parameters with a prior, whose posterior the report draws; at most six entries.
     """
@@ -213,6 +216,7 @@ class BayesConfig:
     dropout: float = 0.1
     members: int = 5
     samples: int = 32
+    temperature: float = 1.0
     sources: bool = False
     show: list[str] = field(default_factory=lambda: ["*.cell.*", "readout.*"])
 
@@ -221,6 +225,8 @@ class BayesConfig:
         _one_of("bayes.prior", self.prior, priors.KERNELS)
         for name in ("prior_scale", "bias_scale", "guide_scale", "rank1_scale"):
             _positive(f"bayes.{name}", getattr(self, name))
+        if not (self.temperature == -1 or 0 < self.temperature < float("inf")):
+            raise ValueError(f"bayes.temperature must be positive, or -1 for automatic, got {self.temperature}.")
         if not 1 <= self.rare_inputs < float("inf"):
             raise ValueError(
                 f"bayes.rare_inputs must be at least 1 and finite, got {self.rare_inputs}; 1 is no effect."
@@ -584,12 +590,17 @@ class Config:
             weights, learned as the sequence goes on, see `FpttConfig`), "tbptt" (the same, see `TbpttConfig`) or
             "convert" (a deep network is trained and converted, and that is all).
         convert: a deep network to convert; with "svi" and "map", learning goes on from it.
+        baseline: simpler models of the same data whose figures stand beside the network's: "none", "linear" (logistic
+            or ridge regression), or "full" (that and the deterministic twin). A network for which the data have chosen
+            the weights of divergences and energy is held to them: where it is worse on the part that selects, beyond
+            chance, it is fitted again with less to spare (`dsnn.guard`).
         seed: root of every random stream.
         resume: go on from the run directory's checkpoint; false sets the old directory aside and starts over.
     """
 
     experiment: str = "digits"
     learner: str = "svi"
+    baseline: str = "none"
     seed: int = 0
     resume: bool = True
     data: DataConfig = field(default_factory=DataConfig)
@@ -612,6 +623,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _one_of("learner", self.learner, LEARNERS)
+        _one_of("baseline", self.baseline, BASELINES)
         if self.seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed}.")
         if self.train.encoding == "temporal" and not self.data.temporal and self.data.name == "npz":

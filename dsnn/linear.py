@@ -13,6 +13,7 @@ import scipy.sparse as sparse
 from dsnn import evaluate
 from dsnn.data.scaling import target_scaling
 from dsnn.data.split import Arrays, Split, per_step, size
+from dsnn.guard import Losses, class_losses, label_losses, number_losses
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Inverse strengths of the logistic penalty, in units of which 1 is a standard normal prior of every weight."""
@@ -25,6 +26,8 @@ MOST_SOUGHT = 2_000_000
 """Training values beyond which the strength is not sought but 1."""
 
 FOLDS = 5
+ITERATIONS = 200
+SELECTING = "val"
 
 
 class LinearModel(NamedTuple):
@@ -33,12 +36,12 @@ class LinearModel(NamedTuple):
     Attributes:
         name: "logistic regression" or "ridge regression".
         scores: metrics of the selecting part, such as ``val/accuracy``, and of the test part, in the targets' unit.
-        losses: of each example that selects, by part: 0 or 1 for classes, squared standardised errors for numbers.
+        losses: of each example that selects; None where there are none.
     """
 
     name: str
     scores: dict[str, float]
-    losses: dict[str, np.ndarray]
+    losses: Losses | None
 
 
 def linear_model(split: Split, seed: int = 0) -> LinearModel | None:
@@ -78,7 +81,7 @@ def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
     from sklearn.model_selection import StratifiedKFold
 
     def fitted(strength: float, rows: Any) -> Any:
-        return LogisticRegression(C=strength, max_iter=300).fit(x[rows], y[rows])
+        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x[rows], y[rows])
 
     rarest = int(np.bincount(y)[np.unique(y)].min())
     strength, every = 1.0, np.arange(len(y))
@@ -87,12 +90,14 @@ def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
 
         def lost(strength: float) -> float:
             models = [(fitted(strength, train), held) for train, held in folds]
-            return float(np.mean([evaluate.nll(_probabilities(m, x[held], split.classes), y[held]) for m, held in models]))
+            return float(
+                np.mean([evaluate.nll(_probabilities(m, x[held], split.classes), y[held]) for m, held in models])
+            )
 
         strength = min(STRENGTHS, key=lost)
     model = fitted(strength, every)
     scores: dict[str, float] = {}
-    losses: dict[str, np.ndarray] = {}
+    losses: Losses | None = None
     for part, arrays in _parts(split):
         probs, labels = _probabilities(model, columns(split, arrays.x), split.classes), np.asarray(arrays.y)
         scores |= {
@@ -101,7 +106,7 @@ def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
             f"{part}/ece": evaluate.ece(probs, labels),
             f"{part}/balanced_accuracy": evaluate.balanced_accuracy(probs, labels),
         }
-        losses[part] = np.asarray(probs.argmax(-1) != labels, float)
+        losses = class_losses(probs, labels) if part == SELECTING else losses
     return LinearModel("logistic regression", scores, losses)
 
 
@@ -117,26 +122,28 @@ def _labels(split: Split, x: Any, y: np.ndarray) -> LinearModel:
     from sklearn.linear_model import LogisticRegression
 
     models = [
-        (LogisticRegression(max_iter=300) if len(np.unique(column)) > 1 else DummyClassifier()).fit(x, column)
+        (LogisticRegression(max_iter=ITERATIONS) if len(np.unique(column)) > 1 else DummyClassifier()).fit(x, column)
         for column in y.T
     ]
     scores: dict[str, float] = {}
-    losses: dict[str, np.ndarray] = {}
+    losses: Losses | None = None
     for part, arrays in _parts(split):
         rows, labels = columns(split, arrays.x), np.asarray(arrays.y)
-        probs = np.stack(
-            [model.predict_proba(rows)[:, -1] if len(model.classes_) > 1 else np.full(len(labels), float(model.classes_[0]))
-             for model in models],
-            axis=-1,
-        )
+        probs = np.stack([_last_column(model, rows) for model in models], axis=-1)
         probs = np.clip(probs, 1e-12, 1 - 1e-12)
         nll = -(labels * np.log(probs) + (1 - labels) * np.log1p(-probs)).sum(-1)
         scores |= {
             f"{part}/accuracy": float(((probs > 0.5) == labels).mean()),
             f"{part}/nll": float(nll.mean()),
         }
-        losses[part] = np.asarray((probs > 0.5) != labels, float).mean(-1)
+        losses = label_losses(probs, labels) if part == SELECTING else losses
     return LinearModel("logistic regression", scores, losses)
+
+
+def _last_column(model: Any, rows: Any) -> np.ndarray:
+    """Returns the probability that a label is on; of one that never changed, what it always was."""
+    probs = model.predict_proba(rows)
+    return probs[:, -1] if len(model.classes_) > 1 else np.full(len(probs), float(model.classes_[0]))
 
 
 def _ridge(split: Split, x: Any, y: np.ndarray) -> LinearModel:
@@ -148,7 +155,7 @@ def _ridge(split: Split, x: Any, y: np.ndarray) -> LinearModel:
     unit = target_scaling(split)
     scale = np.ones(y.shape[1]) if unit is None else np.broadcast_to(unit.scale, y.shape[1:])
     scores: dict[str, float] = {}
-    losses: dict[str, np.ndarray] = {}
+    losses: Losses | None = None
     for part, arrays in _parts(split):
         targets = np.asarray(arrays.y, float)
         error = targets - model.predict(columns(split, arrays.x)).reshape(targets.shape)
@@ -158,9 +165,10 @@ def _ridge(split: Split, x: Any, y: np.ndarray) -> LinearModel:
             f"{part}/r2": evaluate.r2(targets - error, targets),
             f"{part}/nll": -float(log_prob.mean()),
         }
-        losses[part] = (error**2).mean(-1)
+        if part == SELECTING:
+            losses = number_losses(targets - error, log_prob + np.log(scale).sum(), targets)
     return LinearModel("ridge regression", scores, losses)
 
 
 def _parts(split: Split) -> list[tuple[str, Arrays]]:
-    return [(part, arrays) for part in ("val", "test") if size(arrays := getattr(split, part))]
+    return [(part, arrays) for part in (SELECTING, "test") if size(arrays := getattr(split, part))]

@@ -73,10 +73,8 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
         )
     if split.task != "classification":
         has = "numbers" if split.task == "regression" else "several labels"
-        if config.learner != "svi":
-            raise ValueError(
-                f"{has} are learned with learner=svi, got {config.learner} on {split.name}; bayes.guide=point is MAP."
-            )
+        if config.learner not in ("svi", "map"):
+            raise ValueError(f"{has} are learned with learner=svi or map, got {config.learner} on {split.name}.")
         if config.data.ood:
             raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
     if config.learner == "convert":  # which takes sparse rows as they are

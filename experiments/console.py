@@ -102,6 +102,10 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
         wording.CONVERTED if belief.noun == wording.CONVERTED else wording.DEPLOYED,
         _said_of(metrics, {**DEPLOYED, f"energy/{profile}/snn_nj": "{:.1f} nJ (modelled)"}),
     )
+    for name, prefix in (("deterministic twin", "twin"), (str(metrics.get("linear/name")), "linear")):
+        row(name, _said_of(metrics, {f"{prefix}/{key}": form for key, form in PREDICTIVE.items()}))
+    if metrics.get("guard/worse_than"):
+        row("guard", [f"worse than {metrics['guard/worse_than']} on the selecting part, beyond chance"])
     row("computation kept", _said_of(metrics, {"gates/kept_fraction": "{:.0%} of the sites"}))
     row("carbon", _said_of(metrics, {"carbon/co2e_g": "{:.4f} g CO2e", "carbon/source": "{}"}))
     row("time", _said_of(metrics, {"time/train_s": "{:.0f} s learning", "time/total_s": "{:.0f} s in all"}))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, data, energy, evaluate, exit_calibration, mesh, parameters, rng, rundir, train
+from dsnn import checkpoint, data, energy, evaluate, exit_calibration, mesh, parameters, rundir, train
 from dsnn.assemble import Setup, build, network, settings_of
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
@@ -26,7 +26,7 @@ from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
 from dsnn.loading import load_data
 from dsnn.track import Track, open_track
-from experiments import assess, assess_conversion, conversion, halt, machine, population
+from experiments import assess, assess_conversion, baselines, conversion, halt, machine, population
 from experiments.console import console, final_table
 from experiments.learn import FAILED, Interrupted, Member, Pruned, Watch, learn
 
@@ -166,14 +166,19 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
     setup_s = time.monotonic() - started
     learned = learn(members, watch)
     share, began = 1 / len(members), time.monotonic()
-    assessed = _assessed(members, learned.states)
+    fits, beside = _beside(members, learned.states)
+    members = [fit.member for fit in fits]
+    baseline_s, began = time.monotonic() - began, time.monotonic()
+    assessed = _assessed(members, [fit.state for fit in fits])
     eval_s = time.monotonic() - began
     parts = {"setup": setup_s, "compile": learned.compile_s, "train": learned.train_s, "eval": eval_s}
+    parts["baseline"] = baseline_s
     parts = {name: seconds * share for name, seconds in parts.items()}
     for member, metrics in assessed:
         config = member.setup.config
         metrics |= {f"time/{name}_s": seconds for name, seconds in parts.items()}
-        metrics["time/total_s"] = parts["setup"] + parts["train"] + parts["eval"]
+        metrics |= beside[member.directory]
+        metrics["time/total_s"] = parts["setup"] + parts["train"] + parts["baseline"] + parts["eval"]
         spent = meter.metrics(
             energy.training_operations(
                 metrics["compute/dense_macs"], len(member.setup.split.train.x), config.train.epochs
@@ -187,6 +192,20 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
     pages = _reports([member.directory for member, _ in assessed if member.setup.config.run.report])
     for member, metrics in assessed:
         _finish(member, metrics, pages.get(member.directory))
+
+
+def _beside(members: list[Member], states: list[Any]) -> tuple[list[baselines.Fit], dict[Path, dict[str, Any]]]:
+    """Returns the fits that are kept, and what simpler models of the same data make of each run directory's.
+
+    A network that learned alone is held to them; of a population only a linear model is reported.
+    """
+    fits = [baselines.Fit(member, state) for member, state in zip(members, states, strict=True)]
+    if len(members) > 1:
+        alone = [fit.member for fit in fits if not fit.member.failure]
+        return fits, {member.directory: baselines.linear(member.setup)[0] for member in alone}
+    simpler = baselines.rivals(members[0])
+    kept, found = baselines.held_to(fits[0], simpler)
+    return [kept], {kept.member.directory: simpler.metrics | found}
 
 
 def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, dict[str, Any]]]:
@@ -206,11 +225,7 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
             return None
 
     def predicted(member: Member, state: Any) -> tuple[Any, ...]:
-        setup, train_part = member.setup, member.setup.split.train
-        key = rng.stream(setup.root, "weights")
-        selected = member.selected()
-        params = setup.params(state) if selected is None else selected[1]
-        params = setup.lifted.finish(params, train_part.x, train_part.y, key)
+        setup, params = member.setup, baselines.finished(baselines.Fit(member, state))
         settled = _exit_rule(setup, params, state, member.predict)
         rundir.write_arrays(member.directory, "parameters.npz", settled.params)
         return settled, *assess.predicted(setup, settled, member.predict)

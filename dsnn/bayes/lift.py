@@ -39,6 +39,9 @@ from dsnn.types import Array, Bool, Float, Key, Shaped
 
 GATES = "gates"
 TEMPERATURE, SHARPNESS = "halting.temperature", "halting.sharpness"
+ANSWERS = "likelihood.temperature"
+"""Name of what the readout's weights are divided by once learning is over (`dsnn.answer_calibration`)."""
+
 POSITIVE = SUPPORTS["positive"]
 MEAN_FIELD, CATEGORICAL = mean_field(), Categorical()
 
@@ -215,7 +218,7 @@ class Lifted:
             count = self.family.members
             chosen = jax.random.randint(extra, (), 0, count) if member is None else member % count
             values = {name: value[chosen] for name, value in values.items()}
-        return Draw(values, z)
+        return Draw(self._tempered(values, params), z)
 
     def adapt(self, key: Key[Array, ""], batch: int) -> Callable[[Any], Any] | None:
         """Returns the family's randomness within the forward pass of a batch, None without; the key is consumed."""
@@ -227,7 +230,7 @@ class Lifted:
 
     def centre(self, params: Params) -> Draw:
         """Returns the deterministic network: posterior means (an ensemble's first member) and decided gates."""
-        weights = self.family.centre(self.weights, params)
+        weights = self._tempered(self.family.centre(self.weights, params), params)
         sites = self.gated_sites
         if sites is None:
             return Draw(weights, None)
@@ -235,6 +238,14 @@ class Lifted:
         # a step or a block runs or does not; scaling has no meaning for it
         whole = (TIME, BLOCKS)
         return Draw(weights, {name: (z > 0).astype(z.dtype) if name in whole else z for name, z in decided.items()})
+
+    def _tempered(self, weights: Params, params: Params) -> Params:
+        """Returns weights whose readout gives the logits of the answers' temperature, if one was fitted."""
+        if ANSWERS not in params:
+            return weights
+        last = f"{self.forward.template.build(self.initial).names[-1]}.synapse."
+        scaled = {name: value / params[ANSWERS] for name, value in weights.items() if name.startswith(last)}
+        return weights | scaled
 
     def decide(self, params: Params, opened: Array) -> Params:
         """Returns the guide's parameters with these sites surely open and all others surely closed."""

@@ -60,7 +60,10 @@ def scaling(x: np.ndarray, temporal: bool, *, zeros_mean_nothing: bool = True) -
 
 
 def standardised(split: Split) -> Split:
-    """Returns the split with every part scaled as the training part asks, and that in ``extra``; sparse rows stay as they are."""
+    """Returns the split with every part scaled as the training part asks, and that in ``extra``.
+
+    Sparse rows stay as they are.
+    """
     if SCALE in split.extra or TARGET_SCALE in split.extra:
         return split
     parts = {name: part for name in PARTS if (part := getattr(split, name)) is not None}

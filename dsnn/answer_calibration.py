@@ -1,0 +1,89 @@
+"""How sure answers sound, fitted on examples that select: a temperature of class logits, the size of a number's noise.
+
+A network that has learned from few examples is surer of its answers than it should be. One number mends most of that
+(temperature scaling, Guo et al. 2017): what the readout's weights are divided by, or what the standard deviation of the
+noise is multiplied by. It has a log-normal prior about 1, so that a handful of examples moves it little.
+"""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from dsnn.bayes.lift import ANSWERS, Lifted
+from dsnn.bayes.likelihood import SCALE, Bernoulli, Gaussian
+from dsnn.cells import kind
+from dsnn.data import Split, per_step, sample, size
+from dsnn.types import Array, Key
+
+WIDTH = 0.5
+"""Standard deviation of the logarithm under its prior."""
+
+FARTHEST = math.log(8.0)
+MOST = 1000
+"""Examples that are looked at, at most."""
+
+DRAWS = 16
+TOLERANCE = 0.03
+
+
+def calibrated(
+    lifted: Lifted, params: dict[str, Any], split: Split, predict: Any, key: Key[Array, ""], wanted: float
+) -> tuple[dict[str, Any], float]:
+    """Returns the parameters with calibrated answers, and the temperature.
+
+    Where the readout is not linear in its weights, where stopping was learned together with the weights, and with a
+    label at every step nothing is changed.
+
+    Args:
+        lifted: the network.
+        params: of the guide, once learning is over.
+        split: with its roles assigned.
+        predict: of `dsnn.bayes.predict.predictor` or `dsnn.bayes.regress.regressor`.
+        key: of the draws.
+        wanted: the temperature; 1 changes nothing, -1 fits it on the part that selects.
+    """
+    if wanted == 1 or not can(lifted, split):
+        return params, 1.0
+    if wanted > 0:
+        return _at(lifted, params, wanted), wanted
+    select = sample(split.val, MOST) if size(split.val) else split.val
+    if not size(select):
+        return params, 1.0
+    labels = np.asarray(select.y)
+
+    def lost(log_temperature: float) -> float:
+        tempered = _at(lifted, params, math.exp(log_temperature))
+        if isinstance(lifted.likelihood, Gaussian):
+            made = predict(tempered, select.x, key, samples=DRAWS, y=select.y)
+            nll = -np.asarray(made.log_prob, float)
+        else:
+            nll = _nll(predict(tempered, select.x, key, samples=DRAWS).full, labels, lifted)
+        return float(nll.sum()) + log_temperature**2 / (2 * WIDTH**2)
+
+    found = minimize_scalar(lost, bounds=(-FARTHEST, FARTHEST), method="bounded", options={"xatol": TOLERANCE})
+    temperature = math.exp(float(found.x)) if found.fun < lost(0.0) else 1.0
+    return _at(lifted, params, temperature), temperature
+
+
+def can(lifted: Lifted, split: Split) -> bool:
+    """Returns whether a temperature is defined: logits are linear in the readout's weights, and answered once."""
+    model = lifted.forward.template.build(lifted.initial)
+    linear = kind(getattr(model, model.names[-1]).cell) == "LI" and model.readout_kind != "vote"
+    return not lifted.joint and not per_step(split) and (linear or isinstance(lifted.likelihood, Gaussian))
+
+
+def _at(lifted: Lifted, params: dict[str, Any], temperature: float) -> dict[str, Any]:
+    value = jnp.asarray(temperature, jnp.float32)
+    if isinstance(lifted.likelihood, Gaussian):
+        return params | {SCALE: lifted.likelihood.deviation(params) * value}
+    return params | {ANSWERS: value}
+
+
+def _nll(probs: np.ndarray, labels: np.ndarray, lifted: Lifted) -> np.ndarray:
+    p = np.clip(np.asarray(probs, float), 1e-12, 1.0)
+    if isinstance(lifted.likelihood, Bernoulli):
+        return -(labels * np.log(p) + (1 - labels) * np.log(np.clip(1 - p, 1e-12, 1))).sum(-1)
+    return -np.log(np.take_along_axis(p, labels[:, None], -1)[:, 0])

@@ -1,0 +1,149 @@
+"""A guard over automatic choices: a network that is worse than a simpler model is fitted again with less to spare.
+
+The simpler models are a linear model and the deterministic twin. Both sides are compared example by example on the part
+that selects; the answers stay those of the network, nothing is blended with a rival's.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from dsnn.config import Config
+
+BEYOND = 1.645
+"""Standard errors of a paired difference beyond which a network is worse: one in twenty by chance."""
+
+MILDER = (0.2, 0.02)
+"""What the price of energy and the KL weights are multiplied by, one fit after another."""
+
+LONGER = (1.5, 2.0)
+"""What the number of epochs is multiplied by, one fit after another."""
+
+MOST_NATS = 8.0
+"""Larger log losses of an example count as this, so that one of them does not decide."""
+
+Made = TypeVar("Made")
+
+
+class Losses(NamedTuple):
+    """What each example that selects costs a model.
+
+    Attributes:
+        error: 0 or 1 for a class, the share of wrong labels, or the squared error in standard deviations, ``[n]``.
+        nll: negative log-likelihood in nats, ``[n]``.
+    """
+
+    error: np.ndarray
+    nll: np.ndarray
+
+
+class Candidate(NamedTuple, Generic[Made]):
+    """A fitted network with what it costs on the part that selects."""
+
+    made: Made
+    losses: Losses
+
+
+class Guarded(NamedTuple, Generic[Made]):
+    """The network that is kept.
+
+    Attributes:
+        made: by the first fit, or by a later one.
+        fits: how many there were.
+        reasons: why each fit but the last was not enough; names of rivals.
+        worse_than: rivals that the kept network is still worse than.
+    """
+
+    made: Made
+    fits: int
+    reasons: tuple[str, ...]
+    worse_than: tuple[str, ...]
+
+
+def class_losses(probs: np.ndarray, labels: np.ndarray) -> Losses:
+    """Returns the losses of class probabilities ``[n, class]``."""
+    chosen = np.take_along_axis(np.asarray(probs, float), np.asarray(labels)[:, None], -1)[:, 0]
+    return Losses(np.asarray(probs.argmax(-1) != labels, float), _capped(-np.log(np.maximum(chosen, 1e-300))))
+
+
+def label_losses(probs: np.ndarray, labels: np.ndarray) -> Losses:
+    """Returns the losses of probabilities of several labels ``[n, label]``."""
+    p = np.clip(np.asarray(probs, float), 1e-12, 1 - 1e-12)
+    nll = -(labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum(-1)
+    return Losses(np.asarray((p > 0.5) != labels, float).mean(-1), _capped(nll))
+
+
+def number_losses(mean: np.ndarray, log_prob: np.ndarray, targets: np.ndarray) -> Losses:
+    """Returns the losses of predicted numbers ``[n, output]`` with their joint log density ``[n]``."""
+    return Losses(((mean - targets) ** 2).mean(-1), _capped(-np.asarray(log_prob, float)))
+
+
+def _capped(nats: np.ndarray) -> np.ndarray:
+    return np.minimum(nats, MOST_NATS)
+
+
+def is_worse(ours: Losses, theirs: Losses) -> bool:
+    """Returns whether a network errs more than a rival, or is surer of what is wrong, beyond what chance explains."""
+    return any(_beyond(mine - other) for mine, other in zip(ours, theirs, strict=True))
+
+
+def _beyond(difference: np.ndarray) -> bool:
+    if len(difference) < 2:
+        return False
+    deviation = float(difference.std(ddof=1)) / np.sqrt(len(difference))
+    mean = float(difference.mean())
+    return mean > 1e-9 and mean > BEYOND * deviation
+
+
+def milder(config: Config, chosen: dict[str, float], fit: int) -> Config | None:
+    """Returns a configuration with less to spare, None where nothing that could be milder was chosen by the data.
+
+    Args:
+        config: with every choice made.
+        chosen: the automatic choices; what a user set by hand stays.
+        fit: 0 for the first fit again.
+    """
+    svi, train = config.svi, config.train
+    factor, longer = MILDER[fit], LONGER[fit]
+    values: dict[str, Any] = {
+        name.removeprefix("svi."): chosen[name] * factor
+        for name in ("svi.kl_weight", "svi.gates_weight", "svi.lam_nats")
+        if name in chosen
+    }
+    if not values:
+        return None
+    if "train.epochs" in chosen:
+        train = dataclasses.replace(train, epochs=round(chosen["train.epochs"] * longer))
+    return dataclasses.replace(config, svi=dataclasses.replace(svi, **values), train=train)
+
+
+def guarded(
+    first: Candidate[Made], rivals: dict[str, Losses], again: Callable[[int, Sequence[str]], Candidate[Made] | None]
+) -> Guarded[Made]:
+    """Returns the first fit that no rival beats beyond chance; of fits that all are beaten, the one of fewest errors.
+
+    Args:
+        first: the network as fitted.
+        rivals: losses of simpler models, by name.
+        again: ``again(fit, reasons)`` fits anew with less to spare; None where that cannot be.
+    """
+    candidates, reasons = [first], []
+    beaten = [_beaten(first, rivals)]
+    while beaten[-1] and len(candidates) <= len(MILDER):
+        made = again(len(candidates) - 1, beaten[-1])
+        if made is None:
+            break
+        reasons.append(" and ".join(beaten[-1]))
+        candidates.append(made)
+        beaten.append(_beaten(made, rivals))
+    if beaten[-1]:
+        best = min(range(len(candidates)), key=lambda k: tuple(float(loss.mean()) for loss in candidates[k].losses))
+    else:
+        best = len(candidates) - 1
+    return Guarded(candidates[best].made, len(candidates), tuple(reasons), tuple(beaten[best]))
+
+
+def _beaten(candidate: Candidate[Made], rivals: dict[str, Losses]) -> list[str]:
+    return [name for name, theirs in rivals.items() if is_worse(candidate.losses, theirs)]
