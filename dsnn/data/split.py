@@ -48,6 +48,7 @@ class Split(NamedTuple):
         truth: the planted truth of a generated set (which sites matter, how hard each example is), or empty.
         extra: side information aligned with a part, under names such as ``test/labelled``; or empty.
         certify: the examples on which risks and coverages are promised, which chose nothing; None until `assign_roles`.
+        notes: what was done to the data while they were read, a sentence each.
     """
 
     train: Arrays
@@ -61,6 +62,7 @@ class Split(NamedTuple):
     truth: Mapping[str, np.ndarray] = {}
     extra: Mapping[str, np.ndarray] = {}
     certify: Arrays | None = None
+    notes: tuple[str, ...] = ()
 
 
 def size(arrays: Arrays) -> int:
@@ -246,7 +248,9 @@ def own_fraction(val_fraction: float | None, count: int) -> float:
     return check_fraction(val_fraction, min(OWN_VALIDATION, OWN_MOST / max(count, 1)))
 
 
-def hold_out(labels: np.ndarray, count: int, rng: np.random.Generator, *, every: bool = False) -> np.ndarray:
+def hold_out(
+    labels: np.ndarray, count: int, rng: np.random.Generator, *, every: bool = False, spare: bool = False
+) -> np.ndarray:
     """Returns a boolean mask that marks ``count`` examples, each class in proportion (largest remainders).
 
     Args:
@@ -255,7 +259,11 @@ def hold_out(labels: np.ndarray, count: int, rng: np.random.Generator, *, every:
         rng: consumed.
         every: whether classes too rare for a share of their own get one example from those with most above theirs,
             if ``count`` is enough for one of every class.
+        spare: whether every class keeps one example that is not marked; fewer than ``count`` are marked where that
+            leaves too few.
     """
+    if not len(labels):
+        return np.zeros(0, bool)
     _, members = np.unique(labels, return_inverse=True)
     totals = np.bincount(members)
     share = totals * (count / len(labels))
@@ -266,21 +274,26 @@ def hold_out(labels: np.ndarray, count: int, rng: np.random.Generator, *, every:
         quota = np.maximum(quota, 1)
         while quota.sum() > count:
             quota[np.where(quota > 1, quota - share, -np.inf).argmax()] -= 1
+    if spare:
+        quota = np.minimum(quota, totals - 1)
+        for _ in range(min(count, int((totals - 1).sum())) - int(quota.sum())):
+            quota[np.where(quota < totals - 1, share - quota, -np.inf).argmax()] += 1
     mask = np.zeros(len(labels), bool)
     for group, wanted in enumerate(quota):
         mask[rng.permutation(np.flatnonzero(members == group))[:wanted]] = True
     return mask
 
 
-def seeded_mask(labels: np.ndarray, seed: int, fraction: float) -> np.ndarray:
-    """Returns a boolean mask of the examples that validate, each class in proportion.
+def seeded_mask(labels: np.ndarray, seed: int | list[int], fraction: float) -> np.ndarray:
+    """Returns a boolean mask of the examples that validate, each class in proportion; one of each is left unmarked.
 
     Args:
         labels: one integer per example; labels of another kind are not stratified.
         seed: the same seed gives the same mask.
         fraction: of the examples, in [0, 1).
     """
-    return hold_out(by_class(labels), round(len(labels) * fraction), np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    return hold_out(by_class(labels), round(len(labels) * fraction), rng, spare=True)
 
 
 def by_class(labels: np.ndarray) -> np.ndarray:
