@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsnn.data.split import Arrays, DataError, Split, check_fraction, divide, own_fraction, seeded_mask
+from dsnn.data import own
+from dsnn.data.split import Arrays, DataError, Split
 
 PARTS = ("train", "val", "test")
 DEFAULT_TEST = 0.2
@@ -19,46 +20,51 @@ class Recording(NamedTuple):
 
     path: Path
     part: str
-    label: int
+    label: str
 
 
 class Found(NamedTuple):
-    """The recordings of a folder, sorted by path, and the names of its classes."""
+    """The recordings of a folder, sorted by path within each part, and the names of its classes."""
 
     recordings: tuple[Recording, ...]
     classes: tuple[str, ...]
 
 
 def find(folder: Path, suffixes: tuple[str, ...]) -> Found:
-    """Returns the recordings in ``folder/<class>/`` or ``folder/{train,val,test}/<class>/``.
+    """Returns the recordings in ``folder/<class>/`` or ``folder/{train,val,test}/<class>/``; no link leads out of it.
 
     Args:
         folder: every folder in it is a class, or a part of them.
         suffixes: of the files that count, in lower case; others are passed over.
 
     Raises:
-        DataError: no folder, no such file, fewer than two classes, or a class that only one part has.
+        DataError: no folder, no such file, or fewer than two classes.
     """
     if not folder.is_dir():
         raise DataError(f"data.path must be a folder with a folder per class, got {folder}, which is none.")
     parts = [name for name in PARTS if (folder / name).is_dir()]
     roots = {name: folder / name for name in parts} if "train" in parts else {"": folder}
-    files: list[tuple[Path, str, str]] = []
+    recordings: list[Recording] = []
     for part, root in roots.items():
-        for path in sorted(root.glob("*/*")):
-            if path.suffix.lower() in suffixes and path.is_file() and not path.is_symlink():
-                files.append((path, part, path.parent.name))
-            if len(files) > MAX_FILES:
-                raise DataError(f"{folder} may hold {MAX_FILES} recordings, got more; split it up.")
-    if not files:
+        for group in sorted(root.iterdir()):
+            if not group.is_dir() or not inside(group, folder):
+                continue
+            for path in sorted(group.iterdir()):
+                if path.suffix.lower() in suffixes and path.is_file() and not path.is_symlink():
+                    recordings.append(Recording(path, part, group.name))
+                if len(recordings) > MAX_FILES:
+                    raise DataError(f"{folder} may hold {MAX_FILES} recordings, got more; split it up.")
+    if not recordings:
         raise DataError(f"{folder} must hold <class>/<file> with {' or '.join(suffixes)} files, got none.")
-    classes = tuple(sorted({name for _, _, name in files}))
+    classes = tuple(sorted({recording.label for recording in recordings}))
     if len(classes) < 2:
         raise DataError(f"{folder} must hold at least two classes (folders of files), got {', '.join(classes)}.")
-    recordings = tuple(Recording(path, part, classes.index(name)) for path, part, name in files)
-    if "train" in roots and not any(r.part == "test" for r in recordings):
-        raise DataError(f"{folder} has a folder train and needs a folder test beside it, got {', '.join(parts)}.")
-    return Found(recordings, classes)
+    return Found(tuple(recordings), classes)
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Returns whether a path lies in a folder once every link has been followed."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def split(
@@ -67,40 +73,51 @@ def split(
     name: str,
     seed: int,
     val_fraction: float | None,
-    test_fraction: float,
+    test_fraction: float | None,
     dtype: Any = np.float32,
+    *,
+    temporal: bool = True,
 ) -> Split:
     """Returns the split of a folder; parts that it does not name are drawn by the seed, each class in proportion.
 
     Args:
         found: the recordings.
-        read: the array ``[time, ...]`` of one file.
+        read: the array of one file, ``[time, ...]`` if ``temporal``.
         name: of the data set.
         seed: draws the parts.
         val_fraction: of the training recordings; by default a fifth, and 5 000 at most.
-        test_fraction: of all recordings where the folder has no parts.
+        test_fraction: of all recordings where the folder has no test part; None refuses such a folder.
         dtype: of the arrays.
+        temporal: whether the first axis of what is read is time.
     """
-    check_fraction(test_fraction, DEFAULT_TEST)
     first = read(found.recordings[0].path)
     size = len(found.recordings) * first.size * np.dtype(dtype).itemsize
     if size > MAX_BYTES:
         raise DataError(
             f"recordings must fit in {MAX_BYTES >> 30} GiB, got {len(found.recordings)} of shape {first.shape}, "
-            f"{size / 2**30:.1f} GiB; use fewer steps or dtype=uint8."
+            f"{size / 2**30:.1f} GiB; use {'fewer steps or dtype=uint8' if temporal else 'a smaller size'}."
         )
     x = np.zeros((len(found.recordings), *first.shape), dtype)
     for row, recording in zip(x, found.recordings, strict=True):
         row[...] = read(recording.path)
-    y = np.array([r.label for r in found.recordings], np.int32)
-    parts = np.array([r.part for r in found.recordings])
-    if (parts == "").all():
-        held = seeded_mask(y, seed, test_fraction)
-        parts = np.where(held, "test", "train")
-    arrays = {part: Arrays(x[parts == part], y[parts == part]) for part in PARTS}
-    train, val = arrays["train"], arrays["val"]
-    if not len(val.y):
-        fraction = own_fraction(val_fraction, len(train.y))
-        train, val = divide(train, seeded_mask(np.asarray(train.y), seed, fraction))
-    names = found.classes
-    return Split(train, val, arrays["test"], len(names), name, temporal=True, class_names=names)
+    y = np.array([r.label for r in found.recordings])
+    where = np.array([r.part or "train" for r in found.recordings])
+    parts = {part: Arrays(x[where == part], y[where == part]) for part in PARTS if (where == part).any()}
+    if "train" not in parts:
+        raise DataError(f"the folder train of {name!r} must hold recordings, got none; add some to each class.")
+    whole = own.divided(
+        parts,
+        name,
+        found.recordings[0].path.parent.parent,
+        seed=seed,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        task="classification",
+    )
+    return own.split_of(whole.parts, name, temporal=temporal, notes=whole.notes, compact=True)
+
+
+def drawn_by_default(found: Found, test_fraction: float | None) -> float | None:
+    """Returns the share of a folder's recordings to test on: a fifth where it has no parts and none is given."""
+    unnamed = all(recording.part == "" for recording in found.recordings)
+    return DEFAULT_TEST if unnamed and test_fraction is None else test_fraction

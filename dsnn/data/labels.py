@@ -82,7 +82,7 @@ def by_appearance(y: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(first))[members].astype(np.int64)
 
 
-def encoded(y: Mapping[str, np.ndarray], classes: int | None, name: str, known: tuple[str, ...] = ()) -> Encoded:
+def encoded(y: Mapping[str, np.ndarray], classes: int | None, name: str) -> Encoded:
     """Returns class numbers: the place of each label among the sorted labels of the training part.
 
     Args:
@@ -90,7 +90,6 @@ def encoded(y: Mapping[str, np.ndarray], classes: int | None, name: str, known: 
         classes: their number where labels are class numbers from 0 already; None reads the classes off the training
             part.
         name: of the data set.
-        known: what the class numbers stand for, if the reader knows.
 
     Raises:
         DataError: fewer than two classes, a label that the training part has not, or one beyond ``classes``.
@@ -103,7 +102,7 @@ def encoded(y: Mapping[str, np.ndarray], classes: int | None, name: str, known: 
     labelled = {part: labelled.get(part, np.ones(y[part].shape, bool)) for part in y} if labelled else {}
     seen = {part: values[labelled[part]] if labelled else values for part, values in y.items()}
     if classes is not None:
-        return _numbered(y, seen, labelled, classes, name, known)
+        return _numbered(y, seen, labelled, classes, name)
     levels = np.unique(seen["train"])
     if len(levels) < 2:
         raise DataError(
@@ -123,7 +122,7 @@ def encoded(y: Mapping[str, np.ndarray], classes: int | None, name: str, known: 
         for part, values in y.items()
     }
     plain = levels.dtype.kind != "U" and np.array_equal(levels, np.arange(len(levels)))
-    names = tuple(known[int(level)] for level in levels) if known else () if plain else tuple(map(_plain, levels))
+    names = () if plain else tuple(map(_plain, levels))
     return Encoded({part: codes.astype(np.int32) for part, codes in numbers.items()}, labelled, len(levels), names)
 
 
@@ -133,7 +132,6 @@ def _numbered(
     labelled: dict[str, np.ndarray],
     classes: int,
     name: str,
-    known: tuple[str, ...],
 ) -> Encoded:
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         raise DataError(f"classes must be an integer of at least 2, got {classes!r}.")
@@ -147,7 +145,7 @@ def _numbered(
     numbers = {
         part: np.where(labelled[part], values, 0) if labelled else values for part, values in y.items()
     }
-    return Encoded({part: n.astype(np.int32) for part, n in numbers.items()}, labelled, classes, known)
+    return Encoded({part: n.astype(np.int32) for part, n in numbers.items()}, labelled, classes, ())
 
 
 def _said(levels: np.ndarray) -> str:

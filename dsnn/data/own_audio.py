@@ -22,7 +22,7 @@ def load(
     steps: int = 100,
     encoding: str = "none",
     threshold: float = 0.05,
-    test_fraction: float = folder.DEFAULT_TEST,
+    test_fraction: float | None = None,
 ) -> Split:
     """Returns the split of a folder of wav files, ``[n, steps, bands]`` in [0, 1] or spikes ``[n, steps, 2 bands]``.
 
@@ -35,7 +35,7 @@ def load(
         steps: frames of 10 ms; longer recordings are cut, shorter ones padded with silence.
         encoding: ``none``, ``delta`` or ``crossing``, as in ``fsdd``.
         threshold: of the spike encodings, in (0, 1), as a part of 80 dB.
-        test_fraction: of the recordings, in [0, 1), where the folder has no parts.
+        test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts at all.
 
     Raises:
         DataError: an option is out of range, or a file is no such wav.
@@ -55,7 +55,8 @@ def load(
         level = audio.log_mel(*read(file), bands, steps)
         return level if encoding == "none" else audio.spikes(level[None], threshold, encoding == "crossing")[0]
 
-    return folder.split(found, levels, "audio", seed, val_fraction, test_fraction)
+    held = folder.drawn_by_default(found, test_fraction)
+    return folder.split(found, levels, "audio", seed, val_fraction, held)
 
 
 def read(path: Path) -> tuple[np.ndarray, int]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dsnn.data import events, folder, nmnist_small
-from dsnn.data.split import Arrays, DataError, Split, check_fraction, divide, own_fraction, seeded_mask
+from dsnn.data import events, folder, nmnist_small, own
+from dsnn.data.split import Arrays, DataError, Split
 
 SUFFIXES = (".npz", ".bin", ".bs2", ".aedat", ".aedat4")
 MAX_EVENTS = 1 << 28
@@ -32,7 +32,7 @@ def load(
     channels: list[int] | tuple[int, ...] | int = 0,
     counts: bool = False,
     dtype: str = "float32",
-    test_fraction: float = folder.DEFAULT_TEST,
+    test_fraction: float | None = None,
 ) -> Split:
     """Returns the split of a folder of event recordings, ``[n, steps, channels...]``.
 
@@ -47,7 +47,7 @@ def load(
         channels: number of channels, or [height, width, polarities]; 0 takes the largest of all recordings.
         counts: events in each bin rather than whether there was any.
         dtype: ``float32``, or ``uint8`` for a quarter of the memory.
-        test_fraction: of the recordings, in [0, 1), where the folder has no parts.
+        test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts at all.
 
     Raises:
         DataError: an option is out of range, or a file is not what its suffix says.
@@ -72,7 +72,8 @@ def load(
         flat = _flat(where, shape, file)
         return events.frames(times, flat, span, steps, int(np.prod(shape)), counts, dtype).reshape(steps, *shape)
 
-    return folder.split(found, frames, "events", seed, val_fraction, test_fraction, np.dtype(dtype))
+    held = folder.drawn_by_default(found, test_fraction)
+    return folder.split(found, frames, "events", seed, val_fraction, held, np.dtype(dtype))
 
 
 def _beyond(last: float) -> float:
@@ -170,7 +171,7 @@ def _from_h5(
     size: tuple[int, ...],
     counts: bool,
     dtype: str,
-    test_fraction: float,
+    test_fraction: float | None,
 ) -> Split:
     files = [place] if place.is_file() else [_one(place, "train"), _one(place, "test")]
     parts = [_lists(file) for file in files]
@@ -186,14 +187,18 @@ def _from_h5(
             row[:] = events.frames(times, channel, span, steps, units, counts, dtype)
         return Arrays(x.reshape(len(x), steps, *shape), part[2])
 
-    whole = [arrays(part, file) for part, file in zip(parts, files, strict=True)]
-    if len(whole) == 1:
-        whole = list(divide(whole[0], seeded_mask(np.asarray(whole[0].y), seed, check_fraction(test_fraction, 0.2))))
-    train, val = divide(
-        whole[0], seeded_mask(np.asarray(whole[0].y), seed, own_fraction(val_fraction, len(whole[0].y)))
+    made = [arrays(part, file) for part, file in zip(parts, files, strict=True)]
+    held = folder.DEFAULT_TEST if len(made) == 1 and test_fraction is None else test_fraction
+    whole = own.divided(
+        dict(zip(("train", "test"), made, strict=False)),
+        "events",
+        place,
+        seed=seed,
+        val_fraction=val_fraction,
+        test_fraction=held,
+        task="classification",
     )
-    classes = 1 + max(int(a.y.max()) for a in whole)
-    return Split(train, val, whole[1], max(classes, 2), "events", temporal=True)
+    return own.split_of(whole.parts, "events", temporal=True, notes=whole.notes, compact=True)
 
 
 def _one(place: Path, part: str) -> Path:
