@@ -22,7 +22,14 @@ LEARNERS = ("svi", "map", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 BASELINES = ("none", "linear", "full")
 NOISES = ("logistic", "gaussian", "none")
-OWN = {"npz": "file", "events": "folder or an h5 file", "audio": "folder"}  # data sets that data.path names
+OWN = {  # data sets that data.path names
+    "audio": "folder",
+    "events": "folder or an h5 file",
+    "images": "folder",
+    "npy": "folder",
+    "npz": "file",
+    "table": "file",
+}
 # Which of beta, threshold and reset a cell takes; the others have parameters of their own, at their published values.
 CELLS: dict[str, tuple[str, ...]] = {
     "LIF": ("beta", "threshold", "reset"),
@@ -46,8 +53,9 @@ class DataConfig:
     Attributes:
         name: a data set, see ``python -m experiments.run --help``.
         root: folder with the published files; by default the environment's DSNN_DATA, else a user cache.
-        path: file of ``npz`` data; folder or file of ``events``; folder of ``audio``.
-        temporal: whether the second axis of ``npz`` data is time.
+        path: file of ``npz`` data or of a ``table``; folder or file of ``events``; folder of ``npy``, ``audio`` or
+            ``images``.
+        temporal: whether the second axis of ``npz`` or ``npy`` data is time.
         val_fraction: share of the training part that validates; -1 is the set's own choice.
         standardise: "auto" brings inputs to one scale, as the training part asks (`dsnn.data.standardised`; zeros of
             images, spikes and sparse data stay zero); "none" takes them as they are.
@@ -76,6 +84,11 @@ class DataConfig:
             raise ValueError(f"data.limit must not be negative, got {self.limit}; 0 uses every example.")
         if self.name in OWN and not self.path:
             raise ValueError(f"data={self.name} needs a {OWN[self.name]}, got none; give data.path=PATH.")
+        if self.temporal and self.name in ("table", "images"):
+            raise ValueError(
+                f"data.temporal is for arrays with an axis of time, got it with data={self.name}; give series as "
+                f"data=npz or data=npy, [n, time, ...]."
+            )
 
 
 @dataclass

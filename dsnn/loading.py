@@ -19,7 +19,7 @@ def open_data(config: Config) -> data.Split:
     options = dict(c.options)
     if c.name in OWN:
         options["path"] = c.path
-    if c.name == "npz":
+    if c.name in ("npz", "npy"):
         options["temporal"] = c.temporal
     return data.load(
         c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options

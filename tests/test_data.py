@@ -348,7 +348,11 @@ X, Y = np.zeros((30, 5)), np.arange(30) % 3
     ("changes", "options", "said"),
     [
         ({"y_train": Y + 0.5}, {}, "labels must be integers or text, got 0.5 in y_train.*data.options.task=regression"),
-        ({"y_train": Y - 1}, {}, r"among those of the training part \(-1, 0, 1\), got 2 in the test part of 'npz' alone"),
+        (
+            {"y_train": Y - 1},
+            {},
+            r"among those of the training part \(-1, 0, 1\), got 2 in the test part of 'npz' alone",
+        ),
         ({"y_test": np.full(9, 3)}, {}, r"training part \(0, 1, 2\), got 3 in the test part"),
         ({"y_train": np.full(30, 2**40)}, {}, "two classes, got 24 training labels .* all 1099511627776"),
         ({"y_train": np.where(Y == 1, np.inf, Y)}, {}, "labels must be finite, got inf in y_train"),

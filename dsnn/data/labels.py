@@ -142,9 +142,7 @@ def _numbered(
                 f"labels must be class numbers from 0 to {classes - 1}, got {_plain(wrong[0])} in the {part} part of "
                 f"{name!r}; leave data.options.classes out to have labels numbered."
             )
-    numbers = {
-        part: np.where(labelled[part], values, 0) if labelled else values for part, values in y.items()
-    }
+    numbers = {part: np.where(labelled[part], values, 0) if labelled else values for part, values in y.items()}
     return Encoded({part: n.astype(np.int32) for part, n in numbers.items()}, labelled, classes, ())
 
 

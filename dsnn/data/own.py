@@ -59,7 +59,9 @@ def divided(
     for part, arrays in parts.items():
         y = labels.readable(arrays.y, task, f"y_{part} of {where}")
         _check_one_each(arrays.x, y, part, where)
-        whole[part], dropped = _with_targets(Arrays(arrays.x, y), part, where, stepwise=y.ndim == 2 and task == TASKS[0])
+        whole[part], dropped = _with_targets(
+            Arrays(arrays.x, y), part, where, stepwise=y.ndim == 2 and task == TASKS[0]
+        )
         if dropped:
             notes.append(f"{dropped} examples of the {part} part have no target and were left out.")
     if not len(whole["train"].y):
