@@ -28,7 +28,16 @@ def open_data(config: Config) -> data.Split:
 
 def load_data(config: Config) -> data.Split:
     """Returns the data set of a configuration, checked, as a run learns it, with the roles of its held-out part."""
-    c, split = config.data, check_trainable(open_data(config), config)
+    return learnable(open_data(config), config)
+
+
+def learnable(split: data.Split, config: Config) -> data.Split:
+    """Returns what `open_data` read as a run learns it.
+
+    Raises:
+        ValueError: one sentence that says what a run cannot learn.
+    """
+    c, split = config.data, check_trainable(split, config)
     for name in c.ood:
         other = data.input_shape(data.load(name, root=c.root))
         if other != data.input_shape(split):
@@ -46,7 +55,7 @@ def load_data(config: Config) -> data.Split:
     if config.train.batch_size > data.size(split.train):
         raise ValueError(
             f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
-            f"{config.train.batch_size}; lower it."
+            f"{config.train.batch_size}; lower it, or set 0 for one that fits."
         )
     return prepared(split, config)
 

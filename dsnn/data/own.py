@@ -36,7 +36,8 @@ def divided(
 ) -> Divided:
     """Returns a training, a validation and a test part, drawn by the seed where they are missing.
 
-    Classes are drawn in proportion, and every class keeps a training example. Training examples without a target are left out.
+    Classes are drawn in proportion, and every class keeps a training example. Training examples without a
+    target are left out.
 
     Args:
         parts: ``train``, and ``val`` and ``test`` where the data have them; ``x`` is anything that a boolean mask
@@ -71,8 +72,8 @@ def divided(
         whole["train"], whole["test"] = _drawn(whole["train"], [seed, 2], fraction, task)
         if not len(whole["test"].y):
             raise DataError(
-                f"the test part must not be empty, got {fraction:g} of {len(whole['train'].y)} examples in {where}; "
-                f"raise data.options.test_fraction or give a test part."
+                f"the test part must not be empty, got {fraction:g} of {len(whole['train'].y)} examples "
+                f"in {where}; raise data.options.test_fraction or give a test part."
             )
         notes.append(f"{len(whole['test'].y)} examples were drawn as the test part (data.options.test_fraction).")
     if "val" not in whole:

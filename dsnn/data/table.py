@@ -175,7 +175,8 @@ def _text(pandas: Any, place: Path, separator: str) -> "pandas.DataFrame":
         frame.columns = pandas.Index(given)
     if all(_number(name) for name in given):
         raise DataError(
-            f"the first row of {place} must name the columns, got the numbers {', '.join(given[:4])}; add one that does."
+            f"the first row of {place} must name the columns, got the numbers {', '.join(given[:4])}; "
+            f"add one that does."
         )
     return frame
 
