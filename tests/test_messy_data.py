@@ -9,6 +9,7 @@ from dsnn.config import Config, DataConfig, TrainConfig
 from dsnn.data import Arrays, Split, worries
 from dsnn.data.split import hold_out, seeded_mask
 from dsnn.loading import load_data
+from experiments import inspect
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))
@@ -311,3 +312,30 @@ def test_archives_say_their_size_before_they_are_unpacked(tmp_path, monkeypatch)
     monkeypatch.setattr(npz, "MAX_BYTES", 1000)
     with pytest.raises(data.DataError, match="may unpack to"):
         load(tmp_path)
+
+
+def test_looking_says_what_is_odd_and_what_a_run_would_do(tmp_path, capsys):
+    x = RNG.normal(size=(150, 4))
+    y = np.arange(150) % 3
+    x[np.arange(150), y] += 3
+    x[0, 3] = np.nan
+    np.savez(tmp_path / "a.npz", x=x * [1, 1, 1, 1e5], y=np.array(["[ant]", "bee", "cat"])[y])
+    asked = ["data=npz", f"data.path={tmp_path}/a.npz", f"picture={tmp_path}/a.png"]
+    assert inspect.main(asked) == 1
+    assert "data.options.test_fraction=0.2" in capsys.readouterr().err
+    assert inspect.main([*asked, "data.options.test_fraction=0.2"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for sentence in (
+        "[ant]",
+        "30 examples were drawn as the test part",
+        "1 missing values of x were filled in, those of column 3 of 4",
+        "the columns differ in scale",
+        "a run can learn this. it would take experiment=own: 96 training, 12 selecting, 12 certifying and 30 test",
+        "batches of 8, 209 epochs of 12 updates, 16 time steps.",
+        "svi.kl_weight=",
+        "every example runs all 16 steps: early answers take 50 certifying examples.",
+        "a linear model (logistic regression) has accuracy ",
+    ):
+        assert sentence in said, sentence
+    assert inspect.main([*asked, "data.options.test_fraction=0.2", "train.batch_size=128"]) == 0
+    assert "a run cannot learn this: train.batch_size must be at most the 96" in capsys.readouterr().out
