@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 
-from dsnn import data
+from dsnn import data, loading, train
+from dsnn.assemble import build
+from dsnn.bayes.predict import predictor
 from dsnn.data import Arrays, Split, rows
+from dsnn.linear import linear_model
+from experiments import population, schema
 
 WORDS = sparse.random_array((40, 300), density=0.03, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
 
@@ -23,6 +27,7 @@ def test_rows_are_the_dense_array_wherever_they_are_asked():
     np.testing.assert_array_equal(jnp.asarray(ours), right)
     assert (ours.min(), ours.max()) == (right.min(), right.max())
     assert (ours.tocsr() != WORDS).nnz == 0
+    np.testing.assert_array_equal(ours[:], right)  # still
 
 
 def test_rows_are_an_argument_of_a_compiled_function_and_never_dense_as_a_whole():
@@ -70,3 +75,40 @@ def test_the_unit_of_sparse_values_changes_nothing():
     assert float(data.scaling_of(rows.sparse_standardised(ones)).scale) == 1
     assert isinstance(rows.on_device(one).certify.x, rows.Rows)
     assert rows.on_device(dense) is dense
+
+
+def test_a_run_on_rows_is_the_run_on_the_dense_array(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 2
+    x = sparse.csr_array(
+        (rng.random((90, 25)) < np.where(y[:, None] == np.arange(25) % 2, 0.3, 0.05)).astype(float) * 3
+    )
+    fields = {f"x_{p}_{k}": getattr(part, k) for p, part in (("train", x[:60]), ("test", sparse.csr_array(x[60:])))
+              for k in ("data", "indices", "indptr", "shape")}  # fmt: skip
+    np.savez(tmp_path / "w.npz", **fields, y_train=y[:60], y_test=y[60:])
+    config = schema.compose(
+        ["data=npz", f"data.path={tmp_path}/w.npz", "model.hidden=[8]", "train.steps=3", "train.epochs=2"]
+    )
+
+    def learned():
+        setup = build(config)
+        own, arrays, losses = setup.config.train, population._arrays(setup), []
+        state = setup.learner.init()
+        for epoch in train.fit(
+            setup.learner, state, arrays, epochs=own.epochs, batch_size=own.batch_size, root=setup.root
+        ):
+            state = epoch.state
+            losses.append(np.asarray(epoch.info.loss))
+        probs = predictor(setup.lifted)(setup.params(state), setup.split.test.x, setup.root, samples=2).probs
+        return setup.split, np.concatenate(losses), probs, linear_model(setup.split).scores
+
+    dense, *right = learned()
+    monkeypatch.setattr(loading, "MAX_DENSE", 0)
+    wide, *ours = learned()
+    assert isinstance(dense.train.x, np.ndarray)
+    for part in ("train", "val", "test", "certify"):
+        assert isinstance(getattr(wide, part).x, rows.Rows)
+        np.testing.assert_allclose(getattr(wide, part).x[:], getattr(dense, part).x, rtol=1e-6)
+    np.testing.assert_allclose(ours[0], right[0], rtol=1e-4)
+    np.testing.assert_allclose(ours[1], right[1], atol=1e-4)
+    assert ours[2] == pytest.approx(right[2], abs=1e-4)

@@ -66,10 +66,9 @@ class Rows:
     def tocsr(self) -> sparse.csr_array:
         """Returns the rows as scipy has them."""
         values, columns = np.asarray(self.values), np.asarray(self.columns)
-        pointers = np.arange(len(self) + 1) * values.shape[1]
-        found = sparse.csr_array((values.ravel(), columns.ravel(), pointers), shape=self.shape)
-        found.eliminate_zeros()
-        return found
+        there = values != 0
+        pointers = np.concatenate([[0], np.cumsum(there.sum(1))])
+        return sparse.csr_array((values[there], columns[there], pointers), shape=self.shape)
 
 
 def densify(columns: Any, values: Any, width: int) -> Any:
