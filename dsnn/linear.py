@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn import evaluate
+from dsnn.data.rows import Rows
 from dsnn.data.scaling import target_scaling
 from dsnn.data.split import Arrays, Split, per_step, size
 from dsnn.guard import Losses, class_losses, label_losses, number_losses
@@ -70,6 +71,8 @@ def columns(split: Split, x: Any) -> Any:
     """Returns inputs as rows of numbers: flat, or of long series the mean and the last step of each channel."""
     if sparse.issparse(x):
         return x
+    if isinstance(x, Rows):
+        return x.tocsr()
     values = np.asarray(x, np.float32)
     if split.temporal and int(np.prod(values.shape[1:])) > MOST_COLUMNS:
         values = np.concatenate([values.mean(1), values[:, -1]], axis=-1)

@@ -4,13 +4,15 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.sparse as sparse
 
 from dsnn import data, rng
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import OWN, Config
+from dsnn.data import rows
 
 MAX_DENSE = 1 << 27
-"""Values, half a gigabyte, that sparse rows may take once they are dense."""
+"""Values, half a gigabyte, up to which sparse rows are made dense; wider ones are so a batch at a time."""
 
 
 def open_data(config: Config) -> data.Split:
@@ -28,7 +30,16 @@ def open_data(config: Config) -> data.Split:
 
 def load_data(config: Config) -> data.Split:
     """Returns the data set of a configuration, checked, as a run learns it, with the roles of its held-out part."""
-    c, split = config.data, check_trainable(open_data(config), config)
+    return learnable(open_data(config), config)
+
+
+def learnable(split: data.Split, config: Config) -> data.Split:
+    """Returns what `open_data` read as a run learns it.
+
+    Raises:
+        ValueError: one sentence that says what a run cannot learn.
+    """
+    c, split = config.data, check_trainable(split, config)
     for name in c.ood:
         other = data.input_shape(data.load(name, root=c.root))
         if other != data.input_shape(split):
@@ -46,7 +57,7 @@ def load_data(config: Config) -> data.Split:
     if config.train.batch_size > data.size(split.train):
         raise ValueError(
             f"train.batch_size must be at most the {data.size(split.train)} training examples, got "
-            f"{config.train.batch_size}; lower it."
+            f"{config.train.batch_size}; lower it, or set 0 for one that fits."
         )
     return prepared(split, config)
 
@@ -55,11 +66,12 @@ def prepared(split: data.Split, config: Config) -> data.Split:
     """Returns the split with the roles of its held-out part and, where it is asked for, at one scale; once will do."""
     split = data.assign_roles(split, config.seed)
     scaled = config.data.standardise == "auto" and (split.temporal or config.train.encoding == "direct")
-    return data.standardised(split) if scaled else split
+    split = data.standardised(rows.sparse_standardised(split)) if scaled else split
+    return split if config.learner == "convert" else rows.on_device(split)
 
 
 def check_trainable(split: data.Split, config: Config) -> data.Split:
-    """Returns the split, once it is one that a run can learn; small sparse rows are made dense.
+    """Returns the split, once it is one that a run can learn; sparse rows that fit are made dense.
 
     Raises:
         ValueError: one sentence that says what a run cannot learn yet.
@@ -79,13 +91,9 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
             raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
     if config.learner == "convert":  # which takes sparse rows as they are
         return split
-    sparse = [part.x for part in (split.train, split.val, split.test) if not isinstance(part.x, np.ndarray)]
-    if sum(x.shape[0] * x.shape[1] for x in sparse) > MAX_DENSE:
-        raise ValueError(
-            f"a run needs dense arrays, {split.name} has sparse rows of {split.train.x.shape[1]} columns, more than "
-            f"{MAX_DENSE} values; give a dense part of it as data=npz."
-        )
-    return _dense(split) if sparse else split
+    wide = [part.x for part in (split.train, split.val, split.test) if sparse.issparse(part.x)]
+    small = sum(x.shape[0] * x.shape[1] for x in wide) <= MAX_DENSE
+    return _dense(split) if wide and small else split
 
 
 def _check_stepwise(split: data.Split, config: Config) -> None:
@@ -117,8 +125,8 @@ def _masked(split: data.Split) -> data.Split:
 
 def _dense(split: data.Split) -> data.Split:
     parts = {name: getattr(split, name) for name in ("train", "val", "test")}
-    return split._replace(**{name: part._replace(x=_rows(part.x)) for name, part in parts.items()})
+    return split._replace(**{name: part._replace(x=_full(part.x)) for name, part in parts.items()})
 
 
-def _rows(x: Any) -> np.ndarray:
-    return x if isinstance(x, np.ndarray) else x.toarray()
+def _full(x: Any) -> np.ndarray:
+    return x.toarray() if sparse.issparse(x) else x

@@ -6,17 +6,22 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
-from dsnn import data
-from dsnn.loading import check_trainable, open_data
+from dsnn import data, exit_calibration
+from dsnn.config import Config
+from dsnn.data.worries import name_of
+from dsnn.linear import linear_model
+from dsnn.loading import learnable, open_data
 from experiments import door, schema
 from experiments.console import console
 
 PICTURE = "picture="
+DRAWN = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints shapes, classes, values and events of a data set and draws some of it; returns the exit status."""
+    """Prints what a data set holds, what is odd about it and what a run would do with it; returns the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     if door.wants_help(given):
         console.print(__doc__)
@@ -33,18 +38,73 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     try:
-        check_trainable(split, config)
-        console.print("a run can learn this.")
+        sentences = plan(learnable(split, config), config)
     except ValueError as error:
-        console.print(f"a run cannot learn this: {error}")
+        console.print(f"a run cannot learn this: {error}", markup=False)
+        return 0
+    console.print("a run can learn this.")
+    for sentence in sentences:
+        console.print(sentence, markup=False)
     return 0
+
+
+def plan(split: data.Split, config: Config) -> list[str]:
+    """Returns what a run would do with a split, by the checks and the choices that a run makes, and what to beat.
+
+    Args:
+        split: as `learnable` returns it.
+        config: of the run.
+
+    Raises:
+        ValueError: a run would refuse it.
+    """
+    held = 0 if split.certify is None else data.size(split.certify)
+    said = [
+        f"it would take experiment={config.experiment}: {data.size(split.train)} training, {data.size(split.val)} "
+        f"selecting, {held} certifying and {data.size(split.test)} test examples."
+    ]
+    if config.learner != "convert":
+        said += _choices(split, config, held)
+    if (linear := linear_model(split, config.seed)) is not None:
+        part = "val" if any(name.startswith("val/") for name in linear.scores) else "test"
+        scores = ", ".join(f"{n.split('/')[1]} {v:.3g}" for n, v in linear.scores.items() if n.startswith(f"{part}/"))
+        said.append(
+            f"a linear model ({linear.name}) has {scores} on the {'selecting' if part == 'val' else part} part."
+        )
+    return said
+
+
+def _choices(split: data.Split, config: Config, held: int) -> list[str]:
+    from dsnn.assemble import build  # which imports all that learns
+
+    setup = build(config, split)
+    train, steps = setup.config.train, setup.lifted.forward.steps
+    updates = data.size(setup.split.train) // train.batch_size
+    said = [f"batches of {train.batch_size}, {train.epochs} epochs of {updates} updates, {steps} time steps."]
+    if setup.config.learner == "svi":
+        svi = setup.config.svi
+        price = f"all energy is worth {svi.lam_nats:.3g} nats" if svi.lam_nats else f"an nJ costs {svi.lam:.3g} nats"
+        said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price} an example.")
+    if setup.automatic:
+        chosen = ", ".join(f"{name}={value:.4g}" for name, value in setup.automatic.items())
+        said.append(f"chosen from the data: {chosen}.")
+    if setup.lifted.feature is None:
+        said.append(f"every example runs all {steps} steps.")
+    elif held < exit_calibration.FEWEST and not setup.lifted.joint:
+        said.append(
+            f"every example runs all {steps} steps: early answers take {exit_calibration.FEWEST} certifying examples."
+        )
+    else:
+        said.append("examples may stop early, within a certified risk (halting.enabled=false runs all steps).")
+    return said
 
 
 def show(split: data.Split) -> None:
     """Prints what a split holds."""
     steps = data.steps(split)
     kind = f"{steps} steps of {data.input_shape(split)}" if steps else f"static {data.input_shape(split)}"
-    console.print(f"{split.name}: {split.task}, {split.classes} classes, {kind}")
+    what = {"regression": "numbers", "multilabel": "labels"}.get(split.task, "classes")
+    console.print(f"{split.name}: {split.task}, {split.classes} {what}, {kind}", markup=False)
     table = Table("part", "examples", "x", "range", "mean", "zero", "binary")
     if steps:
         table.add_column("events a channel and step")
@@ -54,6 +114,9 @@ def show(split: data.Split) -> None:
     console.print(table)
     if split.task != "regression":
         console.print(_balance(split))
+    for title, sentences in (("done while reading", split.notes), ("to know", data.worries(split))):
+        for sentence in sentences:
+            console.print(f"{title}: {sentence}", markup=False)
 
 
 def statistics(part: data.Arrays, temporal: bool) -> list[str]:
@@ -80,9 +143,10 @@ def _balance(split: data.Split) -> Table:
         counts = [np.bincount(np.ravel(y), minlength=split.classes) for y in targets]
         total = max(counts[0].sum(), 1)
     for label in range(min(split.classes, 40)):
-        name = split.class_names[label] if label < len(split.class_names) else str(label)
         share = counts[0][label] / total
-        table.add_row(name, *(f"{c[label]}" for c in counts), f"{share:6.1%} {'█' * round(20 * share)}")
+        table.add_row(
+            Text(name_of(split, label)), *(f"{c[label]}" for c in counts), f"{share:6.1%} {'█' * round(20 * share)}"
+        )
     return table
 
 
@@ -91,10 +155,14 @@ def draw(split: data.Split, place: Path) -> None:
     from dsnn.plots import save_png  # drawing takes a second to import
     from dsnn.plots.examples import examples
 
-    x: Any = split.test.x
-    dense = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
+    x, y = split.test.x, np.asarray(split.test.y)
+    single = y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+    rows = np.concatenate([np.flatnonzero(y == k)[:DRAWN] for k in np.unique(y)]) if single else np.arange(DRAWN)
+    rows = np.sort(rows[rows < len(y)])
+    some: Any = x[rows]
+    dense = some.toarray() if hasattr(some, "toarray") else np.asarray(some)
     place.parent.mkdir(parents=True, exist_ok=True)
-    save_png(examples(dense, np.asarray(split.test.y), split.class_names, split.temporal), place)
+    save_png(examples(dense, y[rows], split.class_names, split.temporal), place)
     console.print(f"a picture of it: {place}")
 
 

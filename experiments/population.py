@@ -140,7 +140,7 @@ def _picked(tree: Any, k: Any) -> Any:
 
 
 def _arrays(setup: "Setup") -> train.Batch:
-    return train.Batch(jnp.asarray(setup.split.train.x), jnp.asarray(setup.split.train.y))
+    return jax.tree.map(jnp.asarray, train.Batch(*setup.split.train))  # sparse rows stay so
 
 
 def _mapped(how: str) -> str:

@@ -248,7 +248,9 @@ def test_looking_at_data_prints_what_was_found(tmp_path, capsys):
 def test_looking_at_bad_data_says_the_sentence(tmp_path, capsys):
     assert inspect.main(["data=events", f"data.path={tmp_path}/no"]) == 1
     assert capsys.readouterr().err.startswith("error: data.path must be a folder")
-    assert inspect.main(["data=diabetes", "learner=map", f"picture={tmp_path}/d.png"]) == 0
-    assert "a run cannot learn this" in capsys.readouterr().out
+    assert inspect.main(["data=diabetes", "data.ood=[digits]", f"picture={tmp_path}/d.png"]) == 0
+    said = capsys.readouterr().out
+    assert "a run cannot learn this: data.ood is scored for classes" in said
+    assert "diabetes: regression, 1 numbers" in said
     assert inspect.main(["data=events", "data.path=.", "data.options.step=3"]) == 1
     assert "did you mean 'steps'" in capsys.readouterr().err

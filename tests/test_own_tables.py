@@ -162,7 +162,7 @@ def test_a_table_that_is_too_large_is_refused_before_it_is_read(file, monkeypatc
     from dsnn.data import table
 
     monkeypatch.setattr(table, "MAX_CELLS", 10)
-    with pytest.raises(data.DataError, match="too large|10 cells"):
+    with pytest.raises(data.DataError, match="may have 10 cells"):
         data.load("table", path=file, test_fraction=0.2)
 
 
@@ -219,7 +219,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     with pytest.raises(data.DataError, match="must be a folder"):
         data.load("npy", path=tmp_path / "x_train.npy")
     (tmp_path / "x_train.npy").write_bytes(b"no")
-    with pytest.raises(data.DataError, match="must be an .npy file written by numpy.save, got another kind"):
+    with pytest.raises(data.DataError, match=r"must be an \.npy file written .* another kind"):
         data.load("npy", path=tmp_path)
 
 
@@ -255,7 +255,7 @@ def test_pictures_of_named_parts_keep_them_and_grey_ones_stay_grey(tmp_path):
     pictures(tmp_path, ("train", "test"), "L")
     split = data.load("images", path=tmp_path)
     assert split.test.x.shape == (10, 4, 6, 1)
-    with pytest.raises(data.DataError, match="for data without a test part, got 0.2"):
+    with pytest.raises(data.DataError, match=r"for data without a test part, got 0\.2"):
         data.load("images", path=tmp_path, test_fraction=0.2)
 
 
@@ -313,7 +313,7 @@ def test_all_of_them_are_own_data():
     assert set(OWN) == {"audio", "events", "images", "npy", "npz", "table"} <= set(data.names())
     for name in OWN:
         assert "experiment=own" in schema.completed([f"data={name}", "data.path=x"])
-        with pytest.raises(ValueError, match="give data.path=PATH"):
+        with pytest.raises(ValueError, match=r"give data\.path=PATH"):
             DataConfig(name=name)
         with pytest.raises(data.DataError, match="needs the option path"):
             data.load(name)

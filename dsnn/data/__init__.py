@@ -50,6 +50,7 @@ from dsnn.data.split import (
     size,
     steps,
 )
+from dsnn.data.worries import worries
 from dsnn.nearest import did_you_mean
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "steps",
     "take",
     "target_scaling",
+    "worries",
 ]
 
 

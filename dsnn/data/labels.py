@@ -43,7 +43,7 @@ def readable(y: np.ndarray, task: str, where: str) -> np.ndarray:
         DataError: text for numbers, fractions for classes, or neither text nor real numbers.
     """
     text = y.dtype.kind in "US"
-    if not text and not (np.issubdtype(y.dtype, np.number) or y.dtype == bool) or np.iscomplexobj(y):
+    if not text and y.dtype.kind not in "biuf":
         raise DataError(f"{where} must hold real numbers or text, got dtype {y.dtype}; convert it.")
     if task != "classification":
         if text:

@@ -72,7 +72,7 @@ def _gaps(x: Features) -> np.ndarray:
 
 def _lengths(gaps: np.ndarray) -> np.ndarray:
     """Returns how many steps a series has until the last one with a value, int32 ``[n]``."""
-    known = ~gaps.reshape(*gaps.shape[:2], -1).all(-1)
+    known = ~gaps.all(tuple(range(2, gaps.ndim)))
     return np.where(known.any(1), known.shape[1] - known[:, ::-1].argmax(1), 0).astype(np.int32)
 
 

@@ -1,7 +1,7 @@
 """One's own data, from whatever they were read: parts drawn where they are missing, labels numbered, gaps filled.
 
-Readers (`npz`, `npy`, `table`, `images`, ...) give arrays by part; here they become a `Split` under one set of rules, so
-that the same rows in another kind of file are the same data.
+Readers (`npz`, `npy`, `table`, `images`, ...) give arrays by part; here they become a `Split` under one set of rules:
+the same rows in another kind of file are the same data.
 """
 
 from collections.abc import Mapping
@@ -34,9 +34,10 @@ def divided(
     test_fraction: float | None,
     task: str,
 ) -> Divided:
-    """Returns a training, a validation and a test part, drawn by the seed where they are missing, classes in proportion.
+    """Returns a training, a validation and a test part, drawn by the seed where they are missing.
 
-    Every class keeps a training example. Training examples without a target are left out.
+    Classes are drawn in proportion, and every class keeps a training example. Training examples without a
+    target are left out.
 
     Args:
         parts: ``train``, and ``val`` and ``test`` where the data have them; ``x`` is anything that a boolean mask
@@ -71,8 +72,8 @@ def divided(
         whole["train"], whole["test"] = _drawn(whole["train"], [seed, 2], fraction, task)
         if not len(whole["test"].y):
             raise DataError(
-                f"the test part must not be empty, got {fraction:g} of {len(whole['train'].y)} examples in {where}; "
-                f"raise data.options.test_fraction or give a test part."
+                f"the test part must not be empty, got {fraction:g} of {len(whole['train'].y)} examples "
+                f"in {where}; raise data.options.test_fraction or give a test part."
             )
         notes.append(f"{len(whole['test'].y)} examples were drawn as the test part (data.options.test_fraction).")
     if "val" not in whole:
@@ -111,7 +112,7 @@ def checked(parts: Mapping[str, Arrays], temporal: bool, where: Any) -> dict[str
         DataError: they are not.
     """
     for part, (x, _) in parts.items():
-        if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool) or np.iscomplexobj(x):
+        if x.dtype.kind not in "biuf":
             raise DataError(f"x_{part} must hold real numbers, got dtype {x.dtype} in {where}; convert it.")
         if x.ndim < (3 if temporal else 2):
             axes = "[n, time, features]" if temporal else "[n, features]"

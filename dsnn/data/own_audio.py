@@ -35,7 +35,7 @@ def load(
         steps: frames of 10 ms; longer recordings are cut, shorter ones padded with silence.
         encoding: ``none``, ``delta`` or ``crossing``, as in ``fsdd``.
         threshold: of the spike encodings, in (0, 1), as a part of 80 dB.
-        test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts at all.
+        test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts.
 
     Raises:
         DataError: an option is out of range, or a file is no such wav.

@@ -47,7 +47,7 @@ def load(
         channels: number of channels, or [height, width, polarities]; 0 takes the largest of all recordings.
         counts: events in each bin rather than whether there was any.
         dtype: ``float32``, or ``uint8`` for a quarter of the memory.
-        test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts at all.
+        test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts.
 
     Raises:
         DataError: an option is out of range, or a file is not what its suffix says.

@@ -17,7 +17,7 @@ FAR = 1e4
 
 
 class Cast(NamedTuple):
-    """Inputs in single precision, what was subtracted from each column (empty if nothing was), and what to say of it."""
+    """Inputs in single precision, what was subtracted from each column, or nothing, and what to say of it."""
 
     parts: dict[str, np.ndarray]
     extra: dict[str, np.ndarray]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 PARQUET = (".parquet", ".pq")
-MAX_BYTES = 1 << 33
+MAX_BYTES = 1 << 32
 MAX_CELLS = 1 << 30
 MAX_LEVELS = 100
 """Categories of a column of text; one with more is a name or an identifier, which says nothing of other rows."""
@@ -152,7 +152,6 @@ def _text(pandas: Any, place: Path, separator: str) -> "pandas.DataFrame":
         return pandas.read_csv(place, sep=separator, compression=None, encoding="utf-8-sig", header=None, **options)
 
     names = opened(nrows=1, dtype=str, keep_default_na=False).iloc[0]
-    _check_cells(place.stat().st_size // 2, 1, place, per=2)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -176,7 +175,8 @@ def _text(pandas: Any, place: Path, separator: str) -> "pandas.DataFrame":
         frame.columns = pandas.Index(given)
     if all(_number(name) for name in given):
         raise DataError(
-            f"the first row of {place} must name the columns, got the numbers {', '.join(given[:4])}; add a row of names."
+            f"the first row of {place} must name the columns, got the numbers {', '.join(given[:4])}; "
+            f"add one that does."
         )
     return frame
 
@@ -189,16 +189,14 @@ def _parquet(place: Path) -> "pandas.DataFrame":
         _check_cells(held.num_rows, held.num_columns, place)
         total = sum(held.row_group(n).total_byte_size for n in range(held.num_row_groups))
         if total > 2 * MAX_BYTES:
-            raise DataError(f"{place} may unpack to {MAX_BYTES >> 29} GiB, got {total / 2**30:.1f}; split it.")
+            raise DataError(f"{place} may unpack to {2 * MAX_BYTES >> 30} GiB, got {total / 2**30:.1f}; split it.")
         frame = file.read().to_pandas()
     frame.columns = [str(name) for name in frame.columns]
     return frame.reset_index(drop=True)
 
 
-def _check_cells(rows: int, columns: int, place: Path, per: int = 1) -> None:
-    if rows * columns > MAX_CELLS * 4 * per:
-        raise DataError(f"{place} is too large to be read as text, got {rows} bytes or more; give it as parquet.")
-    if per == 1 and rows * columns > MAX_CELLS:
+def _check_cells(rows: int, columns: int, place: Path) -> None:
+    if rows * columns > MAX_CELLS:
         raise DataError(f"{place} may have {MAX_CELLS} cells, got {rows} rows of {columns} columns; give fewer.")
 
 

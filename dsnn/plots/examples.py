@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from dsnn.plots.style import INK
 
 SHOWN = 3
+MANY = 512
+"""Features from which on a line is drawn: a bar for each takes minutes."""
 
 
 def examples(
@@ -43,6 +45,9 @@ def _show(axis: object, example: np.ndarray, temporal: bool) -> None:
         picture = example.reshape(len(example), -1).T
     elif example.ndim >= 2:
         picture = example.reshape(*example.shape[:2], -1).mean(-1)
+    elif example.size > MANY:
+        axis.plot(example, color=INK, linewidth=0.5)  # type: ignore[attr-defined]
+        return
     else:
         axis.bar(np.arange(len(example)), example, color=INK, width=1.0)  # type: ignore[attr-defined]
         return
