@@ -18,10 +18,10 @@ from dsnn.cells import kind
 from dsnn.data import Split, per_step, sample, size
 from dsnn.types import Array, Key
 
-WIDTH = 0.5
-"""Standard deviation of the logarithm under its prior."""
+WIDTH, NOISE_WIDTH = 0.5, 1.0
+"""Standard deviation of the logarithm under its prior, of a temperature and of a noise's scale."""
 
-FARTHEST = math.log(8.0)
+FARTHEST = math.log(20.0)
 MOST = 1000
 """Examples that are looked at, at most."""
 
@@ -52,16 +52,17 @@ def calibrated(
     select = sample(split.val, MOST) if size(split.val) else split.val
     if not size(select):
         return params, 1.0
-    labels = np.asarray(select.y)
+    labels, numbers = np.asarray(select.y), isinstance(lifted.likelihood, Gaussian)
+    width = NOISE_WIDTH if numbers else WIDTH
 
     def lost(log_temperature: float) -> float:
         tempered = _at(lifted, params, math.exp(log_temperature))
-        if isinstance(lifted.likelihood, Gaussian):
+        if numbers:
             made = predict(tempered, select.x, key, samples=DRAWS, y=select.y)
             nll = -np.asarray(made.log_prob, float)
         else:
             nll = _nll(predict(tempered, select.x, key, samples=DRAWS).full, labels, lifted)
-        return float(nll.sum()) + log_temperature**2 / (2 * WIDTH**2)
+        return float(nll.sum()) + log_temperature**2 / (2 * width**2)
 
     found = minimize_scalar(lost, bounds=(-FARTHEST, FARTHEST), method="bounded", options={"xatol": TOLERANCE})
     temperature = math.exp(float(found.x)) if found.fun < lost(0.0) else 1.0

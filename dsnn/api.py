@@ -16,14 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn import data, deploy, exit_calibration, parameters, rng, train
+from dsnn.answer_calibration import calibrated
 from dsnn.assemble import Setup, build
-from dsnn.bayes.predict import Predict, Prediction, predictor
+from dsnn.bayes.predict import Prediction, predictor
+from dsnn.bayes.regress import Regression, regressor
 from dsnn.compact import INPUT
-from dsnn.config import Config, DataConfig, GatesConfig, HaltingConfig, TrainConfig
+from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, TrainConfig
 from dsnn.data.split import own_fraction, seeded_mask
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
+from dsnn.guard import Candidate, Guarded, guarded, judged, milder
+from dsnn.linear import LinearModel, linear_model
 from dsnn.models import Stack
+from dsnn.numbers import in_units, margins, targets_of, widened
+from dsnn.optimize import OptimizerConfig
 from dsnn.train import SviConfig
 
 PATHS = {
@@ -59,13 +65,17 @@ class Fitted:
         params: of the guide, in their natural spaces.
         losses: mean training loss of every epoch, per example in nats.
         exits: when examples stop, and what was certified of it.
+        linear: a linear model of the same examples, None where there is none.
+        fits: how often it was fitted, and which simpler models it is worse than; None where nothing was compared.
     """
 
     setup: Setup
     params: dict[str, Any]
     losses: list[float]
     exits: Calibrated
-    _predict: Predict
+    _predict: Any
+    linear: LinearModel | None = None
+    fits: Guarded[Any] | None = None
 
     @property
     def gates(self) -> dict[str, np.ndarray]:
@@ -93,6 +103,12 @@ class Fitted:
             summary(model),
             f"sites kept: {sites}; parameters kept: {small} of {full}",
         ]
+        if self.linear is not None:
+            scores = {name[4:]: value for name, value in self.linear.scores.items() if name.startswith("val/")}
+            worth = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            lines.append(f"{self.linear.name} on the selecting part: {worth}")
+        if self.fits is not None and self.fits.worse_than:
+            lines.append(f"worse than {', '.join(self.fits.worse_than)} on the selecting part, beyond chance")
         if self.setup.lifted.feature is not None:
             lines.append(exit_calibration.said(self.exits))
         return "\n".join(lines)
@@ -106,11 +122,12 @@ def fit(
     bayesian: bool = True,
     halting: bool | HaltingConfig | None = None,
     held_out: float | None = None,
+    baseline: str = "linear",
     seed: int = 0,
     config: Config | None = None,
     **options: Any,
 ) -> Fitted:
-    """Returns a spiking network fitted to class labels: a posterior over weights and sites, and when examples stop.
+    """Returns a spiking network fitted to classes or numbers: a posterior over weights and sites, and when it stops.
 
     The posterior is tempered by default, so that its KL term suits the size of the data; ``kl_weight=1`` tempers
     nothing.
@@ -121,12 +138,15 @@ def fit(
 
     Args:
         x: inputs ``[n, ...]``, or ``[n, time, ...]`` with ``temporal``.
-        y: class numbers from 0, ``[n]``.
+        y: class numbers from 0, ``[n]``, or floating point numbers to predict, ``[n]`` or ``[n, output]``, in any unit.
         temporal: whether the second axis of ``x`` is time.
         bayesian: False is the deterministic twin: point weights, no gates, all steps.
         halting: False runs all steps of every example; or how they stop, a `dsnn.config.HaltingConfig`.
         held_out: share of the examples that trains nothing, in [0, 1); by default a fifth, and 5 000 at most; 0 trains
             on all of them and runs all steps.
+        baseline: "linear" holds the network to logistic or ridge regression, and "full" to its deterministic twin as
+            well: where it is worse on held-out examples, beyond chance, it is fitted again with less to spare
+            (`dsnn.guard`); "none" compares nothing.
         seed: root of every random stream.
         config: a whole configuration to start from.
         **options: of it by their last names: hidden, cell, beta, architecture, channels, recurrent, noise, noise_width,
@@ -138,18 +158,58 @@ def fit(
         ValueError: data or an option that does not fit, in one sentence.
         TrainingError: the loss stopped being finite.
     """
-    inputs, labels = np.asarray(x, np.float32), np.asarray(y)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or len(labels) != len(inputs) or not len(labels):
-        raise ValueError(f"y must be class numbers from 0, one for each of {len(inputs)} inputs, got {labels.dtype}.")
+    if baseline not in ("none", "linear", "full"):
+        raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
+    split = _split(x, y, temporal, held_out, seed)
+    typed = _configured(config, options, bayesian, halting, seed, (data.size(split.train), len(split.test.x)))
+    setup = build(typed, split)
+    first = _learned(setup)
+    linear = None if baseline == "none" else linear_model(setup.split, seed)
+    rivals = {} if linear is None or linear.losses is None else {linear.name: linear.losses}
+    if baseline == "full" and bayesian and data.size(setup.split.val):
+        off = dataclasses.replace(setup.config.halting, enabled=False)
+        gates = dataclasses.replace(setup.config.gates, enabled=False)
+        twin = build(dataclasses.replace(setup.config, learner="map", gates=gates, halting=off), setup.split)
+        rivals["deterministic twin"] = _candidate(_learned(twin)).losses
+    found = None
+    if rivals and setup.automatic and bayesian:
+
+        def again(number: int, _: Any) -> Candidate[Fitted] | None:
+            less = milder(setup.config, setup.automatic, number)
+            return None if less is None else _candidate(_learned(build(less, setup.split)))
+
+        found = guarded(_candidate(first), rivals, again)
+        first = found.made
+    exits = _exits(first.setup, first.params, first.exits.metrics["price"], first._predict)
+    return dataclasses.replace(first, params=exits.params, exits=exits, linear=linear, fits=found)
+
+
+def _split(x: Any, y: Any, temporal: bool, held_out: float | None, seed: int) -> data.Split:
+    """Returns examples with a held-out part, classes in proportion; all of them stand for the test part as well."""
+    inputs, targets = np.asarray(x, np.float32), np.asarray(y)
+    numbers = targets.dtype.kind == "f"
+    good = targets.ndim in (1, 2) if numbers else targets.dtype.kind in "iu" and targets.ndim == 1
+    if not good or len(targets) != len(inputs) or not len(targets):
+        raise ValueError(
+            f"y must be class numbers from 0 (integers), or numbers to predict (floating point), one for each of "
+            f"{len(inputs)} inputs, got {targets.dtype} of shape {targets.shape}."
+        )
     if held_out is not None and not 0 <= held_out < 1:
         raise ValueError(f"held_out must be in [0, 1), got {held_out}; 0.2 holds out a fifth of the examples.")
-    whole = data.Arrays(inputs, labels.astype(np.int32))
-    classes = max(int(labels.max()) + 1, 2)
-    mask = seeded_mask(np.asarray(whole.y), seed, own_fraction(held_out, len(inputs)))
-    part, held = (data.Arrays(inputs[rows], whole.y[rows]) for rows in (~mask, mask))
-    split = data.check(data.Split(part, held, whole, classes, "yours", temporal))
-    typed = _configured(config, options, bayesian, halting, seed, (data.size(part), len(inputs)))
-    setup = build(typed, split)
+    if numbers:
+        targets = (targets[:, None] if targets.ndim == 1 else targets).astype(np.float32)
+        task, classes = "regression", targets.shape[1]
+    else:
+        targets = targets.astype(np.int32)
+        task, classes = "classification", max(int(targets.max()) + 1, 2)
+    whole = data.Arrays(inputs, targets)
+    mask = seeded_mask(targets, seed, own_fraction(held_out, len(inputs)))
+    part, held = (data.Arrays(inputs[rows], targets[rows]) for rows in (~mask, mask))
+    return data.check(data.Split(part, held, whole, classes, "yours", temporal, task))
+
+
+def _learned(setup: Setup) -> Fitted:
+    """Returns a network that has learned and answers at its temperature, with the price of a step for its exits."""
     state = jax.jit(setup.learner.init)()
     learned = setup.split.train  # scaled, where the data ask for it
     batch = train.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
@@ -159,18 +219,30 @@ def fit(
         state = epoch.state
         losses.append(float(epoch.info.loss.mean()))
     params = setup.lifted.finish(setup.params(state), batch.x, batch.y, rng.stream(setup.root, "weights"))
-    predict = predictor(setup.lifted)
-    exits = _exits(setup, params, state, predict)
-    return Fitted(setup, exits.params, losses, exits, predict)
+    price = 0.0
+    if setup.lifted.feature is not None:
+        price = exit_calibration.step_price(setup.lifted, params, state)
+    predict = regressor(setup.lifted) if setup.split.task == "regression" else predictor(setup.lifted)
+    key = rng.stream(setup.root, "noise")
+    params, _ = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
+    return Fitted(setup, params, losses, Calibrated(params, math.inf, {"price": price}), predict)
 
 
-def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Prediction:
+def _candidate(fitted: Fitted) -> Candidate[Fitted]:
+    return Candidate(fitted, judged(fitted.setup, fitted.params, fitted._predict, "val")[1])
+
+
+def predict(fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, seed: int = 0) -> Prediction | Regression:
     """Returns the posterior predictive: ``probs`` ``[n, class]``, ``aleatoric`` entropies and mean ``steps`` ``[n]``.
+
+    Of numbers it is their ``mean`` and the interval from ``lower`` to ``upper``, ``[n, output]`` in the targets' unit.
+    Where held-out examples suffice the interval is conformal: it holds the share ``level`` of new examples.
 
     Args:
         fitted: what `fit` returned.
         x: inputs of the shape that was fitted.
         samples: posterior draws.
+        level: share of examples that the intervals of numbers hold, in (0, 1).
         seed: of the draws and of the firing noise.
 
     Raises:
@@ -181,8 +253,18 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, seed: int = 0) -> Pred
     if inputs.shape[1:] != wanted:
         raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
     inputs = inputs if fitted.scaling is None else fitted.scaling(inputs)
-    key = rng.stream(rng.root(seed), "noise")
-    return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
+    key, split = rng.stream(rng.root(seed), "noise"), fitted.setup.split
+    if split.task != "regression":
+        return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
+
+    def answered(x: np.ndarray) -> Regression:
+        return in_units(fitted._predict(fitted.params, x, key, samples=samples, level=level), split)
+
+    made, certify = answered(inputs), split.certify
+    if certify is None or not data.size(certify):
+        return made
+    margin = margins(answered(np.asarray(certify.x)), targets_of(split, "certify"), level)
+    return widened(made, margin) if np.isfinite(margin).all() else made
 
 
 def where(fitted: Fitted) -> Any:
@@ -207,7 +289,7 @@ def summary(model: Any) -> str:
     return repr(model)
 
 
-def _exits(setup: Setup, params: dict[str, Any], state: Any, predict: Predict) -> Calibrated:
+def _exits(setup: Setup, params: dict[str, Any], price: float, predict: Any) -> Calibrated:
     """Returns when examples stop, calibrated on the examples that train nothing."""
     if setup.lifted.feature is None:
         return Calibrated(params, math.inf, {})
@@ -217,7 +299,7 @@ def _exits(setup: Setup, params: dict[str, Any], state: Any, predict: Predict) -
         setup.split,
         setup.config.halting,
         setup.root,
-        price=exit_calibration.step_price(setup.lifted, params, state),
+        price=price,
         predict=predict,
         samples=setup.config.bayes.samples,
         key=rng.stream(setup.root, "noise"),
@@ -236,6 +318,7 @@ def _configured(
     start = config or Config(
         experiment="fit",
         data=DataConfig(standardise="auto"),
+        bayes=BayesConfig(temperature=-1.0),
         gates=GatesConfig(open_probability=0.95),
         svi=SviConfig(
             kl_weight=-1.0,
@@ -245,6 +328,7 @@ def _configured(
             lam_warmup_fraction=0.2,
             decide_fraction=0.25,
         ),
+        optimizer=OptimizerConfig(learning_rate=6e-3, noise_factor=10.0),
         train=TrainConfig(epochs=0, batch_size=0),
     )
     if halting is not None:

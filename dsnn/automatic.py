@@ -16,19 +16,25 @@ from dsnn.bayes.priors import Prior
 from dsnn.config import Config
 from dsnn.parameters import Params
 
-UPDATES = 2500
-"""Updates that learning takes at least."""
+UPDATES, MOST_UPDATES = 2500, 10_000
+"""Updates that learning takes at least, and at most where they are passes enough."""
 
-EPOCHS = 20
-"""Passes over the training part that learning takes at least."""
+EPOCHS, MANY_EPOCHS = 20, 60
+"""Passes over the training part that learning takes at least, and where they are within the most updates."""
 
 SMALLEST_BATCH, LARGEST_BATCH = 8, 128
 
 BATCHES = 20
 """Updates in an epoch that a batch leaves, between the two sizes."""
 
-TEMPER = 0.2
-"""Share of what the labels carry that the divergence of all weights may weigh where learning begins."""
+TEMPER = 20.0
+"""What the divergence of all weights may weigh where learning begins, in units of what the labels carry."""
+
+MOST_TEMPERED = {"regression": 0.2}
+MOST_OF_CLASSES = 0.05
+"""Largest KL weight that is chosen, by task: mean-field posteriors that learn from little underfit beyond it.
+
+The noise of numbers, which is learned, weighs the data anew."""
 
 NATS_PER_WEIGHT = 2.2
 """Divergence of a weight at the start of learning, log(1 / 0.01) less what a fan-in prior takes from it."""
@@ -57,7 +63,9 @@ def schedule(config: Config, split: data.Split) -> Automatic:
         chosen["train.batch_size"] = float(batch)
     epochs = own.epochs
     if not epochs:
-        epochs = max(math.ceil(UPDATES / max(count // batch, 1)), EPOCHS)
+        updates = max(count // batch, 1)
+        wanted = min(max(MANY_EPOCHS * updates, UPDATES), MOST_UPDATES)
+        epochs = max(math.ceil(wanted / updates), EPOCHS)
         chosen["train.epochs"] = float(epochs)
     train = dataclasses.replace(own, batch_size=batch, epochs=epochs)
     return Automatic(dataclasses.replace(config, train=train), chosen)
@@ -70,7 +78,8 @@ def weights(config: Config, split: data.Split, prior: Prior, initial: Params) ->
     nats = label_nats(split)
     if svi.kl_weight < 0:
         uncertain = sum(value.size for name, value in initial.items() if prior(name, value.shape) is not None)
-        weight = min(1.0, TEMPER * data.size(split.train) * nats / (NATS_PER_WEIGHT * max(uncertain, 1)))
+        most = MOST_TEMPERED.get(split.task, MOST_OF_CLASSES)
+        weight = min(most, TEMPER * data.size(split.train) * nats / (NATS_PER_WEIGHT * max(uncertain, 1)))
         chosen["svi.kl_weight"] = weight
         svi = dataclasses.replace(svi, kl_weight=weight)
     if svi.gates_weight < 0:

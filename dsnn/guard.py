@@ -6,11 +6,16 @@ that selects; the answers stay those of the network, nothing is blended with a r
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from dsnn import rng
 from dsnn.config import Config
+from dsnn.parameters import Params
+
+if TYPE_CHECKING:
+    from dsnn.assemble import Setup
 
 BEYOND = 1.645
 """Standard errors of a paired difference beyond which a network is worse: one in twenty by chance."""
@@ -23,6 +28,9 @@ LONGER = (1.5, 2.0)
 
 MOST_NATS = 8.0
 """Larger log losses of an example count as this, so that one of them does not decide."""
+
+SAMPLES = 8
+"""Posterior draws with which networks are compared."""
 
 Made = TypeVar("Made")
 
@@ -78,6 +86,25 @@ def label_losses(probs: np.ndarray, labels: np.ndarray) -> Losses:
 def number_losses(mean: np.ndarray, log_prob: np.ndarray, targets: np.ndarray) -> Losses:
     """Returns the losses of predicted numbers ``[n, output]`` with their joint log density ``[n]``."""
     return Losses(((mean - targets) ** 2).mean(-1), _capped(-np.asarray(log_prob, float)))
+
+
+def judged(setup: "Setup", params: Params, predict: Any, part: str, samples: int = SAMPLES) -> tuple[Any, Losses]:
+    """Returns what a network answers of a part with all steps, and what that costs it.
+
+    Args:
+        setup: of the network.
+        params: once learning is over.
+        predict: its compiled predictive.
+        part: "val" or "test".
+        samples: posterior draws.
+    """
+    arrays, task = getattr(setup.split, part), setup.split.task
+    key, labels = rng.stream(setup.root, "weights", 0), np.asarray(arrays.y)
+    if task == "regression":
+        made = predict(params, arrays.x, key, samples=samples, y=arrays.y)
+        return made, number_losses(made.mean, made.log_prob, labels)
+    made = predict(params, arrays.x, key, samples=samples)
+    return made, (label_losses if task == "multilabel" else class_losses)(made.full, labels)
 
 
 def _capped(nats: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ class OptimizerConfig:
     Attributes:
         learning_rate: peak rate for weights.
         gates_factor: rate of gates and halting relative to the weights'.
+        noise_factor: rate of the likelihood's own parameters, the noise of numbers, relative to the weights'.
         weight_decay: decoupled decay of weights (AdamW).
         warmup_fraction: share of the steps over which the rate rises from zero.
         clip: largest global norm of a gradient; 0 is no clipping.
@@ -38,6 +39,7 @@ class OptimizerConfig:
 
     learning_rate: float = 3e-3
     gates_factor: float = 10.0
+    noise_factor: float = 1.0
     weight_decay: float = 0.0
     warmup_fraction: float = 0.02
     clip: float = 0.0
@@ -61,8 +63,8 @@ class OptimizerConfig:
                 raise ValueError(f"optimizer.factors must not be negative, got {factor} for {pattern!r}.")
         if self.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate must be positive, got {self.learning_rate}.")
-        if self.gates_factor < 0 or self.weight_decay < 0 or self.clip < 0:
-            raise ValueError("optimizer.gates_factor, weight_decay and clip must not be negative.")
+        if min(self.gates_factor, self.noise_factor, self.weight_decay, self.clip) < 0:
+            raise ValueError("optimizer.gates_factor, noise_factor, weight_decay and clip must not be negative.")
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(f"optimizer.warmup_fraction must be in [0, 1), got {self.warmup_fraction}.")
 
@@ -124,6 +126,8 @@ def optimizer(
             if name.startswith(("gates.", "halting.")):
                 return name.split(".")[0]
             matching = [pattern for pattern in config.factors if fnmatch.fnmatchcase(name, pattern)]
+            if not matching and name.startswith("likelihood."):
+                return "likelihood"
             return matching[-1] if matching else "weights"
 
         return {name: of(name) for name in params}
@@ -131,6 +135,7 @@ def optimizer(
     fast = rate * config.gates_factor
     rates = {
         "weights": group(rate, config.weight_decay),
+        "likelihood": group(rate * config.noise_factor, 0.0 if config.noise_factor != 1 else config.weight_decay),
         "halting": group(fast, 0.0),
         "gates": group(fast, 0.0, decided),
     }

@@ -6,6 +6,7 @@ import numpy as np
 
 from dsnn import data, evaluate, rng
 from dsnn.bayes.regress import Regression
+from dsnn.numbers import in_units, margins, targets_of, widened
 
 if TYPE_CHECKING:
     from experiments.job import Setup
@@ -35,24 +36,6 @@ def scores(part: str, prediction: Regression, targets: np.ndarray) -> dict[str, 
     }
 
 
-def in_units(prediction: Regression, split: data.Split) -> Regression:
-    """Returns a prediction of standardised targets in the unit that the targets came in."""
-    unit = data.target_scaling(split)
-    if unit is None:
-        return prediction
-    placed = {name: getattr(prediction, name) * unit.scale + unit.shift for name in ("mean", "lower", "upper")}
-    spread = {name: getattr(prediction, name) * unit.scale for name in ("aleatoric", "epistemic")}
-    outputs = prediction.mean.shape[-1]
-    log_prob = prediction.log_prob - np.log(np.broadcast_to(unit.scale, outputs)).sum()
-    return prediction._replace(**placed, **spread, log_prob=log_prob)
-
-
-def targets_of(split: data.Split, part: str) -> np.ndarray:
-    """Returns the targets of a part in the unit that they came in, ``[n, output]``."""
-    y, unit = np.asarray(getattr(split, part).y), data.target_scaling(split)
-    return y if unit is None else y * unit.scale + unit.shift
-
-
 def deployed(setup: "Setup", logits: np.ndarray) -> dict[str, float]:
     """Returns what the decided network's answers ``[n, output]`` on the test part are worth."""
     unit, targets = data.target_scaling(setup.split), targets_of(setup.split, "test")
@@ -64,25 +47,20 @@ def deployed(setup: "Setup", logits: np.ndarray) -> dict[str, float]:
     }
 
 
-def recalibrated(records: dict[str, np.ndarray]) -> dict[str, float]:
+def conformal(held: Regression, held_targets: np.ndarray, test: Regression, targets: np.ndarray) -> dict[str, float]:
     """Returns what the test intervals are worth after a margin, one per output, from the examples that certify.
 
-    A margin below zero takes from both ends, never beyond the middle. With too few examples for a finite margin there
-    is nothing to report.
+    With too few examples for a finite margin there is nothing to report.
     """
-    (lower, upper, targets), given = (
-        [records[f"{p}/{n}"] for n in ("lower", "upper", "y")] for p in ("certify", "test")
-    )
-    margins = [evaluate.conformal_margin(*ends, LEVEL) for ends in zip(lower.T, upper.T, targets.T, strict=True)]
-    if not np.isfinite(margins).all():
+    margin = margins(held, held_targets, LEVEL)
+    if not np.isfinite(margin).all():
         return {}
-    margin = np.maximum(margins, -(given[1] - given[0]) / 2)
-    lower, upper, targets = given[0] - margin, given[1] + margin, given[2]
+    wide = widened(test, margin)
     return {
         "conformal/level": LEVEL,
-        "conformal/coverage": evaluate.interval_coverage(lower, upper, targets),
-        "conformal/width": float(np.mean(upper - lower)),
-        "conformal/interval_score": evaluate.interval_score(lower, upper, targets, LEVEL),
+        "conformal/coverage": evaluate.interval_coverage(wide.lower, wide.upper, targets),
+        "conformal/width": float(np.mean(wide.upper - wide.lower)),
+        "conformal/interval_score": evaluate.interval_score(wide.lower, wide.upper, targets, LEVEL),
     }
 
 
@@ -91,6 +69,7 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
     config, key = setup.config, rng.stream(setup.root, "noise", setup.config.train.epochs)
     metrics: dict[str, Any] = {}
     records: dict[str, np.ndarray] = {}
+    answered: dict[str, Regression] = {}
     for part in ("val", "certify", "test"):
         arrays = getattr(setup.split, part)
         if arrays is None or not len(arrays.x):
@@ -98,13 +77,14 @@ def assess(setup: "Setup", params: dict[str, Any], predict: Any) -> tuple[dict[s
         targets = targets_of(setup.split, part)
         options = {"samples": config.bayes.samples, "y": arrays.y, "level": LEVEL, "batch_size": EVAL_BATCH}
         made = in_units(predict(params, arrays.x, key, **options), setup.split)
+        answered[part] = made
         metrics |= scores(part, made, targets) if part != "certify" else {}
         records |= {f"{part}/{name}": getattr(made, name) for name in ("mean", "lower", "upper")}
         records[f"{part}/y"] = targets
         if part == "test":
             metrics["uncertainty/aleatoric"] = float(made.aleatoric.mean())
             metrics["uncertainty/epistemic"] = float(made.epistemic.mean())
-    if "certify/y" in records:
-        metrics |= recalibrated(records)
+    if "certify" in answered:
+        metrics |= conformal(answered["certify"], records["certify/y"], answered["test"], records["test/y"])
     metrics["compute/steps_mean"] = metrics["compute/steps_total"] = float(setup.lifted.forward.steps)
     return metrics, records

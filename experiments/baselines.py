@@ -10,17 +10,18 @@ import numpy as np
 
 from dsnn import data, rng
 from dsnn.answer_calibration import calibrated
-from dsnn.guard import Candidate, Losses, class_losses, guarded, label_losses, milder, number_losses
+from dsnn.guard import Candidate, Losses, guarded, judged, milder
 from dsnn.linear import linear_model
+from dsnn.numbers import in_units, targets_of
 from dsnn.parameters import Params
 from experiments import assess_labels, assess_numbers
+from experiments.assess import scores as class_scores
 from experiments.console import console
-from experiments.learn import VALIDATION_SAMPLES, Member, learn
+from experiments.learn import Member, learn
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
 
-EVAL_BATCH = 256
 TWIN = "deterministic twin"
 
 
@@ -45,10 +46,9 @@ def rivals(member: Member) -> Rivals:
     metrics, losses = linear(setup)
     if config.baseline == "full" and config.learner == "svi" and not data.per_step(split):
         twin = _twin(member)
-        params = finished(twin)
         for part in ("val", "test"):
             if data.size(getattr(split, part)):
-                scores, lost = judged(twin.member, params, part)
+                scores, lost = scored(twin, part)
                 metrics |= {f"twin/{name}": value for name, value in scores.items()}
                 if part == "val":
                     losses[TWIN] = lost
@@ -101,26 +101,16 @@ def _beside(directory: Path, name: str) -> Path:
     return place
 
 
-def judged(member: Member, params: Params, part: str) -> tuple[dict[str, float], Losses]:
+def scored(fit: Fit, part: str) -> tuple[dict[str, float], Losses]:
     """Returns scores and losses of all steps' predictive on a part."""
-    setup = member.setup
-    split, arrays = setup.split, getattr(setup.split, part)
-    samples = 1 if setup.config.learner == "map" and setup.config.model.noise == "none" else VALIDATION_SAMPLES
-    key = rng.stream(setup.root, "weights", 0)
-    options: dict[str, Any] = {"samples": samples, "batch_size": EVAL_BATCH}
+    member, split = fit.member, fit.member.setup.split
+    made, lost = judged(member.setup, finished(fit), member.predict, part)
+    labels = np.asarray(getattr(split, part).y)
     if split.task == "regression":
-        made = member.predict(params, arrays.x, key, y=arrays.y, **options)
-        scores = assess_numbers.scores(
-            part, assess_numbers.in_units(made, split), assess_numbers.targets_of(split, part)
-        )
-        return scores, number_losses(made.mean, made.log_prob, np.asarray(arrays.y))
-    labels = np.asarray(arrays.y)
-    probs = member.predict(params, arrays.x, key, **options).full
+        return assess_numbers.scores(part, in_units(made, split), targets_of(split, part)), lost
     if split.task == "multilabel":
-        return assess_labels.scores(part, probs, labels), label_losses(probs, labels)
-    from experiments.assess import scores as class_scores
-
-    return class_scores(part, probs, labels), class_losses(probs, labels)
+        return assess_labels.scores(part, made.full, labels), lost
+    return class_scores(part, made.full, labels), lost
 
 
 def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:
@@ -135,7 +125,7 @@ def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:
         return first, {}
 
     def candidate(fit: Fit) -> Candidate[Fit]:
-        return Candidate(fit, judged(fit.member, finished(fit), "val")[1])
+        return Candidate(fit, scored(fit, "val")[1])
 
     def again(number: int, reasons: Sequence[str]) -> Candidate[Fit] | None:
         from dsnn.assemble import build

@@ -19,6 +19,7 @@ from dsnn import checkpoint, data, evaluate, mesh, rng, rundir, train
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
 from dsnn.bayes.sequence import sequencer
+from dsnn.numbers import in_units, targets_of
 from dsnn.track import Track
 from experiments import assess_labels, assess_numbers, assess_steps, machine, population
 from experiments.assess import EVAL_BATCH
@@ -268,8 +269,8 @@ def _validate(
             record |= assess_steps.validation(setup, part, params, predict, key, samples)
     elif len(split.val.x) and split.task == "regression":
         options = {"samples": VALIDATION_SAMPLES, "y": split.val.y}
-        prediction = assess_numbers.in_units(predict(params, split.val.x, key, **options), split)
-        record |= assess_numbers.scores("val", prediction, assess_numbers.targets_of(split, "val"))
+        prediction = in_units(predict(params, split.val.x, key, **options), split)
+        record |= assess_numbers.scores("val", prediction, targets_of(split, "val"))
     elif len(split.val.x) and split.task == "multilabel":
         prediction = predict(params, split.val.x, key, samples=samples, batch_size=EVAL_BATCH)
         record |= assess_labels.scores("val", prediction.probs, np.asarray(split.val.y))

@@ -6,6 +6,7 @@ from sklearn import metrics
 
 from dsnn import evaluate
 from dsnn.evaluate.checks import checked_labels, checked_probs
+from dsnn.bayes.regress import Regression
 from experiments import assess_numbers
 
 HAND = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.4, 0.35, 0.25], [0.0, 0.0, 1.0]])
@@ -218,14 +219,18 @@ def test_conformal_margin_mends_intervals_of_any_width():
 
 def test_recalibrated_intervals_have_one_margin_for_each_output():
     """Nine examples that certify, level 0.9: the largest score, here -1 and 2; a margin never crosses the middle."""
-    ends = np.array([[0.0, 0.0]]), np.array([[10.0, 10.0]])
-    held = {"certify/lower": np.repeat(ends[0], 9, 0), "certify/upper": np.repeat(ends[1], 9, 0)}
-    held["certify/y"] = np.full((9, 2), (1.0, 12.0))
-    test = {"test/lower": ends[0], "test/upper": np.array([[10.0, 1.0]]), "test/y": np.array([[0.5, 3.0]])}
-    found = assess_numbers.recalibrated(held | test)
+
+    def answered(lower, upper):
+        zeros = np.zeros_like(lower)
+        return Regression(zeros, lower, upper, zeros, zeros, zeros[:, 0])
+
+    held = answered(np.zeros((9, 2)), np.full((9, 2), 10.0))
+    test = answered(np.zeros((1, 2)), np.array([[10.0, 1.0]]))
+    given, targets = np.full((9, 2), (1.0, 12.0)), np.array([[0.5, 3.0]])
+    found = assess_numbers.conformal(held, given, test, targets)
     assert found["conformal/coverage"] == 0.5  # [1, 9] leaves 0.5 out, [-2, 3] holds 3
     assert found["conformal/width"] == pytest.approx((8 + 5) / 2)
-    assert assess_numbers.recalibrated({name: a[:8] for name, a in held.items()} | test) == {}
+    assert assess_numbers.conformal(answered(held.lower[:8], held.upper[:8]), given[:8], test, targets) == {}
 
 
 @pytest.mark.parametrize(
