@@ -74,7 +74,13 @@ def divided(
         raise DataError(f"x_train must not be empty, got 0 examples with a target in {where}; give at least two.")
     if "test" not in whole:
         fraction = check_fraction(test_fraction, 0.0)
+        labelled = whole["train"].y
         whole["train"], whole["test"] = _drawn(whole["train"], [seed, 2], fraction, task)
+        if not len(whole["test"].y) and round(fraction * len(labelled)):
+            raise DataError(
+                f"a test part takes classes of two examples and more, got {len(np.unique(labelled))} classes among "
+                f"{len(labelled)} examples in {where}; {labels.REGRESSION}, or give a test part."
+            )
         if not len(whole["test"].y):
             raise DataError(
                 f"the test part must not be empty, got {fraction:g} of {len(whole['train'].y)} examples "
