@@ -72,7 +72,7 @@ def _gaps(x: Features) -> np.ndarray:
 
 def _lengths(gaps: np.ndarray) -> np.ndarray:
     """Returns how many steps a series has until the last one with a value, int32 ``[n]``."""
-    known = ~gaps.all(tuple(range(2, gaps.ndim)))
+    known = np.asarray(~gaps.all(tuple(range(2, gaps.ndim))))
     return np.where(known.any(1), known.shape[1] - known[:, ::-1].argmax(1), 0).astype(np.int32)
 
 
@@ -82,7 +82,9 @@ def _spread(steps: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def _fill(arrays: dict[str, np.ndarray], where: Mapping[str, np.ndarray], inside: Mapping[str, np.ndarray]) -> str:
     """Fills gaps in place with the training median of their column, and says so."""
-    columns, empty, total = [], [], 0
+    columns: list[int] = []
+    empty: list[int] = []
+    total = 0
     last = arrays["train"].shape[-1]
     for column in range(last):
         holes = {part: gaps[..., column] for part, gaps in inside.items()}

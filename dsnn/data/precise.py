@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsnn.data.missing import listed
+from dsnn.data.split import Features
 
 CENTRE = "centre/shift"
 FAR = 1e4
@@ -19,7 +20,7 @@ FAR = 1e4
 class Cast(NamedTuple):
     """Inputs in single precision, what was subtracted from each column, or nothing, and what to say of it."""
 
-    parts: dict[str, np.ndarray]
+    parts: dict[str, Features]
     extra: dict[str, np.ndarray]
     notes: tuple[str, ...]
 
@@ -37,7 +38,9 @@ def single(parts: Mapping[str, np.ndarray], temporal: bool) -> Cast:
     with np.errstate(over="ignore"):  # what overflows is infinite, and is refused as that
         if shift is None:
             return Cast({part: x.astype(np.float32, copy=False) for part, x in parts.items()}, {}, ())
-        cast = {part: (np.asarray(x, np.float64) - shift).astype(np.float32) for part, x in parts.items()}
+        cast: dict[str, Features] = {
+            part: (np.asarray(x, np.float64) - shift).astype(np.float32) for part, x in parts.items()
+        }
     far = np.flatnonzero(shift).tolist()
     said = ", ".join(f"{shift[column]:g}" for column in far[:3]) + (", ..." if len(far) > 3 else "")
     note = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from dsnn.data import own
 from dsnn.data.missing import listed
-from dsnn.data.split import TASKS, Arrays, DataError, Split
+from dsnn.data.split import TASKS, DataError, Split
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +48,7 @@ def load(
     test: str | None = None,
     test_fraction: float | None = None,
     task: str = "classification",
-    drop: list[str] | tuple[str, ...] = (),
+    drop: list[str] | tuple[str, ...] | str = (),
 ) -> Split:
     """Returns the split of a table: inputs ``[n, features]`` and the target column.
 
@@ -74,7 +74,7 @@ def load(
     place = Path(path).expanduser()
     frame = read(place)
     goal = _target(frame, target, place)
-    left_out = [drop] if isinstance(drop, str) else list(drop)
+    left_out = [drop] if isinstance(drop, str) else [str(name) for name in drop]
     for name in left_out:
         if name not in frame.columns or name == goal:
             raise DataError(f"data.options.drop must name columns of {place} besides {goal!r}, got {name!r}.")
@@ -98,13 +98,13 @@ def load(
             )
         if dropped := int((~known).sum()):
             notes.append(f"{dropped} rows have no target and were left out.")
-        parts[part] = Arrays(one.drop(columns=goal)[known], _targets(y[known]))
+        parts[part] = own.Raw(one.drop(columns=goal)[known], _targets(y[known]))
     whole = own.divided(
         parts, "table", place, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, task=task
     )
     frames = {part: arrays.x for part, arrays in whole.parts.items()}
     columns, said = described(frames["train"], place)
-    arrays = {part: Arrays(inputs(frames[part], columns), whole.parts[part].y) for part in frames}
+    arrays = {part: own.Raw(inputs(frames[part], columns), whole.parts[part].y) for part in frames}
     return own.split_of(own.checked(arrays, False, place), "table", task=task, notes=(*notes, *whole.notes, *said))
 
 
