@@ -27,7 +27,6 @@ from experiments.console import console
 from experiments.run import EXPECTED
 from experiments.search import SEARCHES, Search, read_search, searches
 
-
 FIRST_TRIALS = 5
 """Trials that have been as far before one can be stopped for being behind."""
 
@@ -172,8 +171,10 @@ def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, floa
 
 
 def _behind(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, float]], bool]:
-    """Returns what stops a trial that is worse than three quarters of the earlier ones, which Optuna's pruners, made for
-    one objective, cannot."""
+    """Returns what stops a trial that is worse than three quarters of the earlier ones.
+
+    Optuna's pruners are made for one objective.
+    """
     sign = -1.0 if search.prune_on.endswith(RISING) else 1.0
 
     def watch(epoch: int, record: dict[str, float]) -> bool:
