@@ -208,6 +208,10 @@ def test_a_test_part_is_drawn_only_when_asked(tmp_path):
             load(tmp_path, x_test=None, y_test=None, test_fraction=fraction)
     with pytest.raises(data.DataError, match=r"for data without a test part, got 0\.5 and a test part"):
         load(tmp_path, test_fraction=0.5)
+    with pytest.raises(
+        data.DataError, match=r"two examples and more, got 60 classes among 60 examples .*task=regression"
+    ):
+        load(tmp_path, y_train=np.arange(60), x_test=None, y_test=None, test_fraction=0.2)
     with pytest.raises(data.DataError, match=r"test part must not be empty, got 0\.001 of 60 examples"):
         load(tmp_path, x_test=None, y_test=None, test_fraction=0.001)
 

@@ -55,9 +55,11 @@ def test_a_table_becomes_numbers_categories_and_named_classes(file):
     known = [value for value in split.train.x[:, 2] if value != x[gap[0], 2]] if len(gap) else split.train.x[:, 2]
     assert np.median(known) in x[:, 2]  # the question mark is a gap, and holds the training median
     assert split.notes[0] == "the last column, 'label', is the target (data.options.target)."
+    assert split.extra["columns"].tolist() == ["colour=blue", "colour=red", "size"]
+    assert any("filled in, those of column 'size' of 3" in note for note in split.notes) == bool(len(gap))
     assert any("3 examples were drawn as the test part" in note for note in split.notes)
-    assert any("text in column 0 of 2 became 2 categories" in note for note in split.notes)
-    assert any("what is no number in column 1 of 2 is missing there" in note for note in split.notes)
+    assert any("text in column 'colour' of 2 became 2 categories" in note for note in split.notes)
+    assert any("what is no number in column 'size' of 2 is missing there" in note for note in split.notes)
 
 
 def test_the_target_may_be_any_column_and_a_second_file_tests(file, tmp_path):

@@ -74,7 +74,13 @@ def divided(
         raise DataError(f"x_train must not be empty, got 0 examples with a target in {where}; give at least two.")
     if "test" not in whole:
         fraction = check_fraction(test_fraction, 0.0)
+        labelled = whole["train"].y
         whole["train"], whole["test"] = _drawn(whole["train"], [seed, 2], fraction, task)
+        if not len(whole["test"].y) and round(fraction * len(labelled)):
+            raise DataError(
+                f"a test part takes classes of two examples and more, got {len(np.unique(labelled))} classes among "
+                f"{len(labelled)} examples in {where}; {labels.REGRESSION}, or give a test part."
+            )
         if not len(whole["test"].y):
             raise DataError(
                 f"the test part must not be empty, got {fraction:g} of {len(whole['train'].y)} examples "
@@ -141,6 +147,7 @@ def split_of(
     classes: int | None = None,
     scale: float = 1.0,
     compact: bool = False,
+    columns: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Split:
     """Returns the split of `divided` parts: labels numbered, gaps filled, in single precision.
@@ -153,6 +160,7 @@ def split_of(
         classes: number of classes where labels are class numbers from 0 already.
         scale: ``x`` is multiplied by it.
         compact: whether bytes stay bytes, for a quarter of the memory.
+        columns: what the inputs of a table are called.
         notes: what was done before.
 
     Raises:
@@ -167,8 +175,8 @@ def split_of(
     else:
         outputs = y["train"].shape[1] if y["train"].ndim == 2 else 1
         coded = labels.Encoded({part: _numbers(v, task, part, name) for part, v in y.items()}, {}, outputs, ())
-    whole = missing.filled(x, temporal)
-    cast = _single(whole.parts, temporal, compact)
+    whole = missing.filled(x, temporal, columns)
+    cast = _single(whole.parts, temporal, compact, columns)
     train, val, test = (Arrays(cast.parts[part], coded.parts[part]) for part in ("train", "val", "test"))
     return Split(
         train,
@@ -179,17 +187,20 @@ def split_of(
         temporal=bool(temporal),
         task=task,
         class_names=coded.names,
-        extra={f"{part}/labelled": known for part, known in coded.labelled.items()} | whole.extra | cast.extra,
+        extra={f"{part}/labelled": known for part, known in coded.labelled.items()}
+        | whole.extra
+        | cast.extra
+        | ({missing.COLUMNS: np.array(columns)} if columns else {}),
         notes=(*notes, *whole.notes, *cast.notes),
     )
 
 
-def _single(parts: dict[str, Features], temporal: bool, compact: bool) -> precise.Cast:
+def _single(parts: dict[str, Features], temporal: bool, compact: bool, columns: tuple[str, ...]) -> precise.Cast:
     if any(isinstance(x, sparse.csr_array) for x in parts.values()):
         return precise.Cast({part: x.astype(np.float32) for part, x in parts.items()}, {}, ())
     if compact and all(x.dtype == np.uint8 for x in parts.values()):
         return precise.Cast(parts, {}, ())
-    return precise.single({part: np.asanyarray(x) for part, x in parts.items()}, temporal)
+    return precise.single({part: np.asanyarray(x) for part, x in parts.items()}, temporal, columns)
 
 
 def _drawn(arrays: Raw, seed: Any, fraction: float, task: str) -> tuple[Raw, Raw]:

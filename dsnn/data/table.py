@@ -105,7 +105,13 @@ def load(
     frames = {part: arrays.x for part, arrays in whole.parts.items()}
     columns, said = described(frames["train"], place)
     arrays = {part: own.Raw(inputs(frames[part], columns), whole.parts[part].y) for part in frames}
-    return own.split_of(own.checked(arrays, False, place), "table", task=task, notes=(*notes, *whole.notes, *said))
+    return own.split_of(
+        own.checked(arrays, False, place),
+        "table",
+        task=task,
+        columns=tuple(name for column in columns for name in called(column)),
+        notes=(*notes, *whole.notes, *said),
+    )
 
 
 def read(place: Path) -> "pandas.DataFrame":
@@ -235,6 +241,11 @@ def _targets(y: "pandas.Series") -> np.ndarray:
     return values.astype(np.float64) if whole else np.array([str(value).strip() for value in values], dtype=str)
 
 
+def called(column: Column) -> list[str]:
+    """Returns the names of the inputs that a column becomes: its own, or ``colour=red`` for each category."""
+    return [column.name] if column.levels is None else [f"{column.name}={level}" for level in column.levels]
+
+
 def described(train: "pandas.DataFrame", place: Path) -> tuple[list[Column], tuple[str, ...]]:
     """Returns how each column becomes inputs, read off the training rows, and what to say of it.
 
@@ -246,7 +257,7 @@ def described(train: "pandas.DataFrame", place: Path) -> tuple[list[Column], tup
     for number, name in enumerate(train.columns):
         values = train[name]
         if _as_numbers(values) is not None:
-            columns.append(Column(name, None))
+            columns.append(Column(str(name), None))
             if values.dtype.kind not in "biufM":
                 gaps.append(number)
             continue
@@ -256,17 +267,17 @@ def described(train: "pandas.DataFrame", place: Path) -> tuple[list[Column], tup
                 f"a column of text may have {MAX_LEVELS} categories, got {len(levels)} in {str(name)!r} of {place}; "
                 f"leave it out with data.options.drop=[{name}], or make numbers of it."
             )
-        columns.append(Column(name, levels))
+        columns.append(Column(str(name), levels))
         words.append(number)
-    total, said = len(columns), []
+    total, said, names = len(columns), [], [column.name for column in columns]
     if words:
         inputs_ = sum(len(column.levels) for column in columns if column.levels is not None)
         said.append(
-            f"text in {listed(words, total)} became {inputs_} categories of 0 or 1, those of the training part; "
+            f"text in {listed(words, total, names)} became {inputs_} categories of 0 or 1, those of the training part; "
             f"another or a missing one is 0 in all of them."
         )
     if gaps:
-        said.append(f"what is no number in {listed(gaps, total)} is missing there.")
+        said.append(f"what is no number in {listed(gaps, total, names)} is missing there.")
     return columns, tuple(said)
 
 

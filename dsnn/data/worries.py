@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn.data.missing import LENGTHS, listed
+from dsnn.data.missing import COLUMNS, LENGTHS, listed
 from dsnn.data.split import Arrays, Split, per_step, size
 
 UNBALANCED = 5.0
@@ -44,11 +44,14 @@ def _columns(split: Split) -> list[str]:
         )
     if isinstance(x, sparse.csr_array) or x.ndim != (3 if split.temporal else 2):
         return found
+    names = split.extra.get(COLUMNS, np.array([])).tolist()
     rows = np.asarray(x).reshape(-1, x.shape[-1])
     spread = rows.std(0, dtype=np.float64)
     still = np.flatnonzero((rows == rows[0]).all(0))
     if len(still):
-        found.append(f"an input that never changes in training says nothing: {listed(still.tolist(), x.shape[-1])}.")
+        found.append(
+            f"an input that never changes in training says nothing: {listed(still.tolist(), x.shape[-1], names)}."
+        )
     moving = np.delete(spread, still)
     if len(moving) > 1 and moving.max() > UNLIKE * moving.min():
         found.append(
