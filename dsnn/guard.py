@@ -6,7 +6,7 @@ that selects; the answers stay those of the network, nothing is blended with a r
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,8 +32,6 @@ MOST_NATS = 8.0
 SAMPLES = 8
 """Posterior draws with which networks are compared."""
 
-Made = TypeVar("Made")
-
 
 class Losses(NamedTuple):
     """What each example that selects costs a model.
@@ -47,14 +45,14 @@ class Losses(NamedTuple):
     nll: np.ndarray
 
 
-class Candidate(NamedTuple, Generic[Made]):
+class Candidate(NamedTuple):
     """A fitted network with what it costs on the part that selects."""
 
-    made: Made
+    made: Any
     losses: Losses
 
 
-class Guarded(NamedTuple, Generic[Made]):
+class Guarded(NamedTuple):
     """The network that is kept.
 
     Attributes:
@@ -64,7 +62,7 @@ class Guarded(NamedTuple, Generic[Made]):
         worse_than: rivals that the kept network is still worse than.
     """
 
-    made: Made
+    made: Any
     fits: int
     reasons: tuple[str, ...]
     worse_than: tuple[str, ...]
@@ -121,7 +119,7 @@ def _beyond(difference: np.ndarray) -> bool:
         return False
     deviation = float(difference.std(ddof=1)) / np.sqrt(len(difference))
     mean = float(difference.mean())
-    return mean > 1e-9 and mean > BEYOND * deviation
+    return bool(mean > 1e-9 and mean > BEYOND * deviation)
 
 
 def milder(config: Config, chosen: dict[str, float], fit: int) -> Config | None:
@@ -147,8 +145,8 @@ def milder(config: Config, chosen: dict[str, float], fit: int) -> Config | None:
 
 
 def guarded(
-    first: Candidate[Made], rivals: dict[str, Losses], again: Callable[[int, Sequence[str]], Candidate[Made] | None]
-) -> Guarded[Made]:
+    first: Candidate, rivals: dict[str, Losses], again: Callable[[int, Sequence[str]], Candidate | None]
+) -> Guarded:
     """Returns the first fit that no rival beats beyond chance; of fits that all are beaten, the one of fewest errors.
 
     Args:
@@ -172,5 +170,5 @@ def guarded(
     return Guarded(candidates[best].made, len(candidates), tuple(reasons), tuple(beaten[best]))
 
 
-def _beaten(candidate: Candidate[Made], rivals: dict[str, Losses]) -> list[str]:
+def _beaten(candidate: Candidate, rivals: dict[str, Losses]) -> list[str]:
     return [name for name, theirs in rivals.items() if is_worse(candidate.losses, theirs)]
