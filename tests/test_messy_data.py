@@ -63,6 +63,11 @@ def test_shuffled_names_draw_the_same_parts(tmp_path):
         assert [split.class_names[k] for k in getattr(split, part).y] == other[getattr(plain, part).y].tolist()
 
 
+def test_names_say_nothing_to_a_terminal(tmp_path):
+    named = np.array(["plain", "\x1b[31mred\n", "é"])
+    assert load(tmp_path, y_train=named[Y], y_test=named[Y[:9]]).class_names == ("\ufffd[31mred\ufffd", "plain", "é")
+
+
 def test_gaps_in_the_numbers_are_no_classes(tmp_path):
     split = load(tmp_path, y_train=np.where(Y == 1, 7, 0), y_test=np.where(Y[:9] == 1, 7, 0))
     assert (split.classes, split.class_names) == (2, ("0", "7"))

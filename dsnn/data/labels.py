@@ -150,5 +150,6 @@ def _said(levels: np.ndarray) -> str:
 
 
 def _plain(level: object) -> str:
-    """Returns a label as a person would write it: 7 for 7.0."""
-    return f"{level:g}" if isinstance(level, np.floating) else str(level)
+    """Returns a label as a person would write it: 7 for 7.0, and nothing that would move a terminal."""
+    text = f"{level:g}" if isinstance(level, np.floating) else str(level)
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
