@@ -27,7 +27,7 @@ LONGER = (1.5, 2.0)
 """What the number of epochs is multiplied by, one fit after another."""
 
 LEAST_ERROR, LEAST_SQUARED, LEAST_NATS = 0.005, 0.04, 0.02
-"""Differences that matter: half a point of errors, 4 % of a squared error (2 % of its root), and a fiftieth of a nat."""
+"""Differences that matter: half a point of errors, 4 % of a squared error (2 % of its root), a fiftieth of a nat."""
 
 MOST_NATS = 8.0
 """Larger log losses of an example count as this, so that one of them does not decide."""
