@@ -66,7 +66,7 @@ def test_shuffled_names_draw_the_same_parts(tmp_path):
 def test_gaps_in_the_numbers_are_no_classes(tmp_path):
     split = load(tmp_path, y_train=np.where(Y == 1, 7, 0), y_test=np.where(Y[:9] == 1, 7, 0))
     assert (split.classes, split.class_names) == (2, ("0", "7"))
-    assert load(tmp_path, y_train=Y == 1, y_test=Y[:9] == 1).classes == 2
+    assert load(tmp_path, y_train=Y == 1, y_test=Y[:9] == 1).class_names == ("False", "True")
     assert load(tmp_path, classes=5).classes == 5
     assert load(tmp_path, classes=5, y_test=np.full(9, 4)).test.y.tolist() == [4] * 9
 
@@ -289,6 +289,12 @@ def test_each_oddity_has_its_sentence():
     assert unbalanced.startswith("classes are unbalanced, 39 of 0 to 1 of 2: an accuracy of 65.0%")
     assert only(made(X, np.ones((60, 2), np.int32), "multilabel")).endswith("teaches nothing: all 2 columns.")
     assert only(made(X, np.ones((60, 1)), "regression")).endswith("teaches nothing: column 0 of 1.")
+
+
+def test_missing_labels_that_became_text_are_a_worry(tmp_path):
+    y = np.array([["a", "b", np.nan][k] for k in Y])
+    (said,) = worries(load(tmp_path, y_train=y, y_test=y[:9]))
+    assert said.startswith("a class is called 'nan', as missing labels are")
 
 
 def test_lengths_that_tell_classes_apart_are_a_worry(tmp_path):

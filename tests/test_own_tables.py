@@ -133,6 +133,16 @@ def test_bad_tables_get_one_sentence(content, options, said, pandas, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_semicolons_and_decimal_commas_are_read(pandas, tmp_path):
+    rows = [f"{n},5;{'ab'[n % 2]}" for n in range(20)]
+    (tmp_path / "a.csv").write_text("\n".join(["size;kind", *rows]))
+    split = data.load("table", path=tmp_path / "a.csv", test_fraction=0.2)
+    assert sorted(every(split)[:, 0].tolist()) == [n + 0.5 for n in range(20)]
+    (tmp_path / "a.csv").write_bytes("größe,y\n1,a\n".encode("latin-1"))
+    with pytest.raises(data.DataError, match=r"must be a table that pandas can read, got: .*codec can't decode"):
+        data.load("table", path=tmp_path / "a.csv", test_fraction=0.2)
+
+
 def test_a_column_of_names_is_refused_by_name(pandas, tmp_path):
     (tmp_path / "a.csv").write_text("\n".join(["who,x,y", *[f"person {n},{n},{n % 2}" for n in range(200)]]))
     with pytest.raises(data.DataError, match=r"100 categories, got \d+ in 'who'.*data.options.drop=\[who\]"):

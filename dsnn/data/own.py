@@ -254,6 +254,10 @@ def _check_rank(y: np.ndarray, x: Any, temporal: bool, part: str, name: str) -> 
 
 def _numbers(y: np.ndarray, task: str, part: str, name: str) -> np.ndarray:
     """Returns targets as the task wants them; numbers stay in double precision where single would lose what differs."""
+    if y.ndim != 2 or not y.shape[1]:
+        raise DataError(
+            f"targets must have shape [n, outputs], got {y.shape} in the {part} part of {name!r}; reshape it."
+        )
     if task == "regression":
         with np.errstate(over="ignore", invalid="ignore"):
             far = len(y) and bool((np.abs(y.mean(0)) > precise.FAR * y.std(0)).any())

@@ -202,7 +202,7 @@ def _from_h5(
 
 
 def _one(place: Path, part: str) -> Path:
-    found = sorted(place.glob(f"*{part}*.h5"))
+    found = [file for file in sorted(place.glob(f"*{part}*.h5")) if folder.inside(file, place)]
     if len(found) != 1:
         raise DataError(f"{place} must hold one *{part}*.h5, got {', '.join(p.name for p in found) or 'none'}.")
     return found[0]

@@ -19,6 +19,8 @@ UNLIKE = 100.0
 
 MOST_VALUES = 1 << 28
 MANY_CLASSES = 20
+MISSING = {"", "nan", "none", "null", "na", "n/a", "?"}
+"""What missing labels are called, in lower case, where they became text."""
 
 
 def worries(split: Split) -> tuple[str, ...]:
@@ -97,6 +99,11 @@ def _labels(split: Split) -> list[str]:
         alone = [name_of(split, int(label)) for label in np.flatnonzero(counts == 1)]
         if alone:
             found.append(f"a class with one training example cannot be checked on held-out ones: {_some(alone)}.")
+    if unnamed := [name for name in split.class_names if name.lower() in MISSING]:
+        found.append(
+            f"a class is called {unnamed[0]!r}, as missing labels are once they are text: leave such examples out, or "
+            f"give NaN for them."
+        )
     most, least = (present[counts[present].argmax()], present[counts[present].argmin()])
     if counts[most] > UNBALANCED * counts[least]:
         found.append(
