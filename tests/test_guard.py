@@ -78,9 +78,20 @@ def test_worse_is_beyond_chance() -> None:
     assert not is_worse(base._replace(error=few), base)
     assert is_worse(base._replace(error=many), base)
     assert not is_worse(base, base._replace(error=many))
-    noisy = 0.1 + np.tile([0.05, -0.04], 50)
+    noisy = 0.13 + np.tile([0.4, -0.4], 50)  # 0.03 more on average, with a standard error of 0.04
     assert not is_worse(base._replace(nll=noisy), base)
-    assert is_worse(base._replace(nll=np.full(100, 0.11)), base)
+    assert is_worse(base._replace(nll=np.full(100, 0.13)), base)
+
+
+def test_a_difference_that_does_not_matter_is_no_reason() -> None:
+    base = Losses(np.zeros(1000), np.full(1000, 0.1), least=0.005)
+    assert not is_worse(base._replace(nll=np.full(1000, 0.119)), base)
+    few, many = np.zeros(1000), np.zeros(1000)
+    few[:4], many[:6] = 1, 1
+    assert not is_worse(base._replace(error=few), base)  # 0.004, 2.0 standard errors
+    assert is_worse(base._replace(error=many), base)
+    assert class_losses(np.eye(2), np.array([0, 0])).least == 0.005
+    assert number_losses(np.ones((1, 1)), np.zeros(1), np.zeros((1, 1))).least == pytest.approx(0.04)
 
 
 def losses(errors: int) -> Losses:

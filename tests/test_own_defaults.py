@@ -40,7 +40,8 @@ def table(count: int) -> Split:
 
 
 @pytest.mark.parametrize(
-    ("count", "batch", "epochs"), [(5, 5, 2500), (20, 8, 1250), (101, 8, 209), (480, 16, 84), (4000, 128, 81), (60000, 128, 22), (400_000, 128, 20)]
+    ("count", "batch", "epochs"),
+    [(5, 5, 2500), (20, 8, 1250), (101, 8, 209), (480, 16, 84), (4000, 128, 81), (60000, 128, 22), (400_000, 128, 20)],
 )
 def test_small_data_come_in_small_batches_and_updates_enough(count: int, batch: int, epochs: int) -> None:
     config = dataclasses.replace(Config(), train=TrainConfig(epochs=0, batch_size=0))
