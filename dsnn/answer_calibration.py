@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from dsnn.bayes.lift import ANSWERS, Lifted
-from dsnn.bayes.likelihood import SCALE, Bernoulli, Gaussian
+from dsnn.bayes.likelihood import SCALE, Bernoulli, Gaussian, InputGaussian
 from dsnn.cells import kind
 from dsnn.data import Split, per_step, sample, size
 from dsnn.types import Array, Key
@@ -52,7 +52,7 @@ def calibrated(
     select = sample(split.val, MOST) if size(split.val) else split.val
     if not size(select):
         return params, 1.0
-    labels, numbers = np.asarray(select.y), isinstance(lifted.likelihood, Gaussian)
+    labels, numbers = np.asarray(select.y), _of_numbers(lifted)
     width = NOISE_WIDTH if numbers else WIDTH
 
     def lost(log_temperature: float) -> float:
@@ -73,13 +73,18 @@ def can(lifted: Lifted, split: Split) -> bool:
     """Returns whether a temperature is defined: logits are linear in the readout's weights, and answered once."""
     model = lifted.forward.template.build(lifted.initial)
     linear = kind(getattr(model, model.names[-1]).cell) == "LI" and model.readout_kind != "vote"
-    return not lifted.joint and not per_step(split) and (linear or isinstance(lifted.likelihood, Gaussian))
+    numbers = split.task == "regression"
+    return not lifted.joint and not per_step(split) and (_of_numbers(lifted) if numbers else linear)
+
+
+def _of_numbers(lifted: Lifted) -> bool:
+    return isinstance(lifted.likelihood, Gaussian | InputGaussian) and bool(lifted.likelihood.parameters())
 
 
 def _at(lifted: Lifted, params: dict[str, Any], temperature: float) -> dict[str, Any]:
     value = jnp.asarray(temperature, jnp.float32)
-    if isinstance(lifted.likelihood, Gaussian):
-        return params | {SCALE: lifted.likelihood.deviation(params) * value}
+    if _of_numbers(lifted):
+        return params | {SCALE: params[SCALE] * value}
     return params | {ANSWERS: value}
 
 

@@ -75,7 +75,7 @@ class Fitted:
     exits: Calibrated
     _predict: Any
     linear: LinearModel | None = None
-    fits: Guarded[Any] | None = None
+    fits: Guarded | None = None
 
     @property
     def gates(self) -> dict[str, np.ndarray]:
@@ -174,7 +174,7 @@ def fit(
     found = None
     if rivals and setup.automatic and bayesian:
 
-        def again(number: int, _: Any) -> Candidate[Fitted] | None:
+        def again(number: int, _: Any) -> Candidate | None:
             less = milder(setup.config, setup.automatic, number)
             return None if less is None else _candidate(_learned(build(less, setup.split)))
 
@@ -228,7 +228,7 @@ def _learned(setup: Setup) -> Fitted:
     return Fitted(setup, params, losses, Calibrated(params, math.inf, {"price": price}), predict)
 
 
-def _candidate(fitted: Fitted) -> Candidate[Fitted]:
+def _candidate(fitted: Fitted) -> Candidate:
     return Candidate(fitted, judged(fitted.setup, fitted.params, fitted._predict, "val")[1])
 
 

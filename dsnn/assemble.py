@@ -11,7 +11,7 @@ from dsnn import automatic, data, energy, mesh, online, optimize, parameters, rn
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Stepwise
+from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, InputGaussian, Likelihood, Stepwise
 from dsnn.build import build_converted, build_guide, build_model
 from dsnn.cells import kind
 from dsnn.config import Config
@@ -157,7 +157,7 @@ def network(
             lambda first: network(first, split, settings_of(first), traced=False)[0],
         )
     else:
-        model = build_model(config.model, shape, split.classes, key, width)
+        model = build_model(config.model, shape, outputs_of(config, split), key, width)
     template, params = parameters.split(model)
     params = params if start is None else start
     forward = Forward(
@@ -206,7 +206,7 @@ def network(
         accounting=config.energy.accounting,
         feature=config.halting.feature if halts else None,
         joint=halts and config.halting.fit != "held_out",
-        family=build_guide(config, shape, split.classes, key) if bayesian else guides.point(),
+        family=build_guide(config, shape, outputs_of(config, split), key) if bayesian else guides.point(),
         likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
@@ -234,15 +234,33 @@ def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
     return shape
 
 
+def outputs_of(config: Config, split: data.Split) -> int:
+    """Returns how many outputs the network has: one for each class, label or number, two of noisy numbers."""
+    found = likelihood_of(config, split)
+    return found.outputs(split.classes) if isinstance(found, InputGaussian) else split.classes
+
+
 def likelihood_of(config: Config, split: data.Split) -> Likelihood:
     """Returns what is observed: numbers, several labels, a class, or a class at every step."""
+    weighted = config.train.class_weight == "balanced"
+    if weighted and (split.task != "classification" or data.per_step(split) or config.train.loss == "steps"):
+        raise ValueError(f"train.class_weight=balanced is for one class an example, {split.name} has another task.")
     if split.task == "regression":
-        return Gaussian()
+        return InputGaussian() if config.bayes.noise == "input" else Gaussian()
     if split.task == "multilabel":
         return Bernoulli()
     if data.per_step(split):
         return Stepwise(config.train.skip)
-    return Stepwise(config.train.skip, mean=True) if config.train.loss == "steps" else Categorical()
+    if config.train.loss == "steps":
+        return Stepwise(config.train.skip, mean=True)
+    return Categorical(_balanced(split) if weighted else ())
+
+
+def _balanced(split: data.Split) -> tuple[float, ...]:
+    """Returns weights under which all classes of the training part count alike, 1 on average over its examples."""
+    counts = np.bincount(np.asarray(split.train.y), minlength=split.classes)
+    present = max((counts > 0).sum(), 1)
+    return tuple(float(counts.sum() / (present * count)) if count else 0.0 for count in counts)
 
 
 def _analog(forward: Forward, split: data.Split) -> bool:

@@ -210,6 +210,7 @@ class BayesConfig:
         dropout: probability that a neuron's output is dropped, for dropout and aot.
         members: of the ensemble.
         samples: posterior draws of the predictive.
+        noise: of numbers, "constant", or "input", whose standard deviation is an output of the network too.
         temperature: what class logits are divided by, and what the noise's standard deviation is multiplied by, once
             learning is over; -1 is fitted on the part that selects (`dsnn.answer_calibration`).
         sources: whether the report splits epistemic uncertainty into weights, gates and firing.
@@ -229,6 +230,7 @@ class BayesConfig:
     dropout: float = 0.1
     members: int = 5
     samples: int = 32
+    noise: str = "constant"
     temperature: float = 1.0
     sources: bool = False
     show: list[str] = field(default_factory=lambda: ["*.cell.*", "readout.*"])
@@ -238,6 +240,7 @@ class BayesConfig:
         _one_of("bayes.prior", self.prior, priors.KERNELS)
         for name in ("prior_scale", "bias_scale", "guide_scale", "rank1_scale"):
             _positive(f"bayes.{name}", getattr(self, name))
+        _one_of("bayes.noise", self.noise, ("constant", "input"))
         if not (self.temperature == -1 or 0 < self.temperature < float("inf")):
             raise ValueError(f"bayes.temperature must be positive, or -1 for automatic, got {self.temperature}.")
         if not 1 <= self.rare_inputs < float("inf"):
@@ -371,6 +374,7 @@ class TrainConfig:
         skip: first steps that do not count, in the loss and in the scores, where every step counts.
         unlabelled: what is learned of steps without a label: "mask", nothing, or "published", the class that the
             published labels give them.
+        class_weight: "none", or "balanced", under which the examples of every class count alike together.
         select: which epoch's network is assessed: "last", or the best on validation by "accuracy" or by "nll".
         watch_test: whether the history holds test scores too, for papers that selected on test; nothing is chosen by
             them.
@@ -388,6 +392,7 @@ class TrainConfig:
     loss: str = "final"
     skip: int = 0
     unlabelled: str = "mask"
+    class_weight: str = "none"
     select: str = "last"
     watch_test: bool = False
     eval_every: int = 10
@@ -406,6 +411,7 @@ class TrainConfig:
         _one_of("train.schedule", self.schedule, SCHEDULES)
         _one_of("train.loss", self.loss, ("final", "steps"))
         _one_of("train.unlabelled", self.unlabelled, ("mask", "published"))
+        _one_of("train.class_weight", self.class_weight, ("none", "balanced"))
         _one_of("train.select", self.select, ("last", "accuracy", "nll"))
         if self.skip < 0:
             raise ValueError(f"train.skip must not be negative, got {self.skip}.")

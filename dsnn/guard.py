@@ -6,7 +6,7 @@ that selects; the answers stay those of the network, nothing is blended with a r
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,14 @@ MILDER = (0.2, 0.02)
 LONGER = (1.5, 2.0)
 """What the number of epochs is multiplied by, one fit after another."""
 
+LEAST_ERROR, LEAST_SQUARED, LEAST_NATS = 0.005, 0.04, 0.02
+"""Differences that matter: half a point of errors, 4 % of a squared error (2 % of its root), a fiftieth of a nat."""
+
 MOST_NATS = 8.0
 """Larger log losses of an example count as this, so that one of them does not decide."""
 
 SAMPLES = 8
 """Posterior draws with which networks are compared."""
-
-Made = TypeVar("Made")
 
 
 class Losses(NamedTuple):
@@ -41,20 +42,22 @@ class Losses(NamedTuple):
     Attributes:
         error: 0 or 1 for a class, the share of wrong labels, or the squared error in standard deviations, ``[n]``.
         nll: negative log-likelihood in nats, ``[n]``.
+        least: difference of mean errors from these that matters; smaller ones are not worth another fit.
     """
 
     error: np.ndarray
     nll: np.ndarray
+    least: float = 0.0
 
 
-class Candidate(NamedTuple, Generic[Made]):
+class Candidate(NamedTuple):
     """A fitted network with what it costs on the part that selects."""
 
-    made: Made
+    made: Any
     losses: Losses
 
 
-class Guarded(NamedTuple, Generic[Made]):
+class Guarded(NamedTuple):
     """The network that is kept.
 
     Attributes:
@@ -64,7 +67,7 @@ class Guarded(NamedTuple, Generic[Made]):
         worse_than: rivals that the kept network is still worse than.
     """
 
-    made: Made
+    made: Any
     fits: int
     reasons: tuple[str, ...]
     worse_than: tuple[str, ...]
@@ -73,19 +76,21 @@ class Guarded(NamedTuple, Generic[Made]):
 def class_losses(probs: np.ndarray, labels: np.ndarray) -> Losses:
     """Returns the losses of class probabilities ``[n, class]``."""
     chosen = np.take_along_axis(np.asarray(probs, float), np.asarray(labels)[:, None], -1)[:, 0]
-    return Losses(np.asarray(probs.argmax(-1) != labels, float), _capped(-np.log(np.maximum(chosen, 1e-300))))
+    wrong = np.asarray(probs.argmax(-1) != labels, float)
+    return Losses(wrong, _capped(-np.log(np.maximum(chosen, 1e-300))), LEAST_ERROR)
 
 
 def label_losses(probs: np.ndarray, labels: np.ndarray) -> Losses:
     """Returns the losses of probabilities of several labels ``[n, label]``."""
     p = np.clip(np.asarray(probs, float), 1e-12, 1 - 1e-12)
     nll = -(labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum(-1)
-    return Losses(np.asarray((p > 0.5) != labels, float).mean(-1), _capped(nll))
+    return Losses(np.asarray((p > 0.5) != labels, float).mean(-1), _capped(nll), LEAST_ERROR)
 
 
 def number_losses(mean: np.ndarray, log_prob: np.ndarray, targets: np.ndarray) -> Losses:
     """Returns the losses of predicted numbers ``[n, output]`` with their joint log density ``[n]``."""
-    return Losses(((mean - targets) ** 2).mean(-1), _capped(-np.asarray(log_prob, float)))
+    squared = ((mean - targets) ** 2).mean(-1)
+    return Losses(squared, _capped(-np.asarray(log_prob, float)), LEAST_SQUARED * float(squared.mean()))
 
 
 def judged(setup: "Setup", params: Params, predict: Any, part: str, samples: int = SAMPLES) -> tuple[Any, Losses]:
@@ -113,15 +118,15 @@ def _capped(nats: np.ndarray) -> np.ndarray:
 
 def is_worse(ours: Losses, theirs: Losses) -> bool:
     """Returns whether a network errs more than a rival, or is surer of what is wrong, beyond what chance explains."""
-    return any(_beyond(mine - other) for mine, other in zip(ours, theirs, strict=True))
+    return _beyond(ours.error - theirs.error, theirs.least) or _beyond(ours.nll - theirs.nll, LEAST_NATS)
 
 
-def _beyond(difference: np.ndarray) -> bool:
+def _beyond(difference: np.ndarray, least: float) -> bool:
     if len(difference) < 2:
         return False
     deviation = float(difference.std(ddof=1)) / np.sqrt(len(difference))
     mean = float(difference.mean())
-    return mean > 1e-9 and mean > BEYOND * deviation
+    return bool(mean > max(least, 1e-9) and mean > BEYOND * deviation)
 
 
 def milder(config: Config, chosen: dict[str, float], fit: int) -> Config | None:
@@ -147,8 +152,8 @@ def milder(config: Config, chosen: dict[str, float], fit: int) -> Config | None:
 
 
 def guarded(
-    first: Candidate[Made], rivals: dict[str, Losses], again: Callable[[int, Sequence[str]], Candidate[Made] | None]
-) -> Guarded[Made]:
+    first: Candidate, rivals: dict[str, Losses], again: Callable[[int, Sequence[str]], Candidate | None]
+) -> Guarded:
     """Returns the first fit that no rival beats beyond chance; of fits that all are beaten, the one of fewest errors.
 
     Args:
@@ -166,11 +171,15 @@ def guarded(
         candidates.append(made)
         beaten.append(_beaten(made, rivals))
     if beaten[-1]:
-        best = min(range(len(candidates)), key=lambda k: tuple(float(loss.mean()) for loss in candidates[k].losses))
+        best = min(range(len(candidates)), key=lambda k: _means(candidates[k].losses))
     else:
         best = len(candidates) - 1
     return Guarded(candidates[best].made, len(candidates), tuple(reasons), tuple(beaten[best]))
 
 
-def _beaten(candidate: Candidate[Made], rivals: dict[str, Losses]) -> list[str]:
+def _means(losses: Losses) -> tuple[float, float]:
+    return float(losses.error.mean()), float(losses.nll.mean())
+
+
+def _beaten(candidate: Candidate, rivals: dict[str, Losses]) -> list[str]:
     return [name for name, theirs in rivals.items() if is_worse(candidate.losses, theirs)]

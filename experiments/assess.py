@@ -302,6 +302,7 @@ def scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]
     """Returns the scores of class probabilities ``[n, class]``, named after the part that they are of."""
     return {
         f"{part}/accuracy": evaluate.accuracy(probs, labels),
+        f"{part}/balanced_accuracy": evaluate.balanced_accuracy(probs, labels),
         f"{part}/nll": evaluate.nll(probs, labels),
         f"{part}/ece": evaluate.ece(probs, labels),
         f"{part}/brier": evaluate.brier(probs, labels),

@@ -39,6 +39,7 @@ def scores(part: str, prediction: Regression, targets: np.ndarray) -> dict[str, 
 def deployed(setup: "Setup", logits: np.ndarray) -> dict[str, float]:
     """Returns what the decided network's answers ``[n, output]`` on the test part are worth."""
     unit, targets = data.target_scaling(setup.split), targets_of(setup.split, "test")
+    logits = logits[:, : targets.shape[1]]  # where the noise depends on the input, its part comes after
     answers = np.asarray(logits, float) if unit is None else np.asarray(logits, float) * unit.scale + unit.shift
     return {
         "deployed/rmse": float(np.sqrt(np.mean((answers - targets) ** 2))),

@@ -124,10 +124,10 @@ def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:
     if not simpler.losses or not chosen or first.member.setup.config.learner != "svi":
         return first, {}
 
-    def candidate(fit: Fit) -> Candidate[Fit]:
+    def candidate(fit: Fit) -> Candidate:
         return Candidate(fit, scored(fit, "val")[1])
 
-    def again(number: int, reasons: Sequence[str]) -> Candidate[Fit] | None:
+    def again(number: int, reasons: Sequence[str]) -> Candidate | None:
         from dsnn.assemble import build
 
         setup = first.member.setup

@@ -131,6 +131,8 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
             setup, begun = _built(config, directory)
             _check_export(setup)
         console.print(f"{config.experiment}: {_described(setup)}")
+        for sentence in setup.split.notes:
+            console.print(f"data: {sentence}", markup=False)
         if setup.automatic:
             said = ", ".join(f"{name}={value:.4g}" for name, value in setup.automatic.items())
             console.print(f"chosen from the data (set by hand where you know better): {said}")

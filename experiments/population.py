@@ -144,7 +144,8 @@ def _picked(tree: Any, k: Any) -> Any:
 
 
 def _arrays(setup: "Setup") -> train.Batch:
-    return jax.tree.map(jnp.asarray, train.Batch(*setup.split.train))  # sparse rows stay so
+    x, y = jax.tree.map(jnp.asarray, tuple(setup.split.train))  # sparse rows stay so
+    return train.Batch(x, y)
 
 
 def _mapped(how: str) -> str:

@@ -104,8 +104,11 @@ class Search:
         trials: How many, over all processes.
         sampler: "tpe", "random" or "nsga2".
         seed: Of the sampler.
-        prune_after: Epoch from which trials worse than the median of the earlier ones stop; 0 stops none. Only with
-            one objective, and on the history's record of the same name.
+        prune_after: Epoch from which trials worse than the median of the earlier ones stop; 0 stops none. On the
+            history's record of the objective's name.
+        prune_on: That record where there are several objectives: trials worse than three quarters of the earlier ones
+            stop.
+        also: Metrics that the table shows beside the objectives, where a run has them.
         overrides: Of every trial.
     """
 
@@ -115,6 +118,8 @@ class Search:
     sampler: str = "tpe"
     seed: int = 0
     prune_after: int = 0
+    prune_on: str = ""
+    also: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -124,11 +129,13 @@ class Search:
             raise ValueError(f"trials must be at least 1, got {self.trials}.")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}.")
-        if self.prune_after and len(self.objectives) > 1:
+        if self.prune_after and len(self.objectives) > 1 and not self.prune_on:
             raise ValueError(
                 f"prune_after needs a single objective, got {len(self.objectives)}; a trial that is bad in one may be "
-                "best in another. Set prune_after to 0."
+                "best in another. Set prune_after to 0, or say by which record with prune_on."
             )
+        if any(name.startswith(ON_TEST) for name in (self.prune_on, *self.also)):
+            raise ValueError(f"a search selects on validation, got prune_on={self.prune_on!r} and also={self.also}.")
         known = schema.options()
         for name, values in self.space.items():
             if name not in known or isinstance(known[name], dict):

@@ -7,6 +7,7 @@ experiments.run, and hold for every trial.
 
 import fcntl
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,12 @@ from experiments import schema
 from experiments.console import console
 from experiments.run import EXPECTED
 from experiments.search import SEARCHES, Search, read_search, searches
+
+FIRST_TRIALS = 5
+"""Trials that have been as far before one can be stopped for being behind."""
+
+RISING = ("accuracy", "r2")
+"""Ends of the names of records that should be large."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +74,7 @@ def opened(folder: Path, search: Search) -> optuna.Study:
     storage = optuna.storages.JournalStorage(JournalFileBackend(journal, JournalFileOpenLock(journal)))
     pruner = (
         optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=search.prune_after)
-        if search.prune_after
+        if search.prune_after and len(search.objectives) == 1
         else optuna.pruners.NopPruner()
     )
     with _locked(folder / "study.lock"):
@@ -132,6 +139,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path)
         trial.set_user_attr("dir", str(job.directory_of(config)))
         _, metrics = job.run(config, group=folder.name, wait=True, watch=_watch(trial, search))
         values = [float(metrics[objective.metric]) for objective in search.objectives]
+        trial.set_user_attr("also", {name: float(metrics[name]) for name in search.also if name in metrics})
     except job.Pruned:
         study.tell(trial, state=TrialState.PRUNED)
         console.print(f"trial {trial.number} is pruned.")
@@ -149,6 +157,8 @@ def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, floa
     """Returns what looks at each validation and stops a trial that is not worth its time."""
     if not search.prune_after:
         return None
+    if len(search.objectives) > 1:
+        return _behind(trial, search)
     metric = search.objectives[0].metric
 
     def watch(epoch: int, record: dict[str, float]) -> bool:
@@ -156,6 +166,27 @@ def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, floa
         if metric in record and epoch not in seen:  # a trial that goes on passes epochs it has reported
             trial.report(record[metric], epoch)
         return trial.should_prune()
+
+    return watch
+
+
+def _behind(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, float]], bool]:
+    """Returns what stops a trial that is worse than three quarters of the earlier ones.
+
+    Optuna's pruners are made for one objective.
+    """
+    sign = -1.0 if search.prune_on.endswith(RISING) else 1.0
+
+    def watch(epoch: int, record: dict[str, float]) -> bool:
+        if search.prune_on not in record:
+            return False
+        seen = trial.user_attrs.get("seen", {}) | {str(epoch): sign * record[search.prune_on]}
+        trial.set_user_attr("seen", seen)
+        if epoch < search.prune_after:
+            return False
+        earlier = [other.user_attrs.get("seen", {}) for other in trial.study.get_trials(deepcopy=False)[: trial.number]]
+        there = sorted(value[str(epoch)] for value in earlier if str(epoch) in value)
+        return len(there) >= FIRST_TRIALS and seen[str(epoch)] > there[-(len(there) // 4) - 1]
 
     return watch
 
@@ -174,13 +205,21 @@ def _end(study: optuna.Study, search: Search, folder: Path) -> int:
     best = sorted(study.best_trials, key=lambda trial: trial.values[0])
     title = "The best trial" if len(search.objectives) == 1 else f"The front, {len(best)} trials"
     table = Table(title=title, title_justify="left")
-    for column in ("trial", *(objective.metric for objective in search.objectives), "settings", "run"):
+    shown = [name for name in search.also if any(name in trial.user_attrs.get("also", {}) for trial in best)]
+    for column in ("trial", *(objective.metric for objective in search.objectives), *shown, "settings", "run"):
         table.add_column(column, overflow="fold")
     for trial in best:
         settings = " ".join(f"{name}={value}" for name, value in trial.params.items())
         name = Path(trial.user_attrs.get("dir", "")).name
-        table.add_row(str(trial.number), *(f"{value:.5g}" for value in trial.values), settings, name)
+        found = trial.user_attrs.get("also", {})
+        numbers = [*trial.values, *(found.get(name) for name in shown)]
+        cells = ["" if value is None else f"{value:.5g}" for value in numbers]
+        table.add_row(str(trial.number), *cells, settings, name)
     console.print(table)
+    winner = best[0] if search.objectives[0].direction == "minimize" else best[-1]
+    words = [*search.overrides, *(f"{name}={value}" for name, value in winner.params.items())]
+    kept = [word for word in words if not word.startswith(("run.", "track."))]
+    console.print(f"best {search.objectives[0].metric}: python -m experiments.run {shlex.join(kept)}", markup=False)
     if any(trial.state == TrialState.RUNNING for trial in trials):
         console.print("other processes are still at work; the last one draws the report.")
         return 0

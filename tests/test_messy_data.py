@@ -63,10 +63,15 @@ def test_shuffled_names_draw_the_same_parts(tmp_path):
         assert [split.class_names[k] for k in getattr(split, part).y] == other[getattr(plain, part).y].tolist()
 
 
+def test_names_say_nothing_to_a_terminal(tmp_path):
+    named = np.array(["plain", "\x1b[31mred\n", "é"])
+    assert load(tmp_path, y_train=named[Y], y_test=named[Y[:9]]).class_names == ("\ufffd[31mred\ufffd", "plain", "é")
+
+
 def test_gaps_in_the_numbers_are_no_classes(tmp_path):
     split = load(tmp_path, y_train=np.where(Y == 1, 7, 0), y_test=np.where(Y[:9] == 1, 7, 0))
     assert (split.classes, split.class_names) == (2, ("0", "7"))
-    assert load(tmp_path, y_train=Y == 1, y_test=Y[:9] == 1).classes == 2
+    assert load(tmp_path, y_train=Y == 1, y_test=Y[:9] == 1).class_names == ("False", "True")
     assert load(tmp_path, classes=5).classes == 5
     assert load(tmp_path, classes=5, y_test=np.full(9, 4)).test.y.tolist() == [4] * 9
 
@@ -208,6 +213,10 @@ def test_a_test_part_is_drawn_only_when_asked(tmp_path):
             load(tmp_path, x_test=None, y_test=None, test_fraction=fraction)
     with pytest.raises(data.DataError, match=r"for data without a test part, got 0\.5 and a test part"):
         load(tmp_path, test_fraction=0.5)
+    with pytest.raises(
+        data.DataError, match=r"two examples and more, got 60 classes among 60 examples .*task=regression"
+    ):
+        load(tmp_path, y_train=np.arange(60), x_test=None, y_test=None, test_fraction=0.2)
     with pytest.raises(data.DataError, match=r"test part must not be empty, got 0\.001 of 60 examples"):
         load(tmp_path, x_test=None, y_test=None, test_fraction=0.001)
 
@@ -285,6 +294,12 @@ def test_each_oddity_has_its_sentence():
     assert unbalanced.startswith("classes are unbalanced, 39 of 0 to 1 of 2: an accuracy of 65.0%")
     assert only(made(X, np.ones((60, 2), np.int32), "multilabel")).endswith("teaches nothing: all 2 columns.")
     assert only(made(X, np.ones((60, 1)), "regression")).endswith("teaches nothing: column 0 of 1.")
+
+
+def test_missing_labels_that_became_text_are_a_worry(tmp_path):
+    y = np.array([["a", "b", np.nan][k] for k in Y])
+    (said,) = worries(load(tmp_path, y_train=y, y_test=y[:9]))
+    assert said.startswith("a class is called 'nan', as missing labels are")
 
 
 def test_lengths_that_tell_classes_apart_are_a_worry(tmp_path):

@@ -103,6 +103,16 @@ def test_hdf5_lists(tmp_path):
     assert len(one.train.y) + len(one.val.y) == 10
 
 
+def test_a_list_that_leads_out_of_the_folder_is_not_read(tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    lists(tmp_path / "a_train.h5", [0, 1] * 4)
+    lists(inner / "a_test.h5", [0, 1])
+    (inner / "a_train.h5").symlink_to(tmp_path / "a_train.h5")
+    with pytest.raises(data.DataError, match=r"must hold one \*train\*\.h5, got none"):
+        data.load("events", path=inner, steps=4)
+
+
 def test_wav_folders_of_every_width_give_the_same_bands(tmp_path):
     rate, t = 8000, np.arange(4000) / 8000
     for name, hertz in (("low", 300), ("high", 2500)):

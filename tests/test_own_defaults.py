@@ -40,7 +40,8 @@ def table(count: int) -> Split:
 
 
 @pytest.mark.parametrize(
-    ("count", "batch", "epochs"), [(5, 5, 2500), (20, 8, 1250), (101, 8, 209), (480, 16, 84), (60000, 128, 20)]
+    ("count", "batch", "epochs"),
+    [(5, 5, 2500), (20, 8, 1250), (101, 8, 209), (480, 16, 84), (4000, 128, 81), (60000, 128, 22), (400_000, 128, 20)],
 )
 def test_small_data_come_in_small_batches_and_updates_enough(count: int, batch: int, epochs: int) -> None:
     config = dataclasses.replace(Config(), train=TrainConfig(epochs=0, batch_size=0))
@@ -53,12 +54,12 @@ def test_small_data_come_in_small_batches_and_updates_enough(count: int, batch: 
 
 
 def test_divergences_and_energy_are_weighed_in_what_labels_carry() -> None:
-    model = mlp((4,), (8,), 3, key=KEY)
+    model = mlp((400,), (128,), 3, key=KEY)
     template, initial = split_parameters(model)
     config = dataclasses.replace(Config(), svi=OPEN)
     found = automatic.weights(config, table(99), priors.default(template), initial)
-    uncertain = 4 * 8 + 8 + 8 * 3 + 3
-    weight = 0.2 * 99 * math.log(3) / (2.2 * uncertain)
+    uncertain = 400 * 128 + 128 + 128 * 3 + 3
+    weight = 20 * 99 * math.log(3) / (2.2 * uncertain)
     assert found.config.svi.kl_weight == pytest.approx(weight)
     assert found.config.svi.gates_weight == pytest.approx(weight)
     assert found.config.svi.lam_nats == pytest.approx(0.3 * math.log(3))

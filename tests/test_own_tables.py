@@ -55,9 +55,11 @@ def test_a_table_becomes_numbers_categories_and_named_classes(file):
     known = [value for value in split.train.x[:, 2] if value != x[gap[0], 2]] if len(gap) else split.train.x[:, 2]
     assert np.median(known) in x[:, 2]  # the question mark is a gap, and holds the training median
     assert split.notes[0] == "the last column, 'label', is the target (data.options.target)."
+    assert split.extra["columns"].tolist() == ["colour=blue", "colour=red", "size"]
+    assert any("filled in, those of column 'size' of 3" in note for note in split.notes) == bool(len(gap))
     assert any("3 examples were drawn as the test part" in note for note in split.notes)
-    assert any("text in column 0 of 2 became 2 categories" in note for note in split.notes)
-    assert any("what is no number in column 1 of 2 is missing there" in note for note in split.notes)
+    assert any("text in column 'colour' of 2 became 2 categories" in note for note in split.notes)
+    assert any("what is no number in column 'size' of 2 is missing there" in note for note in split.notes)
 
 
 def test_the_target_may_be_any_column_and_a_second_file_tests(file, tmp_path):
@@ -129,6 +131,16 @@ def test_bad_tables_get_one_sentence(content, options, said, pandas, tmp_path):
     with pytest.raises(data.DataError, match=said) as error:
         data.load("table", path=tmp_path / "a.csv", **options)
     assert "\n" not in str(error.value)
+
+
+def test_semicolons_and_decimal_commas_are_read(pandas, tmp_path):
+    rows = [f"{n},5;{'ab'[n % 2]}" for n in range(20)]
+    (tmp_path / "a.csv").write_text("\n".join(["size;kind", *rows]))
+    split = data.load("table", path=tmp_path / "a.csv", test_fraction=0.2)
+    assert sorted(every(split)[:, 0].tolist()) == [n + 0.5 for n in range(20)]
+    (tmp_path / "a.csv").write_bytes("größe,y\n1,a\n".encode("latin-1"))
+    with pytest.raises(data.DataError, match=r"must be a table that pandas can read, got: .*codec can't decode"):
+        data.load("table", path=tmp_path / "a.csv", test_fraction=0.2)
 
 
 def test_a_column_of_names_is_refused_by_name(pandas, tmp_path):

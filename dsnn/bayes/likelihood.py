@@ -36,15 +36,22 @@ class Likelihood(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Categorical:
-    """A class label under the softmax of the outputs."""
+    """A class label under the softmax of the outputs.
+
+    Attributes:
+        weights: what an example of each class counts; empty is 1.
+    """
+
+    weights: tuple[float, ...] = ()
 
     def parameters(self) -> dict[str, Array]:
         """Returns no parameters."""
         return {}
 
     def log_prob(self, own: Mapping[str, Array], outputs: Float[Array, "*axes batch class"], y: Array) -> Array:
-        """Returns log p(y | outputs) of labels ``[batch]``."""
-        return log_likelihood(outputs, y)
+        """Returns log p(y | outputs) of labels ``[batch]``, times the weights of their classes."""
+        found = log_likelihood(outputs, y)
+        return jnp.asarray(self.weights)[y] * found if self.weights else found
 
     def of_sequence(self, own: Mapping[str, Array], outputs: Float[Array, "time batch class"], y: Array) -> Array:
         """Returns log p(y | outputs of the last step)."""
@@ -157,9 +164,17 @@ class Gaussian:
         """Returns the noise's standard deviation, if it is learned."""
         return {SCALE: jnp.asarray(float(self.scale))} if self.learned else {}
 
+    def outputs(self, numbers: int) -> int:
+        """Returns how many outputs a network needs for so many numbers."""
+        return numbers
+
     def deviation(self, own: Mapping[str, Array]) -> Array:
         """Returns the standard deviation of the noise."""
         return own[SCALE] if self.learned else jnp.asarray(float(self.scale))
+
+    def moments(self, own: Mapping[str, Array], outputs: Float[Array, "*axes output"]) -> tuple[Array, Array]:
+        """Returns mean and standard deviation of each number, ``[*axes, number]``."""
+        return outputs, jnp.broadcast_to(self.deviation(own), outputs.shape)
 
     def log_prob(self, own: Mapping[str, Array], outputs: Float[Array, "*axes batch output"], y: Array) -> Array:
         """Returns log p(y | outputs) of targets ``[batch, output]``, summed over outputs."""
@@ -173,3 +188,59 @@ class Gaussian:
         """Returns the identity over the noise's variance."""
         eye = jnp.eye(outputs.shape[-1]) / self.deviation(own) ** 2
         return jnp.broadcast_to(eye, (*outputs.shape, outputs.shape[-1]))
+
+
+LEAST_DEVIATION = 1e-3
+"""Standard deviations of standardised numbers below this would let single examples decide."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InputGaussian:
+    """Numbers with independent Normal noise whose standard deviation depends on the input (Nix & Weigend 1994).
+
+    The first half of the outputs are the means m, the second half r says how noisy each is, with deviations
+    s (softplus(r + log(e - 1)) + 0.001): s times 1 where r is 0.
+
+    Attributes:
+        scale: where the learned factor s of all deviations starts.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"the noise of a Gaussian likelihood must be positive and finite, got {self.scale}.")
+
+    def outputs(self, numbers: int) -> int:
+        """Returns how many outputs a network needs for so many numbers."""
+        return 2 * numbers
+
+    def parameters(self) -> dict[str, Array]:
+        """Returns the factor of all deviations."""
+        return {SCALE: jnp.asarray(float(self.scale))}
+
+    def deviation(self, own: Mapping[str, Array]) -> Array:
+        """Returns the factor of all deviations."""
+        return own[SCALE]
+
+    def moments(self, own: Mapping[str, Array], outputs: Float[Array, "*axes output"]) -> tuple[Array, Array]:
+        """Returns mean and standard deviation of each number, ``[*axes, number]``."""
+        mean, raw = jnp.split(outputs, 2, axis=-1)
+        return mean, own[SCALE] * (jax.nn.softplus(raw + jnp.log(jnp.expm1(1.0))) + LEAST_DEVIATION)
+
+    def log_prob(self, own: Mapping[str, Array], outputs: Float[Array, "*axes batch output"], y: Array) -> Array:
+        """Returns log p(y | outputs) of targets ``[batch, number]``, summed over numbers."""
+        mean, deviation = self.moments(own, outputs)
+        return jax.scipy.stats.norm.logpdf(y, mean, deviation).sum(-1)
+
+    def of_sequence(self, own: Mapping[str, Array], outputs: Float[Array, "time batch output"], y: Array) -> Array:
+        """Returns log p(y | outputs of the last step)."""
+        return self.log_prob(own, outputs[-1], y)
+
+    def curvature(self, own: Mapping[str, Array], outputs: Float[Array, "batch output"]) -> Array:
+        """Returns the Fisher information, diagonal: 1 / deviation² of a mean, 2 (deviation' / deviation)² of r."""
+        _, deviation = self.moments(own, outputs)
+        raw = jnp.split(outputs, 2, axis=-1)[1]
+        slope = own[SCALE] * jax.nn.sigmoid(raw + jnp.log(jnp.expm1(1.0)))
+        diagonal = jnp.concatenate([1 / deviation**2, 2 * (slope / deviation) ** 2], axis=-1)
+        return diagonal[:, :, None] * jnp.eye(outputs.shape[-1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.likelihood import Gaussian
+from dsnn.bayes.likelihood import Gaussian, InputGaussian
 from dsnn.data import eval_batches
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
@@ -41,8 +41,14 @@ class Regression(NamedTuple):
 
 
 def mixture_quantile(centres: Float[Array, "sample *axes"], deviation: Array, share: float) -> Float[Array, "*axes"]:
-    """Returns the quantile of an equal mixture of Normals with one standard deviation, by bisection."""
-    low, high = centres.min(0) - 8 * deviation, centres.max(0) + 8 * deviation
+    """Returns the quantile of an equal mixture of Normals, by bisection.
+
+    Args:
+        centres: their means.
+        deviation: their standard deviations, one or as many as means.
+        share: in (0, 1).
+    """
+    low, high = (centres - 8 * deviation).min(0), (centres + 8 * deviation).max(0)
 
     def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
@@ -63,7 +69,7 @@ def regressor(lifted: Lifted) -> Callable[..., Regression]:
         ValueError: the network's likelihood is not Gaussian.
     """
     likelihood = lifted.likelihood
-    if not isinstance(likelihood, Gaussian):
+    if not isinstance(likelihood, Gaussian | InputGaussian):
         raise ValueError(f"numbers are predicted under a Gaussian likelihood, got {type(likelihood).__name__}.")
 
     def outputs(params: dict[str, Array], x: Array, key: Key[Array, ""], sample: Array) -> Array:
@@ -72,16 +78,16 @@ def regressor(lifted: Lifted) -> Callable[..., Regression]:
         return lifted.forward.logits(lifted.network(draw), x, key, lifted.adapt(key, x.shape[0]))[-1]
 
     def batch(params: dict[str, Array], x: Array, y: Array, key: Key[Array, ""], samples: int, level: float) -> Any:
-        centres = jax.lax.map(lambda s: outputs(params, x, key, s), jnp.arange(samples))
+        drawn = jax.lax.map(lambda s: outputs(params, x, key, s), jnp.arange(samples))
         own = lifted.likelihood_parameters(params)
-        deviation = likelihood.deviation(own)
+        centres, deviation = likelihood.moments(own, drawn)
         tail = (1 - level) / 2
-        log_prob = jax.nn.logsumexp(likelihood.log_prob(own, centres, y), 0) - jnp.log(samples)
+        log_prob = jax.nn.logsumexp(likelihood.log_prob(own, drawn, y), 0) - jnp.log(samples)
         return Regression(
             centres.mean(0),
             mixture_quantile(centres, deviation, tail),
             mixture_quantile(centres, deviation, 1 - tail),
-            jnp.full(centres.shape[1:], deviation),
+            jnp.sqrt((deviation**2).mean(0)),
             centres.std(0),
             log_prob,
         )
@@ -103,7 +109,7 @@ def regressor(lifted: Lifted) -> Callable[..., Regression]:
             raise ValueError(f"the number of posterior samples must be at least 1, got {samples}.")
         if not 0 < level < 1:
             raise ValueError(f"the level of an interval must be in (0, 1), got {level}; 0.9 is usual.")
-        width = lifted.forward.template.build(lifted.initial).out_shape[-1]
+        width = lifted.forward.template.build(lifted.initial).out_shape[-1] // likelihood.outputs(1)
         targets = np.full((len(x), width), np.nan, np.float32) if y is None else np.asarray(y)
         parts = []
         indices, masks = eval_batches(len(x), batch_size)

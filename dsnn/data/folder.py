@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsnn.data import own
-from dsnn.data.split import Arrays, DataError, Split
+from dsnn.data.split import DataError, Split
 
 PARTS = ("train", "val", "test")
 DEFAULT_TEST = 0.2
@@ -102,7 +102,7 @@ def split(
         row[...] = read(recording.path)
     y = np.array([r.label for r in found.recordings])
     where = np.array([r.part or "train" for r in found.recordings])
-    parts = {part: Arrays(x[where == part], y[where == part]) for part in PARTS if (where == part).any()}
+    parts = {part: own.Raw(x[where == part], y[where == part]) for part in PARTS if (where == part).any()}
     if "train" not in parts:
         raise DataError(f"the folder train of {name!r} must hold recordings, got none; add some to each class.")
     whole = own.divided(

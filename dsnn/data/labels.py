@@ -58,8 +58,6 @@ def readable(y: np.ndarray, task: str, where: str) -> np.ndarray:
         y = y[:, 0]
     if y.dtype.kind == "S":
         return np.char.decode(y, "utf-8", "replace")
-    if y.dtype == bool:
-        return y.astype(np.int64)
     if np.issubdtype(y.dtype, np.floating):
         known = y[~np.isnan(y)]
         if (odd := known[known != np.round(known)]).size:
@@ -121,7 +119,7 @@ def encoded(y: Mapping[str, np.ndarray], classes: int | None, name: str) -> Enco
         part: np.searchsorted(levels, np.where(labelled[part], values, levels[0]) if labelled else values)
         for part, values in y.items()
     }
-    plain = levels.dtype.kind != "U" and np.array_equal(levels, np.arange(len(levels)))
+    plain = levels.dtype.kind not in "Ub" and np.array_equal(levels, np.arange(len(levels)))
     names = () if plain else tuple(map(_plain, levels))
     return Encoded({part: codes.astype(np.int32) for part, codes in numbers.items()}, labelled, len(levels), names)
 
@@ -152,5 +150,6 @@ def _said(levels: np.ndarray) -> str:
 
 
 def _plain(level: object) -> str:
-    """Returns a label as a person would write it: 7 for 7.0."""
-    return f"{level:g}" if isinstance(level, np.floating) else str(level)
+    """Returns a label as a person would write it: 7 for 7.0, and nothing that would move a terminal."""
+    text = f"{level:g}" if isinstance(level, np.floating) else str(level)
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)

@@ -3,7 +3,7 @@
 That zero is of the scaled inputs, so that steps beyond the end of a series say nothing: `scaling` takes it there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,9 @@ import scipy.sparse as sparse
 from dsnn.data.scaling import scaling
 from dsnn.data.split import Features
 
-LENGTHS = "lengths"
+LENGTHS, COLUMNS = "lengths", "columns"
+"""Where `Split.extra` has the steps of each series, after the part's name, and the names of a table's inputs."""
+
 SHOWN = 8
 
 
@@ -31,13 +33,14 @@ class Filled(NamedTuple):
     notes: tuple[str, ...]
 
 
-def filled(parts: Mapping[str, Features], temporal: bool) -> Filled:
+def filled(parts: Mapping[str, Features], temporal: bool, columns: Sequence[str] = ()) -> Filled:
     """Returns inputs whose NaN are filled in; infinite values are not touched.
 
     Args:
         parts: ``[n, ...]`` or ``[n, time, ...]`` by part, ``train`` among them; sparse rows get zeros.
         temporal: whether the second axis is time; NaN in every channel from some step on then means that the series
             has ended.
+        columns: what they are called, for what is said; by default by their numbers.
     """
     where = {part: _gaps(x) for part, x in parts.items()}
     if not any(gaps.any() for gaps in where.values()):
@@ -53,7 +56,7 @@ def filled(parts: Mapping[str, Features], temporal: bool) -> Filled:
         tails = {part: np.arange(x.shape[1]) >= lengths[part][:, None] for part, x in arrays.items()}
         inside = {part: gaps & ~_spread(tails[part], gaps) for part, gaps in where.items()}
     if any(gaps.any() for gaps in inside.values()):
-        notes.append(_fill(arrays, where, inside))
+        notes.append(_fill(arrays, where, inside, columns))
     extra: dict[str, np.ndarray] = {}
     if ended:
         _end(arrays, tails)
@@ -72,7 +75,7 @@ def _gaps(x: Features) -> np.ndarray:
 
 def _lengths(gaps: np.ndarray) -> np.ndarray:
     """Returns how many steps a series has until the last one with a value, int32 ``[n]``."""
-    known = ~gaps.all(tuple(range(2, gaps.ndim)))
+    known = np.asarray(~gaps.all(tuple(range(2, gaps.ndim))))
     return np.where(known.any(1), known.shape[1] - known[:, ::-1].argmax(1), 0).astype(np.int32)
 
 
@@ -80,9 +83,16 @@ def _spread(steps: np.ndarray, like: np.ndarray) -> np.ndarray:
     return steps.reshape(*steps.shape, *[1] * (like.ndim - 2))
 
 
-def _fill(arrays: dict[str, np.ndarray], where: Mapping[str, np.ndarray], inside: Mapping[str, np.ndarray]) -> str:
+def _fill(
+    arrays: dict[str, np.ndarray],
+    where: Mapping[str, np.ndarray],
+    inside: Mapping[str, np.ndarray],
+    names: Sequence[str],
+) -> str:
     """Fills gaps in place with the training median of their column, and says so."""
-    columns, empty, total = [], [], 0
+    columns: list[int] = []
+    empty: list[int] = []
+    total = 0
     last = arrays["train"].shape[-1]
     for column in range(last):
         holes = {part: gaps[..., column] for part, gaps in inside.items()}
@@ -97,9 +107,9 @@ def _fill(arrays: dict[str, np.ndarray], where: Mapping[str, np.ndarray], inside
             arrays[part][..., column][hole] = median
     said = []
     if columns:
-        said.append(f"those of {listed(columns, last)} with its training median")
+        said.append(f"those of {listed(columns, last, names)} with its training median")
     if empty:
-        said.append(f"those of {listed(empty, last)}, which has no training value, with 0")
+        said.append(f"those of {listed(empty, last, names)}, which has no training value, with 0")
     return f"{total} missing values of x were filled in, {' and '.join(said)}."
 
 
@@ -123,9 +133,10 @@ def _zeros(parts: Mapping[str, Features], where: Mapping[str, np.ndarray]) -> Fi
     return Filled(rows, {}, (f"{total} missing values of sparse rows were set to 0.",))
 
 
-def listed(columns: list[int], of: int) -> str:
-    """Returns ``column 3 of 20``, or several of them, or all."""
+def listed(columns: Sequence[int], of: int, names: Sequence[str] = ()) -> str:
+    """Returns ``column 3 of 20``, or several of them, or all; by name where they have one."""
     if len(columns) == of and of > 1:
         return f"all {of} columns"
-    shown = ", ".join(map(str, columns[:SHOWN])) + (f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else "")
-    return f"column{'s' if len(columns) > 1 else ''} {shown} of {of}"
+    called = [f"{names[column]!r}" if names else str(column) for column in columns[:SHOWN]]
+    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+    return f"column{'s' if len(columns) > 1 else ''} {', '.join(called)}{more} of {of}"

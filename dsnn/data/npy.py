@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from dsnn.data import folder, own
-from dsnn.data.split import Arrays, DataError, Split
+from dsnn.data.split import DataError, Split
 
 PARTS = ("train", "val", "test")
 MAGIC = b"\x93NUMPY"
@@ -44,7 +44,7 @@ def load(
     place = Path(path).expanduser()
     if not place.is_dir():
         raise DataError(f"data.path must be a folder with x_train.npy and y_train.npy, got {place}, which is none.")
-    parts = {part: Arrays(mapped(place, f"x_{part}"), mapped(place, f"y_{part}")) for part in _parts(place)}
+    parts = {part: own.Raw(mapped(place, f"x_{part}"), mapped(place, f"y_{part}")) for part in _parts(place)}
     whole = own.divided(
         own.checked(parts, temporal, place),
         "npy",

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn.data import own
-from dsnn.data.split import Arrays, DataError, Split
+from dsnn.data.split import DataError, Split
 
 PARTS = ("train", "val", "test")
 CSR = ("data", "indices", "indptr", "shape")
@@ -75,11 +75,12 @@ def _read(place: Path) -> dict[str, Any]:
         open_files.enter_context(archive)
         _check_size(archive, place)
         keys = _keys(archive, place)
-        return {part: Arrays(*(_values(archive, key, place) for key in pair)) for part, pair in keys.items()}
+        return {part: own.Raw(*(_values(archive, key, place) for key in pair)) for part, pair in keys.items()}
 
 
 def _check_size(archive: np.lib.npyio.NpzFile, place: Path) -> None:
     """Checks what the arrays say they take, before any is unpacked."""
+    assert archive.zip is not None
     total = sum(member.file_size for member in archive.zip.infolist())
     if total > MAX_BYTES:
         raise DataError(
@@ -90,7 +91,8 @@ def _check_size(archive: np.lib.npyio.NpzFile, place: Path) -> None:
 def _keys(archive: np.lib.npyio.NpzFile, place: Path) -> dict[str, tuple[str, str]]:
     """Returns the names of inputs and targets by part."""
     present = set(archive.files)
-    has = present | {key for part in PARTS if {f"{(key := f'x_{part}')}_{field}" for field in CSR} <= present}
+    inputs = [f"x_{part}" for part in PARTS]
+    has = present | {key for key in inputs if {f"{key}_{field}" for field in CSR} <= present}
     keys = {part: (f"x_{part}", f"y_{part}") for part in PARTS}
     if not has & set(keys["train"]) and {"x", "y"} <= has:
         keys["train"] = ("x", "y")

@@ -11,21 +11,28 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn.data import labels, missing, precise
-from dsnn.data.split import TASKS, Arrays, DataError, Split, check_fraction, own_fraction, seeded_mask
+from dsnn.data.split import TASKS, Arrays, DataError, Features, Split, check_fraction, own_fraction, seeded_mask
 
 MAX_VALUES = 1 << 31
 """Numbers, 8 GiB in single precision, that a part may have."""
 
 
+class Raw(NamedTuple):
+    """A part as a reader gives it: ``x`` an array, sparse rows or the rows of a table; ``y`` no Python objects."""
+
+    x: Any
+    y: np.ndarray
+
+
 class Divided(NamedTuple):
     """Parts by name, ``train``, ``val`` and ``test``, and what was done to get there."""
 
-    parts: dict[str, Arrays]
+    parts: dict[str, Raw]
     notes: tuple[str, ...]
 
 
 def divided(
-    parts: Mapping[str, Arrays],
+    parts: Mapping[str, Raw],
     name: str,
     where: Any,
     *,
@@ -55,21 +62,25 @@ def divided(
     if task not in TASKS:
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}; set data.options.task to one of them.")
     check_test_fraction(test_fraction, "test" in parts, where)
-    whole: dict[str, Arrays] = {}
+    whole: dict[str, Raw] = {}
     notes: list[str] = []
     for part, arrays in parts.items():
         y = labels.readable(arrays.y, task, f"y_{part} of {where}")
         _check_one_each(arrays.x, y, part, where)
-        whole[part], dropped = _with_targets(
-            Arrays(arrays.x, y), part, where, stepwise=y.ndim == 2 and task == TASKS[0]
-        )
+        whole[part], dropped = _with_targets(Raw(arrays.x, y), part, where, stepwise=y.ndim == 2 and task == TASKS[0])
         if dropped:
             notes.append(f"{dropped} examples of the {part} part have no target and were left out.")
     if not len(whole["train"].y):
         raise DataError(f"x_train must not be empty, got 0 examples with a target in {where}; give at least two.")
     if "test" not in whole:
         fraction = check_fraction(test_fraction, 0.0)
+        labelled = whole["train"].y
         whole["train"], whole["test"] = _drawn(whole["train"], [seed, 2], fraction, task)
+        if not len(whole["test"].y) and round(fraction * len(labelled)):
+            raise DataError(
+                f"a test part takes classes of two examples and more, got {len(np.unique(labelled))} classes among "
+                f"{len(labelled)} examples in {where}; {labels.REGRESSION}, or give a test part."
+            )
         if not len(whole["test"].y):
             raise DataError(
                 f"the test part must not be empty, got {fraction:g} of {len(whole['train'].y)} examples "
@@ -105,7 +116,7 @@ def check_test_fraction(test_fraction: Any, has_test: bool, where: Any) -> None:
         )
 
 
-def checked(parts: Mapping[str, Arrays], temporal: bool, where: Any) -> dict[str, Arrays]:
+def checked(parts: Mapping[str, Raw], temporal: bool, where: Any) -> dict[str, Raw]:
     """Returns the parts themselves once their inputs are real numbers of a rank that examples can have.
 
     Raises:
@@ -128,7 +139,7 @@ def checked(parts: Mapping[str, Arrays], temporal: bool, where: Any) -> dict[str
 
 
 def split_of(
-    parts: Mapping[str, Arrays],
+    parts: Mapping[str, Raw],
     name: str,
     *,
     temporal: bool = False,
@@ -136,6 +147,7 @@ def split_of(
     classes: int | None = None,
     scale: float = 1.0,
     compact: bool = False,
+    columns: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Split:
     """Returns the split of `divided` parts: labels numbered, gaps filled, in single precision.
@@ -148,6 +160,7 @@ def split_of(
         classes: number of classes where labels are class numbers from 0 already.
         scale: ``x`` is multiplied by it.
         compact: whether bytes stay bytes, for a quarter of the memory.
+        columns: what the inputs of a table are called.
         notes: what was done before.
 
     Raises:
@@ -155,49 +168,49 @@ def split_of(
     """
     x = {part: _scaled(arrays.x, scale) for part, arrays in parts.items()}
     y = {part: arrays.y for part, arrays in parts.items()}
-    extra: dict[str, np.ndarray] = {}
-    class_names: tuple[str, ...] = ()
     if task == "classification":
-        for part, labels_ in y.items():
-            _check_rank(labels_, x[part], temporal, part, name)
-        found = labels.encoded(y, classes, name)
-        y, classes, class_names = found.parts, found.classes, found.names
-        extra |= {f"{part}/labelled": known for part, known in found.labelled.items()}
+        for part, given in y.items():
+            _check_rank(given, x[part], temporal, part, name)
+        coded = labels.encoded(y, classes, name)
     else:
-        classes = y["train"].shape[1] if y["train"].ndim == 2 else 1
-        y = {part: _numbers(values, task, part, name) for part, values in y.items()}
-    whole = missing.filled(x, temporal)
-    extra |= whole.extra
-    if any(isinstance(values, sparse.csr_array) for values in whole.parts.values()):
-        cast = precise.Cast({part: values.astype(np.float32) for part, values in whole.parts.items()}, {}, ())
-    elif compact and all(values.dtype == np.uint8 for values in whole.parts.values()):
-        cast = precise.Cast(whole.parts, {}, ())
-    else:
-        cast = precise.single(whole.parts, temporal)
-    notes = (*notes, *whole.notes, *cast.notes)
-    train, val, test = (Arrays(cast.parts[part], y[part]) for part in ("train", "val", "test"))
+        outputs = y["train"].shape[1] if y["train"].ndim == 2 else 1
+        coded = labels.Encoded({part: _numbers(v, task, part, name) for part, v in y.items()}, {}, outputs, ())
+    whole = missing.filled(x, temporal, columns)
+    cast = _single(whole.parts, temporal, compact, columns)
+    train, val, test = (Arrays(cast.parts[part], coded.parts[part]) for part in ("train", "val", "test"))
     return Split(
         train,
         val,
         test,
-        classes,
+        coded.classes,
         name,
         temporal=bool(temporal),
         task=task,
-        class_names=class_names,
-        extra=extra | cast.extra,
-        notes=notes,
+        class_names=coded.names,
+        extra={f"{part}/labelled": known for part, known in coded.labelled.items()}
+        | whole.extra
+        | cast.extra
+        | ({missing.COLUMNS: np.array(columns)} if columns else {}),
+        notes=(*notes, *whole.notes, *cast.notes),
     )
 
 
-def _drawn(arrays: Arrays, seed: Any, fraction: float, task: str) -> tuple[Arrays, Arrays]:
+def _single(parts: dict[str, Features], temporal: bool, compact: bool, columns: tuple[str, ...]) -> precise.Cast:
+    if any(isinstance(x, sparse.csr_array) for x in parts.values()):
+        return precise.Cast({part: x.astype(np.float32) for part, x in parts.items()}, {}, ())
+    if compact and all(x.dtype == np.uint8 for x in parts.values()):
+        return precise.Cast(parts, {}, ())
+    return precise.single({part: np.asanyarray(x) for part, x in parts.items()}, temporal, columns)
+
+
+def _drawn(arrays: Raw, seed: Any, fraction: float, task: str) -> tuple[Raw, Raw]:
     single = task == "classification" and arrays.y.ndim == 1
     groups = labels.by_appearance(arrays.y) if single else np.zeros((len(arrays.y), 0))
     mask = seeded_mask(groups, seed, fraction)
-    return Arrays(arrays.x[~mask], arrays.y[~mask]), Arrays(arrays.x[mask], arrays.y[mask])
+    return Raw(arrays.x[~mask], arrays.y[~mask]), Raw(arrays.x[mask], arrays.y[mask])
 
 
-def _with_targets(arrays: Arrays, part: str, where: Any, *, stepwise: bool) -> tuple[Arrays, int]:
+def _with_targets(arrays: Raw, part: str, where: Any, *, stepwise: bool) -> tuple[Raw, int]:
     """Returns the examples that have a target, and how many have none."""
     none = np.zeros(len(arrays.y), bool) if stepwise else labels.missing(arrays.y)
     count = int(none.sum())
@@ -206,7 +219,7 @@ def _with_targets(arrays: Arrays, part: str, where: Any, *, stepwise: bool) -> t
             f"every test example needs a target, got {count} without one in y_test of {where}, the first at index "
             f"{int(none.argmax())}; leave them out or fill them in."
         )
-    return (Arrays(arrays.x[~none], arrays.y[~none]), count) if count else (arrays, 0)
+    return (Raw(arrays.x[~none], arrays.y[~none]), count) if count else (arrays, 0)
 
 
 def _check_one_each(x: Any, y: np.ndarray, part: str, where: Any) -> None:
@@ -241,6 +254,10 @@ def _check_rank(y: np.ndarray, x: Any, temporal: bool, part: str, name: str) -> 
 
 def _numbers(y: np.ndarray, task: str, part: str, name: str) -> np.ndarray:
     """Returns targets as the task wants them; numbers stay in double precision where single would lose what differs."""
+    if y.ndim != 2 or not y.shape[1]:
+        raise DataError(
+            f"targets must have shape [n, outputs], got {y.shape} in the {part} part of {name!r}; reshape it."
+        )
     if task == "regression":
         with np.errstate(over="ignore", invalid="ignore"):
             far = len(y) and bool((np.abs(y.mean(0)) > precise.FAR * y.std(0)).any())

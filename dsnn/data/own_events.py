@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dsnn.data import events, folder, nmnist_small, own
-from dsnn.data.split import Arrays, DataError, Split
+from dsnn.data.split import DataError, Split
 
 SUFFIXES = (".npz", ".bin", ".bs2", ".aedat", ".aedat4")
 MAX_EVENTS = 1 << 28
@@ -179,13 +179,13 @@ def _from_h5(
     span = duration or _beyond(max((float(t.max()) for p in parts for t in p[0] if len(t)), default=0.0))
     shape = size or (units,)
 
-    def arrays(part: tuple[list, list, np.ndarray], file: Path) -> Arrays:
+    def arrays(part: tuple[list, list, np.ndarray], file: Path) -> own.Raw:
         x = np.zeros((len(part[2]), steps, units), dtype)
         for row, times, channel in zip(x, part[0], part[1], strict=True):
             if len(times) != len(channel) or (len(channel) and (channel.max() >= units or channel.min() < 0)):
                 raise DataError(f"{file} must give every event a unit below {units}, got one that does not.")
             row[:] = events.frames(times, channel, span, steps, units, counts, dtype)
-        return Arrays(x.reshape(len(x), steps, *shape), part[2])
+        return own.Raw(x.reshape(len(x), steps, *shape), part[2])
 
     made = [arrays(part, file) for part, file in zip(parts, files, strict=True)]
     held = folder.DEFAULT_TEST if len(made) == 1 and test_fraction is None else test_fraction
@@ -202,7 +202,7 @@ def _from_h5(
 
 
 def _one(place: Path, part: str) -> Path:
-    found = sorted(place.glob(f"*{part}*.h5"))
+    found = [file for file in sorted(place.glob(f"*{part}*.h5")) if folder.inside(file, place)]
     if len(found) != 1:
         raise DataError(f"{place} must hold one *{part}*.h5, got {', '.join(p.name for p in found) or 'none'}.")
     return found[0]

@@ -4,12 +4,13 @@ Single precision has seven digits: of times in seconds since 1970, or of any col
 the part that all examples share. Such columns are taken relative to their training median, in double precision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from dsnn.data.missing import listed
+from dsnn.data.split import Features
 
 CENTRE = "centre/shift"
 FAR = 1e4
@@ -19,30 +20,33 @@ FAR = 1e4
 class Cast(NamedTuple):
     """Inputs in single precision, what was subtracted from each column, or nothing, and what to say of it."""
 
-    parts: dict[str, np.ndarray]
+    parts: dict[str, Features]
     extra: dict[str, np.ndarray]
     notes: tuple[str, ...]
 
 
-def single(parts: Mapping[str, np.ndarray], temporal: bool) -> Cast:
+def single(parts: Mapping[str, np.ndarray], temporal: bool, columns: Sequence[str] = ()) -> Cast:
     """Returns inputs in single precision; what is too large for it becomes infinite.
 
     Args:
         parts: ``[n, ...]`` or ``[n, time, ...]`` by part, ``train`` among them; every value is known.
         temporal: whether the second axis is time.
+        columns: what they are called, for what is said.
     """
     train = parts["train"]
-    columns = train.ndim == (3 if temporal else 2)
-    shift = _centre(train) if columns and _finer(train.dtype) and train.size else None
+    table = train.ndim == (3 if temporal else 2)
+    shift = _centre(train) if table and _finer(train.dtype) and train.size else None
     with np.errstate(over="ignore"):  # what overflows is infinite, and is refused as that
         if shift is None:
             return Cast({part: x.astype(np.float32, copy=False) for part, x in parts.items()}, {}, ())
-        cast = {part: (np.asarray(x, np.float64) - shift).astype(np.float32) for part, x in parts.items()}
+        cast: dict[str, Features] = {
+            part: (np.asarray(x, np.float64) - shift).astype(np.float32) for part, x in parts.items()
+        }
     far = np.flatnonzero(shift).tolist()
     said = ", ".join(f"{shift[column]:g}" for column in far[:3]) + (", ..." if len(far) > 3 else "")
     note = (
-        f"the training median ({said}) was subtracted from {listed(far, len(shift))}, since single precision cannot "
-        f"tell such values apart; a network in use needs its inputs alike."
+        f"the training median ({said}) was subtracted from {listed(far, len(shift), columns)}, since single precision "
+        f"cannot tell such values apart; a network in use needs its inputs alike."
     )
     return Cast(cast, {CENTRE: shift}, (note,))
 

@@ -88,8 +88,8 @@ def densify(columns: Any, values: Any, width: int) -> Any:
         return dense.reshape(*values.shape[:-1], width)
     flat = values.reshape(-1, values.shape[-1])
     places = jnp.arange(flat.shape[0])[:, None]
-    dense = jnp.zeros((flat.shape[0], width), values.dtype).at[places, columns.reshape(flat.shape)].add(flat)
-    return dense.reshape(*values.shape[:-1], width)
+    blank = jnp.zeros((flat.shape[0], width), values.dtype)
+    return blank.at[places, columns.reshape(flat.shape)].add(flat).reshape(*values.shape[:-1], width)
 
 
 def padded(x: sparse.csr_array, name: str) -> Rows:

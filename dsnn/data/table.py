@@ -3,6 +3,7 @@
 Columns of numbers stay what they are; columns of text become one input per category of the training part.
 """
 
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from dsnn.data import own
 from dsnn.data.missing import listed
-from dsnn.data.split import TASKS, Arrays, DataError, Split
+from dsnn.data.split import TASKS, DataError, Split
 
 if TYPE_CHECKING:
     import pandas
@@ -20,6 +21,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 PARQUET = (".parquet", ".pq")
 MAX_BYTES = 1 << 32
 MAX_CELLS = 1 << 30
+MAX_LINE = 1 << 20
 MAX_LEVELS = 100
 """Categories of a column of text; one with more is a name or an identifier, which says nothing of other rows."""
 
@@ -48,7 +50,7 @@ def load(
     test: str | None = None,
     test_fraction: float | None = None,
     task: str = "classification",
-    drop: list[str] | tuple[str, ...] = (),
+    drop: list[str] | tuple[str, ...] | str = (),
 ) -> Split:
     """Returns the split of a table: inputs ``[n, features]`` and the target column.
 
@@ -74,7 +76,7 @@ def load(
     place = Path(path).expanduser()
     frame = read(place)
     goal = _target(frame, target, place)
-    left_out = [drop] if isinstance(drop, str) else list(drop)
+    left_out = [drop] if isinstance(drop, str) else [str(name) for name in drop]
     for name in left_out:
         if name not in frame.columns or name == goal:
             raise DataError(f"data.options.drop must name columns of {place} besides {goal!r}, got {name!r}.")
@@ -98,14 +100,20 @@ def load(
             )
         if dropped := int((~known).sum()):
             notes.append(f"{dropped} rows have no target and were left out.")
-        parts[part] = Arrays(one.drop(columns=goal)[known], _targets(y[known]))
+        parts[part] = own.Raw(one.drop(columns=goal)[known], _targets(y[known]))
     whole = own.divided(
         parts, "table", place, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, task=task
     )
     frames = {part: arrays.x for part, arrays in whole.parts.items()}
     columns, said = described(frames["train"], place)
-    arrays = {part: Arrays(inputs(frames[part], columns), whole.parts[part].y) for part in frames}
-    return own.split_of(own.checked(arrays, False, place), "table", task=task, notes=(*notes, *whole.notes, *said))
+    arrays = {part: own.Raw(inputs(frames[part], columns), whole.parts[part].y) for part in frames}
+    return own.split_of(
+        own.checked(arrays, False, place),
+        "table",
+        task=task,
+        columns=tuple(name for column in columns for name in called(column)),
+        notes=(*notes, *whole.notes, *said),
+    )
 
 
 def read(place: Path) -> "pandas.DataFrame":
@@ -151,6 +159,7 @@ def _text(pandas: Any, place: Path, separator: str) -> "pandas.DataFrame":
     def opened(**options: Any) -> Any:
         return pandas.read_csv(place, sep=separator, compression=None, encoding="utf-8-sig", header=None, **options)
 
+    separator, decimal = _punctuation(place, separator)
     names = opened(nrows=1, dtype=str, keep_default_na=False).iloc[0]
     try:
         with warnings.catch_warnings():
@@ -158,6 +167,7 @@ def _text(pandas: Any, place: Path, separator: str) -> "pandas.DataFrame":
             frame = pandas.read_csv(
                 place,
                 sep=separator,
+                decimal=decimal,
                 compression=None,
                 encoding="utf-8-sig",
                 skipinitialspace=True,
@@ -179,6 +189,17 @@ def _text(pandas: Any, place: Path, separator: str) -> "pandas.DataFrame":
             f"add one that does."
         )
     return frame
+
+
+def _punctuation(place: Path, separator: str) -> tuple[str, str]:
+    """Returns what separates values and decimals, told by the first rows: many a .csv has semicolons, as in 1,5;2,5."""
+    with open(place, encoding="utf-8-sig", errors="replace") as file:
+        first = [file.readline(MAX_LINE) for _ in range(20)]
+    if separator == "," and "," not in first[0]:
+        separator = next((mark for mark in (";", "\t") if mark in first[0]), separator)
+    rows = "".join(first[1:])
+    comma = separator != "," and re.search(r"\d,\d", rows) and not re.search(r"\d\.\d", rows)
+    return separator, "," if comma else "."
 
 
 def _parquet(place: Path) -> "pandas.DataFrame":
@@ -235,6 +256,11 @@ def _targets(y: "pandas.Series") -> np.ndarray:
     return values.astype(np.float64) if whole else np.array([str(value).strip() for value in values], dtype=str)
 
 
+def called(column: Column) -> list[str]:
+    """Returns the names of the inputs that a column becomes: its own, or ``colour=red`` for each category."""
+    return [column.name] if column.levels is None else [f"{column.name}={level}" for level in column.levels]
+
+
 def described(train: "pandas.DataFrame", place: Path) -> tuple[list[Column], tuple[str, ...]]:
     """Returns how each column becomes inputs, read off the training rows, and what to say of it.
 
@@ -246,7 +272,7 @@ def described(train: "pandas.DataFrame", place: Path) -> tuple[list[Column], tup
     for number, name in enumerate(train.columns):
         values = train[name]
         if _as_numbers(values) is not None:
-            columns.append(Column(name, None))
+            columns.append(Column(str(name), None))
             if values.dtype.kind not in "biufM":
                 gaps.append(number)
             continue
@@ -256,17 +282,17 @@ def described(train: "pandas.DataFrame", place: Path) -> tuple[list[Column], tup
                 f"a column of text may have {MAX_LEVELS} categories, got {len(levels)} in {str(name)!r} of {place}; "
                 f"leave it out with data.options.drop=[{name}], or make numbers of it."
             )
-        columns.append(Column(name, levels))
+        columns.append(Column(str(name), levels))
         words.append(number)
-    total, said = len(columns), []
+    total, said, names = len(columns), [], [column.name for column in columns]
     if words:
         inputs_ = sum(len(column.levels) for column in columns if column.levels is not None)
         said.append(
-            f"text in {listed(words, total)} became {inputs_} categories of 0 or 1, those of the training part; "
+            f"text in {listed(words, total, names)} became {inputs_} categories of 0 or 1, those of the training part; "
             f"another or a missing one is 0 in all of them."
         )
     if gaps:
-        said.append(f"what is no number in {listed(gaps, total)} is missing there.")
+        said.append(f"what is no number in {listed(gaps, total, names)} is missing there.")
     return columns, tuple(said)
 
 

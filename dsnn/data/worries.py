@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn.data.missing import LENGTHS, listed
+from dsnn.data.missing import COLUMNS, LENGTHS, listed
 from dsnn.data.split import Arrays, Split, per_step, size
 
 UNBALANCED = 5.0
@@ -19,6 +19,8 @@ UNLIKE = 100.0
 
 MOST_VALUES = 1 << 28
 MANY_CLASSES = 20
+MISSING = {"", "nan", "none", "null", "na", "n/a", "?"}
+"""What missing labels are called, in lower case, where they became text."""
 
 
 def worries(split: Split) -> tuple[str, ...]:
@@ -44,11 +46,14 @@ def _columns(split: Split) -> list[str]:
         )
     if isinstance(x, sparse.csr_array) or x.ndim != (3 if split.temporal else 2):
         return found
+    names = split.extra.get(COLUMNS, np.array([])).tolist()
     rows = np.asarray(x).reshape(-1, x.shape[-1])
     spread = rows.std(0, dtype=np.float64)
     still = np.flatnonzero((rows == rows[0]).all(0))
     if len(still):
-        found.append(f"an input that never changes in training says nothing: {listed(still.tolist(), x.shape[-1])}.")
+        found.append(
+            f"an input that never changes in training says nothing: {listed(still.tolist(), x.shape[-1], names)}."
+        )
     moving = np.delete(spread, still)
     if len(moving) > 1 and moving.max() > UNLIKE * moving.min():
         found.append(
@@ -94,6 +99,11 @@ def _labels(split: Split) -> list[str]:
         alone = [name_of(split, int(label)) for label in np.flatnonzero(counts == 1)]
         if alone:
             found.append(f"a class with one training example cannot be checked on held-out ones: {_some(alone)}.")
+    if unnamed := [name for name in split.class_names if name.lower() in MISSING]:
+        found.append(
+            f"a class is called {unnamed[0]!r}, as missing labels are once they are text: leave such examples out, or "
+            f"give NaN for them."
+        )
     most, least = (present[counts[present].argmax()], present[counts[present].argmin()])
     if counts[most] > UNBALANCED * counts[least]:
         found.append(

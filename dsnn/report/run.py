@@ -143,12 +143,11 @@ def networks(metrics: figures.Metrics, belief: wording.Belief) -> list[Network]:
 
 
 def _predictive(metrics: figures.Metrics) -> list[Tile]:
-    twin = metrics.get("twin/accuracy")
-    against = f"deterministic twin {percent(twin)}" if isinstance(twin, int | float) else ""
     return _tiles(
         metrics,
-        ("test/accuracy", "test accuracy", percent, against),
-        ("test/rmse", "test RMSE", number, "standard deviations"),
+        ("test/accuracy", "test accuracy", percent, _against(metrics, "test/accuracy", percent)),
+        ("test/rmse", "test RMSE", number, _against(metrics, "test/rmse", number)),
+        ("test/r2", "explained variance (R²)", "{:.3f}".format, ""),
         ("test/coverage_90", "inside 90 % intervals", percent, ""),
         ("test/nll", "negative log-likelihood", number, "nats"),
         ("test/ece", "calibration error", "{:.3f}".format, "ECE, 0 is perfect"),
@@ -156,10 +155,18 @@ def _predictive(metrics: figures.Metrics) -> list[Tile]:
     )
 
 
+def _against(metrics: figures.Metrics, name: str, form: Callable[[float], str]) -> str:
+    """What simpler models of the same data score."""
+    simpler = (("twin", "deterministic twin"), ("linear", "linear model"))
+    found = [(label, metrics.get(f"{prefix}/{name}")) for prefix, label in simpler]
+    return ", ".join(f"{label} {form(float(value))}" for label, value in found if isinstance(value, int | float))
+
+
 def _deployed(metrics: figures.Metrics) -> list[Tile]:
     shown = _tiles(
         metrics,
         ("deployed/accuracy", "test accuracy", percent, ""),
+        ("deployed/rmse", "test RMSE", number, ""),
         ("deployed/nll", "negative log-likelihood", number, "nats"),
         ("deployed/ece", "calibration error", "{:.3f}".format, "ECE, 0 is perfect"),
         ("deployed/steps_mean", "time steps per example", "{:.1f}".format, _total(metrics)),
@@ -294,23 +301,47 @@ def _placement_rows(metrics: figures.Metrics) -> list[PlacementRow]:
     return rows
 
 
+def _simpler(metrics: figures.Metrics) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What is said of simpler models of the same data, under their names."""
+    named = (("twin", "deterministic twin"), ("linear", str(metrics.get("linear/name", "linear model"))))
+    found = []
+    for prefix, name in named:
+        own = {f"{prefix}/{metric}": said for metric, said in SIMPLER.items()}
+        found.append((name, _rows(metrics, own)))
+    return [(name, rows) for name, rows in found if rows]
+
+
 def _quality(metrics: figures.Metrics, belief: wording.Belief) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What is said of each of the two networks, under its name."""
+    """What is said of each of the two networks, and of simpler models, under its name."""
     predictive, deployed = _rows(metrics, _predictive_names(metrics)) + _outside_rows(metrics), _rows(metrics, DEPLOYED)
     if belief.noun == wording.CONVERTED:
         return [(belief.predictive, deployed)]
-    return [(name, rows) for name, rows in ((belief.predictive, predictive), (wording.DEPLOYED, deployed)) if rows]
+    both = ((belief.predictive, predictive), (wording.DEPLOYED, deployed))
+    return [(name, rows) for name, rows in both if rows] + _simpler(metrics)
+
+
+SIMPLER = {
+    "test/accuracy": "accuracy",
+    "test/balanced_accuracy": "mean accuracy over classes",
+    "test/nll": "negative log-likelihood (nats)",
+    "test/ece": "expected calibration error",
+    "test/rmse": "root mean squared error",
+    "test/r2": "explained variance (R²)",
+}
+"""What is said of a simpler model."""
 
 
 def _predictive_names(metrics: figures.Metrics) -> dict[str, str]:
     """What is said of the predictive."""
-    unit = "standard deviations" if "test/rmse" in metrics else "nats"
+    unit = "in the targets' unit" if "test/rmse" in metrics else "nats"
     return {
         "test/accuracy": "accuracy",
         "test/nll": "negative log-likelihood (nats)",
         "test/brier": "Brier score",
         "test/ece": "expected calibration error",
+        "test/balanced_accuracy": "mean accuracy over classes",
         "test/rmse": "root mean squared error",
+        "test/r2": "explained variance (R²)",
         "test/coverage_90": "share of targets inside 90 % intervals",
         "test/interval_score_90": "interval score",
         "val/accuracy": "validation accuracy",
@@ -330,6 +361,8 @@ def _predictive_names(metrics: figures.Metrics) -> dict[str, str]:
 
 DEPLOYED = {
     "deployed/accuracy": "accuracy",
+    "deployed/rmse": "root mean squared error",
+    "deployed/r2": "explained variance (R²)",
     "deployed/nll": "negative log-likelihood (nats)",
     "deployed/ece": "expected calibration error",
     "deployed/steps_mean": "time steps per example",
