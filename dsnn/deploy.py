@@ -96,7 +96,9 @@ def _centre(lifted: Lifted, params: dict[str, Array]) -> tuple[Draw, Params]:
 
 def compacted(lifted: Lifted, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
     """Returns the smaller network of gated parameters, on the grid, under their decided gates (none: the whole)."""
-    open_gates = {name: (np.asarray(z) > 0).astype(np.float32) for name, z in gates.items() if name != TIME}
+    open_gates = {
+        name: jnp.asarray((np.asarray(z) > 0).astype(np.float32)) for name, z in gates.items() if name != TIME
+    }
     return compact(lifted.forward.built(masked)[0], open_gates, multiple=multiple)
 
 

@@ -4,6 +4,8 @@ Compiling is most of what a first run waits for. XLA compiles outside of Python'
 data are loaded or a network learns; tracing is not done there, since NumPyro's handlers stand on one stack.
 """
 
+import contextlib
+import importlib
 import logging
 import os
 import tempfile
@@ -98,6 +100,17 @@ class Program:
         """Calls the program, once it is compiled."""
         ready = self._ready.get(_signature(arguments)) if self._ready else None
         return self.jitted(*arguments) if ready is None else ready.result()(*arguments)
+
+
+def beside(*modules: str) -> None:
+    """Imports modules after what is being compiled ahead, for whoever needs them later; a missing one is passed over."""
+
+    def imported() -> None:
+        for module in modules:
+            with contextlib.suppress(ImportError):  # whoever needs it says so
+                importlib.import_module(module)
+
+    _compiling().submit(imported)
 
 
 _LOCK = threading.Lock()

@@ -341,6 +341,8 @@ def svi_learner(
         return state._replace(svi=state.svi._replace(optim_state=(count, (params, opt_state))))
 
     def step(state: SviState, batch: Batch) -> tuple[SviState, Info]:
+        if svi.constrain_fn is None:
+            jax.eval_shape(init)  # NumPyro keeps the parameters' transforms from its last init
         if decided is not None:
             state = jax.lax.cond(state.step == decided, decide, lambda s: s, state)
         if priced:
@@ -368,7 +370,6 @@ def svi_learner(
         info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept, budget(state))
         return state, info
 
-    jax.eval_shape(init)  # NumPyro keeps the parameters' transforms from its last init, and step needs them
     return Learner(init, step)
 
 

@@ -60,7 +60,7 @@ def posterior(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, np.
 
 
 class _Moments:
-    """Mean and standard deviation of every entry over draws; counted from one draw, so that a point has exactly none."""
+    """Mean and standard deviation of every entry over draws, from the first draw, so that a point has exactly none."""
 
     def __init__(self) -> None:
         self.first: dict[str, np.ndarray] = {}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logit
 
-from dsnn import checkpoint, data, evaluate, mesh, rng, rundir, train
+from dsnn import checkpoint, data, evaluate, mesh, programs, rng, rundir, train
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
 from dsnn.bayes.sequence import sequencer
@@ -160,6 +160,7 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     start, state = _resumed(members, together)
     if len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
+    programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
     for member in members:
         rundir.truncate_history(member.directory, start)
     epochs = train.fit_program(

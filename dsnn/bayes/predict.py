@@ -46,9 +46,9 @@ class Rules(NamedTuple):
 Predict = Callable[..., Prediction]
 """``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``, see `predictor`."""
 
-RULES, FEW = 40, 128
-"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program; with
-at most `FEW` examples in a batch one is filled up as well, which costs next to nothing there."""
+RULES, FEW = 40, 2048
+"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program. In a
+batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
 
 
 def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
@@ -190,7 +190,8 @@ class Predictor:
         thresholds = np.atleast_1d(np.asarray(threshold, np.float32))
         fitted = params.get(SHARPNESS, 1.0) if sharpness is None else sharpness
         sharper = np.broadcast_to(np.asarray(fitted, np.float32), thresholds.shape)
-        several = len(thresholds) > 1 or (self._lifted.feature is not None and rows <= FEW)
+        classes = math.prod(self._lifted.forward.template.build(self._lifted.initial).out_shape)
+        several = len(thresholds) > 1 or (self._lifted.feature is not None and rows * classes <= FEW)
         more = -len(thresholds) % RULES if several else 0
         return Rules(*(jnp.asarray(np.pad(rule, (0, more), mode="edge")) for rule in (thresholds, sharper)))
 
