@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, deploy, exit_calibration, parameters, rng, train
+from dsnn import data, deploy, exit_calibration, parameters, programs, rng, train
 from dsnn.answer_calibration import calibrated
 from dsnn.assemble import Setup, build
 from dsnn.bayes.predict import Prediction, predictor
@@ -162,6 +162,7 @@ def fit(
         raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
     split = _split(x, y, temporal, held_out, seed)
     typed = _configured(config, options, bayesian, halting, seed, (data.size(split.train), len(split.test.x)))
+    programs.use_cache(typed.compute.cache, unless_set=True)
     setup = build(typed, split)
     first = _learned(setup)
     linear = None if baseline == "none" else linear_model(setup.split, seed)
@@ -210,19 +211,26 @@ def _split(x: Any, y: Any, temporal: bool, held_out: float | None, seed: int) ->
 
 def _learned(setup: Setup) -> Fitted:
     """Returns a network that has learned and answers at its temperature, with the price of a step for its exits."""
-    state = jax.jit(setup.learner.init)()
     learned = setup.split.train  # scaled, where the data ask for it
     batch = train.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
-    losses = []
-    own = setup.config.train
-    for epoch in train.fit(setup.learner, state, batch, epochs=own.epochs, batch_size=own.batch_size, root=setup.root):
+    predict = regressor(setup.lifted) if setup.split.task == "regression" else predictor(setup.lifted)
+    losses, own = [], setup.config.train
+    run = train.compiled(train.epoch_program(setup.family, own.batch_size))
+    begin = train.beginning(setup.family)
+    run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
+    state = begin(setup.settings)
+    if setup.split.task != "regression" and jax.default_backend() == "cpu":
+        predict.ahead(setup.params(state), setup.split.val.x, setup.root)
+        if setup.lifted.feature is not None:
+            exit_calibration.ahead(setup.lifted, setup.split, setup.config.halting)
+    for epoch in train.fit_program(run, setup.settings, state, batch, epochs=own.epochs):
+        train.require_finite(epoch.info.loss, epoch.number)
         state = epoch.state
         losses.append(float(epoch.info.loss.mean()))
     params = setup.lifted.finish(setup.params(state), batch.x, batch.y, rng.stream(setup.root, "weights"))
     price = 0.0
     if setup.lifted.feature is not None:
         price = exit_calibration.step_price(setup.lifted, params, state)
-    predict = regressor(setup.lifted) if setup.split.task == "regression" else predictor(setup.lifted)
     key = rng.stream(setup.root, "noise")
     params, _ = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
     return Fitted(setup, params, losses, Calibrated(params, math.inf, {"price": price}), predict)
