@@ -47,7 +47,7 @@ Predict = Callable[..., Prediction]
 """``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``, see `predictor`."""
 
 RULES, FEW = 40, 2048
-"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program. In a
+"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program; in a
 batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
 
 
@@ -180,9 +180,8 @@ class Predictor:
             self._program.ahead(params, *given, jnp.asarray(1))
 
     def _whole(self, params: dict[str, Array]) -> dict[str, Array]:
-        """Returns parameters with those of stopping, fitted or not: so they are arguments of one program."""
-        if not self._unfitted and self._lifted.feature is not None:
-            self._unfitted = self._lifted.unfitted()
+        """Returns parameters with those that are fitted after learning, or are not: they suit one program."""
+        self._unfitted = self._unfitted or self._lifted.unfitted()
         return self._unfitted | params
 
     def _rules(self, params: dict[str, Array], threshold: Any, sharpness: Any, rows: int) -> Rules:
