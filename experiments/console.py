@@ -49,6 +49,8 @@ class Live:
         """Shows one epoch done, with the latest validation."""
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=number, state=_said(loss, last))
+        elif not last and number == 1:  # the first sign that it learns
+            console.print(f"epoch {number}/{self._epochs}: loss {loss:.3f}")
 
     def validation(self, number: int, record: Mapping[str, float]) -> None:
         """Shows a validation where there is no bar."""
