@@ -521,8 +521,13 @@ def compiled(run: Program) -> programs.Program:
 
 
 def beginning(family: Family) -> Callable[[Settings], Any]:
-    """Returns ``settings -> state``, compiled at the level that is done soonest and gives the same bits."""
-    return jax.jit(lambda settings: family(settings).init(), compiler_options=programs.quickly(level=1))
+    """Returns ``settings -> state``, compiled, see `starting`."""
+    return starting(lambda settings: family(settings).init())
+
+
+def starting(begin: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what makes first states, compiled at the level that is done soonest and gives the usual bits."""
+    return jax.jit(begin, compiler_options=programs.quickly(level=1))
 
 
 def fit_program(

@@ -282,7 +282,7 @@ def _placing(setup: "Setup") -> Program:
     return setup.programs.setdefault("placing", Program(drawn))
 
 
-def _of_kept(small: Stack, fired: Any, deployed: Deployed) -> dict[str, np.ndarray]:
+def _of_kept(small: Stack, fired: Any, deployed: Deployed) -> dict[str, Any]:
     """Returns the spikes of the compacted network: those of the sites and steps that are kept."""
     spikes = {name: np.asarray(fired[name]) for name in small.names}
     if deployed.kept_steps is not None:
@@ -291,7 +291,7 @@ def _of_kept(small: Stack, fired: Any, deployed: Deployed) -> dict[str, np.ndarr
     for name, layer in small.layers():
         gate = gate if layer.skip else deployed.gates.get(name)  # a block has the channels that it adds to
         spikes[name] = spikes[name] if gate is None else spikes[name][..., kept_sites(gate)]
-    return spikes
+    return {name: jnp.asarray(values) for name, values in spikes.items()}
 
 
 def _prices_memory(profile: energy.Profile) -> bool:

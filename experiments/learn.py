@@ -154,6 +154,7 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
         TrainingError: the loss of a member that learns alone is not finite.
     """
     began = time.monotonic()
+    console.print(f"compiling, then learning {members[0].setup.config.train.epochs} epochs")
     first = members[0].setup
     config, spread = first.config, first.spread
     together = population.together([member.setup for member in members], spread)

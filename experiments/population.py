@@ -102,7 +102,7 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     arrays = jax.device_put(_arrays(first)) if shared else _stacked([_arrays(setup) for setup in setups], row)
     return Together(
         train.compiled(_over_devices(run, row, shared)),
-        lambda: jax.jit(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
+        lambda: train.starting(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
         settings,
         arrays,
         lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0]),
@@ -118,7 +118,7 @@ def _dealt(setups: Sequence["Setup"]) -> Together:
     """
     first, devices = setups[0], jax.local_devices()
     run = train.compiled(train.epoch_program(first.family, first.config.train.batch_size))
-    begin = jax.jit(lambda settings: first.family(settings).init())
+    begin = train.beginning(first.family)
     homes = [devices[k % len(devices)] for k in range(len(setups))]
     settings = [jax.device_put(setup.settings, home) for setup, home in zip(setups, homes, strict=True)]
     copies = {(id(setup.split), home): (setup, home) for setup, home in zip(setups, homes, strict=True)}

@@ -47,8 +47,8 @@ Predict = Callable[..., Prediction]
 """``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``, see `predictor`."""
 
 RULES, FEW = 40, 2048
-"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program; in a
-batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
+"""Several thresholds are filled up to a multiple of `RULES`, so that any number finds the compiled program; one is
+filled up as well in a batch of at most `FEW` probabilities, where that costs next to nothing."""
 
 
 def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":

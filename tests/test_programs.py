@@ -1,0 +1,140 @@
+"""Compiled programs: kept between processes, compiled ahead, and shared by what differs in its numbers only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+import dsnn
+from dsnn import data, programs, rng
+from dsnn.bayes.predict import RULES
+from dsnn.data.batches import ROWS
+
+COMPILED = "/jax/compilation_cache/compile_requests_use_cache"
+FOUND = "/jax/compilation_cache/cache_hits"
+
+
+@contextmanager
+def counted() -> Iterator[dict[str, int]]:
+    """Counts programs that were asked of the compiler, and those of them that the folder held."""
+    seen = {"asked": 0, "found": 0}
+
+    def count(event: str, **_: object) -> None:
+        seen["asked"] += event == COMPILED
+        seen["found"] += event == FOUND
+
+    jax.monitoring.register_event_listener(count)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_listener(count)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder for programs; what the process had stands again afterwards."""
+    names = ("dir", "min_compile_time_secs", "min_entry_size_bytes")
+    names = tuple("jax_compilation_cache_dir" if n == "dir" else f"jax_persistent_cache_{n}" for n in names)
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.clear_caches()  # what is in memory already would not be written
+    yield tmp_path / "programs"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_small_programs_are_kept_and_found_again_after_a_first_program_without_a_folder(folder: Path) -> None:
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    jax.jit(lambda x: x * 3)(jnp.ones(2)).block_until_ready()  # from here JAX believes that there is no folder
+    programs.use_cache(str(folder))
+
+    def triple(x: jax.Array) -> jax.Array:
+        return x * 3 + 1
+
+    jax.jit(triple)(jnp.ones(3)).block_until_ready()
+    jax.clear_caches()
+    with counted() as seen:
+        jax.jit(triple)(jnp.ones(3)).block_until_ready()
+    assert seen["found"] == seen["asked"] > 0
+
+
+def test_a_folder_that_was_chosen_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(programs.CACHE, str(folder / "own"))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    programs.use_cache(unless_set=True)
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+    programs.use_cache()
+    assert jax.config.jax_compilation_cache_dir == str(folder / "own")
+
+
+def test_what_was_compiled_ahead_is_what_is_called() -> None:
+    program = programs.Program(lambda a, b: {"sum": a["x"] + b, "key": jax.random.uniform(a["key"])})
+    given = {"x": np.arange(3.0, dtype=np.float32), "key": jax.random.key(0)}
+    program.ahead(given, np.float32(1))
+    with counted() as seen:
+        first = program({"x": given["x"] + 1, "key": jax.random.key(1)}, np.float32(2))
+        assert seen["asked"] == 0 or program.jitted._cache_size() == 0
+        assert program.jitted._cache_size() == 0  # jit itself compiled nothing
+    np.testing.assert_array_equal(first["sum"], [3.0, 4.0, 5.0])
+    other = program({"x": np.zeros(5, np.float32), "key": jax.random.key(1)}, np.float32(2))
+    np.testing.assert_array_equal(other["sum"], np.full(5, 2.0))
+
+
+def examples(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    y = np.arange(count) % 3
+    x = np.random.default_rng(0).normal(size=(count, 6)) * 0.3 + np.eye(6)[y]
+    return x.astype(np.float32), y
+
+
+def test_another_seed_of_a_fit_compiles_nothing_anew(folder: Path) -> None:
+    """With the programs of one seed in the folder, all of another seed's are found, but those of its own sizes."""
+    programs.use_cache(str(folder))
+    options = {"hidden": [8], "steps": 4, "epochs": 2, "batch_size": 60, "baseline": "none"}
+    x, y = examples()
+    one = dsnn.fit(x, y, seed=0, **options)
+    jax.clear_caches()
+    with counted() as seen:
+        again = dsnn.fit(x, y, seed=0, **options)
+    assert seen["found"] == seen["asked"] > 0
+    assert one.losses == again.losses
+    jax.clear_caches()
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*-cache")}
+    dsnn.fit(x, y, seed=1, **options)
+    new = [path for path in folder.glob("*-cache") if path.name not in sizes]
+    assert not [path.name for path in new if path.stat().st_size > 30_000]  # learning and predicting take more
+
+
+def test_predictions_of_parts_and_of_thresholds_share_a_program() -> None:
+    x, y = examples(120)
+    fitted = dsnn.fit(x, y, hidden=[8], steps=4, epochs=1, batch_size=48, baseline="none")
+    predict, key = fitted._predict, rng.root(0)
+
+    def predicted(rows: int, **how: object) -> object:
+        return predict(fitted.params, x[:rows], key, samples=2, **how)
+
+    predicted(2 * ROWS)
+    with counted() as seen:
+        whole = predicted(2 * ROWS)
+        part = predicted(2 * ROWS - 1)
+        early = predicted(2 * ROWS - 2, threshold=np.array([0.0, np.inf, 3.0]))
+        many = predicted(2 * ROWS, threshold=np.zeros(RULES))
+    assert seen["asked"] == 0
+    assert part.probs.shape == (2 * ROWS - 1, 3)
+    assert early.probs.shape == (3, 2 * ROWS - 2, 3)
+    assert many.steps.shape == (RULES, 2 * ROWS)
+    np.testing.assert_array_equal(part.probs, whole.probs[:-1])
+    np.testing.assert_allclose(early.probs[1], whole.full[:-2], atol=1e-6)
+    np.testing.assert_array_equal(early.probs[0], many.probs[7][:-2])
+
+
+@pytest.mark.parametrize(("n", "batch"), [(5, 5), (16, 16), (17, 32), (68, 80), (300, 256)])
+def test_batches_of_nearly_one_size_have_one_shape(n: int, batch: int) -> None:
+    made = data.eval_batches(n, 256)
+    assert made.indices.shape[1] == batch
+    np.testing.assert_array_equal(made.indices[made.mask], np.arange(n))
