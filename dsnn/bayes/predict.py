@@ -13,6 +13,7 @@ from dsnn.bayes import halting
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Stepwise
 from dsnn.data import eval_batches, require_finite
+from dsnn.data.rows import Rows
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
 
@@ -115,7 +116,7 @@ def predictor(lifted: Lifted, devices: int = 1) -> Predict:
 
     def predict(
         params: dict[str, Array],
-        x: np.ndarray,
+        x: np.ndarray | Rows,
         key: Key[Array, ""],
         *,
         samples: int,
