@@ -18,13 +18,17 @@ from dsnn.config import Config
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
 from dsnn.loading import check_trainable, load_data, prepared
+from dsnn.programs import Program
 from dsnn.sequences import Scan
 from dsnn.start import compacted_network
 
 
 @dataclasses.dataclass
 class Setup:
-    """What a configuration builds; ``automatic`` names the choices that were left to the data, which `config` holds."""
+    """What a configuration builds; ``automatic`` names the choices that were left to the data, which `config` holds.
+
+    ``programs`` are those of an assessment by name, where they are compiled ahead.
+    """
 
     config: Config
     split: data.Split
@@ -34,6 +38,7 @@ class Setup:
     spread: mesh.Spread | None = None
     start: parameters.Params | None = None
     automatic: dict[str, float] = dataclasses.field(default_factory=dict)
+    programs: dict[str, Program] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def root(self) -> Any:

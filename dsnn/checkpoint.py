@@ -16,11 +16,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 __all__ = ["CheckpointError", "latest", "restore", "save", "steps"]
 
@@ -57,7 +59,7 @@ def save(directory: str | Path, step: int, tree: Any) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         for leftover in directory.glob("*.partial"):
             shutil.rmtree(leftover)
-        with _orbax() as checkpointer:
+        with _orbax() as (ocp, checkpointer):
             checkpointer.save(partial / "state", args=ocp.args.PyTreeSave(_stored(leaves)))
         _write_manifest(partial, {name: _describe(leaf) for name, leaf in leaves.items()})
         if target.exists():
@@ -112,14 +114,16 @@ def steps(directory: str | Path) -> list[int]:
 
 
 @contextmanager
-def _orbax() -> Iterator[ocp.Checkpointer]:
-    """A synchronous Orbax checkpointer whose log is quiet: what fails is raised, and said once."""
+def _orbax() -> "Iterator[tuple[Any, ocp.Checkpointer]]":
+    """Orbax and a synchronous checkpointer of it whose log is quiet: what fails is raised, and said once."""
+    import orbax.checkpoint as ocp  # here, since it takes most of a second to import
+
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            yield checkpointer
+            yield ocp, checkpointer
     finally:
         log.setLevel(level)
 
@@ -190,9 +194,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             state = "is missing" if name not in found else "does not match its checksum"
             raise CheckpointError(f"the checkpoint {path} is damaged ({name} {state}).")
     names = [name for name, entry in manifest["leaves"].items() if 0 not in entry["shape"]]
-    as_numpy = ocp.args.PyTreeRestore(restore_args=dict.fromkeys(names, ocp.RestoreArgs(restore_type=np.ndarray)))
     try:
-        with _orbax() as checkpointer:
+        with _orbax() as (ocp, checkpointer):
+            one = ocp.RestoreArgs(restore_type=np.ndarray)
+            as_numpy = ocp.args.PyTreeRestore(restore_args=dict.fromkeys(names, one))
             saved = checkpointer.restore(path / "state", args=as_numpy)
     except Exception as error:  # Orbax raises whatever its storage layers raise
         raise CheckpointError(f"the checkpoint {path} cannot be read ({_reason(error)}).") from error

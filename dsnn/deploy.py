@@ -26,6 +26,7 @@ from dsnn.data import eval_batches, require_finite
 from dsnn.forward import Forward, keep_spikes
 from dsnn.models import Stack
 from dsnn.parameters import Params
+from dsnn.programs import Program, quickly
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
 from dsnn.unroll import unroll
@@ -71,11 +72,11 @@ def deploy(lifted: Lifted, params: dict[str, Array], threshold: float = math.inf
     biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the compacted
     network fires exactly the spikes of the masked one.
     """
-    draw = lifted.centre(params)
-    full, masked = on_grid(draw.weights), on_grid(lifted.network(draw))
+    draw, gated = _centre(lifted, params)
+    full, masked = on_grid(draw.weights), on_grid(gated)
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
-    small, padded = (compacted(lifted, draw.weights, gates, multiple=size) for size in (1, VECTOR))
+    small, padded = (compacted(lifted, masked, gates, multiple=size) for size in (1, VECTOR))
     stops = lifted.feature is not None and threshold != math.inf
     head, temperature = (lifted.head(params), lifted.temperature(params)) if stops else (None, None)
     return Deployed(
@@ -83,10 +84,21 @@ def deploy(lifted: Lifted, params: dict[str, Array], threshold: float = math.inf
     )
 
 
-def compacted(lifted: Lifted, weights: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
-    """Returns the smaller network of these weights under decided gates (none: the whole network), on the grid."""
-    masked = on_grid(lifted.network(Draw(weights, gates or None)))
-    open_gates = {name: (z > 0).astype(jnp.float32) for name, z in gates.items() if name != TIME}
+def _centre(lifted: Lifted, params: dict[str, Array]) -> tuple[Draw, Params]:
+    """Returns the decided draw and the parameters of its gated network: one small program, which runs once."""
+
+    def both(params: dict[str, Array]) -> tuple[Draw, Params]:
+        draw = lifted.centre(params)
+        return draw, lifted.network(draw)
+
+    return jax.jit(both, compiler_options=quickly())(params)
+
+
+def compacted(lifted: Lifted, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
+    """Returns the smaller network of gated parameters, on the grid, under their decided gates (none: the whole)."""
+    open_gates = {
+        name: jnp.asarray((np.asarray(z) > 0).astype(np.float32)) for name, z in gates.items() if name != TIME
+    }
     return compact(lifted.forward.built(masked)[0], open_gates, multiple=multiple)
 
 
@@ -112,11 +124,23 @@ def running(lifted: Lifted, deployed: Deployed, x: Any, root: Key[Array, ""], ba
     return np.concatenate(parts, 1)
 
 
+def running_ahead(lifted: Lifted, x: Any, root: Key[Array, ""], batch_size: int = 500) -> None:
+    """Begins to compile what `running` will need for examples of this shape, whatever is decided."""
+    if len(x):
+        index = eval_batches(len(x), batch_size).indices[0]
+        inputs = lifted.forward.encode(jnp.asarray(require_finite(x[index])), stream(root, "data"))
+        model, runs = lifted.forward.built(lifted.initial)
+        graph, state = nnx.split(model)
+        _running(graph, lifted.forward.schedule, _held_steps(lifted.forward), None).ahead(state, inputs, runs)
+
+
 def on_grid(params: Params, bits: int = FRACTION_BITS) -> Params:
     """Returns kernels and biases rounded to multiples of 2^-bits; other parameters as they are."""
     grid = np.float32(2.0**bits)
 
     def rounded(value: Array) -> Array:
+        if isinstance(value, jax.core.Tracer):
+            return jnp.round(value * grid) / grid
         return jnp.asarray(np.round(np.asarray(value) * grid) / grid)  # in NumPy: nothing to compile for each shape
 
     return {
@@ -256,10 +280,10 @@ def _deciding(
 
 
 @functools.lru_cache(maxsize=64)
-def _running(graph: Any, schedule: str, steps: int | None, record: Any) -> Callable[..., Ran]:
+def _running(graph: Any, schedule: str, steps: int | None, record: Any) -> Program:
     def run(state: Any, inputs: Array, running: Any = None) -> Ran:
         model = nnx.merge(graph, state)
         outputs, _, kept = unroll(model, inputs, None, record, schedule, steps=steps, running=running)
         return Ran(model.logits(outputs, running), kept)
 
-    return jax.jit(run)
+    return Program(run)

@@ -7,6 +7,7 @@ deployed network and of the posterior predictive alike, and one of the last that
 for both, whatever the data: where evidence comes late, nothing is certified before it.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ from dsnn.bayes.predict import Predict
 from dsnn.bayes.refit import refit
 from dsnn.config import HaltingConfig
 from dsnn.data import Arrays, Split, size
+from dsnn.data.batches import ROWS
 from dsnn.deploy import Deployed, deploy, running
+from dsnn.programs import Program, quickly
 from dsnn.train import SviState
 from dsnn.types import Array, Bool, Float, Key
 
@@ -136,8 +139,39 @@ def candidates(score: Float[np.ndarray, "time batch"]) -> Float[np.ndarray, " po
 
 def odds(lifted: Lifted, params: dict[str, Any], logits: Float[np.ndarray, "time batch class"]) -> np.ndarray:
     """Returns the log odds of having stopped after each step, ``[time, batch]``, of running logits."""
-    hazards = halting.hazard_logits(lifted.head(params), jnp.asarray(logits), lifted.feature or "margin")
-    return np.asarray(halting.log_odds_stopped(hazards), float)
+    count = logits.shape[1]
+    filled = np.pad(logits, ((0, 0), (0, -count % ROWS), (0, 0)), mode="edge") if count else logits
+    found = _stopped(lifted.feature or "margin")(lifted.head(params), filled)
+    return np.asarray(found, float)[:, :count]
+
+
+@functools.cache
+def _stopped(feature: str) -> Any:
+    """Returns the compiled log odds of having stopped of a head and running logits."""
+
+    def found(head: dict[str, Array], logits: Array) -> Array:
+        return halting.log_odds_stopped(halting.hazard_logits(head, logits, feature))
+
+    return jax.jit(found, compiler_options=quickly())
+
+
+@functools.cache
+def _refit(feature: str, entropy: float | None) -> Program:
+    return Program(lambda logits, labels, price: refit(logits, labels, price, feature=feature, entropy=entropy))
+
+
+def ahead(lifted: Lifted, split: Split, config: HaltingConfig) -> None:
+    """Begins to compile the fit of q(n | x), where there will be one."""
+    if split.certify is None or not size(split.val) or config.fit == "training":
+        return
+    classes = lifted.forward.template.build(lifted.initial).out_shape
+    logits = np.zeros((lifted.forward.steps, size(split.val), *classes), np.float32)
+    _refit(*_how(lifted, config)).ahead(logits, np.asarray(split.val.y), np.float32(0.0))
+
+
+def _how(lifted: Lifted, config: HaltingConfig) -> tuple[str, float | None]:
+    """Returns the feature that the head reads and the weight of its entropy, None for the default."""
+    return lifted.feature or "margin", None if config.entropy < 0 else config.entropy
 
 
 def deployed_extra(
@@ -153,8 +187,12 @@ def step_price(lifted: Lifted, params: dict[str, Any], state: SviState) -> float
     """Returns λ E_step at the end of training, in nats."""
     if lifted.sites is None or lifted.prices is None:
         return 0.0
-    lam = float(jnp.exp(state.duals.log_lam))
-    price = lam * float(lifted.energy(lifted.gate_probabilities(params), state.events).step_nj)
+
+    def step_nj(params: dict[str, Any], events: dict[str, Array]) -> Array:
+        return lifted.energy(lifted.gate_probabilities(params), events).step_nj
+
+    priced = jax.jit(step_nj, compiler_options=quickly())
+    price = math.exp(float(state.duals.log_lam)) * float(priced(params, state.events))
     return price if price > 1e-9 else 0.0  # where energy is free, its price starts at next to nothing
 
 
@@ -242,13 +280,12 @@ def _refitted(
     """
     least = risk * label_entropy(labels) / len(logits)
     price = config.price if config.price >= 0 else max(price, least)
-    entropy = None if config.entropy < 0 else config.entropy
-    feature = lifted.feature or "margin"
-    fit = jax.jit(lambda logits, labels, price: refit(logits, labels, price, feature=feature, entropy=entropy))
-    found = fit(logits, labels, price)
+    found = _refit(*_how(lifted, config))(logits, labels, np.float32(price))
     params = params | {f"halting.{name}": value for name, value in found.head.items()}
     # the last step answers as the network that learned does: running all steps is what it was without halting
-    params |= {TEMPERATURE: found.temperatures.at[-1].set(1.0)}
+    suited = np.array(found.temperatures)
+    suited[-1] = 1.0
+    params |= {TEMPERATURE: jnp.asarray(suited)}
     return params, {"halting/price": price, "halting/objective": float(found.end)}
 
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 import optax
 from numpyro.infer import SVI, TraceMeanField_ELBO
 from numpyro.optim import optax_to_numpyro
 
-from dsnn import data, rng
+from dsnn import data, programs, rng
 from dsnn.bayes.dual import Duals, ascend, falling, largest, most_within
 from dsnn.bayes.lift import Context, Lifted
 from dsnn.bayes.priors import POINT_CONSTRAINTS
@@ -340,6 +341,8 @@ def svi_learner(
         return state._replace(svi=state.svi._replace(optim_state=(count, (params, opt_state))))
 
     def step(state: SviState, batch: Batch) -> tuple[SviState, Info]:
+        if svi.constrain_fn is None:
+            jax.eval_shape(init)  # NumPyro keeps the parameters' transforms from its last init
         if decided is not None:
             state = jax.lax.cond(state.step == decided, decide, lambda s: s, state)
         if priced:
@@ -367,7 +370,6 @@ def svi_learner(
         info = Info(value / lifted.data_size, lam, energy, state.mean_steps, kept, budget(state))
         return state, info
 
-    jax.eval_shape(init)  # NumPyro keeps the parameters' transforms from its last init, and step needs them
     return Learner(init, step)
 
 
@@ -513,16 +515,16 @@ def epoch_program(family: Family, batch_size: int, place: Callable[[Batch], Batc
     return run
 
 
-def compiled(run: Program) -> Program:
+def compiled(run: Program) -> programs.Program:
     """Returns an epoch's program compiled; the buffers of its state are donated."""
-    return jax.jit(run, donate_argnums=1)
+    return programs.Program(run, donate_argnums=1)
 
 
 def fit_program(
     run: Program, settings: Any, state: Any, arrays: Any, *, epochs: int, start: int = 0
 ) -> Iterator[Epoch]:
     """Yields after every epoch of a `compiled` program, or of one for many members; see `fit`."""
-    state = jax.tree.map(jnp.copy, state)
+    state = jax.device_put(state, may_alias=False)  # a copy that compiles nothing
     for epoch in range(start, epochs):
         state, info = run(settings, state, arrays, jnp.asarray(epoch))
         yield Epoch(epoch, state, info)
@@ -534,7 +536,7 @@ def require_finite(losses: Any, epoch: int) -> None:
     Raises:
         TrainingError: a loss that is not finite, with its step.
     """
-    bad = ~jnp.isfinite(losses)
+    bad = ~np.isfinite(np.asarray(losses))
     if bool(bad.any()):
         first = int(bad.argmax())
         raise TrainingError(

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-from dsnn import activity, data, energy, evaluate, parameters, rng
+from dsnn import activity, data, energy, evaluate, exit_calibration, parameters, rng
 from dsnn.anytime import Decision
+from dsnn.bayes.lift import Draw
 from dsnn.bayes.predict import Prediction
+from dsnn.compact import INPUT
 from dsnn.compact import kept as kept_sites
-from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, ran, speed
+from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, on_grid, ran, running_ahead, speed
 from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
+from dsnn.programs import Program
 from dsnn.unroll import unroll
 from experiments import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, halt
 from experiments.console import batches
@@ -156,6 +159,32 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
     return Assessed(metrics, records | example, probabilities, seen)
 
 
+def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
+    """Begins to compile what an assessment of a network that answers once will need, while it learns.
+
+    Args:
+        setup: of a run that learns alone.
+        params: of the guide, as they are now.
+        predict: from `dsnn.bayes.predict.predictor`.
+    """
+    split, lifted = setup.split, setup.lifted
+    if split.task != "classification" or data.per_step(split):
+        return
+    key, held = predictive_key(setup), split.certify is not None and data.size(split.certify) > 0
+    certified = halt.stops(setup) and held
+    for x in (split.val.x, split.test.x):
+        predict.ahead(params, x, key, batch_size=EVAL_BATCH)
+    if certified:
+        exit_calibration.ahead(lifted, split, setup.config.halting)
+        predict.ahead(params, split.val.x, key, threshold=np.zeros(2))
+        running_ahead(lifted, split.val.x, setup.root)
+    running_ahead(lifted, split.test.x, setup.root)
+    assess_beliefs.ahead(setup, params)
+    if lifted.gated_sites is not None:
+        gates = {name: np.zeros(size, np.float32) for name, size in lifted.gated_sites.groups.items()}
+        _placing(setup).ahead(assess_beliefs.guide_only(params), gates, _inputs(setup), key, np.int32(0))
+
+
 def timed(setup: "Setup", settled: Calibrated, assessed: Assessed, predict: Any) -> dict[str, float]:
     """Returns the wall times of prediction and of the deployed network; nothing else should run meanwhile."""
     if assessed.measured is None:
@@ -203,20 +232,18 @@ def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[s
     config, lifted, deployed = setup.config.energy, setup.lifted, seen.deployed
     core, engine = energy.profile(config.profile), energy.profile(config.engine or config.profile)
     inputs, stop = at_kept_steps(seen.inputs, deployed.kept_steps), deployed.executed(seen.decision.steps)
-    steps = lifted.forward.steps if lifted.forward.held else None
-    template, _ = parameters.split(deployed.small)
-
-    @jax.jit
-    def fired(values: Any, inputs: Any, key: Any) -> Any:
-        return unroll(template.build(values), inputs, key, keep_spikes, steps=steps)[2]
-
     analog, draws = next(w.analog for w in setup.sites.wires), []
     for number in range(PLACEMENT_DRAWS):
-        key = rng.stream(setup.root, "noise", number)
         with _DRAWING:
-            weights = lifted.draw(params, rng.stream(key, "weights"), number).weights
-        small = compacted(lifted, weights, deployed.gates)
-        spikes = fired(parameters.split(small)[1], inputs, key)
+            masked, fired = _placing(setup)(
+                assess_beliefs.guide_only(params),
+                deployed.gates,
+                seen.inputs,
+                rng.stream(setup.root, "noise", number),
+                np.int32(number),
+            )
+        small = compacted(lifted, masked, deployed.gates)
+        spikes = _of_kept(small, fired, deployed)
         draws.append(activity.records(small, inputs, spikes, stop, held=lifted.forward.held, analog=analog))
     metrics: dict[str, float] = {}
     # without prices of memory the trade cannot be seen, but what there is can be compared
@@ -236,6 +263,35 @@ def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[s
         "placement/events_nj": sum(layer.event_nj.mean for layer in placed),
         "placement/dense_nj": sum(layer.dense_nj.mean for layer in placed),
     }
+
+
+def _placing(setup: "Setup") -> Program:
+    """Returns ``(params, gates, inputs, key, number) -> (gated parameters, spikes)`` of one draw of the weights.
+
+    The whole network runs, not the compacted one, whose shape is another for every seed and every run.
+    """
+    lifted, forward = setup.lifted, setup.lifted.forward
+
+    def drawn(params: Any, gates: Any, inputs: Any, key: Any, number: Any) -> tuple[Any, Any]:
+        weights = lifted.draw(params, rng.stream(key, "weights"), number).weights
+        masked = on_grid(lifted.network(Draw(weights, gates or None)))
+        model, running = forward.built(masked)
+        steps = forward.steps if forward.held else None
+        return masked, unroll(model, inputs, key, keep_spikes, steps=steps, running=running)[2]
+
+    return setup.programs.setdefault("placing", Program(drawn))
+
+
+def _of_kept(small: Stack, fired: Any, deployed: Deployed) -> dict[str, np.ndarray]:
+    """Returns the spikes of the compacted network: those of the sites and steps that are kept."""
+    spikes = {name: np.asarray(fired[name]) for name in small.names}
+    if deployed.kept_steps is not None:
+        spikes = {name: values[np.asarray(deployed.kept_steps)] for name, values in spikes.items()}
+    gate = deployed.gates.get(INPUT)
+    for name, layer in small.layers():
+        gate = gate if layer.skip else deployed.gates.get(name)  # a block has the channels that it adds to
+        spikes[name] = spikes[name] if gate is None else spikes[name][..., kept_sites(gate)]
+    return spikes
 
 
 def _prices_memory(profile: energy.Profile) -> bool:
@@ -299,10 +355,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     model, running = forward.built(deployed.masked)
     masked, kept = ran(forward, model, seen.inputs, running=running), at_kept_steps(seen.inputs, deployed.kept_steps)
     error = compaction_error(masked, ran(forward, deployed.padded, kept, None), deployed.kept_steps)
-    sites_ = {name: kept_sites(gate) for name, gate in deployed.gates.items()}
-    spikes = {name: fired[..., sites_[name]] if name in sites_ else fired for name, fired in masked.kept.items()}
-    if running is not None or model.blocks:  # steps or layers of it are gone
-        spikes = ran(forward, deployed.small, kept).kept
+    spikes = _of_kept(deployed.small, masked.kept, deployed)
     gated = records(deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
     full = forward.template.build(deployed.full)
     ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
@@ -327,8 +380,8 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
     model, running = forward.built(deployed.masked)
     taken = np.asarray(seen.decision.steps)
     late = int(taken.argmax())
-    inputs = jnp.take(seen.inputs, jnp.asarray([0, late]), axis=0 if forward.held else 1)
-    logits, traces = ran(forward, model, inputs, keep_traces, running)
+    inputs = np.take(np.asarray(seen.inputs), [0, late], axis=0 if forward.held else 1)
+    logits, traces = jax.device_get(ran(forward, model, jnp.asarray(inputs), keep_traces, running))
     out = {"example/x": np.asarray(test.x[0]), "example/step": taken[0]}
     if setup.split.task == "classification":
         out |= {"example/y": np.asarray(test.y[0]), "example/logits": np.asarray(logits[:, 0])}

@@ -1,15 +1,16 @@
 """What a run's posterior believes: draws of chosen parameters, doubt over the plane, and where doubt comes from."""
 
 import fnmatch
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dsnn import data, evaluate, rng
 from dsnn.bayes.priors import Hierarchical
 from dsnn.bayes.sources import by_source
+from dsnn.programs import Program
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PANELS = 6
 DRAWS = 400
 MOMENT_DRAWS = 32
+CHUNK = 16
+"""Draws at a time, of which both numbers of draws are multiples."""
 GRID = 48
 MARGIN = 0.4
 SHOWN_POINTS = 300
@@ -33,55 +36,86 @@ def posterior(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, np.
     if not names:
         return {}
     drawn, before = rng.stream(key, "weights"), rng.stream(key, "init")
-
-    # the guide's parameters and the entries are arguments, so that other seeds find the programs in the cache
-    @jax.jit
-    def moments(params: Any, own: Any) -> Any:
-        """Mean and standard deviation of every entry; counted from one draw, so that a point has exactly none."""
-        keys = jax.random.split(own, MOMENT_DRAWS)
-        one = lambda k: {n: lifted.draw(params, k).weights[n] for n in names}  # noqa: E731
-        first = one(keys[0])
-
-        def add(total: Any, k: Any) -> Any:
-            apart = jax.tree.map(jnp.subtract, one(k), first)
-            return jax.tree.map(lambda t, a: t + jnp.stack([a, a**2]), total, apart), None
-
-        start = jax.tree.map(lambda a: jnp.zeros((2, *a.shape)), first)
-        sums = jax.lax.scan(add, start, keys)[0]
-        means = jax.tree.map(lambda s: s / MOMENT_DRAWS, sums)
-        return {n: (first[n] + m, jnp.sqrt(jnp.maximum(s - m**2, 0.0))) for n, (m, s) in means.items()}
-
-    entries = _entries(jax.device_get(moments(params, drawn)))
-
+    spread = _Moments()
+    for after, _ in _draws(setup, names, params, drawn, before, MOMENT_DRAWS):
+        spread.add(after)
+    entries = _entries(spread.found())
     if not entries:
         return {}
-
-    @jax.jit
-    def collect(params: Any, own: Any, prior_key: Any, flat: Any) -> Any:
-        def taken(values: Any) -> Any:
-            return {name: values(name).ravel()[index] for name, index in flat.items()}
-
-        def one(k: Any) -> Any:
-            weights = lifted.draw(params, k).weights
-            return taken(lambda name: weights[name])
-
-        def believed(k: Any) -> Any:
-            return taken(lambda name: _from_prior(lifted.weights.of(name), k))
-
-        keys = [jax.random.split(k, DRAWS) for k in (own, prior_key)]
-        return jax.lax.map(one, keys[0]), jax.lax.map(believed, keys[1])
-
-    shapes = {name: lifted.initial[name].shape for name in names}
     flat = {name: np.zeros(PANELS, np.int32) for name in names}
     for place, (name, index) in enumerate(entries):
-        flat[name][place] = np.ravel_multi_index(index, shapes[name]) if index else 0
-    after, prior = jax.device_get(collect(params, drawn, before, flat))
+        flat[name][place] = np.ravel_multi_index(index, lifted.initial[name].shape) if index else 0
+
+    def taken(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: values[name].reshape(len(values[name]), -1)[:, index] for name, index in flat.items()}
+
+    parts = [(taken(a), taken(b)) for a, b in _draws(setup, names, params, drawn, before, DRAWS)]
+    after, prior = ({n: np.concatenate([part[side][n] for part in parts]) for n in names} for side in (0, 1))
     records: dict[str, np.ndarray] = {}
     for column, (name, index) in enumerate(entries):
         label = name.replace(".synapse.", ".").replace(".cell.", ".")
         label += f"[{','.join(map(str, index))}]" if index else ""
         records |= {f"posterior/{label}": after[name][:, column], f"prior/{label}": prior[name][:, column]}
     return records
+
+
+class _Moments:
+    """Mean and standard deviation of every entry over draws, from the first draw, so that a point has exactly none."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, np.ndarray] = {}
+        self.sums: dict[str, np.ndarray] = {}
+        self.count = 0
+
+    def add(self, values: dict[str, np.ndarray]) -> None:
+        """Adds draws ``[draw, ...]``."""
+        self.first = self.first or {name: drawn[0] for name, drawn in values.items()}
+        for name, drawn in values.items():
+            apart = drawn - self.first[name]
+            self.sums[name] = self.sums.get(name, 0.0) + np.stack([apart.sum(0), (apart**2).sum(0)])
+        self.count += len(next(iter(values.values())))
+
+    def found(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Returns mean and standard deviation by name."""
+        means = {name: sums / self.count for name, sums in self.sums.items()}
+        return {n: (self.first[n] + m, np.sqrt(np.maximum(s - m**2, 0.0))) for n, (m, s) in means.items()}
+
+
+def ahead(setup: "Setup", params: dict[str, Any]) -> None:
+    """Begins to compile the draws of `posterior`, which are one program however many there are."""
+    if names := _shown(setup):
+        keys = jax.random.key_data(jax.random.split(setup.root, CHUNK))
+        _drawing(setup, names).ahead(guide_only(params), keys, keys)
+
+
+def guide_only(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that draws of weights need, which are the same before and after stopping is fitted."""
+    return {name: value for name, value in params.items() if not name.startswith("halting.")}
+
+
+def _drawing(setup: "Setup", names: list[str]) -> Program:
+    """Returns ``(params, keys, prior keys) -> (draws, prior draws)`` of `CHUNK` draws of whole parameters by name."""
+    lifted, impl = setup.lifted, jax.random.key_impl(setup.root)
+
+    def one(params: Any, key: Any, prior_key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        weights = lifted.draw(params, jax.random.wrap_key_data(key, impl=impl)).weights
+        prior_key = jax.random.wrap_key_data(prior_key, impl=impl)
+        believed = {name: _from_prior(lifted.weights.of(name), prior_key) for name in names}
+        return {name: weights[name] for name in names}, believed
+
+    # the guide's parameters are arguments, so that other seeds find the program in the cache
+    every = lambda params, own, prior: jax.lax.map(lambda k: one(params, *k), (own, prior))  # noqa: E731
+    return setup.programs.setdefault("draws", Program(every))
+
+
+def _draws(
+    setup: "Setup", names: list[str], params: dict[str, Any], own: Any, prior: Any, count: int
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Yields posterior and prior draws ``[draw, ...]`` by name, some at a time; both keys are consumed."""
+    program, params = _drawing(setup, names), guide_only(params)
+    keys = [np.asarray(jax.random.key_data(jax.random.split(k, count))) for k in (own, prior)]
+    for start in range(0, count, CHUNK):
+        yield jax.device_get(program(params, *(k[start : start + CHUNK] for k in keys)))
 
 
 def plane(setup: "Setup", predicted: Any) -> dict[str, np.ndarray]:

@@ -3,12 +3,10 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 from dsnn import evaluate
-from dsnn.anytime import normalised_entropy
 from dsnn.deploy import Deployed, running
 from dsnn.exit_calibration import Calibrated, odds
 from experiments import assess_numbers
@@ -31,9 +29,11 @@ def scores(setup: "Setup", params: dict[str, Any], logits: np.ndarray) -> dict[s
     The variational rule's is the log odds of having stopped, DT-SNN's minus the normalised entropy, SEENN-I's the
     largest probability, and that of fixed stopping the step.
     """
-    lifted, given = setup.lifted, jnp.asarray(logits)
+    lifted = setup.lifted
     steps = np.broadcast_to(np.arange(1.0, len(logits) + 1)[:, None], logits.shape[:2])
-    found = {"dt_snn": -normalised_entropy(given), "seenn": jax.nn.softmax(given).max(-1), "fixed": steps}
+    log_p = log_softmax(logits, -1)
+    entropy = -(np.exp(log_p) * log_p).sum(-1) / math.log(logits.shape[-1])
+    found = {"dt_snn": -entropy, "seenn": softmax(logits, -1).max(-1), "fixed": steps}
     if lifted.feature is not None:
         found = {"variational": odds(lifted, params, logits), **found}
     return {name: np.asarray(score, float) for name, score in found.items()}
@@ -49,7 +49,7 @@ def exits(setup: "Setup", settled: Calibrated, deployed: Deployed) -> tuple[dict
     if setup.split.task == "multilabel":
         right = (logits[-1] > 0) == labels
         return {"deployed/accuracy": float(right.mean()), "deployed/steps_mean": float(len(logits))}, {}
-    probs = np.moveaxis(np.asarray(jax.nn.softmax(logits), float), 0, 1)
+    probs = np.moveaxis(softmax(logits, -1).astype(float), 0, 1)
     at_all = np.broadcast_to(labels[:, None], probs.shape[:2])
     blocks = evaluate.block_calibration(probs, at_all, np.ones(at_all.shape, bool), -(-len(logits) // BLOCKS))
     every = scores(setup, settled.params, logits)
@@ -59,7 +59,7 @@ def exits(setup: "Setup", settled: Calibrated, deployed: Deployed) -> tuple[dict
     answered = np.take_along_axis(logits, stop[None, :, None] - 1, 0)[0]
     if stops(setup) and not math.isinf(settled.threshold):
         answered = answered / np.asarray(setup.lifted.temperature(settled.params))[stop - 1][:, None]
-    early = np.asarray(jax.nn.softmax(answered), float)
+    early = softmax(answered, -1).astype(float)
     metrics: dict[str, Any] = {
         "deployed/accuracy": evaluate.accuracy(early, labels),
         "deployed/nll": evaluate.nll(early, labels),

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logit
 
-from dsnn import checkpoint, data, evaluate, mesh, rng, rundir, train
+from dsnn import checkpoint, data, evaluate, mesh, programs, rng, rundir, train
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
 from dsnn.bayes.sequence import sequencer
 from dsnn.numbers import in_units, targets_of
 from dsnn.track import Track
-from experiments import assess_labels, assess_numbers, assess_steps, machine, population
+from experiments import assess, assess_labels, assess_numbers, assess_steps, machine, population
 from experiments.assess import EVAL_BATCH
 from experiments.console import Live, console
 
@@ -158,6 +158,9 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     config, spread = first.config, first.spread
     together = population.together([member.setup for member in members], spread)
     start, state = _resumed(members, together)
+    if len(members) == 1 and spread is None and jax.default_backend() == "cpu":
+        assess.ahead(first, first.params(state), members[0].predict)
+    programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
     for member in members:
         rundir.truncate_history(member.directory, start)
     epochs = train.fit_program(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sweeping import TINY, door, finished, ran, timeless
 
-from dsnn import rundir
-from experiments import job, machine, schema, sweeps
+from dsnn import programs, rundir
+from experiments import job, schema, sweeps
 
 SLURM = pytest.mark.slurm
 GRID = ["-m", "seed=0,1,2", "train.batch_size=32,64,2000,128"]  # a batch of 2000 is more than there are examples
@@ -187,9 +187,9 @@ def test_jobs_take_different_accelerators_and_their_share_of_memory(
 
 
 def test_a_cache_that_has_grown_too_large_loses_its_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "KEPT_BYTES", 250)
+    monkeypatch.setattr(programs, "KEPT_BYTES", 250)
     for age, name in enumerate(("new", "middle", "old")):
         (tmp_path / name).write_bytes(b"x" * 100)
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    machine._prune(tmp_path)
+    programs._prune(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["middle", "new"]

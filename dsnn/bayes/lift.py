@@ -278,6 +278,11 @@ class Lifted:
         """Returns what early logits of the predictive's draws are multiplied by; 1 where nothing was fitted."""
         return params.get(SHARPNESS, jnp.ones(()))
 
+    def unfitted(self) -> dict[str, Array]:
+        """Returns the parameters of stopping where nothing was fitted yet: head, temperatures and sharpness."""
+        head = {f"halting.{name}": value for name, value in self.head({}).items()}
+        return head | {TEMPERATURE: self.temperature({}), SHARPNESS: self.sharpness({})}
+
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""
         sites = self.gated_sites

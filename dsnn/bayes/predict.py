@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dsnn.bayes import halting
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.lift import SHARPNESS, Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Stepwise
 from dsnn.data import eval_batches, require_finite
 from dsnn.data.rows import Rows
+from dsnn.programs import Program
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
 
@@ -46,8 +47,12 @@ class Rules(NamedTuple):
 Predict = Callable[..., Prediction]
 """``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``, see `predictor`."""
 
+RULES, FEW = 40, 2048
+"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program. In a
+batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
 
-def predictor(lifted: Lifted, devices: int = 1) -> Predict:
+
+def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
     """Returns a compiled ``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``.
 
     Every draw stops each example by itself, once its log odds of having stopped reach ``threshold``; by default all
@@ -109,12 +114,29 @@ def predictor(lifted: Lifted, devices: int = 1) -> Predict:
 
     summed = every if devices == 1 else shared
 
-    @jax.jit
     def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], rules: Rules, samples: Array) -> Prediction:
         total = summed(params, x, key, rules, samples)
         return jax.tree.map(lambda a: a / samples, total)
 
-    def predict(
+    everywhere = (lambda tree: jax.device_put(tree, NamedSharding(row, whole))) if devices > 1 else lambda tree: tree
+    return Predictor(lifted, Program(batch), everywhere)
+
+
+class Predictor:
+    """A compiled predictive, see `predictor`.
+
+    Args:
+        lifted: the network.
+        program: ``(params, x, key, rules, samples) -> Prediction`` of one batch.
+        everywhere: puts parameters on all devices that share the draws.
+    """
+
+    def __init__(self, lifted: Lifted, program: Program, everywhere: Callable[[Any], Any]):
+        self._lifted, self._program, self._everywhere = lifted, program, everywhere
+        self._unfitted: dict[str, Array] = {}
+
+    def __call__(
+        self,
         params: dict[str, Array],
         x: np.ndarray | Rows,
         key: Key[Array, ""],
@@ -125,25 +147,54 @@ def predictor(lifted: Lifted, devices: int = 1) -> Predict:
         batch_size: int = 256,
         progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
+        """Returns what the posterior predicts of examples ``[n, ...]``; the key is consumed."""
         if samples < 1:
             raise ValueError(f"the number of posterior samples must be at least 1, got {samples}.")
-        if devices > 1:
-            params = jax.device_put(params, NamedSharding(row, whole))
-        thresholds = jnp.atleast_1d(jnp.asarray(threshold, jnp.float32))
-        sharper = lifted.sharpness(params) if sharpness is None else jnp.asarray(sharpness, jnp.float32)
-        rules = Rules(thresholds, jnp.broadcast_to(sharper, thresholds.shape))
-        parts = []
+        params = self._everywhere(self._whole(params))
+        parts, wanted, count = [], np.size(threshold), jnp.asarray(samples)
         indices, masks = eval_batches(len(x), batch_size)
+        rules = self._rules(params, threshold, sharpness, indices.shape[1])
         for index, mask in zip(indices, masks, strict=True):
-            part = batch(params, jnp.asarray(require_finite(x[index])), key, rules, jnp.asarray(samples))
-            made = jax.tree.map(np.asarray, part)
-            parts.append(Prediction(made.probs[:, mask], made.full[mask], made.aleatoric[:, mask], made.steps[:, mask]))
+            made = jax.device_get(self._program(params, jnp.asarray(require_finite(x[index])), key, rules, count))
+            ruled = (a[:wanted, mask] for a in (made.probs, made.aleatoric, made.steps))
+            probs, aleatoric, steps = ruled
+            parts.append(Prediction(probs, made.full[mask], aleatoric, steps))
             if progress is not None:
                 progress(len(parts), len(indices))
-        made = _joined(parts) if parts else _nothing(lifted, len(thresholds))
+        made = _joined(parts) if parts else _nothing(self._lifted, wanted)
         return made if np.ndim(threshold) else Prediction(made.probs[0], made.full, made.aleatoric[0], made.steps[0])
 
-    return predict
+    def ahead(
+        self,
+        params: dict[str, Array],
+        x: np.ndarray,
+        key: Key[Array, ""],
+        *,
+        threshold: float | Sequence[float] | np.ndarray = math.inf,
+        batch_size: int = 256,
+    ) -> None:
+        """Begins to compile what a call with arguments of these shapes will need."""
+        if len(x):
+            index = eval_batches(len(x), batch_size).indices[0]
+            params = self._everywhere(self._whole(params))
+            given = jnp.asarray(require_finite(x[index])), key, self._rules(params, threshold, None, len(index))
+            self._program.ahead(params, *given, jnp.asarray(1))
+
+    def _whole(self, params: dict[str, Array]) -> dict[str, Array]:
+        """Returns parameters with those of stopping, fitted or not: so they are arguments of one program."""
+        if not self._unfitted and self._lifted.feature is not None:
+            self._unfitted = self._lifted.unfitted()
+        return self._unfitted | params
+
+    def _rules(self, params: dict[str, Array], threshold: Any, sharpness: Any, rows: int) -> Rules:
+        """Returns thresholds with what belongs to each, filled up with the last of them."""
+        thresholds = np.atleast_1d(np.asarray(threshold, np.float32))
+        fitted = params.get(SHARPNESS, 1.0) if sharpness is None else sharpness
+        sharper = np.broadcast_to(np.asarray(fitted, np.float32), thresholds.shape)
+        classes = math.prod(self._lifted.forward.template.build(self._lifted.initial).out_shape)
+        several = len(thresholds) > 1 or (self._lifted.feature is not None and rows * classes <= FEW)
+        more = -len(thresholds) % RULES if several else 0
+        return Rules(*(jnp.asarray(np.pad(rule, (0, more), mode="edge")) for rule in (thresholds, sharper)))
 
 
 def _joined(parts: list[Prediction]) -> Prediction:

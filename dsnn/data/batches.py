@@ -10,6 +10,8 @@ import scipy.sparse as sparse
 from dsnn.data.split import Arrays, DataError
 from dsnn.types import Array, Bool, Int, Key
 
+ROWS = 16
+
 
 class EvalBatches(NamedTuple):
     """Indices of every example once, the last batch filled up with index 0.
@@ -49,12 +51,14 @@ def eval_batches(n: int, batch_size: int) -> EvalBatches:
 
     Args:
         n: number of examples.
-        batch_size: at least 1; lowered to ``n`` where it is larger.
+        batch_size: at least 1; where it is larger than ``n`` it is lowered to the multiple of `ROWS` that holds them
+            (to ``n`` where that is less), so that parts of nearly one size share a compiled program.
     """
     _check_batch_size(batch_size)
     if n < 0:
         raise DataError(f"the number of examples must not be negative, got {n}.")
-    batch_size = min(batch_size, n) or batch_size
+    enough = n if n < ROWS else -(-n // ROWS) * ROWS
+    batch_size = min(batch_size, enough) or batch_size
     slots = np.arange(-(-n // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
     return EvalBatches(np.where(slots < n, slots, 0).astype(np.int32), slots < n)
 

@@ -76,7 +76,7 @@ def packed(
     """
     layers = [layer for _, layer in model.layers()]
     inputs = int(np.prod(layers[0].in_shape))
-    keep = layers[0].before[0].keep[...] if layers[0].before else jnp.arange(inputs, dtype=jnp.int32)
+    keep = layers[0].before[0].keep[...] if layers[0].before else np.arange(inputs, dtype=np.int32)
     hidden = [layer.cell for layer in layers[:-1]]
     settings = [
         FEATURES.index(feature),
@@ -84,18 +84,20 @@ def packed(
         _shared(hidden, "compare", (">", ">=")),
         _shared(hidden, "reset", RESETS),
     ]
-    rows = jnp.full(inputs, -1, jnp.int32).at[keep].set(jnp.arange(len(keep), dtype=jnp.int32))
-    arrays: list[Any] = [keep, rows, jnp.asarray(settings, jnp.float32), _head(head, enough)]
+    keep = np.asarray(keep)  # in NumPy: nothing to compile for each shape
+    rows = np.full(inputs, -1, np.int32)
+    rows[keep] = np.arange(len(keep), dtype=np.int32)
+    arrays: list[Any] = [keep, rows, np.asarray(settings, np.float32), _head(head, enough)]
     for layer in layers:
         neurons = layer.out_shape[-1]
-        bias = jnp.zeros(neurons) if layer.synapse.bias is None else layer.synapse.bias[...]
+        bias = np.zeros(neurons, np.float32) if layer.synapse.bias is None else layer.synapse.bias[...]
         beta = per_step(layer.cell)
         threshold = value(layer.cell.threshold) if type(layer.cell) is LIF else 0.0
         constants = (beta, threshold, scaled(layer.cell, jnp.ones(()), beta))
-        stacked = jnp.stack([jnp.broadcast_to(jnp.asarray(c, jnp.float32), (neurons,)) for c in constants])
-        kernel = jnp.pad(layer.synapse.kernel[...], ((0, 0), (0, -neurons % LANES)))
+        stacked = np.stack([np.broadcast_to(np.asarray(c, np.float32), (neurons,)) for c in constants])
+        kernel = np.pad(np.asarray(layer.synapse.kernel[...]), ((0, 0), (0, -neurons % LANES)))
         arrays += [kernel, bias, stacked]
-    return arrays
+    return [jnp.asarray(array) for array in arrays]
 
 
 @jax.jit
@@ -124,14 +126,14 @@ def _shared(cells: list[Any], option: str, known: tuple[str, ...]) -> int:
     return known.index(getattr(cells[0], option)) if cells else 0
 
 
-def _head(head: dict[str, Array] | None, enough: Any) -> Array:
+def _head(head: dict[str, Array] | None, enough: Any) -> np.ndarray:
     """Returns the head as one array, in the order in which the program reads it."""
     if head is None:
-        return jnp.zeros(5 + SIGNS * WIDTH + 2 * WIDTH)
+        return np.zeros(5 + SIGNS * WIDTH + 2 * WIDTH, np.float32)
     learned = (
-        (head["inner"].ravel(), head["shift"], head["outer"])
+        tuple(np.ravel(head[name]) for name in ("inner", "shift", "outer"))
         if "inner" in head
         else (np.zeros(SIGNS * WIDTH), np.zeros(WIDTH), np.zeros(WIDTH))
     )
     first = (head["bias"], jax.nn.softplus(head["slope"]), head["drift"], head.get("growth", 0.0), enough)
-    return jnp.concatenate([jnp.stack([jnp.asarray(v, jnp.float32) for v in first]), *map(jnp.asarray, learned)])
+    return np.concatenate([np.asarray(first, np.float32), *learned]).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy import stats
+from scipy import special
 
 from dsnn.evaluate.checks import checked_share
 
@@ -89,7 +89,7 @@ def clearly_worse(early: Bool[np.ndarray, " batch"], late: Bool[np.ndarray, " ba
         level: Of the one-sided test.
     """
     lost, won = int((late & ~early).sum()), int((early & ~late).sum())
-    return lost > won and bool(stats.binomtest(lost, lost + won, alternative="greater").pvalue < level)
+    return lost > won and bool(special.bdtrc(lost - 1, lost + won, 0.5) < level)
 
 
 def certified_threshold(
@@ -133,5 +133,5 @@ def certified_count(extra: Bool[np.ndarray, "point batch"], risk: float, delta: 
         delta: Probability that the bound may fail, in (0, 1).
     """
     risk, delta = checked_share("risk", risk), checked_share("delta", delta)
-    failed = stats.binom.cdf(extra.sum(1), extra.shape[1], risk) > delta
+    failed = special.bdtr(extra.sum(1), extra.shape[1], risk) > delta
     return int(failed.argmax()) if failed.any() else len(extra)

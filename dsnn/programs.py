@@ -1,0 +1,142 @@
+"""Compiled programs: kept in a folder that later processes read, and compiled ahead while something else is done.
+
+Compiling is most of what a first run waits for. XLA compiles outside of Python's lock, so a second core can do it while
+data are loaded or a network learns; tracing is not done there, since NumPyro's handlers stand on one stack.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+CACHE = "DSNN_CACHE"
+KEPT_BYTES = 2 * 2**30
+QUICKLY: dict[str, Any] = {
+    "xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE",
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+"""Compiles a CPU's program at about a fifth of the price, which then runs about five times slower."""
+
+
+def cache_folder() -> Path:
+    """Returns where compiled programs are kept: DSNN_CACHE, or dsnn in the user's cache folder."""
+    if chosen := os.environ.get(CACHE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsnn" / "programs"
+
+
+def use_cache(folder: str = "auto", *, unless_set: bool = False) -> None:
+    """Keeps compiled programs in a folder that later processes read; a folder that cannot be written is passed over.
+
+    Small programs are kept as well: there are hundreds of them, and reading one takes a tenth of compiling it.
+
+    Args:
+        folder: "auto", "none" or a path.
+        unless_set: leaves a folder as it is that JAX has been given already.
+    """
+    if unless_set and jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return
+    if folder == "none":
+        jax.config.update("jax_compilation_cache_dir", None)
+        return
+    chosen = cache_folder() if folder == "auto" else Path(folder)
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=chosen):
+            pass
+    except OSError as error:
+        logging.getLogger(__name__).warning("compiled programs are not kept: %s", error)
+        return
+    if jax.config.jax_compilation_cache_dir != str(chosen):  # type: ignore[attr-defined]
+        compilation_cache.reset_cache()  # JAX remembers from its first program that there was no folder
+    jax.config.update("jax_compilation_cache_dir", str(chosen))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _prune(chosen)
+
+
+def quickly(level: int = 0) -> dict[str, Any] | None:
+    """Returns compiler options for a program that runs once or little; None on an accelerator, which knows others.
+
+    Args:
+        level: 0 is `QUICKLY`; 1 takes a third of the usual time and rounds as programs usually do.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_backend_optimization_level": level} if level else QUICKLY
+
+
+class Program:
+    """`jax.jit` of a function, whose programs can be compiled ahead of their first call.
+
+    Args:
+        function: pure.
+        options: of `jax.jit`.
+    """
+
+    def __init__(self, function: Callable[..., Any], **options: Any):
+        self.jitted = jax.jit(function, **options)
+        self._ready: dict[Hashable, Future[Any]] = {}
+
+    def ahead(self, *arguments: Any) -> None:
+        """Traces the program for arguments of these shapes here, and compiles it in another thread."""
+        key = _signature(arguments)
+        if key not in self._ready:
+            self._ready[key] = _compiling().submit(self.jitted.lower(*arguments).compile)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls the program, once it is compiled."""
+        ready = self._ready.get(_signature(arguments)) if self._ready else None
+        return self.jitted(*arguments) if ready is None else ready.result()(*arguments)
+
+
+def beside(*modules: str) -> None:
+    """Imports modules after what is being compiled ahead, for whoever needs them later; a missing one is passed over."""
+
+    def imported() -> None:
+        for module in modules:
+            with contextlib.suppress(ImportError):  # whoever needs it says so
+                importlib.import_module(module)
+
+    _compiling().submit(imported)
+
+
+_LOCK = threading.Lock()
+_POOL: list[ThreadPoolExecutor] = []
+
+
+def _compiling() -> ThreadPoolExecutor:
+    """Returns the one thread that compiles ahead, in the order in which it was asked: what is urgent comes first."""
+    with _LOCK:
+        if not _POOL:
+            _POOL.append(ThreadPoolExecutor(1, thread_name_prefix="compiling"))
+        return _POOL[0]
+
+
+def _signature(arguments: Any) -> Hashable:
+    """Returns structure, shapes and kinds of arguments: what a program is compiled for."""
+    leaves, tree = jax.tree.flatten(arguments)
+    return tree, tuple((jax.numpy.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
+
+
+def _prune(folder: Path) -> None:
+    """Removes the oldest programs of a folder that has grown beyond its bound; JAX needs another library for that."""
+    files = sorted((file.stat().st_mtime, file.stat().st_size, file.path) for file in os.scandir(folder))
+    excess = sum(size for _, size, _ in files) - KEPT_BYTES
+    for _, size, path in files:
+        if excess <= 0:
+            return
+        Path(path).unlink(missing_ok=True)
+        excess -= size
