@@ -279,9 +279,9 @@ class Lifted:
         return params.get(SHARPNESS, jnp.ones(()))
 
     def unfitted(self) -> dict[str, Array]:
-        """Returns the parameters of stopping where nothing was fitted yet: head, temperatures and sharpness."""
+        """Returns what is fitted once learning is over, where nothing was yet: head, temperatures and sharpness."""
         head = {f"halting.{name}": value for name, value in self.head({}).items()}
-        return head | {TEMPERATURE: self.temperature({}), SHARPNESS: self.sharpness({})}
+        return head | {TEMPERATURE: self.temperature({}), SHARPNESS: self.sharpness({}), ANSWERS: jnp.ones(())}
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""

@@ -13,7 +13,6 @@ from dsnn.bayes import halting
 from dsnn.bayes.lift import SHARPNESS, Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Stepwise
 from dsnn.data import eval_batches, require_finite
-from dsnn.data.rows import Rows
 from dsnn.programs import Program
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
@@ -48,8 +47,9 @@ Predict = Callable[..., Prediction]
 """``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``, see `predictor`."""
 
 RULES, FEW = 40, 2048
-"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program. In a
-batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
+"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program.
+
+In a batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
 
 
 def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
@@ -138,7 +138,7 @@ class Predictor:
     def __call__(
         self,
         params: dict[str, Array],
-        x: np.ndarray | Rows,
+        x: Any,
         key: Key[Array, ""],
         *,
         samples: int,
