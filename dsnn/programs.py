@@ -103,7 +103,7 @@ class Program:
 
 
 def beside(*modules: str) -> None:
-    """Imports modules after what is being compiled ahead, for whoever needs them later; a missing one is left out."""
+    """Imports modules once what is compiled ahead is done, for whoever needs them later; a missing one is left out."""
 
     def imported() -> None:
         for module in modules:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from dsnn import data, evaluate, rng
+from dsnn.bayes.lift import ANSWERS
 from dsnn.bayes.priors import Hierarchical
 from dsnn.bayes.sources import by_source
 from dsnn.programs import Program
@@ -89,8 +90,9 @@ def ahead(setup: "Setup", params: dict[str, Any]) -> None:
 
 
 def guide_only(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns the parameters that draws of weights need, which are the same before and after stopping is fitted."""
-    return {name: value for name, value in params.items() if not name.startswith("halting.")}
+    """Returns the parameters that draws of weights need, the same names before and after the rest is fitted."""
+    found = {name: value for name, value in params.items() if not name.startswith("halting.")}
+    return {ANSWERS: np.ones((), np.float32)} | found
 
 
 def _drawing(setup: "Setup", names: list[str]) -> Program:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dsnn import programs, train
+from dsnn import train
 from dsnn.config import Config, PopulationConfig
 from dsnn.mesh import Spread, local
 
@@ -85,7 +85,7 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
         put = spread.replicated if spread else jax.device_put
         settings, arrays = put(first.settings), put(_arrays(first))
         program = train.compiled(run)
-        starting = jax.jit(begin, compiler_options=programs.quickly(level=1))  # bit for bit what level 2 gives
+        starting = train.beginning(first.family)
         if spread is None:  # beside what starts it
             program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
         return Together(

@@ -279,9 +279,12 @@ class Lifted:
         return params.get(SHARPNESS, jnp.ones(()))
 
     def unfitted(self) -> dict[str, Array]:
-        """Returns what is fitted once learning is over, where nothing was yet: head, temperatures and sharpness."""
-        head = {f"halting.{name}": value for name, value in self.head({}).items()}
-        return head | {TEMPERATURE: self.temperature({}), SHARPNESS: self.sharpness({}), ANSWERS: jnp.ones(())}
+        """Returns the parameters that are fitted once learning is over, as they are before: they change no answer."""
+        found = {ANSWERS: jnp.ones(())}
+        if self.feature is not None:
+            found |= {f"halting.{name}": value for name, value in self.head({}).items()}
+            found |= {TEMPERATURE: self.temperature({}), SHARPNESS: self.sharpness({})}
+        return found
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""

@@ -167,7 +167,7 @@ class Predictor:
     def ahead(
         self,
         params: dict[str, Array],
-        x: np.ndarray,
+        x: Any,
         key: Key[Array, ""],
         *,
         threshold: float | Sequence[float] | np.ndarray = math.inf,
@@ -181,9 +181,8 @@ class Predictor:
             self._program.ahead(params, *given, jnp.asarray(1))
 
     def _whole(self, params: dict[str, Array]) -> dict[str, Array]:
-        """Returns parameters with those of stopping, fitted or not: so they are arguments of one program."""
-        if not self._unfitted and self._lifted.feature is not None:
-            self._unfitted = self._lifted.unfitted()
+        """Returns parameters with those that are fitted after learning, or are not: they suit one program."""
+        self._unfitted = self._unfitted or self._lifted.unfitted()
         return self._unfitted | params
 
     def _rules(self, params: dict[str, Array], threshold: Any, sharpness: Any, rows: int) -> Rules:
