@@ -18,7 +18,7 @@ import numpy as np
 from dsnn import data, deploy, exit_calibration, parameters, programs, rng, train
 from dsnn.answer_calibration import calibrated
 from dsnn.assemble import Setup, build
-from dsnn.bayes.predict import Prediction, predictor
+from dsnn.bayes.predict import Prediction, Predictor, predictor
 from dsnn.bayes.regress import Regression, regressor
 from dsnn.compact import INPUT
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, TrainConfig
@@ -224,7 +224,7 @@ def _learned(setup: Setup) -> Fitted:
     begin = train.beginning(setup.family)
     run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
     state = begin(setup.settings)
-    if setup.split.task != "regression" and jax.default_backend() == "cpu":
+    if isinstance(predict, Predictor) and jax.default_backend() == "cpu":
         predict.ahead(setup.params(state), setup.split.val.x, setup.root)
         if setup.lifted.feature is not None:
             exit_calibration.ahead(setup.lifted, setup.split, setup.config.halting)
