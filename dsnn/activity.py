@@ -16,7 +16,7 @@ from dsnn.types import Array, Int
 def records(
     model: Stack,
     inputs: Array,
-    spikes: dict[str, Array],
+    spikes: dict[str, Any],
     stop: Int[np.ndarray, " batch"] | None = None,
     *,
     held: bool,

@@ -18,7 +18,7 @@ import numpy as np
 from dsnn import data, deploy, exit_calibration, parameters, programs, rng, train
 from dsnn.answer_calibration import calibrated
 from dsnn.assemble import Setup, build
-from dsnn.bayes.predict import Prediction, predictor
+from dsnn.bayes.predict import Prediction, Predictor, predictor
 from dsnn.bayes.regress import Regression, regressor
 from dsnn.compact import INPUT
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, TrainConfig
@@ -123,6 +123,7 @@ def fit(
     halting: bool | HaltingConfig | None = None,
     held_out: float | None = None,
     baseline: str = "linear",
+    task: str = "auto",
     seed: int = 0,
     config: Config | None = None,
     **options: Any,
@@ -138,7 +139,7 @@ def fit(
 
     Args:
         x: inputs ``[n, ...]``, or ``[n, time, ...]`` with ``temporal``.
-        y: class numbers from 0, ``[n]``, or floating point numbers to predict, ``[n]`` or ``[n, output]``, in any unit.
+        y: class numbers from 0, ``[n]``, or numbers to predict, ``[n]`` or ``[n, output]``, in any unit.
         temporal: whether the second axis of ``x`` is time.
         bayesian: False is the deterministic twin: point weights, no gates, all steps.
         halting: False runs all steps of every example; or how they stop, a `dsnn.config.HaltingConfig`.
@@ -147,6 +148,7 @@ def fit(
         baseline: "linear" holds the network to logistic or ridge regression, and "full" to its deterministic twin as
             well: where it is worse on held-out examples, beyond chance, it is fitted again with less to spare
             (`dsnn.guard`); "none" compares nothing.
+        task: "classification", "regression", or "auto": integers are classes, and fractions numbers to predict.
         seed: root of every random stream.
         config: a whole configuration to start from.
         **options: of it by their last names: hidden, cell, beta, architecture, channels, recurrent, noise, noise_width,
@@ -160,7 +162,7 @@ def fit(
     """
     if baseline not in ("none", "linear", "full"):
         raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
-    split = _split(x, y, temporal, held_out, seed)
+    split = _split(x, y, task, temporal, held_out, seed)
     typed = _configured(config, options, bayesian, halting, seed, (data.size(split.train), len(split.test.x)))
     programs.use_cache(typed.compute.cache, unless_set=True)
     setup = build(typed, split)
@@ -185,15 +187,18 @@ def fit(
     return dataclasses.replace(first, params=exits.params, exits=exits, linear=linear, fits=found)
 
 
-def _split(x: Any, y: Any, temporal: bool, held_out: float | None, seed: int) -> data.Split:
+def _split(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, seed: int) -> data.Split:
     """Returns examples with a held-out part, classes in proportion; all of them stand for the test part as well."""
     inputs, targets = np.asarray(x, np.float32), np.asarray(y)
-    numbers = targets.dtype.kind == "f"
-    good = targets.ndim in (1, 2) if numbers else targets.dtype.kind in "iu" and targets.ndim == 1
+    if task not in ("auto", "classification", "regression"):
+        raise ValueError(f"task must be auto, classification or regression, got {task!r}.")
+    whole_numbers = targets.dtype.kind in "iu"
+    numbers = task == "regression" or (task == "auto" and targets.dtype.kind == "f" and bool((targets % 1 != 0).any()))
+    good = targets.ndim in (1, 2) and targets.dtype.kind in "fiu" if numbers else whole_numbers and targets.ndim == 1
     if not good or len(targets) != len(inputs) or not len(targets):
         raise ValueError(
-            f"y must be class numbers from 0 (integers), or numbers to predict (floating point), one for each of "
-            f"{len(inputs)} inputs, got {targets.dtype} of shape {targets.shape}."
+            f"y must be class numbers from 0 (integers), or numbers to predict (fractions, or task='regression'), one "
+            f"for each of {len(inputs)} inputs, got {targets.dtype} of shape {targets.shape}; y.astype(int) is classes."
         )
     if held_out is not None and not 0 <= held_out < 1:
         raise ValueError(f"held_out must be in [0, 1), got {held_out}; 0.2 holds out a fifth of the examples.")
@@ -219,7 +224,7 @@ def _learned(setup: Setup) -> Fitted:
     begin = train.beginning(setup.family)
     run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
     state = begin(setup.settings)
-    if setup.split.task != "regression" and jax.default_backend() == "cpu":
+    if isinstance(predict, Predictor) and jax.default_backend() == "cpu":
         predict.ahead(setup.params(state), setup.split.val.x, setup.root)
         if setup.lifted.feature is not None:
             exit_calibration.ahead(setup.lifted, setup.split, setup.config.halting)

@@ -103,7 +103,7 @@ class Program:
 
 
 def beside(*modules: str) -> None:
-    """Imports modules that are needed later, after what is compiled ahead; a missing one is passed over."""
+    """Imports modules once what is compiled ahead is done, for whoever needs them later; a missing one is left out."""
 
     def imported() -> None:
         for module in modules:

@@ -60,7 +60,10 @@ def test_the_deterministic_twin_has_no_map():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"y": np.zeros(10)}, "class numbers"),
+        ({"y": np.zeros(10)}, r"y.astype\(int\) is classes"),
+        ({"y": np.full(10, 0.5), "task": "classification"}, "class numbers"),
+        ({"task": "clustering"}, "auto, classification or regression"),
+        ({"baseline": "best"}, "none, linear or full"),
         ({"y": np.zeros(9, int)}, "one for each of 10"),
         ({"x": np.full((10, 4), np.nan)}, "finite"),
         ({"x": np.zeros(10)}, "features"),

@@ -47,8 +47,9 @@ Predict = Callable[..., Prediction]
 """``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``, see `predictor`."""
 
 RULES, FEW = 40, 2048
-"""Several thresholds are filled up to a multiple of `RULES`, so that any number finds the compiled program; one is
-filled up as well in a batch of at most `FEW` probabilities, where that costs next to nothing."""
+"""Several thresholds are filled up to a multiple of `RULES`, so that any number of them finds the compiled program.
+
+In a batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
 
 
 def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
@@ -137,7 +138,7 @@ class Predictor:
     def __call__(
         self,
         params: dict[str, Array],
-        x: np.ndarray,
+        x: Any,
         key: Key[Array, ""],
         *,
         samples: int,
@@ -166,7 +167,7 @@ class Predictor:
     def ahead(
         self,
         params: dict[str, Array],
-        x: np.ndarray,
+        x: Any,
         key: Key[Array, ""],
         *,
         threshold: float | Sequence[float] | np.ndarray = math.inf,

@@ -10,6 +10,7 @@ import numpy as np
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Gaussian, InputGaussian
 from dsnn.data import eval_batches
+from dsnn.data.rows import Rows
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
 
@@ -96,7 +97,7 @@ def regressor(lifted: Lifted) -> Callable[..., Regression]:
 
     def predict(
         params: dict[str, Array],
-        x: np.ndarray,
+        x: np.ndarray | Rows,
         key: Key[Array, ""],
         *,
         samples: int,

@@ -9,6 +9,7 @@ import numpy as np
 
 from dsnn.bayes.lift import Lifted
 from dsnn.data import eval_batches
+from dsnn.data.rows import Rows
 from dsnn.rng import stream
 from dsnn.types import Array, Key
 
@@ -51,7 +52,7 @@ def sequencer(lifted: Lifted) -> Callable[..., Sequence]:
 
     def predict(
         params: dict[str, Array],
-        x: np.ndarray,
+        x: np.ndarray | Rows,
         key: Key[Array, ""],
         *,
         samples: int,
