@@ -19,13 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells", "initial"}
 NETWORKS = CELLS | {"events", "layers", "models", "describe"}
 LOOP = NETWORKS | {"unroll", "gradients"}
-BAYES = LOOP | {"data", "address", "encode", "sequences", "forward", "anytime", "energy", "bayes"}
+BAYES = LOOP | {"programs", "data", "address", "encode", "sequences", "forward", "anytime", "energy", "bayes"}
 
 # What each module of dsnn may import from dsnn. A package stands for everything in it.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "nearest": set(),
     "allocator": set(),
+    "programs": set(),  # how functions are compiled; knows none of them
     "rng": {"types"},
     "parameters": {"types"},  # a module as a function of named arrays; knows no cell
     "surrogate": {"types"},

@@ -53,6 +53,7 @@ def test_small_programs_are_kept_and_found_again_after_a_first_program_without_a
     compilation_cache.reset_cache()
     jax.jit(lambda x: x * 3)(jnp.ones(2)).block_until_ready()  # from here JAX believes that there is no folder
     programs.use_cache(str(folder))
+    jax.clear_caches()  # what makes the ones is in memory
 
     def triple(x: jax.Array) -> jax.Array:
         return x * 3 + 1
@@ -77,10 +78,8 @@ def test_what_was_compiled_ahead_is_what_is_called() -> None:
     program = programs.Program(lambda a, b: {"sum": a["x"] + b, "key": jax.random.uniform(a["key"])})
     given = {"x": np.arange(3.0, dtype=np.float32), "key": jax.random.key(0)}
     program.ahead(given, np.float32(1))
-    with counted() as seen:
-        first = program({"x": given["x"] + 1, "key": jax.random.key(1)}, np.float32(2))
-        assert seen["asked"] == 0 or program.jitted._cache_size() == 0
-        assert program.jitted._cache_size() == 0  # jit itself compiled nothing
+    first = program({"x": given["x"] + 1, "key": jax.random.key(1)}, np.float32(2))
+    assert program.jitted._cache_size() == 0  # jit itself compiled nothing
     np.testing.assert_array_equal(first["sum"], [3.0, 4.0, 5.0])
     other = program({"x": np.zeros(5, np.float32), "key": jax.random.key(1)}, np.float32(2))
     np.testing.assert_array_equal(other["sum"], np.full(5, 2.0))
