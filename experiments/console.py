@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -89,7 +90,9 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
     The predictive and the deployed network are two networks: each has its own row.
     """
     config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
-    table = Table(show_header=False, title=f"{metrics['experiment']}", title_justify="left")
+    path = config.get("data", {}).get("path")
+    title = f"{metrics['experiment']}: {Path(path).name}" if path else str(metrics["experiment"])
+    table = Table(show_header=False, title=escape(title), title_justify="left")
     table.add_column(style="bold", overflow="fold", max_width=40)
     table.add_column(overflow="fold")
 

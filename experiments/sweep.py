@@ -158,7 +158,7 @@ def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, floa
     if not search.prune_after:
         return None
     if len(search.objectives) > 1:
-        return _behind(trial, search)
+        return behind(trial, search)
     metric = search.objectives[0].metric
 
     def watch(epoch: int, record: dict[str, float]) -> bool:
@@ -170,7 +170,7 @@ def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, floa
     return watch
 
 
-def _behind(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, float]], bool]:
+def behind(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, float]], bool]:
     """Returns what stops a trial that is worse than three quarters of the earlier ones.
 
     Optuna's pruners are made for one objective.

@@ -4,6 +4,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 from sweeping import TINY, door, ran
@@ -129,3 +130,33 @@ def test_the_door_of_searches_says_one_sentence(tmp_path: Path) -> None:
     assert "did you mean 'digits_energy'?" in said
     said = ran("search=digits_energy", "train.epoch=2", f"root={tmp_path}", module="experiments.sweep", code=2)
     assert "did you mean 'train.epochs'" in said
+
+
+def test_a_trial_far_behind_stops_where_there_are_several_objectives() -> None:
+    """Of eight trials with 1 to 8 at epoch 20, three quarters are at 6 or below."""
+    search = Search(
+        [Objective("val/nll", "minimize"), Objective("energy/45nm/snn_nj", "minimize")],
+        {"svi.lam": Range(0.1, 1.0)},
+        prune_after=20,
+        prune_on="val/nll",
+    )
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    stopped = []
+    for value in range(1, 9):
+        trial = study.ask()
+        stopped.append(sweep.behind(trial, search)(20, {"val/nll": float(value)}))
+        study.tell(trial, [0.0, 0.0])
+    assert stopped == [False] * 5 + [True] * 3, (
+        "five have nobody to be behind"
+    )
+    for value, epoch, expected in ((6.5, 20, True), (5.5, 20, False), (100.0, 10, False)):
+        assert sweep.behind(study.ask(), search)(epoch, {"val/nll": value}) is expected
+    assert sweep.behind(study.ask(), search)(20, {"val/accuracy": 0.1}) is False
+
+
+def test_several_objectives_are_pruned_by_a_record_of_validation() -> None:
+    objectives = [Objective("val/nll", "minimize"), Objective("energy/45nm/snn_nj", "minimize")]
+    with pytest.raises(ValueError, match="prune_on"):
+        Search(objectives, {"svi.lam": Range(0.1, 1.0)}, prune_after=20)
+    with pytest.raises(ValueError, match="selects on validation"):
+        Search(objectives, {"svi.lam": Range(0.1, 1.0)}, prune_after=20, prune_on="test/nll")
