@@ -534,7 +534,9 @@ def fit_program(
     run: Program, settings: Any, state: Any, arrays: Any, *, epochs: int, start: int = 0
 ) -> Iterator[Epoch]:
     """Yields after every epoch of a `compiled` program, or of one for many members; see `fit`."""
-    state = jax.device_put(state, may_alias=False)  # a copy that compiles nothing
+    alone = all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array))
+    # the first is a copy that compiles nothing
+    state = jax.device_put(state, may_alias=False) if alone else jax.tree.map(jnp.copy, state)
     for epoch in range(start, epochs):
         state, info = run(settings, state, arrays, jnp.asarray(epoch))
         yield Epoch(epoch, state, info)

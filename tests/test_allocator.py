@@ -23,6 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_a_program_called_again_touches_no_fresh_pages():
     """A call needs 2^14 pages or more; kept, twenty more calls need next to none once as many as overlap are there."""

@@ -191,7 +191,7 @@ def test_a10_early_answers_wait_for_the_evidence(when: str, seed: int) -> None:
 
 def test_a10_learning_with_halting_is_learning_without(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = evidence("late", 320, np.random.default_rng(0))
-    options = {"temporal": True, "hidden": [8], "epochs": 1, "batch_size": 32}
+    options = {"temporal": True, "hidden": [8], "epochs": 1, "batch_size": 32, "baseline": "none"}
     fits = [dsnn.fit(x, y, halting=halting, **options) for halting in (True, False)]  # type: ignore[arg-type]
     assert fits[0].losses == fits[1].losses
     for name, value in fits[1].params.items():
@@ -270,7 +270,7 @@ def test_a6_a_notebook_stops_where_it_is_told() -> None:
     steps = []
     for quantile in (0.05, 0.5, 0.95):
         how = HaltingConfig(fit="training", risk=0.0, quantile=quantile)
-        fitted = dsnn.fit(x, y, temporal=True, hidden=[8], epochs=1, batch_size=16, halting=how)
+        fitted = dsnn.fit(x, y, temporal=True, hidden=[8], epochs=1, batch_size=16, halting=how, baseline="none")
         made = dsnn.predict(fitted, x, samples=2)
         assert fitted.exits.threshold == pytest.approx(float(logit(quantile)), abs=1e-6)
         steps.append(made.steps.mean())

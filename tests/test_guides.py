@@ -208,6 +208,7 @@ def test_nuts_finds_the_conjugate_posterior_within_monte_carlo_error() -> None:
     assert not chains.diverging.any()
 
 
+@pytest.mark.slow
 def test_nuts_with_a_surrogate_force_finds_the_posterior_of_a_hard_threshold() -> None:
     """The likelihood has steps in the weight; the posterior is enumerated on a grid."""
     layers = {

@@ -55,7 +55,7 @@ def curve(out: Path, *overrides: str, processes: int = 1) -> dict:
     ("kind", "overrides", "processes"),
     [
         ("data", ["compute.host_devices=4"], 1),
-        ("samples", ["compute.host_devices=4"], 1),
+        pytest.param("samples", ["compute.host_devices=4"], 1, marks=pytest.mark.slow),
         ("data", [], 2),
         pytest.param("samples", [], 2, marks=pytest.mark.slow),
     ],

@@ -178,7 +178,7 @@ def test_a_fit_does_not_depend_on_the_units_of_its_inputs() -> None:
     """What learning sees is what prediction sees, in any unit."""
     x = RNG.normal(size=(60, 3)).astype(np.float32)
     y = (x[:, 0] > 0).astype(int)
-    options = {"hidden": [6], "epochs": 3, "steps": 3, "batch_size": 16, "halting": False}
+    options = {"hidden": [6], "epochs": 3, "steps": 3, "batch_size": 16, "halting": False, "baseline": "none"}
     one, other = (dsnn.fit(1000.0 * x.astype(np.float64) * k + 5 * k, y, **options) for k in (1.0, 1e-3))  # type: ignore[arg-type]
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-3)
     plain = dsnn.fit(x, y, **options)  # type: ignore[arg-type]

@@ -146,9 +146,7 @@ def test_a_trial_far_behind_stops_where_there_are_several_objectives() -> None:
         trial = study.ask()
         stopped.append(sweep.behind(trial, search)(20, {"val/nll": float(value)}))
         study.tell(trial, [0.0, 0.0])
-    assert stopped == [False] * 5 + [True] * 3, (
-        "five have nobody to be behind"
-    )
+    assert stopped == [False] * 5 + [True] * 3, "five have nobody to be behind"
     for value, epoch, expected in ((6.5, 20, True), (5.5, 20, False), (100.0, 10, False)):
         assert sweep.behind(study.ask(), search)(epoch, {"val/nll": value}) is expected
     assert sweep.behind(study.ask(), search)(20, {"val/accuracy": 0.1}) is False

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn.data.scaling import scaling
-from dsnn.data.split import Features
+from dsnn.data.split import DataError, Features
 
 LENGTHS, COLUMNS = "lengths", "columns"
 """Where `Split.extra` has the steps of each series, after the part's name, and the names of a table's inputs."""
@@ -41,10 +41,18 @@ def filled(parts: Mapping[str, Features], temporal: bool, columns: Sequence[str]
         temporal: whether the second axis is time; NaN in every channel from some step on then means that the series
             has ended.
         columns: what they are called, for what is said; by default by their numbers.
+
+    Raises:
+        DataError: nothing in the training part has a value.
     """
     where = {part: _gaps(x) for part, x in parts.items()}
     if not any(gaps.any() for gaps in where.values()):
         return Filled(dict(parts), {}, ())
+    if where["train"].size and where["train"].all():
+        raise DataError(
+            f"values must be finite, got nothing but NaN in x of the train part, of shape {where['train'].shape}; give "
+            f"values."
+        )
     if any(isinstance(x, sparse.csr_array) for x in parts.values()):
         return _zeros(parts, where)
     arrays = {part: np.array(x) for part, x in parts.items()}
