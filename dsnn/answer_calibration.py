@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from dsnn import evaluate
 from dsnn.bayes.lift import ANSWERS, Lifted
 from dsnn.bayes.likelihood import SCALE, Bernoulli, Gaussian, InputGaussian
 from dsnn.cells import kind
@@ -59,10 +60,12 @@ def calibrated(
         tempered = _at(lifted, params, math.exp(log_temperature))
         if numbers:
             made = predict(tempered, select.x, key, samples=DRAWS, y=select.y)
-            nll = -np.asarray(made.log_prob, float)
+            nats = -float(np.asarray(made.log_prob, float).sum())
         else:
-            nll = _nll(predict(tempered, select.x, key, samples=DRAWS).full, labels, lifted)
-        return float(nll.sum()) + log_temperature**2 / (2 * width**2)
+            probs = predict(tempered, select.x, key, samples=DRAWS).full
+            several = isinstance(lifted.likelihood, Bernoulli)
+            nats = evaluate.nll(*(evaluate.binary(probs, labels) if several else (probs, labels))) * labels.size
+        return nats + log_temperature**2 / (2 * width**2)
 
     found = minimize_scalar(lost, bounds=(-FARTHEST, FARTHEST), method="bounded", options={"xatol": TOLERANCE})
     temperature = math.exp(float(found.x)) if found.fun < lost(0.0) else 1.0
@@ -86,10 +89,3 @@ def _at(lifted: Lifted, params: dict[str, Any], temperature: float) -> dict[str,
     if _of_numbers(lifted):
         return params | {SCALE: params[SCALE] * value}
     return params | {ANSWERS: value}
-
-
-def _nll(probs: np.ndarray, labels: np.ndarray, lifted: Lifted) -> np.ndarray:
-    p = np.clip(np.asarray(probs, float), 1e-12, 1.0)
-    if isinstance(lifted.likelihood, Bernoulli):
-        return -(labels * np.log(p) + (1 - labels) * np.log(np.clip(1 - p, 1e-12, 1))).sum(-1)
-    return -np.log(np.take_along_axis(p, labels[:, None], -1)[:, 0])

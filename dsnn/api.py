@@ -25,7 +25,7 @@ from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingCon
 from dsnn.data.split import own_fraction, seeded_mask
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
-from dsnn.guard import Candidate, Guarded, guarded, judged, milder
+from dsnn.guard import Candidate, Guarded, guarded, judged, milder, twin_of
 from dsnn.linear import LinearModel, linear_model
 from dsnn.models import Stack
 from dsnn.numbers import in_units, margins, targets_of, widened
@@ -65,6 +65,7 @@ class Fitted:
         params: of the guide, in their natural spaces.
         losses: mean training loss of every epoch, per example in nats.
         exits: when examples stop, and what was certified of it.
+        temperature: what class logits were divided by, or a number's noise multiplied by, after learning.
         linear: a linear model of the same examples, None where there is none.
         fits: how often it was fitted, and which simpler models it is worse than; None where nothing was compared.
     """
@@ -74,6 +75,8 @@ class Fitted:
     losses: list[float]
     exits: Calibrated
     _predict: Any
+    temperature: float = 1.0
+    _step_price: float = 0.0
     linear: LinearModel | None = None
     fits: Guarded | None = None
 
@@ -83,7 +86,10 @@ class Fitted:
         return {name: np.asarray(p) for name, p in self.setup.lifted.running_probabilities(self.params).items()}
 
     def network(self) -> Stack:
-        """Returns the network to put to use: posterior means, closed sites removed, for inputs as they come."""
+        """Returns the network to put to use: posterior means, closed sites removed, for inputs as they come.
+
+        Of numbers its outputs are standardised; `target_scaling` brings them to their unit.
+        """
         small = deploy.deploy(self.setup.lifted, self.params).small
         return small if self.scaling is None else fold_scaling(small, self.scaling)
 
@@ -91,6 +97,11 @@ class Fitted:
     def scaling(self) -> data.Scaling | None:
         """How inputs are scaled before the network sees them; `predict` does it, and `network` has it folded in."""
         return data.scaling_of(self.setup.split)
+
+    @property
+    def target_scaling(self) -> data.Scaling | None:
+        """How numbers were standardised, which `predict` undoes: ``shift + scale * output``; None for classes."""
+        return data.target_scaling(self.setup.split)
 
     def __repr__(self) -> str:
         deployed = deploy.deploy(self.setup.lifted, self.params)
@@ -170,10 +181,7 @@ def fit(
     linear = None if baseline == "none" else linear_model(setup.split, seed)
     rivals = {} if linear is None or linear.losses is None else {linear.name: linear.losses}
     if baseline == "full" and bayesian and data.size(setup.split.val):
-        off = dataclasses.replace(setup.config.halting, enabled=False)
-        gates = dataclasses.replace(setup.config.gates, enabled=False)
-        twin = build(dataclasses.replace(setup.config, learner="map", gates=gates, halting=off), setup.split)
-        rivals["deterministic twin"] = _candidate(_learned(twin)).losses
+        rivals["deterministic twin"] = _candidate(_learned(build(twin_of(setup.config), setup.split))).losses
     found = None
     if rivals and setup.automatic and bayesian:
 
@@ -183,7 +191,7 @@ def fit(
 
         found = guarded(_candidate(first), rivals, again)
         first = found.made
-    exits = _exits(first.setup, first.params, first.exits.metrics["price"], first._predict)
+    exits = _exits(first.setup, first.params, first._step_price, first._predict)
     return dataclasses.replace(first, params=exits.params, exits=exits, linear=linear, fits=found)
 
 
@@ -237,8 +245,8 @@ def _learned(setup: Setup) -> Fitted:
     if setup.lifted.feature is not None:
         price = exit_calibration.step_price(setup.lifted, params, state)
     key = rng.stream(setup.root, "noise")
-    params, _ = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
-    return Fitted(setup, params, losses, Calibrated(params, math.inf, {"price": price}), predict)
+    params, temperature = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
+    return Fitted(setup, params, losses, Calibrated(params, math.inf, {}), predict, temperature, price)
 
 
 def _candidate(fitted: Fitted) -> Candidate:

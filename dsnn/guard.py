@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dsnn.assemble import Setup
 
 BEYOND = 1.645
-"""Standard errors of a paired difference beyond which a network is worse: one in twenty by chance."""
+"""Standard errors of a paired difference beyond which a network is worse: by chance in one comparison of twenty."""
 
 MILDER = (0.2, 0.02)
 """What the price of energy and the KL weights are multiplied by, one fit after another."""
@@ -127,6 +127,16 @@ def _beyond(difference: np.ndarray, least: float) -> bool:
     deviation = float(difference.std(ddof=1)) / np.sqrt(len(difference))
     mean = float(difference.mean())
     return bool(mean > max(least, 1e-9) and mean > BEYOND * deviation)
+
+
+def twin_of(config: Config) -> Config:
+    """Returns the configuration of the deterministic twin: point weights, every site and every step."""
+    return dataclasses.replace(
+        config,
+        learner="map",
+        gates=dataclasses.replace(config.gates, enabled=False, time=False),
+        halting=dataclasses.replace(config.halting, enabled=False),
+    )
 
 
 def milder(config: Config, chosen: dict[str, float], fit: int) -> Config | None:

@@ -134,10 +134,10 @@ def _labels(split: Split, x: Any, y: np.ndarray) -> LinearModel:
         rows, labels = columns(split, arrays.x), np.asarray(arrays.y)
         probs = np.stack([_last_column(model, rows) for model in models], axis=-1)
         probs = np.clip(probs, 1e-12, 1 - 1e-12)
-        nll = -(labels * np.log(probs) + (1 - labels) * np.log1p(-probs)).sum(-1)
+        one_by_one = evaluate.binary(probs, labels)
         scores |= {
-            f"{part}/accuracy": float(((probs > 0.5) == labels).mean()),
-            f"{part}/nll": float(nll.mean()),
+            f"{part}/accuracy": evaluate.accuracy(*one_by_one),
+            f"{part}/nll": evaluate.nll(*one_by_one) * labels.shape[1],
         }
         losses = label_losses(probs, labels) if part == SELECTING else losses
     return LinearModel("logistic regression", scores, losses)

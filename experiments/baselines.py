@@ -10,7 +10,7 @@ import numpy as np
 
 from dsnn import data, rng
 from dsnn.answer_calibration import calibrated
-from dsnn.guard import Candidate, Losses, guarded, judged, milder
+from dsnn.guard import Candidate, Losses, guarded, judged, milder, twin_of
 from dsnn.linear import linear_model
 from dsnn.numbers import in_units, targets_of
 from dsnn.parameters import Params
@@ -32,11 +32,30 @@ class Rivals(NamedTuple):
     metrics: dict[str, Any]
 
 
-class Fit(NamedTuple):
+class Answers(NamedTuple):
+    """Parameters of a network that predicts, and the temperature that they hold, see `dsnn.answer_calibration`."""
+
+    params: Params
+    temperature: float
+
+
+@dataclasses.dataclass
+class Fit:
     """A network that has learned: who, and the learner's last state."""
 
     member: Member
     state: Any
+
+    @functools.cached_property
+    def answers(self) -> Answers:
+        """What was learned, finished and calibrated: parameters of the last epoch, or of the one that was selected."""
+        member, setup = self.member, self.member.setup
+        selected = member.selected()
+        params = setup.params(self.state) if selected is None else selected[1]
+        train_part = setup.split.train
+        params = setup.lifted.finish(params, train_part.x, train_part.y, rng.stream(setup.root, "weights"))
+        wanted, key = setup.config.bayes.temperature, rng.stream(setup.root, "noise", setup.config.train.epochs)
+        return Answers(*calibrated(setup.lifted, params, setup.split, member.predict, key, wanted))
 
 
 def rivals(member: Member) -> Rivals:
@@ -65,29 +84,13 @@ def linear(setup: "Setup") -> tuple[dict[str, Any], dict[str, Losses]]:
 
 
 def _twin(member: Member) -> Fit:
-    """Returns the same network with point weights, every site and every step, after learning."""
+    """Returns the deterministic twin, after learning."""
     from dsnn.assemble import build
 
     setup = member.setup
-    config = dataclasses.replace(
-        setup.config,
-        learner="map",
-        gates=dataclasses.replace(setup.config.gates, enabled=False, time=False),
-        halting=dataclasses.replace(setup.config.halting, enabled=False),
-        train=dataclasses.replace(setup.config.train, eval_every=setup.config.train.epochs, select="last"),
-    )
+    own = dataclasses.replace(setup.config.train, eval_every=setup.config.train.epochs, select="last")
+    config = dataclasses.replace(twin_of(setup.config), train=own)
     return _learned(Member(build(config, setup.split), _beside(member.directory, "twin")), TWIN)
-
-
-def finished(fit: Fit) -> Params:
-    """Returns what a network has learned: parameters of its last or its selected epoch, finished and calibrated."""
-    member, setup = fit.member, fit.member.setup
-    selected = member.selected()
-    params = setup.params(fit.state) if selected is None else selected[1]
-    train_part = setup.split.train
-    params = setup.lifted.finish(params, train_part.x, train_part.y, rng.stream(setup.root, "weights"))
-    wanted, key = setup.config.bayes.temperature, rng.stream(setup.root, "noise", setup.config.train.epochs)
-    return calibrated(setup.lifted, params, setup.split, member.predict, key, wanted)[0]
 
 
 def _learned(member: Member, what: str) -> Fit:
@@ -104,7 +107,7 @@ def _beside(directory: Path, name: str) -> Path:
 def scored(fit: Fit, part: str) -> tuple[dict[str, float], Losses]:
     """Returns scores and losses of all steps' predictive on a part."""
     member, split = fit.member, fit.member.setup.split
-    made, lost = judged(member.setup, finished(fit), member.predict, part)
+    made, lost = judged(member.setup, fit.answers.params, member.predict, part)
     labels = np.asarray(getattr(split, part).y)
     if split.task == "regression":
         return assess_numbers.scores(part, in_units(made, split), targets_of(split, part)), lost
@@ -139,7 +142,7 @@ def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:
         place = _beside(first.member.directory, f"fit{number + 2}")
         member = Member(setup, place, like=first.member)
         fit = _learned(member, f"fit {number + 2}")
-        kept = Member(setup, first.member.directory, first.member.track, like=first.member, begun=first.member.begun)
+        kept = dataclasses.replace(first.member, setup=setup, like=first.member, selected_in=place)
         return candidate(Fit(kept, fit.state))
 
     kept = guarded(candidate(first), simpler.losses, again)

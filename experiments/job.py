@@ -33,6 +33,9 @@ from experiments.learn import FAILED, Interrupted, Member, Pruned, Watch, learn
 __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
 
 
+TEMPERATURE = "bayes.temperature"
+
+
 def directory_of(config: Config) -> Path:
     """Returns the run's directory: as given, or named by the hash of the configuration."""
     if config.run.dir:
@@ -171,7 +174,7 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
     fits, beside = _beside(members, learned.states)
     members = [fit.member for fit in fits]
     baseline_s, began = time.monotonic() - began, time.monotonic()
-    assessed = _assessed(members, [fit.state for fit in fits])
+    assessed = _assessed(fits)
     eval_s = time.monotonic() - began
     parts = {"setup": setup_s, "compile": learned.compile_s, "train": learned.train_s, "eval": eval_s}
     parts["baseline"] = baseline_s
@@ -210,12 +213,13 @@ def _beside(members: list[Member], states: list[Any]) -> tuple[list[baselines.Fi
     return [kept], {kept.member.directory: simpler.metrics | found}
 
 
-def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, dict[str, Any]]]:
+def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
     """Writes the trained networks and returns what each is worth; one that cannot be assessed fails, if not alone.
 
     Predictions share their program and come one after another, networks with programs of their own side by side, and
     wall times once everything else is still.
     """
+    members = [fit.member for fit in fits]
 
     def unless_failed(step: Callable[..., Any], member: Member, *given: Any) -> Any:
         try:
@@ -226,9 +230,12 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
             member.fail(error)
             return None
 
-    def predicted(member: Member, state: Any) -> tuple[Any, ...]:
-        setup, params = member.setup, baselines.finished(baselines.Fit(member, state))
-        settled = _exit_rule(setup, params, state, member.predict)
+    def predicted(member: Member, fit: baselines.Fit) -> tuple[Any, ...]:
+        setup, answers = member.setup, fit.answers
+        if setup.config.bayes.temperature < 0:
+            setup.automatic = setup.automatic | {TEMPERATURE: answers.temperature}
+            console.print(f"fitted on the selecting part: {TEMPERATURE}={answers.temperature:.3g}")
+        settled = _exit_rule(setup, answers.params, fit.state, member.predict)
         rundir.write_arrays(member.directory, "parameters.npz", settled.params)
         return settled, *assess.predicted(setup, settled, member.predict)
 
@@ -238,7 +245,7 @@ def _assessed(members: list[Member], states: list[Any]) -> list[tuple[Member, di
     def timed(member: Member, settled: Calibrated, assessed: assess.Assessed) -> dict[str, float]:
         return assess.timed(member.setup, settled, assessed, member.predict)
 
-    made = [unless_failed(predicted, *pair) for pair in zip(members, states, strict=True)]
+    made = [unless_failed(predicted, *pair) for pair in zip(members, fits, strict=True)]
     with ThreadPoolExecutor(min(len(members), machine.cores())) as pool:
         whole = list(pool.map(functools.partial(unless_failed, measured), members, made))
     done = []
@@ -358,6 +365,7 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
     export, lifted = setup.config.export, setup.lifted
     params = {name: jnp.asarray(value) for name, value in params.items()}
     deployed = deploy(lifted, params)
+    unit = data.target_scaling(setup.split)
     notes: dict[str, Any] = {
         "weights": "posterior means" if setup.config.learner == "svi" else "point estimates",
         "posterior_std": {name[:-6]: float(s.mean()) for name, s in params.items() if name.endswith(".scale")},
@@ -366,6 +374,8 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
         "encoding": lifted.forward.encoding,
         "run": directory.name,
     }
+    if unit is not None:  # outputs are standardised: a number is shift + scale * output
+        notes["target_shift"], notes["target_scale"] = unit.shift.tolist(), unit.scale.tolist()
     scaled = data.scaling_of(setup.split)
     small = deployed.small if scaled is None else fold_scaling(deployed.small, scaled)
     sentences = list(nir.save(small, export.nir, dt=export.dt, method=export.method, notes=notes))

@@ -60,6 +60,7 @@ class Member:
         track: who is told; None tells nobody.
         failure: why it stopped; empty while it has not.
         begun: what the network that it started from was worth.
+        selected_in: folder of the epoch that validation selected; None is the directory.
         like: another member, whose compiled prediction serves this one if its network is the same.
     """
 
@@ -67,6 +68,7 @@ class Member:
     directory: Path
     track: Track | None = None
     failure: str = ""
+    selected_in: Path | None = None
     like: "Member | None" = None
     begun: dict[str, Any] = dataclasses.field(default_factory=dict)
     predict: Any = dataclasses.field(init=False)
@@ -132,7 +134,7 @@ class Member:
         """Returns the selected epoch and its parameters, None where the last epoch is assessed."""
         if self.setup.config.train.select == "last":
             return None
-        best = rundir.read_arrays(self.directory, SELECTED)
+        best = rundir.read_arrays(self.selected_in or self.directory, SELECTED)
         return int(best.pop(EPOCH)), {name: jnp.asarray(value) for name, value in best.items() if name != SCORE}
 
 

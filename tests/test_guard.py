@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from dsnn import data
-from dsnn.config import Config
-from dsnn.guard import Candidate, Losses, class_losses, guarded, is_worse, milder, number_losses
+from dsnn.assemble import build
+from dsnn.config import Config, ModelConfig, TrainConfig
+from dsnn.guard import Candidate, Losses, class_losses, guarded, is_worse, milder, number_losses, twin_of
 from dsnn.linear import linear_model
+from dsnn.train import SviConfig
+from experiments import baselines
+from experiments.learn import Member
 
 
 def split_of(x, y, task="classification", classes=2, held=40) -> data.Split:
@@ -126,3 +130,30 @@ def test_only_automatic_choices_become_milder() -> None:
     assert less.svi.gates_weight == config.svi.gates_weight  # somebody's own
     assert less.train.epochs == 15
     assert milder(config, {"train.batch_size": 8.0}, 0) is None
+
+
+def test_the_twin_has_neither_gates_nor_halting() -> None:
+    twin = twin_of(Config())
+    assert (twin.learner, twin.gates.enabled, twin.gates.time, twin.halting.enabled) == ("map", False, False, False)
+    assert (twin.model, twin.train, twin.optimizer) == (Config().model, Config().train, Config().optimizer)
+
+
+def test_a_fit_that_is_repeated_answers_with_its_own_selected_epoch(tmp_path, monkeypatch) -> None:
+    """Two fits, each with a file of its selected epoch; the second is kept, in the directory of the first."""
+    x = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+    config = Config(model=ModelConfig(hidden=[2]), svi=SviConfig(kl_weight=-1.0), train=TrainConfig(1, 8, 2))
+    first = Member(build(config, split_of(x, (x[:, 0] > 0).astype(np.int32))), tmp_path)
+    chosen = first.setup.automatic["svi.kl_weight"]
+    asked = []
+
+    def scored(fit, part):
+        asked.append(fit.member.selected_in)
+        return {}, losses(10 if len(asked) == 1 else 0)
+
+    monkeypatch.setattr(baselines, "scored", scored)
+    monkeypatch.setattr(baselines, "_learned", lambda member, what: baselines.Fit(member, "second"))
+    kept, found = baselines.held_to(baselines.Fit(first, "first"), baselines.Rivals({"linear": losses(0)}, {}))
+    assert (kept.state, found["guard/fits"]) == ("second", 2)
+    assert asked == [None, tmp_path / "baselines" / "fit2"]
+    assert (kept.member.directory, kept.member.selected_in) == (tmp_path, asked[1])
+    assert kept.member.setup.automatic == {"svi.kl_weight": pytest.approx(chosen / 5)}

@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": set(),
     "start": set(),
     "automatic": set(),
-    "answer_calibration": BAYES,
+    "answer_calibration": BAYES | {"evaluate"},
     "numbers": BAYES | {"evaluate"},
     "guard": set(),
     "linear": set(),
