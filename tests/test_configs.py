@@ -37,7 +37,8 @@ def test_every_experiment_composes_builds_and_takes_a_step(name: str) -> None:
     if name.startswith("guides_") and name != "guides_mean_field":
         # one network under another guide each, whose steps are taken in the tests of guides; half a minute to compile
         config = composed(f"experiment={name}")
-        assert jax.eval_shape(job.build(config).learner.init) is not None
+        first = jax.eval_shape(built(config).learner.init)
+        assert jax.tree.leaves(first), "a learner without anything to learn"
         assert config.experiment == name
         return
     assert takes_a_step(f"experiment={name}").experiment == name
@@ -52,12 +53,17 @@ def test_examples_can_stop_early_in_a_network_without_gates() -> None:
     takes_a_step("experiment=digits", "gates.enabled=false", "svi.budget_fraction=0.5", "halting.fit=training")
 
 
-def takes_a_step(*overrides: str) -> Config:
-    config = composed(*overrides, "train.batch_size=2", "train.steps=2")
+def built(config: Config) -> job.Setup:
+    """Returns what a configuration builds, where its data are to be had."""
     try:
-        setup = job.build(config)
+        return job.build(config)
     except data.DataError as error:
         pytest.skip(str(error))
+
+
+def takes_a_step(*overrides: str) -> Config:
+    config = composed(*overrides, "train.batch_size=2", "train.steps=2")
+    setup = built(config)
     if isinstance(setup.split.train.x, np.ndarray):
         batch = train.Batch(jnp.asarray(setup.split.train.x[:2]), jnp.asarray(setup.split.train.y[:2]))
     else:
