@@ -21,7 +21,7 @@ from dsnn.assemble import Setup, build
 from dsnn.bayes.predict import Prediction, Predictor, predictor
 from dsnn.bayes.regress import Regression, regressor
 from dsnn.compact import INPUT
-from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, TrainConfig
+from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.data.split import own_fraction, seeded_mask
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
@@ -226,10 +226,14 @@ def _learned(setup: Setup) -> Fitted:
     """Returns a network that has learned and answers at its temperature, with the price of a step for its exits."""
     learned = setup.split.train  # scaled, where the data ask for it
     batch = train.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
-    predict = regressor(setup.lifted) if setup.split.task == "regression" else predictor(setup.lifted)
+    alike = setup.likeness
+    predictive = regressor if setup.split.task == "regression" else predictor
+    predict = programs.shared(alike and ("predictive", alike), lambda: predictive(setup.lifted))
     losses, own = [], setup.config.train
-    run = train.compiled(train.epoch_program(setup.family, own.batch_size))
-    begin = train.beginning(setup.family)
+    run, begin = programs.shared(
+        alike and ("learning", alike),
+        lambda: (train.compiled(train.epoch_program(setup.family, own.batch_size)), train.beginning(setup.family)),
+    )
     run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
     state = begin(setup.settings)
     if isinstance(predict, Predictor) and jax.default_backend() == "cpu":
@@ -271,6 +275,8 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, se
     """
     inputs = np.asarray(x, np.float32)
     wanted = fitted.setup.split.train.x.shape[1:]
+    if (*inputs.shape[1:], 1) == wanted:  # grey images, which convolutions read with a channel axis
+        inputs = inputs[..., None]
     if inputs.shape[1:] != wanted:
         raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
     inputs = inputs if fitted.scaling is None else fitted.scaling(inputs)
@@ -350,7 +356,8 @@ def _configured(
             decide_fraction=0.25,
         ),
         optimizer=OptimizerConfig(learning_rate=6e-3, noise_factor=10.0),
-        train=TrainConfig(epochs=0, batch_size=0),
+        model=ModelConfig(architecture="auto"),
+        train=TrainConfig(epochs=0, batch_size=0, steps=0),
     )
     if halting is not None:
         how = dataclasses.replace(start.halting, enabled=halting) if isinstance(halting, bool) else halting

@@ -1,6 +1,8 @@
 """What a configuration builds: data, network, NumPyro model and learner, put together in one place."""
 
 import dataclasses
+import functools
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -8,19 +10,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn import automatic, data, energy, mesh, online, optimize, parameters, rng, train
+from dsnn.automatic import Choice
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, InputGaussian, Likelihood, Stepwise
 from dsnn.build import build_converted, build_guide, build_model
 from dsnn.cells import kind
-from dsnn.config import Config
+from dsnn.config import Config, as_dict
+from dsnn.data.scaling import PARTS
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
 from dsnn.loading import check_trainable, load_data, prepared
-from dsnn.programs import Program
+from dsnn.programs import Program, shared
 from dsnn.sequences import Scan
 from dsnn.start import compacted_network
+
+MOST_SHARED_BYTES = 1 << 28
+"""Data up to this size are kept with the programs of a job for the next one that is like it."""
+
+FREE = (
+    "seed",
+    "experiment",
+    "resume",
+    "run",
+    "track",
+    "data",
+    "compute",
+    "population",
+    "energy.also",
+    "energy.pue",
+    "energy.intensity",
+    "baseline",
+    "export",
+    "optimizer.learning_rate",
+    "svi.lam",
+    "bayes.prior_scale",
+    "bayes.temperature",
+)
+"""Options that programs do not depend on, or that they take as arguments."""
 
 
 @dataclasses.dataclass
@@ -37,8 +65,35 @@ class Setup:
     settings: train.Settings
     spread: mesh.Spread | None = None
     start: parameters.Params | None = None
-    automatic: dict[str, float] = dataclasses.field(default_factory=dict)
+    automatic: dict[str, Choice] = dataclasses.field(default_factory=dict)
     programs: dict[str, Program] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.programs = self.programs or shared(self.likeness and ("assessing", self.likeness), dict)
+
+    @functools.cached_property
+    def likeness(self) -> Hashable | None:
+        """What the programs of a run depend on: equal for jobs that differ in settings and in values of data alone.
+
+        None where a program holds more of the data or of the seed than can be seen here, or where keeping the data
+        for the next job would take much memory.
+        """
+        config, split = self.config, self.split
+        special = config.convert.method or config.model.compacted or self.start is not None or self.spread is not None
+        drawn = config.model.options or config.model.readout_options or config.bayes.rare_inputs != 1
+        if special or drawn or config.train.class_weight != "none" or config.bayes.guide == "ensemble":
+            return None
+        parts = [(name, part) for name in ("train", "val", "test", "certify") if (part := getattr(split, name))]
+        shapes = []
+        for name, (x, y) in parts:
+            if not isinstance(x, np.ndarray | jax.Array):
+                return None
+            shapes.append((name, x.shape, str(x.dtype), np.shape(y), str(y.dtype)))
+        if sum(part.x.nbytes for _, part in parts) > MOST_SHARED_BYTES:
+            return None
+        kept = without(as_dict(config), FREE)
+        facts = (split.name, split.task, split.classes, split.temporal, _analog(self.lifted.forward, split))
+        return (repr(kept), facts, tuple(shapes), jax.config.jax_enable_x64, jax.default_backend())
 
     @property
     def root(self) -> Any:
@@ -99,6 +154,20 @@ class Setup:
         return train.svi_params(self.lifted, state)
 
 
+def without(config: dict[str, Any], options: tuple[str, ...]) -> dict[str, Any]:
+    """Returns nested options without those of these dotted names."""
+    inner = {first: rest for first, _, rest in (name.partition(".") for name in options) if not rest}
+    below: dict[str, list[str]] = {}
+    for first, _, rest in (name.partition(".") for name in options):
+        if rest:
+            below.setdefault(first, []).append(rest)
+    return {
+        name: without(value, tuple(below[name])) if name in below else value
+        for name, value in config.items()
+        if name not in inner
+    }
+
+
 def build(config: Config, split: data.Split | None = None, start: parameters.Params | None = None) -> Setup:
     """Returns data, network, model and learner of a configuration.
 
@@ -109,13 +178,29 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     """
     split = load_data(config) if split is None else check_trainable(split, config)
     split = prepared(split, config)
-    timed = automatic.schedule(config, split)
+    shaped, split = with_network(config, split)
+    timed = automatic.schedule(shaped.config, split)
     lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
     weighed = automatic.weights(timed.config, split, lifted.prior, lifted.initial)
-    config, chosen = weighed.config, timed.chosen | (weighed.chosen if config.learner == "svi" else {})
+    chosen = shaped.chosen | timed.chosen | (weighed.chosen if config.learner == "svi" else {})
+    config = weighed.config
     settings = settings_of(config)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
     return Setup(config, split, lifted, every_site, settings, spread, start, chosen)
+
+
+def with_network(config: Config, split: data.Split) -> tuple[automatic.Automatic, data.Split]:
+    """Returns a configuration whose kind of network is chosen, and the data as that network reads them."""
+    shaped = automatic.network(config, split)
+    return shaped, _with_channels(split) if shaped.config.model.architecture == "conv" else split
+
+
+def _with_channels(split: data.Split) -> data.Split:
+    """Returns grey images with the channel axis that convolutions read."""
+    if len(data.input_shape(split)) != 2:
+        return split
+    parts = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
+    return split._replace(**{name: part._replace(x=part.x[..., None]) for name, part in parts.items()})
 
 
 def settings_of(config: Config) -> train.Settings:
@@ -154,7 +239,7 @@ def network(
         model = compacted_network(
             config.model.compacted,
             config.seed,
-            lambda first: network(first, split, settings_of(first), traced=False)[0],
+            lambda first: network(automatic.network(first, split).config, split, settings_of(first), traced=False)[0],
         )
     else:
         model = build_model(config.model, shape, outputs_of(config, split), key, width)

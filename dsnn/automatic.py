@@ -1,4 +1,4 @@
-"""Choices that the data make where nobody else does: batch, epochs, the weight of KL terms, the price of energy.
+"""Choices that the data make where nobody else does: network, batch, epochs, weight of KL terms, price of energy.
 
 Each is a function of the number of examples, the entropy of the labels and the number of weights, and of nothing that
 changes when inputs are scaled, classes renamed or energies counted in other units. They are printed, stored with the
@@ -16,11 +16,26 @@ from dsnn.bayes.priors import Prior
 from dsnn.config import Config
 from dsnn.parameters import Params
 
-UPDATES, MOST_UPDATES = 2500, 10_000
-"""Updates that learning takes at least, and at most where they are passes enough."""
 
-EPOCHS, MANY_EPOCHS = 20, 60
-"""Passes over the training part that learning takes at least, and where they are within the most updates."""
+class Budget(NamedTuple):
+    """How long learning takes.
+
+    Attributes:
+        updates: at least.
+        most_updates: at most, where they are passes enough.
+        epochs: passes over the training part at least.
+        many_epochs: passes where they are within the most updates.
+    """
+
+    updates: int
+    most_updates: int
+    epochs: int
+    many_epochs: int
+
+
+DENSE = Budget(2500, 10_000, 20, 60)
+CONVOLUTIONS = Budget(1000, 4000, 5, 30)
+"""Weights that every position shares learn from all of them at each update, and an update takes ten times as long."""
 
 SMALLEST_BATCH, LARGEST_BATCH = 8, 128
 
@@ -42,20 +57,65 @@ NATS_PER_WEIGHT = 2.2
 SHARE = 0.3
 """Share of what the labels carry that the energy of the ungated network is worth."""
 
+SMALLEST_IMAGE = 16
+"""Pixels on a side from which on an image or a frame of events is read by convolutions: two of them, pooled, fit."""
+
+CHANNELS = (8, 24)
+"""Channels of these convolutions."""
+
+STEPS, CONV_STEPS = 16, 4
+"""Time steps for which static data are shown, and for which images are shown to convolutions."""
+
 UNIT_NORMAL = 0.5 * math.log(2 * math.pi * math.e)
 """Entropy in nats of a standardised number."""
+
+
+Choice = float | str | list[int]
 
 
 class Automatic(NamedTuple):
     """A configuration without open choices, and the choices that were made, by option."""
 
     config: Config
-    chosen: dict[str, float]
+    chosen: dict[str, Choice]
+
+
+def said(chosen: dict[str, Choice]) -> str:
+    """Returns choices as options of a command line."""
+    return ", ".join(f"{name}={f'{v:.4g}' if isinstance(v, float) else v}" for name, v in chosen.items())
+
+
+def network(config: Config, split: data.Split) -> Automatic:
+    """Returns the kind of network and its time steps: convolutions for images and frames of events, else dense layers.
+
+    Dense layers that were named by hand are taken as they are.
+    """
+    chosen: dict[str, Choice] = {}
+    model, own = config.model, config.train
+    if model.architecture == "auto":
+        by_hand = model.hidden != type(model)().hidden
+        images = is_image(data.input_shape(split)) and own.encoding in ("direct", "rate", "latency")
+        if images and not by_hand:
+            model = dataclasses.replace(model, architecture="conv", channels=list(CHANNELS), hidden=[])
+            chosen |= {"model.architecture": "conv", "model.channels": list(CHANNELS), "model.hidden": []}
+        else:
+            model = dataclasses.replace(model, architecture="mlp")
+            chosen["model.architecture"] = "mlp"
+    if not own.steps:
+        own = dataclasses.replace(own, steps=CONV_STEPS if model.architecture == "conv" else STEPS)
+        if not split.temporal:
+            chosen["train.steps"] = float(own.steps)
+    return Automatic(dataclasses.replace(config, model=model, train=own), chosen)
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Returns whether a shape is that of an image of some size, ``[height, width(, channel)]``."""
+    return len(shape) in (2, 3) and min(shape[:2]) >= SMALLEST_IMAGE
 
 
 def schedule(config: Config, split: data.Split) -> Automatic:
     """Returns batch size and epochs for the training part: small data in small batches, and updates enough."""
-    chosen: dict[str, float] = {}
+    chosen: dict[str, Choice] = {}
     count, own = data.size(split.train), config.train
     batch = own.batch_size
     if not batch:
@@ -64,8 +124,9 @@ def schedule(config: Config, split: data.Split) -> Automatic:
     epochs = own.epochs
     if not epochs:
         updates = max(count // batch, 1)
-        wanted = min(max(MANY_EPOCHS * updates, UPDATES), MOST_UPDATES)
-        epochs = max(math.ceil(wanted / updates), EPOCHS)
+        budget = CONVOLUTIONS if config.model.architecture == "conv" else DENSE
+        wanted = min(max(budget.many_epochs * updates, budget.updates), budget.most_updates)
+        epochs = max(math.ceil(wanted / updates), budget.epochs)
         chosen["train.epochs"] = float(epochs)
     train = dataclasses.replace(own, batch_size=batch, epochs=epochs)
     return Automatic(dataclasses.replace(config, train=train), chosen)
@@ -73,7 +134,7 @@ def schedule(config: Config, split: data.Split) -> Automatic:
 
 def weights(config: Config, split: data.Split, prior: Prior, initial: Params) -> Automatic:
     """Returns the weights of the divergences and the price of energy, in units of what the labels carry."""
-    chosen: dict[str, float] = {}
+    chosen: dict[str, Choice] = {}
     svi = config.svi
     nats = label_nats(split)
     if svi.kl_weight < 0:

@@ -96,7 +96,8 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        architecture: "mlp" or "conv" (LeNet-like: convolutions with 2 x 2 max pooling, then dense layers).
+        architecture: "mlp", "conv" (LeNet-like: convolutions with 2 x 2 max pooling, then dense layers), or "auto":
+            convolutions for images and frames of events of 16 x 16 and more, unless ``hidden`` is given by hand.
         hidden: neurons of each dense hidden layer.
         channels: channels of each convolution.
         recurrent: wires every dense hidden layer to itself.
@@ -158,7 +159,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _one_of("model.products", self.products, ("float32", "bfloat16"))
-        _one_of("model.architecture", self.architecture, ARCHITECTURES)
+        _one_of("model.architecture", self.architecture, (*ARCHITECTURES, "auto"))
         _one_of("model.cell", self.cell, CELLS)
         for name in {"beta", "threshold", "reset"}.difference(CELLS[self.cell]):
             default, given = type(self).__dataclass_fields__[name].default, getattr(self, name)
@@ -178,12 +179,12 @@ class ModelConfig:
         _fraction("model.readout_beta", self.readout_beta, closed=True)
         for name in ("threshold", "noise_width", "gain"):
             _positive(f"model.{name}", getattr(self, name))
-        if self.blocks < 0 or (self.blocks and (self.architecture != "mlp" or not self.hidden)):
+        if self.blocks < 0 or (self.blocks and (self.architecture == "conv" or not self.hidden)):
             raise ValueError(f"model.blocks must be 0 or more, after the hidden layers of an mlp, got {self.blocks}.")
         for name in ("hidden", "channels", "feedforward"):
             if any(n < 1 for n in getattr(self, name)):
                 raise ValueError(f"model.{name} must be positive numbers of neurons, got {getattr(self, name)}.")
-        if self.feedforward and self.architecture != "mlp":
+        if self.feedforward and self.architecture == "conv":
             raise ValueError(
                 "model.feedforward is for an mlp, got model.architecture=conv; put its layers in model.hidden."
             )
@@ -363,9 +364,11 @@ class TrainConfig:
     """How long and on what batches.
 
     Attributes:
-        epochs: passes over the training part; 0 is automatic, 2 500 updates and 20 epochs at least.
+        epochs: passes over the training part; 0 is automatic: 2 500 updates and 20 epochs
+            at least, of convolutions 1 000 and 5.
         batch_size: examples per update; 0 is automatic, a twentieth of the examples between 8 and 128.
-        steps: time steps T (ignored for temporal data, which have their own).
+        steps: time steps T (ignored for temporal data, which have their own); 0 is automatic, 16, and 4 for
+            convolutions.
         encoding: "direct", "rate" or "latency" for static data, or "scan", which shows an image bit by bit and has its
             own steps.
         scan: how, see `dsnn.sequences.Scan`: order, permuted, threshold, window, units.
@@ -401,12 +404,11 @@ class TrainConfig:
     memory: str = "full"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must be at least 1, or 0 for automatic, got {getattr(self, name)}.")
-        for name in ("steps", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.eval_every < 1:
+            raise ValueError(f"train.eval_every must be at least 1, got {self.eval_every}.")
         _one_of("train.encoding", self.encoding, ENCODINGS)
         _one_of("train.schedule", self.schedule, SCHEDULES)
         _one_of("train.loss", self.loss, ("final", "steps"))

@@ -5,7 +5,7 @@ that selects; the answers stay those of the network, nothing is blended with a r
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -139,7 +139,7 @@ def twin_of(config: Config) -> Config:
     )
 
 
-def milder(config: Config, chosen: dict[str, float], fit: int) -> Config | None:
+def milder(config: Config, chosen: Mapping[str, Any], fit: int) -> Config | None:
     """Returns a configuration with less to spare, None where nothing that could be milder was chosen by the data.
 
     Args:

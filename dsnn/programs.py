@@ -10,16 +10,21 @@ import logging
 import os
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 CACHE = "DSNN_CACHE"
 KEPT_BYTES = 2 * 2**30
+MOST_KEPT = 12
+"""Traced programs that a process keeps for the next job of a sweep, the next trial or the next fit."""
+
+Made = TypeVar("Made")
 QUICKLY: dict[str, Any] = {
     "xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE",
     "xla_backend_optimization_level": 0,
@@ -78,6 +83,33 @@ def quickly(level: int = 0) -> dict[str, Any] | None:
     return {"xla_backend_optimization_level": level} if level else QUICKLY
 
 
+def shared(likeness: Hashable | None, make: Callable[[], Made]) -> Made:
+    """Returns what ``make`` gives, or gave for an equal likeness in this process; the last few are kept.
+
+    Args:
+        likeness: all that decides what is made; None is like nothing.
+        make: called where nothing alike is kept.
+    """
+    if likeness is None:
+        return make()
+    with _LOCK:
+        if likeness in _KEPT:
+            _KEPT.move_to_end(likeness)
+            return _KEPT[likeness]
+    made = make()
+    with _LOCK:
+        _KEPT[likeness] = made
+        if len(_KEPT) > MOST_KEPT:
+            _KEPT.popitem(last=False)
+    return made
+
+
+def forget() -> None:
+    """Drops the traced programs that `shared` keeps, and the data that they hold."""
+    with _LOCK:
+        _KEPT.clear()
+
+
 class Program:
     """`jax.jit` of a function, whose programs can be compiled ahead of their first call.
 
@@ -114,6 +146,7 @@ def beside(*modules: str) -> None:
 
 
 _LOCK = threading.Lock()
+_KEPT: OrderedDict[Hashable, Any] = OrderedDict()
 _POOL: list[ThreadPoolExecutor] = []
 
 

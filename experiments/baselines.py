@@ -10,6 +10,8 @@ import numpy as np
 
 from dsnn import data, rng
 from dsnn.answer_calibration import calibrated
+from dsnn.automatic import Choice
+from dsnn.config import Config
 from dsnn.guard import Candidate, Losses, guarded, judged, milder, twin_of
 from dsnn.linear import linear_model
 from dsnn.numbers import in_units, targets_of
@@ -152,6 +154,7 @@ def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:
     return kept.made, metrics
 
 
-def _changed(chosen: dict[str, float], config: Any) -> dict[str, float]:
+def _changed(chosen: dict[str, Choice], config: Config) -> dict[str, Choice]:
     """Returns the automatic choices as a configuration has them now."""
-    return {name: float(functools.reduce(getattr, name.split("."), config)) for name in chosen}
+    values: dict[str, Any] = {name: functools.reduce(getattr, name.split("."), config) for name in chosen}
+    return {name: float(value) if isinstance(value, int) else value for name, value in values.items()}

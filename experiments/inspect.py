@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from dsnn import data, exit_calibration
+from dsnn import automatic, data, exit_calibration
 from dsnn.config import Config
 from dsnn.data.worries import name_of
 from dsnn.linear import linear_model
@@ -86,8 +86,7 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
         price = f"all energy is worth {svi.lam_nats:.3g} nats" if svi.lam_nats else f"an nJ costs {svi.lam:.3g} nats"
         said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price} an example.")
     if setup.automatic:
-        chosen = ", ".join(f"{name}={value:.4g}" for name, value in setup.automatic.items())
-        said.append(f"chosen from the data: {chosen}.")
+        said.append(f"chosen from the data: {automatic.said(setup.automatic)}.")
     if setup.lifted.feature is None:
         said.append(f"every example runs all {steps} steps.")
     elif held < exit_calibration.FEWEST and not setup.lifted.joint:

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import checkpoint, data, energy, evaluate, exit_calibration, mesh, parameters, rundir, train
-from dsnn.assemble import Setup, build, network, settings_of
+from dsnn import automatic, checkpoint, data, energy, evaluate, exit_calibration, mesh, parameters, rundir, train
+from dsnn.assemble import Setup, build, network, settings_of, with_network
 from dsnn.config import Config, as_dict, identity
 from dsnn.deploy import deploy
 from dsnn.exit_calibration import Calibrated
@@ -96,7 +96,8 @@ def _converted(config: Config, directory: Path, wait: bool) -> tuple[Path, dict[
         if not _is_finished(config, closing, wait):
             rundir.write_environment(directory, config.seed)
             with _recorded(directory):
-                metrics, records = assess_conversion.assess(config, load_data(config), directory)
+                shaped, split = with_network(config, load_data(config))
+                metrics, records = assess_conversion.assess(shaped.config, split, directory)
             metrics = {"experiment": config.experiment, "seed": config.seed, **metrics, **meter.metrics()}
             metrics["time/total_s"] = time.monotonic() - started
             rundir.write_arrays(directory, "records.npz", records)
@@ -137,8 +138,8 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
         for sentence in setup.split.notes:
             console.print(f"data: {sentence}", markup=False)
         if setup.automatic:
-            said = ", ".join(f"{name}={value:.4g}" for name, value in setup.automatic.items())
-            console.print(f"chosen from the data (set by hand where you know better): {said}")
+            said = automatic.said(setup.automatic)
+            console.print(f"chosen from the data (set by hand where you know better): {said}", markup=False)
         track = open_track(
             directory,
             tool=config.track.tool,
@@ -159,7 +160,8 @@ def _built(config: Config, directory: Path) -> tuple[Setup, dict[str, Any]]:
     """Returns the setup, after the deep network that it goes on from, and what that was worth."""
     if not config.convert.method:
         return build(config), {}
-    split = load_data(config)
+    shaped, split = with_network(config, load_data(config))
+    config = shaped.config
     begun = conversion.begin(config, split, directory)
     for name, value in begun.metrics.items():
         console.print(f"{name}: {value:.4f}")

@@ -79,12 +79,11 @@ class Member:
         if self.like is not None and self.like.setup.config.model == self.setup.config.model:
             self.predict = self.like.predict
         else:
-            devices = jax.local_device_count() if shared else 1
-            lifted, split = self.setup.lifted, self.setup.split
-            if split.task == "regression":
-                self.predict = regressor(lifted)
-            else:
-                self.predict = sequencer(lifted) if data.per_step(split) else predictor(lifted, devices)
+            alike = self.setup.likeness
+            self.predict = programs.shared(
+                alike and ("predictive", alike),
+                lambda: _predictive(self.setup, jax.local_device_count() if shared else 1),
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -136,6 +135,13 @@ class Member:
             return None
         best = rundir.read_arrays(self.selected_in or self.directory, SELECTED)
         return int(best.pop(EPOCH)), {name: jnp.asarray(value) for name, value in best.items() if name != SCORE}
+
+
+def _predictive(setup: "Setup", devices: int) -> Any:
+    """Returns the compiled predictive of a run's task."""
+    if setup.split.task == "regression":
+        return regressor(setup.lifted)
+    return sequencer(setup.lifted) if data.per_step(setup.split) else predictor(setup.lifted, devices)
 
 
 class Learned(NamedTuple):

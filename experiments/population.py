@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dsnn import train
+from dsnn import programs, train
 from dsnn.config import Config, PopulationConfig
 from dsnn.mesh import Spread, local
 
@@ -84,8 +84,10 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     if len(setups) == 1:
         put = spread.replicated if spread else jax.device_put
         settings, arrays = put(first.settings), put(_arrays(first))
-        program = train.compiled(run)
-        starting = train.beginning(first.family)
+        alike = first.likeness
+        program, starting = programs.shared(
+            alike and ("learning", alike), lambda: (train.compiled(run), train.beginning(first.family))
+        )
         if spread is None:  # beside what starts it
             program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
         return Together(

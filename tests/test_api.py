@@ -68,7 +68,7 @@ def test_the_deterministic_twin_has_no_map():
         ({"x": np.full((10, 4), np.nan)}, "finite"),
         ({"x": np.zeros(10)}, "features"),
         ({"hiden": [3]}, "'hiden'"),
-        ({"steps": 0}, "train.steps"),
+        ({"steps": -1}, "train.steps"),
         ({"batch_size": 20}, "at most the 8 examples that train, of 10"),
         ({"y": np.full(10, -1)}, "from 0"),
     ],

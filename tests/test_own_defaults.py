@@ -13,7 +13,7 @@ from dsnn import automatic, data, rng, train
 from dsnn.bayes import priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
-from dsnn.config import Config, TrainConfig
+from dsnn.config import Config, ModelConfig, TrainConfig
 from dsnn.data import Arrays, Split
 from dsnn.data.scaling import scaling
 from dsnn.energy import profile
@@ -47,10 +47,47 @@ def test_small_data_come_in_small_batches_and_updates_enough(count: int, batch: 
     config = dataclasses.replace(Config(), train=TrainConfig(epochs=0, batch_size=0))
     found = automatic.schedule(config, table(count))
     assert (found.config.train.batch_size, found.config.train.epochs) == (batch, epochs)
-    assert epochs * (count // batch) >= automatic.UPDATES
+    assert epochs * (count // batch) >= automatic.DENSE.updates
     assert set(found.chosen) == {"train.batch_size", "train.epochs"}
     by_hand = dataclasses.replace(config, train=TrainConfig(epochs=7, batch_size=3))
     assert automatic.schedule(by_hand, table(count)) == (by_hand, {})
+
+
+def image(*shape: int, temporal: bool = False) -> Split:
+    return made(np.zeros((4, *shape), np.float32), np.arange(4, dtype=np.int32) % 2, temporal=temporal)
+
+
+@pytest.mark.parametrize(
+    ("split", "architecture", "steps"),
+    [
+        (image(784), "mlp", 16),
+        (image(8, 8), "mlp", 16),
+        (image(28, 28), "conv", 4),
+        (image(32, 32, 3), "conv", 4),
+        (image(100, 40, temporal=True), "mlp", 16),
+        (image(20, 34, 34, 2, temporal=True), "conv", 4),
+        (image(150, 3), "mlp", 16),
+    ],
+)
+def test_images_are_read_by_convolutions_and_anything_else_by_dense_layers(split, architecture, steps) -> None:
+    base = Config(model=ModelConfig(architecture="auto"), train=TrainConfig(steps=0))
+    found = automatic.network(base, split)
+    assert (found.config.model.architecture, found.config.train.steps) == (architecture, steps)
+    assert found.chosen["model.architecture"] == architecture
+    assert ("train.steps" in found.chosen) == (not split.temporal)
+    by_hand = Config(model=ModelConfig(architecture="auto", hidden=[64]), train=TrainConfig(steps=0))
+    assert automatic.network(by_hand, split).config.model.architecture == "mlp"
+    assert automatic.network(Config(), split) == (Config(), {})
+
+
+def test_grey_images_without_a_channel_axis_are_fitted_and_predicted() -> None:
+    x = RNG.random((40, 16, 16), np.float32)
+    y = np.arange(40) % 2
+    x[y == 1, :8] += 1
+    fitted = dsnn.fit(x, y, epochs=2, baseline="none")
+    assert fitted.setup.config.model.architecture == "conv"
+    assert dsnn.predict(fitted, x[:3]).probs.shape == (3, 2)
+    assert fitted.network().in_shape == (16, 16, 1)
 
 
 def test_divergences_and_energy_are_weighed_in_what_labels_carry() -> None:

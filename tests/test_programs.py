@@ -11,9 +11,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import dsnn
-from dsnn import data, programs, rng
+from dsnn import data, programs, rng, rundir
+from dsnn.assemble import build
 from dsnn.bayes.predict import RULES
 from dsnn.data.batches import ROWS
+from experiments import job, schema
 
 COMPILED = "/jax/compilation_cache/compile_requests_use_cache"
 FOUND = "/jax/compilation_cache/cache_hits"
@@ -35,13 +37,19 @@ def counted() -> Iterator[dict[str, int]]:
         jax.monitoring.unregister_event_listener(count)
 
 
+def forgotten() -> None:
+    """Leaves no program in memory, as in another process."""
+    programs.forget()
+    jax.clear_caches()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """An empty folder for programs; what the process had stands again afterwards."""
     names = ("dir", "min_compile_time_secs", "min_entry_size_bytes")
     names = tuple("jax_compilation_cache_dir" if n == "dir" else f"jax_persistent_cache_{n}" for n in names)
     before = {name: getattr(jax.config, name) for name in names}
-    jax.clear_caches()  # what is in memory already would not be written
+    forgotten()  # what is in memory already would not be written
     yield tmp_path / "programs"
     for name, value in before.items():
         jax.config.update(name, value)
@@ -97,16 +105,52 @@ def test_another_seed_of_a_fit_compiles_nothing_anew(folder: Path) -> None:
     options = {"hidden": [8], "steps": 4, "epochs": 2, "batch_size": 60, "baseline": "none"}
     x, y = examples()
     one = dsnn.fit(x, y, seed=0, **options)
-    jax.clear_caches()
+    forgotten()
     with counted() as seen:
         again = dsnn.fit(x, y, seed=0, **options)
     assert seen["found"] == seen["asked"] > 0
     assert one.losses == again.losses
-    jax.clear_caches()
+    forgotten()
     sizes = {path.name: path.stat().st_size for path in folder.glob("*-cache")}
     dsnn.fit(x, y, seed=1, **options)
     new = [path for path in folder.glob("*-cache") if path.name not in sizes]
     assert not [path.name for path in new if path.stat().st_size > 30_000]  # learning and predicting take more
+
+
+def test_a_job_like_the_one_before_traces_nothing_anew_and_gives_its_own_numbers(tmp_path: Path) -> None:
+    """Seed, price and rate of the second are not those of the first, whose programs it runs."""
+    common = ["model.hidden=[8]", "train.epochs=2", "train.steps=4", "run.report=false", "track.tool=none"]
+    other = [*common, "seed=3", "svi.lam=0.002", "optimizer.learning_rate=0.01", f"run.root={tmp_path}"]
+    programs.forget()
+    alone, metrics = job.run(schema.compose([*other, f"run.dir={tmp_path / 'alone'}"]))
+    programs.forget()
+    job.run(schema.compose([*common, f"run.root={tmp_path}"]))
+    kept = dict(programs._KEPT)
+    after, again = job.run(schema.compose([*other, f"run.dir={tmp_path / 'after'}"]))
+    assert kept == dict(programs._KEPT)
+    theirs = rundir.read_arrays(after, "parameters.npz")
+    for name, value in rundir.read_arrays(alone, "parameters.npz").items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    timed = ("time/", "carbon/", "compute/speedup", "compute/full_ms", "compute/deployed_ms")
+    assert {k: v for k, v in metrics.items() if not k.startswith(timed)} == {
+        k: v for k, v in again.items() if not k.startswith(timed)
+    }
+
+
+@pytest.mark.parametrize(
+    "option", ["model.noise_width=0.3", "model.hidden=[9]", "svi.kl_weight=0.5", "train.steps=5", "bayes.rank=3"]
+)
+def test_what_programs_depend_on_is_no_likeness(option: str) -> None:
+    first = build(schema.compose(["model.hidden=[8]"]))
+    assert build(schema.compose(["model.hidden=[8]", "seed=1", "svi.lam=0.1"])).likeness == first.likeness
+    assert build(schema.compose(["model.hidden=[8]", option])).likeness != first.likeness
+
+
+def test_what_holds_its_data_or_its_seed_is_like_nothing() -> None:
+    for option in ("train.class_weight=balanced", "bayes.rare_inputs=2", "bayes.guide=ensemble"):
+        assert build(schema.compose([option, "model.hidden=[8]"])).likeness is None
+    drawn = "model.options={tau: {normal: [20, 5]}}"
+    assert build(schema.compose([drawn, "model.hidden=[8]"])).likeness is None
 
 
 def test_predictions_of_parts_and_of_thresholds_share_a_program() -> None:

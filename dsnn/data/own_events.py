@@ -19,6 +19,7 @@ from dsnn.data.split import DataError, Split
 
 SUFFIXES = (".npz", ".bin", ".bs2", ".aedat", ".aedat4")
 MAX_EVENTS = 1 << 28
+STEPS, FRAMES = 50, 20
 
 
 def load(
@@ -27,7 +28,7 @@ def load(
     val_fraction: float | None,
     *,
     path: str | Path | None = None,
-    steps: int = 50,
+    steps: int = 0,
     duration: float = 0.0,
     channels: list[int] | tuple[int, ...] | int = 0,
     counts: bool = False,
@@ -42,7 +43,7 @@ def load(
         val_fraction: of the training recordings, in [0, 1); by default a fifth, and 5 000 at most.
         path: ``<class>/<file>``, ``{train,val,test}/<class>/<file>``, a folder with ``*train*.h5`` and ``*test*.h5``,
             or one ``.h5`` file.
-        steps: equal bins of the duration.
+        steps: equal bins of the duration; 0 takes 50, and 20 where a step is a frame of pixels.
         duration: of all bins, in the unit of the times in the files; 0 takes the last event of all recordings.
         channels: number of channels, or [height, width, polarities]; 0 takes the largest of all recordings.
         counts: events in each bin rather than whether there was any.
@@ -54,7 +55,7 @@ def load(
     """
     if path is None:
         raise DataError("data set 'events' needs the option path, got none; set it to a folder or an .h5 file.")
-    events.check_options(steps, dtype)
+    events.check_options(STEPS if isinstance(steps, int) and steps == 0 else steps, dtype)
     if not (isinstance(duration, (int, float)) and 0 <= duration < float("inf")):
         raise DataError(f"duration must be at least 0, got {duration!r}; 0 takes the longest recording.")
     place = Path(path).expanduser()
@@ -66,14 +67,20 @@ def load(
     shape = size or tuple(int(n) for n in np.max([_extent(c) for _, c in recordings.values()], axis=0))
     last = max((float(t.max()) for t, _ in recordings.values() if len(t)), default=0.0)
     span = duration or _beyond(last)
+    bins = steps or _bins(shape)
 
     def frames(file: Path) -> np.ndarray:
         times, where = recordings[file]
         flat = _flat(where, shape, file)
-        return events.frames(times, flat, span, steps, int(np.prod(shape)), counts, dtype).reshape(steps, *shape)
+        return events.frames(times, flat, span, bins, int(np.prod(shape)), counts, dtype).reshape(bins, *shape)
 
     held = folder.drawn_by_default(found, test_fraction)
     return folder.split(found, frames, "events", seed, val_fraction, held, np.dtype(dtype))
+
+
+def _bins(shape: tuple[int, ...]) -> int:
+    """Returns how many bins recordings have where nobody says; frames of pixels take long to learn."""
+    return FRAMES if len(shape) > 1 else STEPS
 
 
 def _beyond(last: float) -> float:
@@ -178,6 +185,7 @@ def _from_h5(
     units = int(np.prod(size)) if size else 1 + max((int(u.max()) for p in parts for u in p[1] if len(u)), default=0)
     span = duration or _beyond(max((float(t.max()) for p in parts for t in p[0] if len(t)), default=0.0))
     shape = size or (units,)
+    steps = steps or _bins(shape)
 
     def arrays(part: tuple[list, list, np.ndarray], file: Path) -> own.Raw:
         x = np.zeros((len(part[2]), steps, units), dtype)

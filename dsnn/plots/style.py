@@ -77,8 +77,9 @@ def styled(draw: Callable[_Args, Figure]) -> Callable[_Args, Figure]:
     def wrapper(*args: _Args.args, **kwargs: _Args.kwargs) -> Figure:
         with mpl.rc_context(_STYLE):
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # lays out once; each way out would do it again
-            figure.set_layout_engine("none")
+            if (layout := figure.get_layout_engine()) is not None:
+                layout.execute(figure)  # once; each way out would do it again
+                figure.set_layout_engine("none")
             return figure
 
     return wrapper
