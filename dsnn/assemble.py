@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -72,7 +71,7 @@ class Setup:
         self.programs = self.programs or shared(self.likeness and ("assessing", self.likeness), dict)
 
     @functools.cached_property
-    def likeness(self) -> Hashable | None:
+    def likeness(self) -> tuple[Any, ...] | None:
         """What the programs of a run depend on: equal for jobs that differ in settings and in values of data alone.
 
         None where a program holds more of the data or of the seed than can be seen here, or where keeping the data
@@ -93,7 +92,7 @@ class Setup:
             return None
         kept = without(as_dict(config), FREE)
         facts = (split.name, split.task, split.classes, split.temporal, _analog(self.lifted.forward, split))
-        return (repr(kept), facts, tuple(shapes), jax.config.jax_enable_x64, jax.default_backend())
+        return (repr(kept), facts, tuple(shapes), str(jnp.zeros(()).dtype), jax.default_backend())
 
     @property
     def root(self) -> Any:
