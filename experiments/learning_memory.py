@@ -17,7 +17,7 @@ from dsnn.bayes.likelihood import Stepwise
 from dsnn.gradients import FPTT, fptt
 from dsnn.layers import Dense, Layer
 from dsnn.models import Stack
-from experiments.console import console
+from dsnn.run.console import console
 
 BATCH, CHANNELS, CLASSES = 64, 4, 6
 LEARNERS: dict[str, dict[str, Any]] = {

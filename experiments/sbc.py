@@ -9,7 +9,7 @@ import numpy as np
 
 from dsnn import rng
 from dsnn.bayes import recorded_lif, sbc
-from experiments.console import console
+from dsnn.run.console import console
 
 REPLICATES = 200
 

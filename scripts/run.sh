@@ -4,4 +4,4 @@
 set -u
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 setup sweep
-exec "$PYTHON" -P -m experiments.run "$@"
+exec "$PYTHON" -P -m dsnn run "$@"

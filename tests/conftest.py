@@ -4,6 +4,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -28,6 +29,11 @@ if importlib.util.find_spec("jax_plugins") is None:
 
 import jax  # noqa: E402 - reads the environment
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Types and shapes are checked at run time, but for the runner's: it reads what users wrote, and answers in sentences.
+ROOMS = sorted({path.stem for path in (Path(__file__).parents[1] / "dsnn").iterdir()} - {"run", "__init__", "__main__"})
+install_import_hook([f"dsnn.{room}" for room in ROOMS], "beartype.beartype")
 
 from dsnn.allocator import keep_memory  # noqa: E402
 

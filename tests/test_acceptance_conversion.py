@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import job, schema
+from dsnn.run import job, schema
 
 pytestmark = pytest.mark.slow
 ROOT = os.environ.get("DSNN_ACCEPTANCE", "")

@@ -21,7 +21,7 @@ from dsnn.energy import profile
 from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.parameters import split
-from experiments import assess, assess_beliefs, job
+from dsnn.run import assess, assess_beliefs, job
 
 KEY = jax.random.key(0)
 X = np.asarray(jax.random.uniform(jax.random.key(1), (7, 3)))

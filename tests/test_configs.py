@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import activity, data, energy, parameters, train
+from dsnn import activity, data, energy, parameters, places, train
 from dsnn.build import build_model
 from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig
 from dsnn.forward import keep_spikes
-from experiments import door, job, reproduce, schema
+from dsnn.run import job, reproduce, schema, usage
 
-EXPERIMENTS = sorted(path.stem for path in (schema.CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (places.CONF / "experiment").glob("*.yaml"))
 RUNS = sorted(
     {
         tuple(claim.run)
         for name in reproduce.papers()
-        for claim in reproduce.read_paper(reproduce.PAPERS / f"{name}.yaml").claims
+        for claim in reproduce.read_paper(places.file("paper", name)).claims
         if claim.run and not all(o.startswith(("experiment=", "seed=")) for o in claim.run)  # tried as experiments
     }
 )
@@ -76,7 +76,7 @@ def takes_a_step(*overrides: str) -> Config:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_states_command_time_and_result(name: str) -> None:
-    assert door.experiments()[name].keys() >= {"title", "command", "time", "expected"}
+    assert usage.experiments()[name].keys() >= {"title", "command", "time", "expected"}
 
 
 def test_defaults_live_in_the_dataclasses() -> None:
@@ -97,8 +97,8 @@ def test_defaults_live_in_the_dataclasses() -> None:
     ],
 )
 def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
-    with pytest.raises(door.UsageError, match=re.escape(message)):
-        door.check([override])
+    with pytest.raises(usage.UsageError, match=re.escape(message)):
+        usage.check([override])
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ def test_halting_is_off_by_itself_where_an_example_has_no_one_class() -> None:
 def test_what_has_keys_of_its_own_takes_new_ones_on_the_command_line() -> None:
     arguments = ["optimizer.factors={*.cell.*: 0.2}", "model.cell=ALIF", "model.options.strength=1.5",
                  "svi.budget_sites={input: 3}"]  # fmt: skip
-    door.check(arguments)
+    usage.check(arguments)
     config = composed("experiment=digits", *arguments)
     assert config.optimizer.factors == {"*.cell.*": 0.2}
     joined = composed("experiment=fsdd", "optimizer.factors={*.cell.*: 0.2}").optimizer.factors
     assert list(joined.items()) == [("*.cell.tau*", 10.0), ("*.cell.*", 0.2)], "the last one counts"
     assert config.model.options == {"strength": 1.5}
     assert config.svi.budget_sites == {"input": 3}
-    with pytest.raises(door.UsageError, match=re.escape("did you mean 'model.options'")):
-        door.check(["model.optionz.strength=1"])
+    with pytest.raises(usage.UsageError, match=re.escape("did you mean 'model.options'")):
+        usage.check(["model.optionz.strength=1"])
 
 
 def test_a_configuration_can_be_made_in_python() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from dsnn import data, rundir
-from experiments import assess_conversion, job, schema
+from dsnn.run import assess_conversion, job, schema
 
 QUICK = ("track.tool=none", "run.report=false", "convert.learning_rate=0.02", "train.steps=8")
 

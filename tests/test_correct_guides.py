@@ -27,8 +27,8 @@ from dsnn.forward import Forward, log_likelihood
 from dsnn.layers import Dense, Layer
 from dsnn.models import Stack, mlp
 from dsnn.parameters import Params, split
+from dsnn.run import assess_numbers
 from dsnn.unroll import unroll
-from experiments import assess_numbers
 
 KEY = jax.random.key(0)
 X, Y = jax.random.uniform(jax.random.key(1), (12, 3)), jnp.arange(12) % 2

@@ -27,8 +27,8 @@ from dsnn.deploy import deploy, never, running, stopping
 from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.parameters import split as split_parameters
-from experiments import exits as compared_exits
-from experiments import job, schema
+from dsnn.run import exits as compared_exits
+from dsnn.run import job, schema
 
 KEY = jax.random.key(0)
 

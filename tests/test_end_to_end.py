@@ -13,7 +13,7 @@ import pytest
 
 from dsnn import checkpoint, nir, rundir
 from dsnn.report.run import decided
-from experiments import inspect, job, schema, sweeps
+from dsnn.run import inspect, job, schema, sweep_record
 
 TINY = [
     "model.hidden=[12]",
@@ -143,7 +143,7 @@ def test_examples_stop_early_in_a_whole_run_without_gates(tmp_path: Path) -> Non
 def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:
     said = run("-m", f"run.root={tmp_path}", "train.epochs=1", "train.batch_size=64,5000", code=1)
     assert "train.batch_size must be at most" in said
-    lines = sweeps.jobs(next((tmp_path / "sweeps").glob("*.jsonl")))
+    lines = sweep_record.jobs(next((tmp_path / "sweeps").glob("*.jsonl")))
     assert sorted(line["status"].split(":")[0] for line in lines) == ["done", "failed"]
     assert len({line["dir"] for line in lines}) == 2
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dsnn import places
 from dsnn.energy import FUNCTIONS, evaluate_claim
-from experiments import reproduce
+from dsnn.run import reproduce
 
 ROOT = Path(__file__).resolve().parents[1]
 MINE = ["openai2018", "patterson2021", "strubell2019", "yan2024"]
@@ -27,7 +28,7 @@ def test_every_claim_of_the_paper_holds(name, capsys, tmp_path):
 
 def test_acceptance_cells_are_among_the_claims():
     def targets(name):
-        return [(c.target, c.tolerance) for c in reproduce.read_paper(reproduce.PAPERS / f"{name}.yaml").claims]
+        return [(c.target, c.tolerance) for c in reproduce.read_paper(places.file("paper", name)).claims]
 
     strubell = dict(targets("strubell2019"))
     for cell in (27, 201, 275, 1507, 656347, 26, 192, 262, 1438, 626155):
@@ -39,9 +40,10 @@ def test_acceptance_cells_are_among_the_claims():
 
 def write(tmp_path, monkeypatch, **claim):
     entry = {"claim": "one half", "target": 0.5, "tolerance": 0.01, "source": "nowhere"} | claim
-    monkeypatch.setattr(reproduce, "PAPERS", tmp_path)
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path))
+    (tmp_path / "paper").mkdir(exist_ok=True)
     content = {"title": "A paper", "source": "A journal", "claims": [entry]}
-    (tmp_path / "made.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "paper" / "made.yaml").write_text(yaml.safe_dump(content))
 
 
 @pytest.mark.parametrize(("of", "status"), [(1.0, 0), (1.019, 0), (1.021, 1), (0.979, 1), (1e400, 1)])
@@ -136,7 +138,9 @@ def test_a_claim_about_a_run_is_read_from_its_metrics(tmp_path, monkeypatch, cap
     )
     papers = tmp_path / "conf" / "paper"
     papers.mkdir(parents=True)
-    monkeypatch.setattr(reproduce, "PAPERS", papers)
+    monkeypatch.setattr(reproduce, "RUN", "experiments.run")
+    monkeypatch.setenv(places.VARIABLE, str(papers.parent))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
 
     def check(*claims, told=(), **top):

@@ -17,8 +17,8 @@ from dsnn.config import (
     TrackConfig,
     TrainConfig,
 )
-from experiments import ensemble, job
-from experiments.finished import finished
+from dsnn.run import ensemble, job
+from dsnn.run.finished import finished
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from sklearn import metrics
 from dsnn import evaluate
 from dsnn.bayes.regress import Regression
 from dsnn.evaluate.checks import checked_labels, checked_probs
-from experiments import assess_numbers
+from dsnn.run import assess_numbers
 
 HAND = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.4, 0.35, 0.25], [0.0, 0.0, 1.0]])
 HAND_LABELS = np.array([0, 2, 0, 2])

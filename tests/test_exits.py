@@ -10,8 +10,8 @@ from scipy import stats
 from dsnn import evaluate
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, RunConfig, TrackConfig, TrainConfig
 from dsnn.deploy import deploy, running
-from experiments import exits, halt, job, realised, schema
-from experiments.finished import finished
+from dsnn.run import exit_rule, exits, job, measured_speed, schema
+from dsnn.run.finished import finished
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_finished_run_is_taken_up_as_it_stood(run: Path) -> None:
     again = finished(run)
     metrics = json.loads((run / "metrics.json").read_text())
     assert again.settled.threshold == metrics["halting/threshold"]
-    assert realised.sizes(again)["steps_mean"] == pytest.approx(metrics["deployed/steps_mean"], abs=0.02)
+    assert measured_speed.sizes(again)["steps_mean"] == pytest.approx(metrics["deployed/steps_mean"], abs=0.02)
 
 
 @pytest.mark.slow
@@ -59,11 +59,11 @@ def test_rules_are_compared_on_a_finished_run(
 @pytest.mark.slow
 def test_wall_time_of_a_finished_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realised, "EXAMPLES", {1: 4, 256: 512})
-    assert realised.main([f"run={run}", f"json={tmp_path}/x.json", "repeats=2"]) == 0
+    assert measured_speed.main([f"run={run}", f"json={tmp_path}/x.json", "repeats=2"]) == 0
     (table,) = json.loads((tmp_path / "x.json").read_text())
     for batch in (1, 256):
         found = table[f"batch {batch}"]
-        full = min(found["us_per_example"][name] for name in realised.FULL)
+        full = min(found["us_per_example"][name] for name in measured_speed.FULL)
         assert found["times_as_fast"]["deployed"] == pytest.approx(full / found["us_per_example"]["deployed"])
     assert table["parameters_deployed"] <= table["parameters_full"]
 
@@ -71,7 +71,7 @@ def test_wall_time_of_a_finished_run(run: Path, tmp_path: Path, monkeypatch: pyt
 def test_what_cannot_be_meant_gets_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exits.main([]) == 2
     assert exits.main([f"run={tmp_path}/none"]) == 2
-    assert realised.main(["run=x", "batch=3"]) == 2
+    assert measured_speed.main(["run=x", "batch=3"]) == 2
     said = capsys.readouterr().err
     assert "run=DIR" in said
     assert "the options are run, json, repeats, got batch" in said
@@ -87,7 +87,7 @@ def test_the_step_at_which_an_example_stops_follows_its_planted_difficulty(seed:
         again = finished(job.run(config)[0])
         setup, (params, threshold, _) = again.setup, again.settled
         logits = running(setup.lifted, deploy(setup.lifted, params), setup.split.test.x, setup.root)
-        stop = evaluate.exit_steps(halt.scores(setup, params, logits)["variational"], threshold)
+        stop = evaluate.exit_steps(exit_rule.scores(setup, params, logits)["variational"], threshold)
         varied = len(set(stop.tolist())) > 1
         hard = setup.split.truth["test/difficulty"]
         found[name] = float(stats.spearmanr(stop, hard).statistic) if varied else 0.0

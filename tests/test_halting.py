@@ -14,8 +14,8 @@ from dsnn.bayes.refit import refit, temperatures
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.deploy import deploy, running
 from dsnn.models import mlp, running_logits
+from dsnn.run import exit_rule, job
 from dsnn.unroll import unroll
-from experiments import halt, job
 
 KEY = jax.random.key(0)
 STEPS, CLASSES = 6, 3
@@ -160,7 +160,7 @@ def test_a_run_fits_on_one_half_and_certifies_on_the_other() -> None:
     changed = {name for name, value in settled.params.items() if not np.array_equal(value, params.get(name))}
     assert changed
     assert all(name.startswith("halting.") for name in changed)
-    metrics, curves = halt.exits(setup, settled, deploy(setup.lifted, settled.params))
+    metrics, curves = exit_rule.exits(setup, settled, deploy(setup.lifted, settled.params))
     lost = metrics["halting/accuracy_all_steps"] - metrics["deployed/accuracy"]
     assert metrics["halting/extra_errors"] >= lost - 1e-9
     rules = {name.split("/")[1] for name in curves if name.startswith("exits/")}

@@ -15,7 +15,7 @@ CURVE = """
 import json, sys
 import jax, numpy as np
 from dsnn import train
-from experiments import job, learn, machine, population, schema
+from dsnn.run import job, loop, machine, population, schema
 config = schema.compose(sys.argv[2:])
 machine.prepare(config)
 setup = job.build(config)
@@ -23,7 +23,7 @@ together = population.together([setup], setup.spread)
 epochs = train.fit_program(together.run, together.settings, together.init(), together.arrays, epochs=2)
 losses = [np.asarray(jax.device_get(epoch.info.loss)).tolist() for epoch in epochs]
 state = together.init()
-member = learn.Member(setup, None)
+member = loop.Member(setup, None)
 probs = member.predict(setup.params(together.of(state, 0)), setup.split.val.x[:64], setup.root, samples=5).probs
 if jax.process_index() == 0:
     found = {"loss": losses, "probs": np.asarray(probs).tolist(), "devices": jax.device_count()}

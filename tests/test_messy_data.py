@@ -9,7 +9,7 @@ from dsnn.config import Config, DataConfig, TrainConfig
 from dsnn.data import Arrays, Split, worries
 from dsnn.data.split import hold_out, seeded_mask
 from dsnn.loading import load_data
-from experiments import inspect
+from dsnn.run import inspect
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sparse
 
 from dsnn import data, rundir
-from experiments import inspect, job, schema
+from dsnn.run import inspect, job, schema
 
 
 def event_folder(root, parts=("",), per_class=6):

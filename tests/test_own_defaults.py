@@ -22,8 +22,8 @@ from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.optimize import OptimizerConfig, optimizer
 from dsnn.parameters import split as split_parameters
+from dsnn.run import schema
 from dsnn.train import Batch, SviConfig
-from experiments import schema
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import pytest
 
 from dsnn import data
 from dsnn.config import OWN, DataConfig
-from experiments import schema
+from dsnn.run import schema
 
 TEXT = """id,colour,size,when,label
 1,red,1.5,2020-01-01,yes

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsnn import evaluate, train
-from experiments import job, population, schema
+from dsnn.run import job, population, schema
 
 SEEDS = (0, 1, 2, 3, 4)
 

@@ -13,7 +13,7 @@ from sweeping import TINY, timeless
 
 from dsnn import checkpoint, rundir, train
 from dsnn.config import Config
-from experiments import job, learn, machine, population, schema
+from dsnn.run import job, loop, machine, population, schema
 
 
 def composed(*overrides: str) -> Config:
@@ -75,7 +75,7 @@ import sys
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp
-from experiments import job, population, schema
+from dsnn.run import job, population, schema
 config = schema.compose([*sys.argv[1:], "population.size=3"])
 setups = [job.build(one) for one in population.members(config)]
 found = {}
@@ -124,23 +124,23 @@ def test_a_failing_member_leaves_the_others_and_a_stopped_population_goes_on(
         job.run(config)
     assert rundir.is_done(good)
     assert not rundir.is_done(bad)
-    assert "the loss must stay finite, got nan at step" in (bad / learn.FAILED).read_text()
+    assert "the loss must stay finite, got nan at step" in (bad / loop.FAILED).read_text()
     assert rundir.read_metrics(good)["population/size"] == 2
 
-    record, whole = learn.Member.record, timeless(good)
+    record, whole = loop.Member.record, timeless(good)
 
-    def stop(self: learn.Member, state: object, info: object, epoch: int) -> dict:
+    def stop(self: loop.Member, state: object, info: object, epoch: int) -> dict:
         if epoch == 4:
             raise KeyboardInterrupt
         return record(self, state, info, epoch)
 
     again = composed("population.size=2", "population.learning_rate=[0.003,0.004]", f"run.root={tmp_path}/again")
     places = [job.directory_of(member) for member in population.members(again)]
-    monkeypatch.setattr(learn.Member, "record", stop)
+    monkeypatch.setattr(loop.Member, "record", stop)
     with pytest.raises(KeyboardInterrupt):
         job.run(again)
     assert [checkpoint.latest(place / "checkpoints") for place in places] == [3, 3]
-    monkeypatch.setattr(learn.Member, "record", record)
+    monkeypatch.setattr(loop.Member, "record", record)
     job.run(again)
     assert timeless(places[0]) == whole
     assert all(rundir.is_done(place) for place in places)

@@ -15,7 +15,7 @@ from dsnn import data, programs, rng, rundir
 from dsnn.assemble import build
 from dsnn.bayes.predict import RULES
 from dsnn.data.batches import ROWS
-from experiments import job, schema
+from dsnn.run import job, schema
 
 COMPILED = "/jax/compilation_cache/compile_requests_use_cache"
 FOUND = "/jax/compilation_cache/cache_hits"

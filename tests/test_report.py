@@ -17,8 +17,8 @@ from dsnn.report import figures as run_figures
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report
 from dsnn.report.page import number
+from dsnn.run import report as door
 from dsnn.rundir import RunDirError
-from experiments import report as door
 
 STEPS, CLASSES, EXAMPLES = 16, 10, 450
 

@@ -13,8 +13,8 @@ from dsnn.config import EnergyConfig
 from dsnn.deploy import deploy
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report
-from experiments import assess, assess_energy, console, sweeps
-from experiments.schema import compose
+from dsnn.run import assess, assess_energy, console, sweep_record
+from dsnn.run.schema import compose
 
 NAMES = ("dense", "dense_skipping", "pruned", "quantised", "pruned_quantised")
 OLD = ("ann_nj", "ann_compact_nj", "quantised_nj", "lstm_nj", "gru_nj", "ratio", "break_even_rate")
@@ -351,7 +351,7 @@ def test_a_sweeps_front_joins_configurations(tmp_path: Path, monkeypatch: pytest
          "metrics": {"deployed/accuracy": 0.5, "test/accuracy": 0.9, "energy/45nm/snn_nj": lam + seed}}
         for lam in (1, 2) for seed in (0, 1)
     ]  # fmt: skip
-    assert sweeps.draw_front(jobs, tmp_path / "front.png")
+    assert sweep_record.draw_front(jobs, tmp_path / "front.png")
     assert seen["given"][2] == ["svi.lam=1", "svi.lam=1", "svi.lam=2", "svi.lam=2"]
     assert seen["given"][1].tolist() == [0.5] * 4
 

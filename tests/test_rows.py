@@ -11,7 +11,7 @@ from dsnn.assemble import build
 from dsnn.bayes.predict import predictor
 from dsnn.data import Arrays, Split, rows
 from dsnn.linear import linear_model
-from experiments import population, schema
+from dsnn.run import population, schema
 
 WORDS = sparse.random_array((40, 300), density=0.03, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
 

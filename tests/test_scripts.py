@@ -31,8 +31,8 @@ case "$1 $2 ${3:-}" in
     "-m pip "*) [ "${STUB_PIP:-0}" = 0 ] || { echo "pip: no network" >&2; exit 1; } ;;
     "-m ruff check") exit "${STUB_RUFF:-0}" ;;
     "-m mypy "*) exit "${STUB_MYPY:-0}" ;;
-    "-P -m experiments.run")
-        shift 3
+    "-P -m dsnn")
+        shift 4
         printf '<%s>' "$@"
         [ "${1:-}" != wait ] || exec sleep 60
         exit "${STUB_RUN:-0}" ;;
@@ -89,7 +89,7 @@ def test_first_call_installs_at_locked_versions_and_the_second_does_not(checkout
     assert f"-e {checkout}[sweep]" in line
     before = len(calls(checkout))
     assert call(checkout, "run.sh")[0] == 0
-    assert calls(checkout)[before:] == ["python -P -m experiments.run"]
+    assert calls(checkout)[before:] == ["python -P -m dsnn run"]
 
 
 def test_second_call_adds_less_than_a_third_of_a_second(checkout):

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from sweeping import TINY, door, ran
 
-from dsnn import rundir
-from experiments import search, sweep
-from experiments.search import SEARCHES, Objective, Range, Search, read_search
+from dsnn import places, rundir
+from dsnn.run import search, sweep
+from dsnn.run.search import Objective, Range, Search, read_search
 
 SPACE = {"svi.lam": Range(0.01, 0.1, log=True)}
 ACCURACY = Objective("val/accuracy", "maximize")
@@ -19,8 +19,8 @@ ACCURACY = Objective("val/accuracy", "maximize")
 
 @pytest.mark.parametrize("name", search.searches())
 def test_every_search_is_checked_and_states_command_time_and_result(name: str) -> None:
-    assert read_search(SEARCHES / f"{name}.yaml", []).space
-    text = (SEARCHES / f"{name}.yaml").read_text()
+    assert read_search(places.CONF / "search" / f"{name}.yaml", []).space
+    text = (places.CONF / "search" / f"{name}.yaml").read_text()
     assert all(f"#   {part}:" in text for part in ("command", "time", "expected"))
 
 
@@ -117,7 +117,7 @@ def test_two_processes_killed_and_resumed_end_with_distinct_trials_and_a_front(t
     assert all((path / "DONE").stat().st_mtime_ns == when for path, when in begun.items())
     configs = [rundir.read_config(path.parent) for path in folder.glob("runs/*/DONE")]
     assert len({config["svi"]["lam"] for config in configs}) == 40
-    study = sweep.opened(folder, read_search(SEARCHES / "digits_energy.yaml", TINY))
+    study = sweep.opened(folder, read_search(places.CONF / "search" / "digits_energy.yaml", TINY))
     assert len(study.best_trials) >= 5
     print(sorted(trial.values for trial in study.best_trials))
     assert (folder / "front.png").stat().st_size > 5000

@@ -10,8 +10,8 @@ from sweeping import TINY
 
 from dsnn import evaluate, rundir
 from dsnn.config import as_dict
+from dsnn.run import job, schema
 from dsnn.start import from_dict
-from experiments import job, schema
 
 
 def test_a_stored_configuration_comes_back() -> None:

@@ -13,9 +13,9 @@ from dsnn.bayes.likelihood import UNLABELLED, Stepwise
 from dsnn.bayes.sequence import sequencer
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
 from dsnn.report import write_report
+from dsnn.run import assess, assess_steps, job, schema
+from dsnn.run.finished import finished
 from dsnn.sequences import Scan
-from experiments import assess, assess_steps, job, schema
-from experiments.finished import finished
 from experiments.learning_memory import working_bytes
 
 TIME, BATCH, CLASSES = 6, 3, 4

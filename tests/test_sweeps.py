@@ -11,32 +11,34 @@ import pytest
 from sweeping import TINY, door, finished, ran, timeless
 
 from dsnn import programs, rundir
-from experiments import job, schema, sweeps
+from dsnn.run import job, schema, sweep_record
 
 SLURM = pytest.mark.slurm
 GRID = ["-m", "seed=0,1,2", "train.batch_size=32,64,2000,128"]  # a batch of 2000 is more than there are examples
 
 
 def test_a_sweep_is_named_by_what_it_computes(tmp_path: Path) -> None:
-    name = sweeps.record_file(tmp_path, ["-m", "seed=0,1", "experiment=digits", "run.root=a", "hydra/launcher=joblib"])
-    assert name == sweeps.record_file(tmp_path, ["experiment=digits", "seed=0,1", "track.wandb=disabled", "-m"])
+    name = sweep_record.record_file(
+        tmp_path, ["-m", "seed=0,1", "experiment=digits", "run.root=a", "hydra/launcher=joblib"]
+    )
+    assert name == sweep_record.record_file(tmp_path, ["experiment=digits", "seed=0,1", "track.wandb=disabled", "-m"])
     assert name.name.startswith("digits-")
-    assert name != sweeps.record_file(tmp_path, ["-m", "seed=0,1,2", "experiment=digits"])
+    assert name != sweep_record.record_file(tmp_path, ["-m", "seed=0,1,2", "experiment=digits"])
 
 
 def test_the_last_word_about_a_job_counts_and_silence_is_a_failure(tmp_path: Path) -> None:
     record = tmp_path / "s.jsonl"
     for overrides, status in (("a", "running"), ("b", "running"), ("a", "failed: x"), ("a", "running"), ("a", "done")):
-        sweeps.add(record, {"overrides": overrides, "dir": "", "status": status})
+        sweep_record.add(record, {"overrides": overrides, "dir": "", "status": status})
     with record.open("a") as file:
         file.write('{"overr')
-    assert [job["status"] for job in sweeps.jobs(record)] == ["done", sweeps.LOST]
+    assert [job["status"] for job in sweep_record.jobs(record)] == ["done", sweep_record.LOST]
 
 
 def check_grid(root: Path, said: str) -> dict[Path, int]:
     """Nine of twelve jobs are done, and three have their reason in the record; returns when each was done."""
     (record,) = (root / "sweeps").glob("*.jsonl")
-    jobs = sweeps.jobs(record)
+    jobs = sweep_record.jobs(record)
     reasons = [job["status"] for job in jobs if job["status"] != "done"]
     assert len(jobs) == 12
     assert len(reasons) == 3
@@ -149,7 +151,7 @@ def test_two_processes_share_a_run_by_waiting(tmp_path: Path) -> None:
 
 DEVICES = """
 import os, sys
-from experiments import devices
+from dsnn.run import devices
 devices.claim(float(sys.argv[1]))
 print(os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", ""), flush=True)
 sys.stdin.read()

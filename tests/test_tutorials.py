@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dsnn.config import Config
-from experiments import door, schema
+from dsnn.run import schema, usage
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "CONTRIBUTING.md")
@@ -60,7 +60,7 @@ def test_commands_are_what_the_doors_take(command, tmp_path):
         ["python", "-m", "experiments.inspect"],
     ):
         options = [w for w in words[2:] if "=" in w]
-        door.check(options)
+        usage.check(options)
         if "-m" not in words[2:] or "inspect" in command:
             assert isinstance(schema.compose(options), Config)
     elif words[0] == "bash" or (words[0] == "python" and words[1].endswith(".py")):

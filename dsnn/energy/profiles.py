@@ -15,8 +15,10 @@ from typing import Literal
 
 import yaml
 
+from dsnn import places
 from dsnn.energy.neurons import NEURONS, neuron_cost
 from dsnn.energy.records import Source
+from dsnn.nearest import did_you_mean
 
 __all__ = ["ACCOUNTINGS", "Accounting", "Profile", "profile", "profile_names"]
 
@@ -191,8 +193,8 @@ def profile(name: str) -> Profile:
 
 
 def profile_names() -> list[str]:
-    """The names of the profiles that come with the package."""
-    return sorted([*ALIASES, *(path.stem for path in HARDWARE.glob("*.yaml"))])
+    """The names of the profiles that come with the package, and of those in the user's configuration folders."""
+    return sorted([*ALIASES, *(path.stem for path in HARDWARE.glob("*.yaml")), *places.files("hardware")])
 
 
 def _path(name: str) -> Path:
@@ -202,9 +204,14 @@ def _path(name: str) -> Path:
             raise ValueError(f"There is no profile file {name}; give the path of a YAML file.")
         return given
     path = HARDWARE / f"{ALIASES.get(name, name)}.yaml"
-    if not path.is_file():
-        raise ValueError(f"Profile must be one of {', '.join(profile_names())} or a YAML file's path, got {name!r}.")
-    return path
+    if path.is_file():
+        return path
+    if (own := places.files("hardware").get(name)) is not None:
+        return own
+    raise ValueError(
+        f"Profile must be one of {', '.join(profile_names())} or a YAML file's path, got {name!r}; "
+        f"{did_you_mean(name, profile_names(), 'a file of your own goes into hardware/ of --config-dir DIR.', most=1)}"
+    )
 
 
 def _entries(path: Path, seen: tuple[Path, ...] = ()) -> dict:

@@ -13,8 +13,8 @@ from flax import nnx
 from dsnn import convert, data, deep, evaluate, parameters, rng, rundir
 from dsnn.config import Config
 from dsnn.convert.options import deep_network
+from dsnn.run.console import console
 from dsnn.unroll import unroll
-from experiments.console import console
 
 DEEP = "deep.npz"
 EVAL_BATCH = 250

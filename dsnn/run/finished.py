@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from dsnn import rundir
 from dsnn.assemble import Setup, build
 from dsnn.exit_calibration import Calibrated
-from experiments import schema
+from dsnn.run import schema
 
 
 class Finished(NamedTuple):

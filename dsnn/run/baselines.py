@@ -16,10 +16,10 @@ from dsnn.guard import Candidate, Losses, guarded, judged, milder, twin_of
 from dsnn.linear import linear_model
 from dsnn.numbers import in_units, targets_of
 from dsnn.parameters import Params
-from experiments import assess_labels, assess_numbers
-from experiments.assess import scores as class_scores
-from experiments.console import console
-from experiments.learn import Member, learn
+from dsnn.run import assess_labels, assess_numbers
+from dsnn.run.assess import scores as class_scores
+from dsnn.run.console import console
+from dsnn.run.loop import Member, learn
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup

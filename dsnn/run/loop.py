@@ -20,10 +20,10 @@ from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
 from dsnn.bayes.sequence import sequencer
 from dsnn.numbers import in_units, targets_of
+from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, machine, population
+from dsnn.run.assess import EVAL_BATCH
+from dsnn.run.console import Live, console
 from dsnn.track import Track
-from experiments import assess, assess_labels, assess_numbers, assess_steps, machine, population
-from experiments.assess import EVAL_BATCH
-from experiments.console import Live, console
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup

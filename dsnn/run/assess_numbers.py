@@ -9,7 +9,7 @@ from dsnn.bayes.regress import Regression
 from dsnn.numbers import in_units, margins, targets_of, widened
 
 if TYPE_CHECKING:
-    from experiments.job import Setup
+    from dsnn.run.job import Setup
 
 LEVEL = 0.9
 EVAL_BATCH = 256

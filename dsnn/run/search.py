@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from dsnn import places
 from dsnn.nearest import did_you_mean
-from experiments import door, schema
+from dsnn.run import schema, usage
 
-SEARCHES = schema.CONF / "search"
 SAMPLERS = ("tpe", "random", "nsga2")
 DIRECTIONS = ("maximize", "minimize")
 ON_TEST = (
@@ -32,10 +32,10 @@ class Range:
         choices: Values to choose from, instead of a range.
     """
 
-    low: float | None = None
-    high: float | None = None
+    low: float | int | None = None
+    high: float | int | None = None
     log: bool = False
-    step: float | None = None
+    step: float | int | None = None
     choices: list[Any] | None = None
 
     def check(self, name: str, default: object) -> None:
@@ -141,7 +141,7 @@ class Search:
             if name not in known or isinstance(known[name], dict):
                 raise ValueError(f"space: {name!r} is no option; {did_you_mean(name, known, most=1)}")
             values.check(name, known[name])
-        door.check(self.overrides)
+        usage.check(self.overrides)
         for end in (0, -1):  # both ends of every range, so that a value out of its option's range stops here
             ends = {name: v.choices[end] if v.choices else (v.low, v.high)[end] for name, v in self.space.items()}
             schema.compose([*self.overrides, *(f"{name}={_said(_whole(v, known[name]))}" for name, v in ends.items())])
@@ -154,8 +154,8 @@ class Search:
 
 
 def searches() -> list[str]:
-    """Returns the names of the searches in ``conf/search``."""
-    return sorted(path.stem for path in SEARCHES.glob("*.yaml"))
+    """Returns the names of the searches, dsnn's and one's own."""
+    return sorted(places.files("search"))
 
 
 def read_search(path: Path, overrides: list[str]) -> Search:
@@ -178,7 +178,7 @@ def read_search(path: Path, overrides: list[str]) -> Search:
         top["space"] = {name: Range(**_checked(f"space.{name}", v, Range)) for name, v in top["space"].items()}
         top["overrides"] = [*top.get("overrides", []), *overrides]
         return Search(**top)
-    except (ValueError, door.UsageError) as error:
+    except (ValueError, usage.UsageError) as error:
         raise ValueError(f"{path.name}: {error}") from None
 
 

@@ -20,9 +20,9 @@ from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
 from dsnn.programs import Program
+from dsnn.run import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, exit_rule
+from dsnn.run.console import batches
 from dsnn.unroll import unroll
-from experiments import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, halt
-from experiments.console import batches
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -137,7 +137,7 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
     if stepwise:
         metrics |= assess_steps.firing(setup, deployed, inputs)
     else:
-        answered, curves = halt.exits(setup, settled, deployed)
+        answered, curves = exit_rule.exits(setup, settled, deployed)
         metrics, records = metrics | settled.metrics | answered, records | curves
     metrics |= costs | {
         "compute/compaction_error": error,
@@ -171,7 +171,7 @@ def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
     if split.task != "classification" or data.per_step(split):
         return
     key, held = predictive_key(setup), split.certify is not None and data.size(split.certify) > 0
-    certified = halt.stops(setup) and held
+    certified = exit_rule.stops(setup) and held
     for x in (split.val.x, split.test.x):
         predict.ahead(params, x, key, batch_size=EVAL_BATCH)
     if certified:
@@ -388,7 +388,7 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
         if taken[late] > taken[0]:  # else all stop at once, and one picture says so
             out |= {"late/x": np.asarray(test.x[late]), "late/step": taken[late], "late/y": np.asarray(test.y[late])}
             out["late/logits"] = np.asarray(logits[:, 1])
-    if halt.stops(setup):
+    if exit_rule.stops(setup):
         seen_odds = odds(setup.lifted, settled.params, np.asarray(logits))
         for place, name in enumerate(name for name in ("example", "late") if f"{name}/logits" in out):
             out |= {f"{name}/stopped": expit(seen_odds[:, place]), f"{name}/quantile": expit(settled.threshold)}

@@ -24,8 +24,8 @@ import numpy as np
 from dsnn import parameters, rng, rundir
 from dsnn.anytime import anytime
 from dsnn.deploy import deploy, never, stopping
+from dsnn.run.finished import Finished, finished, options
 from dsnn.unroll import unroll
-from experiments.finished import Finished, finished, options
 
 EXAMPLES = {1: 256, 32: 1024, 256: 2048}
 """Test examples timed at each batch size."""

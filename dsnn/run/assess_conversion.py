@@ -15,9 +15,9 @@ from dsnn.bayes.allocate import allocate
 from dsnn.config import Config
 from dsnn.convert.options import entry
 from dsnn.forward import keep_spikes
+from dsnn.run import assess_energy
+from dsnn.run.conversion import EVAL_BATCH, converted, deep_of, running_probs, scores
 from dsnn.unroll import unroll
-from experiments import assess_energy
-from experiments.conversion import EVAL_BATCH, converted, deep_of, running_probs, scores
 
 MATCHED_EXAMPLES = 250
 COUNTED_EXAMPLES = 32

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
-from experiments import schema, sweeps
-from experiments.console import console
+from dsnn.run import schema, sweep_record
+from dsnn.run.console import console
 
 SWEEP = "DSNN_SWEEP"
 
@@ -18,9 +17,9 @@ failures: list[BaseException] = []
 """What ended jobs of this process that are no part of a sweep, and what stopped a sweep."""
 
 
-def run_job(composed: DictConfig) -> None:
+def run_job(composed: Any) -> None:
     """Runs one job; Hydra must not see its errors, which it would print as tracebacks and a sweep would end with."""
-    from experiments import job
+    from dsnn.run import job
 
     sweep = Path(os.environ[SWEEP]) if SWEEP in os.environ else None
     entry: dict[str, Any] = {"dir": "", "overrides": " ".join(HydraConfig.get().overrides.task), "status": "running"}
@@ -28,7 +27,7 @@ def run_job(composed: DictConfig) -> None:
         typed = schema.typed(composed)
         entry["dir"] = str(job.directory_of(typed))
         if sweep:
-            sweeps.add(sweep, entry)
+            sweep_record.add(sweep, entry)
         _, entry["metrics"] = job.run(typed, group=sweep.stem if sweep else None, wait=sweep is not None)
         entry["status"] = "done"
     except job.Interrupted as stop:
@@ -47,7 +46,7 @@ def run_job(composed: DictConfig) -> None:
         console.print(entry["status"], markup=False)
     finally:
         if sweep:
-            sweeps.add(sweep, entry)
+            sweep_record.add(sweep, entry)
 
 
 def sentence(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from dsnn import mesh
 from dsnn.allocator import keep_memory
 from dsnn.config import ComputeConfig, Config
 from dsnn.programs import use_cache
-from experiments import devices
+from dsnn.run import devices
 
 
 def prepare(config: Config) -> None:

@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from dsnn import evaluate
 from dsnn.deploy import Deployed, running
 from dsnn.exit_calibration import Calibrated, odds
-from experiments import assess_numbers
+from dsnn.run import assess_numbers
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup

@@ -7,7 +7,7 @@ import numpy as np
 from dsnn import evaluate, rng
 
 if TYPE_CHECKING:
-    from experiments.job import Setup
+    from dsnn.run.job import Setup
 
 EVAL_BATCH = 256
 

@@ -25,10 +25,10 @@ from dsnn.deploy import deploy
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
 from dsnn.loading import load_data
+from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, machine, population
+from dsnn.run.console import console, final_table
+from dsnn.run.loop import FAILED, Interrupted, Member, Pruned, Watch, learn
 from dsnn.track import Track, open_track
-from experiments import assess, assess_conversion, baselines, conversion, halt, machine, population
-from experiments.console import console, final_table
-from experiments.learn import FAILED, Interrupted, Member, Pruned, Watch, learn
 
 __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
 
@@ -259,14 +259,15 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
         if assessed.gates:
             rundir.write_arrays(member.directory, "gates.npz", assessed.gates)
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
-        named |= {f"automatic/{name}": value for name, value in member.setup.automatic.items()}
+        chosen = member.setup.automatic.items()
+        named |= {f"automatic/{name}": str(value) if isinstance(value, list) else value for name, value in chosen}
         done.append((member, {**named, **assessed.metrics, **times, **_chosen(member)}))
     return done
 
 
 def _exit_rule(setup: Setup, params: dict[str, Any], state: Any, predict: Any) -> Calibrated:
     """Returns when the network stops, and says what was promised of it."""
-    if not halt.stops(setup):
+    if not exit_rule.stops(setup):
         return Calibrated(params, math.inf, {})
     settled = exit_calibration.calibrate(
         setup.lifted,
@@ -395,8 +396,8 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
 def _reports(directories: list[Path]) -> dict[Path, Path]:
     """Writes the pages of runs, several at a time in processes of their own where there are several."""
     count = machine.cores() if len(directories) > 2 else 0
-    command = [sys.executable, "-m", "experiments.report"]
-    root = str(Path(__file__).resolve().parent.parent)
+    command = [sys.executable, "-m", "dsnn.run.report"]
+    root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     parts = [[f"run={one.absolute()}" for one in directories[k::count]] for k in range(count)]
     working = [

@@ -2,18 +2,16 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dsnn import data
+from dsnn import data, places
 from dsnn.config import OWN, Config
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def register() -> None:
@@ -60,6 +58,16 @@ def completed(overrides: Sequence[str]) -> list[str]:
     return [*overrides, "experiment=own"] if own else list(overrides)
 
 
+def searchpath(more: Sequence[str] = ()) -> list[str]:
+    """Returns the override that shows Hydra the configuration folders of one's own, if there are any.
+
+    Args:
+        more: further entries, such as ``pkg://package``.
+    """
+    entries = [*(f"file://{folder}" for folder in places.own()), *more]
+    return ["hydra.searchpath=[" + ",".join(f"'{entry}'" for entry in entries) + "]"] if entries else []
+
+
 def compose(overrides: Sequence[str]) -> Config:
     """Returns the checked configuration of one run.
 
@@ -68,16 +76,17 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     register()
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return typed(hydra.compose("config", overrides=[appended(o) for o in completed(overrides)]))
+        words = [*(appended(o) for o in completed(overrides)), *searchpath()]
+        with hydra.initialize_config_dir(str(places.CONF), version_base="1.3"):
+            return typed(hydra.compose("config", overrides=words))
     except HydraException as error:
         said = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
         sentence = ": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")
         raise ValueError(sentence.removeprefix("++")) from None
 
 
-def typed(composed: DictConfig) -> Config:
-    """Returns the checked configuration.
+def typed(composed: Any) -> Config:
+    """Returns the checked configuration of an OmegaConf ``DictConfig``.
 
     Raises:
         ValueError: a value of the wrong type or out of range, in one sentence.

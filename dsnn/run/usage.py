@@ -1,8 +1,9 @@
-"""What stands before Hydra: help that lists the experiments, and one sentence for a mistyped option."""
+"""What stands before Hydra: a command line read, help that lists the experiments, a sentence for a mistyped option."""
 
 import re
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -10,39 +11,101 @@ from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
-from dsnn import data
+from dsnn import data, places
 from dsnn.nearest import did_you_mean
-from experiments import schema
+from dsnn.run import schema
 
 HELP = ("-h", "--help")
 HELPED = "see --help for all of them."
+
+
+SWITCHES = ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "-sc", "--shell-completion")
+VALUED = ("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "--experimental-rerun")
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+"""Hydra's own flags, those of them that take a value, and what --info may show."""
 
 
 class UsageError(ValueError):
     """A command line that cannot be meant; the message is one sentence."""
 
 
+class Words(NamedTuple):
+    """A command line.
+
+    Attributes:
+        flags: Hydra's, with their values.
+        overrides: of options, as ``name=value``.
+        folders: of configuration files, from --config-dir and hydra.searchpath.
+        packages: further entries of hydra.searchpath.
+    """
+
+    flags: list[str]
+    overrides: list[str]
+    folders: list[str]
+    packages: list[str]
+
+
+def read(arguments: Sequence[str]) -> Words:
+    """Returns a command line by its parts; ``--name=value`` is an option as well, as W&B's agents write it.
+
+    Raises:
+        UsageError: a flag that nobody knows, or one without its value.
+    """
+    words = Words([], [], [], [])
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        name, equals, value = argument.partition("=")
+        if name in ("-cd", "--config-dir"):
+            words.folders.append(value if equals else _next(left, name))
+        elif name in VALUED:
+            words.flags.extend([name, value if equals else _next(left, name)])
+        elif name in ("-i", "--info"):
+            shown = value if equals else left.pop(0) if left and left[0] in INFO else ""
+            words.flags.extend([name, shown] if shown else [name])
+        elif argument in SWITCHES:
+            words.flags.append(argument)
+        elif name == "hydra.searchpath":
+            for entry in (part.strip(" '\"") for part in value.strip("[] ").split(",")):
+                place = words.packages if entry.startswith("pkg:") else words.folders
+                place.append(entry if entry.startswith("pkg:") else entry.removeprefix("file://"))
+        elif argument.startswith("--") and equals:
+            words.overrides.append(argument[2:])
+        elif argument.startswith("-"):
+            known = ("--config-dir", "--info", "--help", *SWITCHES, *VALUED)
+            raise UsageError(f"{argument!r} is no flag; {did_you_mean(argument, known, HELPED, most=1)}")
+        else:
+            words.overrides.append(argument)
+    return words
+
+
+def _next(left: list[str], flag: str) -> str:
+    if not left:
+        raise UsageError(f"{flag} takes a value, got none; {HELPED}")
+    return left.pop(0)
+
+
 def experiments() -> dict[str, dict[str, str]]:
     """Returns the headers of the experiment files: title, command, time and expected result by name."""
     found = {}
-    for file in sorted((schema.CONF / "experiment").glob("*.yaml")):
+    for name, file in sorted(places.files("experiment").items()):
         lines = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
         header = {"title": next((line for line in lines if line and not line.startswith("@")), "")}
         for line in lines:
             if match := re.match(r"(command|time|expected):\s*(.*)", line):
                 header[match[1]] = match[2]
-        found[file.stem] = header
+        found[name] = header
     return found
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Checks the overrides on a command line against the options that exist.
+def check(overrides: Sequence[str]) -> None:
+    """Checks overrides against the options that exist.
 
     Raises:
         UsageError: an unknown option, experiment or data set, or something that is no override.
     """
     known = schema.options()
-    for argument in (a for a in arguments if not a.startswith("-")):
+    for argument in overrides:
         try:
             override: Override = OverridesParser.create().parse_override(argument)
         except HydraException:
@@ -73,7 +136,8 @@ def _unread(argument: str) -> str:
 def show_help() -> None:
     """Prints what can be run and every option with its default."""
     console = Console(width=max(100, Console().width))
-    console.print("[bold]python -m experiments.run[/] [-m] [experiment=NAME] [option=value ...]\n")
+    console.print("[bold]dsnn run[/] \\[-m] \\[--config-dir DIR] \\[experiment=NAME] \\[option=value ...]")
+    console.print("(in a checkout also python -m experiments.run)\n")
     table = Table(title="Experiments", title_justify="left", show_lines=False)
     for column in ("experiment", "what", "command", "time", "expected"):
         table.add_column(column, overflow="fold", no_wrap=column == "experiment")
@@ -88,8 +152,11 @@ def show_help() -> None:
         if not isinstance(default, dict):
             settings.add_row(name, str(default))
     console.print(settings)
-    console.print("\n-m sweeps comma-separated values: python -m experiments.run -m seed=0,1,2 train.epochs=2")
-    console.print("What each option means: dsnn/config.py. Hydra's own help: --hydra-help.")
+    console.print("\n-m sweeps comma-separated values: dsnn run -m seed=0,1,2 train.epochs=2")
+    console.print("--config-dir DIR adds experiment/, paper/, search/ and hardware/ files of your own.")
+    console.print(
+        "What options mean: dsnn/config.py. --cfg job shows what is composed; --info and --hydra-help are Hydra's."
+    )
 
 
 def wants_help(arguments: Sequence[str] | None = None) -> bool:

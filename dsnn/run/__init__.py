@@ -1,0 +1,1 @@
+"""The runner: configurations composed, one run from data to report, sweeps, searches, and their command lines."""

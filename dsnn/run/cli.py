@@ -1,0 +1,87 @@
+"""``dsnn run [experiment=NAME] [option=value ...]``, with ``-m`` to sweep values."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+
+from dsnn import checkpoint, places, rundir, train
+from dsnn.run import schema, sweep_record, usage
+from dsnn.run.console import console, sweep_table
+from dsnn.run.task import SWEEP, failures, run_job, sentence
+
+EXPECTED = (ValueError, rundir.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
+
+
+def main() -> int:
+    """Runs or sweeps; returns the exit status."""
+    from dsnn.run.job import Interrupted
+
+    sweep, gave_up = None, False
+    try:
+        if usage.wants_help():
+            places.add(usage.read([a for a in sys.argv[1:] if a not in usage.HELP]).folders)
+            usage.show_help()
+            return 0
+        words = usage.read(sys.argv[1:])
+        places.add(words.folders)
+        usage.check(words.overrides)
+        overrides = schema.completed(words.overrides)
+        path = schema.searchpath(words.packages)
+        # flags before values, which Hydra's own parser insists on
+        sys.argv[1:] = [*words.flags, *(schema.appended(override) for override in overrides), *path]
+        schema.register()
+        if any(flag in ("-m", "--multirun") for flag in words.flags):
+            sweep = sweep_record.record_file(Path(_option("run.root", "outputs")).absolute(), ["-m", *overrides])
+            sweep.parent.mkdir(parents=True, exist_ok=True)
+            os.environ[SWEEP] = str(sweep)
+        if not words.flags and not words.packages and not any(a.startswith("hydra") for a in overrides):
+            from dsnn.run import job
+
+            job.run(schema.compose(overrides))
+        else:
+            gave_up = _launch()
+        if failures:
+            raise failures[0]
+    except Interrupted as stop:
+        console.print(str(stop))
+        return stop.exit_code
+    except KeyboardInterrupt:
+        if failures and isinstance(failures[0], Interrupted):
+            console.print(str(failures[0]))
+            return failures[0].exit_code
+        console.print("stopped at once; the last checkpoint stands, and the same command goes on from it.")
+        return 130
+    except EXPECTED as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        return 1
+    if sweep is None:
+        return 0
+    jobs = sweep_record.jobs(sweep)
+    sweep_table(jobs)
+    if front := sweep_record.draw_front(jobs, sweep.with_suffix(".png")):
+        console.print(f"accuracy over energy: {front}", markup=False)
+    failed = [job for job in jobs if job["status"] != "done"]
+    console.print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are done; all of them are in {sweep}.")
+    return int(bool(failed) or gave_up or not jobs)
+
+
+def _launch() -> bool:
+    """Gives the jobs to Hydra's launcher; returns whether it gave up, and the record then says what became of each."""
+    try:
+        hydra.main(config_path=str(places.CONF), config_name="config", version_base="1.3")(run_job)()
+    except SystemExit as end:
+        if SWEEP not in os.environ or not end.code:
+            raise
+        print("error: the launcher gave up; the same command goes on with what is left.", file=sys.stderr)
+        return True
+    return False
+
+
+def _option(name: str, default: str) -> str:
+    return next((a.split("=", 1)[1] for a in sys.argv[1:] if a.startswith(f"{name}=")), default)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

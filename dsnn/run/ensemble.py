@@ -1,0 +1,99 @@
+"""A deep ensemble of finished runs: ``python -m experiments.ensemble run=DIR,DIR[,DIR] [json=FILE]``.
+
+The predictive of the ensemble (Lakshminarayanan et al. 2017) is the mean of its members' predictives, each drawn as in
+its own assessment. Members are trained, and their epochs selected, one by one; nothing is chosen here. The table has
+every member and the ensemble on the same test part; the energy of an ensemble is the sum of its members'.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dsnn import data, rundir
+from dsnn.bayes.predict import predictor
+from dsnn.bayes.sequence import sequencer
+from dsnn.run import assess, assess_steps
+from dsnn.run.finished import Finished, finished, options
+
+KNOWN = {"run": "", "json": ""}
+ENERGIES = {
+    "energy/nj": "energy/{}/snn_nj",
+    "energy/arithmetic/nj": "energy/{}/arithmetic/snn_nj",
+    "energy/memory/nj": "energy/{}/memory/snn_nj",
+}
+
+
+def test_probabilities(run: Finished) -> np.ndarray:
+    """Returns a member's predictive class probabilities on its test part, ``[n, class]`` or ``[n, time, class]``."""
+    setup, settled = run.setup, run.settled
+    predict = sequencer(setup.lifted) if data.per_step(setup.split) else predictor(setup.lifted)
+    given = assess.predictive_options(setup, settled)
+    return np.asarray(predict(settled.params, setup.split.test.x, assess.predictive_key(setup), **given).probs)
+
+
+def scores(run: Finished, probs: np.ndarray) -> dict[str, float]:
+    """Returns the test scores of class probabilities under the rules of a run's task."""
+    labels = np.asarray(run.setup.split.test.y)
+    if data.per_step(run.setup.split):
+        _, along = assess_steps.along_time(probs, labels, assess_steps.counted(run.setup, "test"))
+        return assess_steps.scored(run.setup, "test", probs) | along
+    return assess.scores("test", probs, labels)
+
+
+def ensemble(runs: list[Finished]) -> dict[str, dict[str, float]]:
+    """Returns the scores of every member by the name of its directory (its path where names are equal), and "ensemble".
+
+    Raises:
+        ValueError: one run alone, or runs with different test parts or without classes.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"an ensemble needs two runs or more, got {len(runs)}; give run=DIR,DIR.")
+    first = runs[0].setup.split
+    for run in runs:
+        split = run.setup.split
+        if split.task != "classification":
+            raise ValueError(f"members must predict classes, got task {split.task!r} in {run.directory}.")
+        if not np.array_equal(first.test.x, split.test.x) or not np.array_equal(first.test.y, split.test.y):
+            raise ValueError(f"members must have one test part, {runs[0].directory} and {run.directory} differ.")
+    names = [run.directory.name for run in runs]
+    if len({*names, "ensemble"}) <= len(runs):
+        names = [str(run.directory) for run in runs]
+    probs = [test_probabilities(run) for run in runs]
+    members = [scores(run, own) | _energies(run) for run, own in zip(runs, probs, strict=True)]
+    whole = scores(runs[0], np.mean(probs, 0))
+    whole |= {name: sum(m[name] for m in members) for name in ENERGIES if all(name in m for m in members)}
+    return dict(zip(names, members, strict=True)) | {"ensemble": whole}
+
+
+def _energies(run: Finished) -> dict[str, float]:
+    metrics, profile = rundir.read_metrics(run.directory), run.setup.config.energy.profile
+    found = {name: metrics.get(key.format(profile)) for name, key in ENERGIES.items()}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def markdown(table: dict[str, dict[str, float]]) -> str:
+    """Returns the table as Markdown, a row for each network."""
+    names = list(table["ensemble"])
+    rows = [["", *names], ["---"] * (len(names) + 1)]
+    rows += [[name, *(f"{found.get(key, float('nan')):.4g}" for key in names)] for name, found in table.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the table; returns 2 when the call cannot be meant."""
+    try:
+        given = options(sys.argv[1:] if arguments is None else arguments, KNOWN)
+        table = ensemble([finished(directory) for directory in given["run"].split(",")])
+    except (ValueError, rundir.RunDirError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(markdown(table))
+    if given["json"]:
+        Path(given["json"]).write_text(json.dumps(table, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Looks at data before any training: ``python -m experiments.inspect data=NAME [option=value ...] [picture=FILE]``."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from dsnn import automatic, data, exit_calibration
+from dsnn.config import Config
+from dsnn.data.worries import name_of
+from dsnn.linear import linear_model
+from dsnn.loading import learnable, open_data
+from dsnn.run import schema, usage
+from dsnn.run.console import console
+
+PICTURE = "picture="
+DRAWN = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints what a data set holds, what is odd about it and what a run would do with it; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if usage.wants_help(given):
+        console.print(__doc__)
+        return 0
+    picture = Path(next((a.removeprefix(PICTURE) for a in given if a.startswith(PICTURE)), "outputs/inspect.png"))
+    overrides = [a for a in given if not a.startswith(PICTURE)]
+    try:
+        usage.check(overrides)
+        config = schema.compose(overrides)
+        split = open_data(config)
+        show(split)
+        draw(split, picture)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    try:
+        sentences = plan(learnable(split, config), config)
+    except ValueError as error:
+        console.print(f"a run cannot learn this: {error}", markup=False)
+        return 0
+    console.print("a run can learn this.")
+    for sentence in sentences:
+        console.print(sentence, markup=False)
+    return 0
+
+
+def plan(split: data.Split, config: Config) -> list[str]:
+    """Returns what a run would do with a split, by the checks and the choices that a run makes, and what to beat.
+
+    Args:
+        split: as `learnable` returns it.
+        config: of the run.
+
+    Raises:
+        ValueError: a run would refuse it.
+    """
+    held = 0 if split.certify is None else data.size(split.certify)
+    said = [
+        f"it would take experiment={config.experiment}: {data.size(split.train)} training, {data.size(split.val)} "
+        f"selecting, {held} certifying and {data.size(split.test)} test examples."
+    ]
+    if config.learner != "convert":
+        said += _choices(split, config, held)
+    if (linear := linear_model(split, config.seed)) is not None:
+        part = "val" if any(name.startswith("val/") for name in linear.scores) else "test"
+        scores = ", ".join(f"{n.split('/')[1]} {v:.3g}" for n, v in linear.scores.items() if n.startswith(f"{part}/"))
+        said.append(
+            f"a linear model ({linear.name}) has {scores} on the {'selecting' if part == 'val' else part} part."
+        )
+    return said
+
+
+def _choices(split: data.Split, config: Config, held: int) -> list[str]:
+    from dsnn.assemble import build  # which imports all that learns
+
+    setup = build(config, split)
+    train, steps = setup.config.train, setup.lifted.forward.steps
+    updates = data.size(setup.split.train) // train.batch_size
+    said = [f"batches of {train.batch_size}, {train.epochs} epochs of {updates} updates, {steps} time steps."]
+    if setup.config.learner == "svi":
+        svi = setup.config.svi
+        price = f"all energy is worth {svi.lam_nats:.3g} nats" if svi.lam_nats else f"an nJ costs {svi.lam:.3g} nats"
+        said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price} an example.")
+    if setup.automatic:
+        said.append(f"chosen from the data: {automatic.said(setup.automatic)}.")
+    if setup.lifted.feature is None:
+        said.append(f"every example runs all {steps} steps.")
+    elif held < exit_calibration.FEWEST and not setup.lifted.joint:
+        said.append(
+            f"every example runs all {steps} steps: early answers take {exit_calibration.FEWEST} certifying examples."
+        )
+    else:
+        said.append("examples may stop early, within a certified risk (halting.enabled=false runs all steps).")
+    return said
+
+
+def show(split: data.Split) -> None:
+    """Prints what a split holds."""
+    steps = data.steps(split)
+    kind = f"{steps} steps of {data.input_shape(split)}" if steps else f"static {data.input_shape(split)}"
+    what = {"regression": "numbers", "multilabel": "labels"}.get(split.task, "classes")
+    console.print(f"{split.name}: {split.task}, {split.classes} {what}, {kind}", markup=False)
+    table = Table("part", "examples", "x", "range", "mean", "zero", "binary")
+    if steps:
+        table.add_column("events a channel and step")
+    for name in ("train", "val", "test"):
+        part = getattr(split, name)
+        table.add_row(name, *statistics(part, bool(steps)))
+    console.print(table)
+    if split.task != "regression":
+        console.print(_balance(split))
+    for title, sentences in (("done while reading", split.notes), ("to know", data.worries(split))):
+        for sentence in sentences:
+            console.print(f"{title}: {sentence}", markup=False)
+
+
+def statistics(part: data.Arrays, temporal: bool) -> list[str]:
+    """Returns the number of examples, shape, range, mean, share of zeros, whether binary, and event rate."""
+    x: Any = part.x
+    if not data.size(part):
+        return ["0", "", "", "", "", "", *[""] * temporal]
+    values = np.asarray(x.data if hasattr(x, "indptr") else x)
+    cells = int(np.prod(x.shape))
+    zero = 1 - np.count_nonzero(values) / cells
+    binary = bool(np.isin(values, (0, 1)).all())
+    low = min(float(values.min(initial=0)), 0.0) if hasattr(x, "indptr") else float(values.min())
+    row = [f"{x.shape[0]}", f"{tuple(x.shape)}", f"{low:.4g} to {float(values.max(initial=low)):.4g}"]
+    row += [f"{float(values.sum(dtype=np.float64)) / cells:.4g}", f"{zero:.1%}", "yes" if binary else "no"]
+    return [*row, f"{(1 - zero):.4g}" if binary else "not spikes"] if temporal else row
+
+
+def _balance(split: data.Split) -> Table:
+    table = Table("class", "train", "val", "test", "share of train")
+    targets = [np.asarray(getattr(split, p).y) for p in ("train", "val", "test")]
+    if split.task == "multilabel":
+        counts, total = [y.sum(0) for y in targets], max(len(targets[0]), 1)
+    else:
+        counts = [np.bincount(np.ravel(y), minlength=split.classes) for y in targets]
+        total = max(counts[0].sum(), 1)
+    for label in range(min(split.classes, 40)):
+        share = counts[0][label] / total
+        table.add_row(
+            Text(name_of(split, label)), *(f"{c[label]}" for c in counts), f"{share:6.1%} {'█' * round(20 * share)}"
+        )
+    return table
+
+
+def draw(split: data.Split, place: Path) -> None:
+    """Writes a picture of the first examples of each class."""
+    from dsnn.plots import save_png  # drawing takes a second to import
+    from dsnn.plots.examples import examples
+
+    x, y = split.test.x, np.asarray(split.test.y)
+    single = y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+    rows = np.concatenate([np.flatnonzero(y == k)[:DRAWN] for k in np.unique(y)]) if single else np.arange(DRAWN)
+    rows = np.sort(rows[rows < len(y)])
+    some: Any = x[rows]
+    dense = some.toarray() if hasattr(some, "toarray") else np.asarray(some)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    save_png(examples(dense, y[rows], split.class_names, split.temporal), place)
+    console.print(f"a picture of it: {place}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The door to reports: python -m experiments.report run=DIR | runs=DIR | ledger=DIR.
+
+run=DIR     draws the page of one run anew, DIR/report.html
+runs=DIR    makes one page over all runs below DIR, DIR/report.html
+ledger=DIR  prints the energy and carbon that the runs below DIR used
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dsnn import energy, rundir
+from dsnn.nearest import did_you_mean
+from dsnn.report import write_report, write_runs_report
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status: 0, 1 for a failure, 2 for a command that cannot be meant."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or {"-h", "--help"} & set(arguments):
+        console.print(__doc__.strip(), markup=False)
+        return 0 if arguments else 2
+    try:
+        for command, folder in [_parsed(argument) for argument in arguments]:
+            command(folder)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (rundir.RunDirError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+class UsageError(ValueError):
+    """A command line that cannot be meant; the message is one sentence."""
+
+
+def _page_of_run(folder: Path) -> None:
+    if not (folder / "config.yaml").exists():
+        raise UsageError(f"{folder} is not a run directory (it has no config.yaml); for many runs use runs={folder}.")
+    console.print(str(write_report(folder)), markup=False)
+
+
+def _page_of_runs(folder: Path) -> None:
+    console.print(str(write_runs_report(folder)), markup=False)
+
+
+def _print_ledger(folder: Path) -> None:
+    """Prints what each run below the folder used, their sum, and what it compares to."""
+    entries, missing = [], []
+    for path in sorted(folder.rglob("metrics.json")):
+        metrics, name = rundir.read_metrics(path.parent), path.parent.relative_to(folder).as_posix()
+        if "carbon/kwh" in metrics:
+            entries.append(energy.entry(name, metrics, tuning=_is_tuning(path.parent)))
+        else:
+            missing.append(name)
+    total = energy.ledger(entries)
+    table = Table(title=f"What {total.runs} runs used", title_justify="left", show_footer=True)
+    table.add_column("run", "together", overflow="fold")
+    for heading, value in (
+        ("kWh", f"{total.kwh:.4g}"),
+        ("g CO2e", f"{total.co2e_g:.4g}"),
+        ("device hours", f"{total.device_hours:.4g}"),
+        ("PF-days", f"{total.petaflops_days:.3g}"),
+    ):
+        table.add_column(heading, value, justify="right")
+    table.add_column("source", f"tuning: {100 * total.tuning_share:.0f} % of the energy", overflow="fold")
+    for run in entries:
+        numbers = (run.kwh, run.co2e_g, run.device_hours, run.petaflops_days)
+        table.add_row(run.name, *(f"{value:.4g}" for value in numbers), run.source)
+    console.print(table)
+    console.print(total.source, markup=False)
+    for name, share in energy.as_references(total.co2e_g).items():
+        console.print(f"  {share:.2g} of {name}", markup=False)
+    if missing:
+        console.print(f"{len(missing)} runs have not recorded what they used: {', '.join(missing[:5])}", markup=False)
+
+
+def _is_tuning(directory: Path) -> bool:
+    """Whether the run says that it searched for settings, by the tag `tuning` or `search`."""
+    if not (directory / "config.yaml").exists():
+        return False
+    track = rundir.read_config(directory).get("track")
+    tags = track.get("tags") if isinstance(track, dict) else None
+    return bool({"tuning", "search"} & set(tags or []))
+
+
+_COMMANDS: dict[str, Callable[[Path], None]] = {
+    "run": _page_of_run,
+    "runs": _page_of_runs,
+    "ledger": _print_ledger,
+}
+
+
+def _parsed(argument: str) -> tuple[Callable[[Path], None], Path]:
+    name, found, value = argument.partition("=")
+    if not found or not value:
+        raise UsageError(f"an option is given as name=DIR, got {argument!r}; see --help.")
+    if name not in _COMMANDS:
+        hint = did_you_mean(name, _COMMANDS, "see --help.", most=1)
+        raise UsageError(f"the options are {', '.join(_COMMANDS)}, got {name!r}; {hint}")
+    folder = Path(value)
+    if not folder.is_dir():
+        raise UsageError(f"{name} must name a folder that exists, got {value!r}; check the path.")
+    return _COMMANDS[name], folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())
