@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn.cells import kind as cell_kind
-from dsnn.energy import NeuronRecord, Record, SynapseRecord
+from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.layers import Conv, Layer
 from dsnn.models import Stack
 from dsnn.types import Array, Int
@@ -55,7 +55,7 @@ def records(
             back = _mean(fired[:-1], running[1:]) if time > 1 else np.zeros_like(sent)
             shape = layer.out_shape
             out.append(SynapseRecord(f"{name}.recurrent", "recurrent", shape, shape, back, mean_steps))
-        kind = cell_kind(layer.cell)
+        kind = priced_as(layer.cell, cell_kind(layer.cell))
         if kind == "LTC":
             out += _liquid(name, layer, mean_steps)
         spiking = 0.0 if kind == "LI" or layer.reads == "membrane" else sent

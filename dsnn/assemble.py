@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import automatic, data, energy, mesh, online, optimize, parameters, rng, train
+from dsnn import automatic, data, energy, mesh, online, optimize, parameters, resolve, rng, train
 from dsnn.automatic import Choice
 from dsnn.bayes import guides, priors, sites
-from dsnn.bayes.gates import FAMILIES
+from dsnn.bayes.gates import FAMILIES, family
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, InputGaussian, Likelihood, Stepwise
 from dsnn.build import build_converted, build_guide, build_model
@@ -22,6 +22,7 @@ from dsnn.forward import Forward
 from dsnn.gradients import FPTT
 from dsnn.loading import check_trainable, load_data, prepared
 from dsnn.programs import Program, shared
+from dsnn.protocols import Problem
 from dsnn.sequences import Scan
 from dsnn.start import compacted_network
 
@@ -95,6 +96,12 @@ class Setup:
         return (repr(kept), facts, tuple(shapes), str(jnp.zeros(()).dtype), jax.default_backend())
 
     @property
+    def transform(self) -> Any:
+        """What changes the inputs of a training batch, ``(x, key) -> x``; None changes nothing."""
+        name = self.config.train.transform
+        return resolve.piece("train.transform", name) if name else None
+
+    @property
     def root(self) -> Any:
         """Root key of the run."""
         return self.settings.root
@@ -127,11 +134,30 @@ class Setup:
             return online.fptt_learner(*common, FPTT(**vars(config.fptt)), settings.root)
         if config.learner == "tbptt":
             return online.tbptt_learner(*common, window, settings.root)
+        if resolve.is_foreign(config.learner):
+            return self._own(lifted, tx, updates, settings.root)
 
         def loss(values: Any, batch: train.Batch, key: Any) -> Any:
             return -lifted.likelihood.of_sequence({}, forward.logits(values, batch.x, key), batch.y).mean()
 
         return train.map_learner(loss, forward.template, lifted.initial, tx, settings.root)
+
+    def _own(self, lifted: Lifted, tx: Any, updates: int, root: Any) -> train.Learner:
+        """Returns a learner of one's own."""
+        problem = Problem(lifted.forward, lifted.initial, lifted.likelihood, tx, updates, root)
+        made = resolve.called("learner", self.config.learner, {}, self.config.learner_options, given=(problem,))
+        for method in ("init", "step", "params"):
+            if not callable(getattr(made, method, None)):
+                raise ValueError(
+                    f"learner must give init(), step(state, batch) and params(state), got a {type(made).__name__} "
+                    f"without {method} from {self.config.learner}; see dsnn.protocols.Learner."
+                )
+
+        def step(state: Any, batch: train.Batch) -> tuple[Any, train.Info]:
+            new, info = made.step(state, batch)
+            return new, train.info_of(info)
+
+        return train.Learner(made.init, step, made.params)
 
     @property
     def _by_svi(self) -> bool:
@@ -148,6 +174,9 @@ class Setup:
 
     def params(self, state: Any) -> dict[str, Any]:
         """Returns the natural parameters of a learner's state."""
+        if resolve.is_foreign(self.config.learner):
+            params: dict[str, Any] = self.learner.params(state)
+            return params
         if not self._by_svi:
             return train.map_params(self.lifted.forward.template, state)
         return train.svi_params(self.lifted, state)
@@ -294,7 +323,7 @@ def network(
         likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
-        gate_family=FAMILIES[config.gates.family],
+        gate_family=FAMILIES.get(config.gates.family) or family(config.gates.family),
         gated=config.gates.enabled,
     )
     return lifted, every_site

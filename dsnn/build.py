@@ -2,16 +2,18 @@
 
 import inspect
 import itertools
+import math
 from typing import Any
 
 import jax
 
-from dsnn import cells, escape, initial, models, parameters, rng
+from dsnn import cells, escape, initial, models, parameters, resolve, rng
 from dsnn.bayes import guides
 from dsnn.config import CELLS, Config, ModelConfig
 from dsnn.convert import integrate_and_fire, read, to_stack
 from dsnn.convert.options import deep_network
 from dsnn.nearest import did_you_mean
+from dsnn.surrogate import Surrogate
 from dsnn.types import Array, Key
 
 
@@ -31,12 +33,13 @@ def build_model(
 
     def cell(neurons: int) -> Any:
         noise = _noise(config, noise_width)
-        options = {name: getattr(config, name) for name in CELLS[config.cell]}
-        options |= {"surrogate": config.surrogate or None, "noise": noise}
+        names = CELLS.get(config.cell, ("beta", "threshold", "reset"))
+        options = {name: getattr(config, name) for name in names}
+        options |= {"surrogate": _surrogate(config), "noise": noise}
         return build_cell(config.cell, options, config.options, neurons, next(keys))
 
     def readout_cell(neurons: int) -> Any:
-        beside = {} if config.readout_cell == "LI" else {"surrogate": config.surrogate or None}
+        beside = {} if config.readout_cell == "LI" else {"surrogate": _surrogate(config)}
         return build_cell(config.readout_cell, beside, config.readout_options, neurons, next(keys))
 
     common: dict[str, Any] = {
@@ -47,6 +50,8 @@ def build_model(
         "readout_beta": config.readout_beta,
         "dtype": None if config.products == "float32" else config.products,
     }
+    if resolve.is_foreign(config.architecture):
+        return _own_network(config, in_shape, classes, key, cell)
     if config.architecture == "conv":
         if len(in_shape) != 3:
             raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
@@ -68,6 +73,26 @@ def build_model(
     )
 
 
+def _own_network(
+    config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], cell: Any
+) -> models.Stack:
+    """Returns the network that a factory of one's own gives."""
+    option = "model.architecture"
+    own = config.architecture_options
+    made = resolve.called(option, config.architecture, {"key": key, "cell": cell}, own, given=(in_shape, classes))
+    if not isinstance(made, models.Stack):
+        raise ValueError(
+            f"{option} must give a dsnn.models.Stack, got a {type(made).__name__} from {config.architecture}; "
+            "dsnn.models.mlp and convnet show how one is made."
+        )
+    if math.prod(made.out_shape) != classes:
+        raise ValueError(
+            f"{option} must give a network of {classes} outputs, got out_shape {made.out_shape} from "
+            f"{config.architecture}; make its last layer as wide as the classes that it is given."
+        )
+    return made
+
+
 def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: int, key: Key[Array, ""]) -> Any:
     """Returns a cell; the key draws those of its constants that differ from neuron to neuron, and is consumed.
 
@@ -81,6 +106,8 @@ def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: i
     Raises:
         ValueError: an option that the cell has not.
     """
+    if resolve.is_foreign(kind):
+        return _own_cell(kind, usual, own, neurons, key)
     options = dict(usual)
     for place, (name, given) in enumerate(own.items()):
         drawn = initial.constant(f"option {name} of {kind}", given, rng.stream(key, "init", place), neurons)
@@ -102,8 +129,35 @@ def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: i
     return make(**options)
 
 
+def _own_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: int, key: Key[Array, ""]) -> Any:
+    """Returns a cell of one's own, which gets what its signature names of the usual options, and all of ``own``."""
+    drawn = {}
+    for place, (name, given) in enumerate(own.items()):
+        constant = initial.constant(f"option {name} of {kind}", given, rng.stream(key, "init", place), neurons)
+        drawn[name] = tuple(constant) if isinstance(constant, list) else constant
+    offered = {**usual, "neurons": neurons, "key": rng.stream(key, "init", len(own))}
+    made = resolve.called("model.cell", kind, offered, drawn)
+    for method in ("init", "step"):
+        if not callable(getattr(made, method, None)):
+            raise ValueError(
+                f"model.cell must give a cell with init(shape) and step(state, current, key), got a "
+                f"{type(made).__name__} without {method} from {kind}; see dsnn.protocols.Cell."
+            )
+    return made
+
+
+def _surrogate(config: ModelConfig) -> Any:
+    """Returns the surrogate of a configuration: a name, None for the density of the noise, or one's own."""
+    if not resolve.is_foreign(config.surrogate):
+        return config.surrogate or None
+    found = resolve.piece("model.surrogate", config.surrogate)
+    return found if isinstance(found, Surrogate) else Surrogate(found)
+
+
 def _noise(config: ModelConfig, width: Any) -> Any:
     width = config.noise_width if width is None else width
+    if resolve.is_foreign(config.noise):
+        return resolve.called("model.noise", config.noise, {"width": width}, {})
     match config.noise:
         case "logistic":
             return escape.Logistic(width)

@@ -154,11 +154,15 @@ def _fewer(shape: tuple[int, ...], sites: int, keep: int, flat: bool) -> tuple[i
 
 
 def _compact_cell(cell: Any, receiver: Array | None, multiple: int) -> Any:
-    """Returns the cell with its per-neuron arrays cut to the kept sites."""
+    """Returns the cell with its per-neuron arrays cut to the kept sites; one of a user's may know how, by ``cut``."""
+    keep = None if receiver is None else kept(receiver, multiple)
+    if keep is not None and callable(own := getattr(cell, "cut", None)):
+        return own(keep)
+    if not isinstance(cell, nnx.Module):
+        return cell
     new = nnx.clone(cell)
-    if receiver is None:
+    if receiver is None or keep is None:
         return new
-    keep = kept(receiver, multiple)
 
     def cut(variable: Any) -> Any:
         array = variable[...]

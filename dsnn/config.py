@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsnn import data, energy, initial, models, track
+from dsnn import data, energy, initial, models, resolve, track
 from dsnn.bayes import priors
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.halting import FEATURES
@@ -22,6 +22,9 @@ LEARNERS = ("svi", "map", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 BASELINES = ("none", "linear", "full")
 NOISES = ("logistic", "gaussian", "none")
+PYTHON = "python"
+"""The data set that a function of one's own reads."""
+
 OWN = {  # data sets that data.path names
     "audio": "folder",
     "events": "folder or an h5 file",
@@ -55,6 +58,8 @@ class DataConfig:
         root: folder with the published files; by default the environment's DSNN_DATA, else a user cache.
         path: file of ``npz`` data or of a ``table``; folder or file of ``events``; folder of ``npy``, ``audio`` or
             ``images``.
+        source: function of one's own that reads the data of ``python``, ``package.module:function``, called as
+            `dsnn.protocols.Source` says with the options.
         temporal: whether the second axis of ``npz`` or ``npy`` data is time.
         val_fraction: share of the training part that validates; -1 is the set's own choice.
         standardise: "auto" brings inputs to one scale, as the training part asks (`dsnn.data.standardised`; zeros of
@@ -67,6 +72,7 @@ class DataConfig:
     name: str = "digits"
     root: str | None = None
     path: str | None = None
+    source: str = ""
     temporal: bool = False
     val_fraction: float = -1.0
     standardise: str = "none"
@@ -76,7 +82,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.ood):
-            _one_of("data.name", name, data.names())
+            resolve.check_name("data.name", name, (*data.names(), PYTHON))
+        if (self.name == PYTHON) != bool(self.source):
+            raise ValueError(
+                f"data={PYTHON} is what data.source=package.module:function gives, got data={self.name} and "
+                f"data.source={self.source!r}; give both or neither."
+            )
         if not (self.val_fraction == -1 or 0 <= self.val_fraction < 1):
             raise ValueError(f"data.val_fraction must be in [0, 1), or -1 for the set's own, got {self.val_fraction}.")
         _one_of("data.standardise", self.standardise, ("none", "auto"))
@@ -97,7 +108,9 @@ class ModelConfig:
 
     Attributes:
         architecture: "mlp", "conv" (LeNet-like: convolutions with 2 x 2 max pooling, then dense layers), or "auto":
-            convolutions for images and frames of events of 16 x 16 and more, unless ``hidden`` is given by hand.
+            convolutions for images and frames of events of 16 x 16 and more, unless ``hidden`` is given by hand. A
+            network of one's own is ``package.module:factory``, called ``(in_shape, classes, key=, cell=, **options)``
+            with ``key`` and ``cell``, a function of the number of neurons, where it names them.
         hidden: neurons of each dense hidden layer.
         channels: channels of each convolution.
         recurrent: wires every dense hidden layer to itself.
@@ -116,6 +129,7 @@ class ModelConfig:
         options: further options of the hidden cells, such as ``{tau: {normal: [20, 5]}, learnable: [tau]}``: numbers,
             names, or how a constant is drawn neuron by neuron (`dsnn.initial.constant`). What is given here takes the
             place of beta, threshold and reset.
+        architecture_options: options of a network of one's own.
         gain: standard deviation of the initial kernels times sqrt(fan in).
         start: how kernels begin, "normal", "xavier", "joint_xavier", "orthogonal", "torch" or "zeros".
         recurrent_start: how recurrent kernels begin.
@@ -145,6 +159,7 @@ class ModelConfig:
     noise: str = "logistic"
     noise_width: float = 0.2
     options: dict[str, Any] = field(default_factory=dict)
+    architecture_options: dict[str, Any] = field(default_factory=dict)
     gain: float = 1.0
     start: str = "normal"
     recurrent_start: str = "normal"
@@ -159,20 +174,27 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _one_of("model.products", self.products, ("float32", "bfloat16"))
-        _one_of("model.architecture", self.architecture, (*ARCHITECTURES, "auto"))
-        _one_of("model.cell", self.cell, CELLS)
-        for name in {"beta", "threshold", "reset"}.difference(CELLS[self.cell]):
+        resolve.check_name("model.architecture", self.architecture, (*ARCHITECTURES, "auto"))
+        resolve.check_name("model.cell", self.cell, CELLS)
+        usual = ("beta", "threshold", "reset")
+        for name in set(usual).difference(CELLS.get(self.cell, usual)):
             default, given = type(self).__dataclass_fields__[name].default, getattr(self, name)
             if given != default:
                 raise ValueError(f"{self.cell} has no {name}, got model.{name}={given}; leave it out.")
-        _one_of("model.readout_cell", self.readout_cell, ("LI", *CELLS))
+        resolve.check_name("model.readout_cell", self.readout_cell, ("LI", *CELLS))
         _one_of("model.reads", self.reads, READS)
         for name in ("start", "recurrent_start"):
             _one_of(f"model.{name}", getattr(self, name), initial.KERNELS)
         for where in ("options", "readout_options"):
             for name, given in getattr(self, where).items():
                 initial.check_constant(f"model.{where}.{name}", given)
-        _one_of("model.noise", self.noise, NOISES)
+        resolve.check_name("model.noise", self.noise, NOISES)
+        if self.architecture_options and not resolve.is_foreign(self.architecture):
+            raise ValueError(
+                "model.architecture_options are for a network of one's own, got "
+                f"{', '.join(map(str, self.architecture_options))} with model.architecture={self.architecture}; set "
+                "model.hidden, model.channels and the like."
+            )
         _one_of("model.readout", self.readout, models.READOUTS)
         _one_of("model.reset", self.reset, ("subtract", "zero", "none"))
         _fraction("model.beta", self.beta, closed=True)
@@ -237,7 +259,7 @@ class BayesConfig:
     show: list[str] = field(default_factory=lambda: ["*.cell.*", "readout.*"])
 
     def __post_init__(self) -> None:
-        _one_of("bayes.guide", self.guide, GUIDES)
+        resolve.check_name("bayes.guide", self.guide, GUIDES)
         _one_of("bayes.prior", self.prior, priors.KERNELS)
         for name in ("prior_scale", "bias_scale", "guide_scale", "rank1_scale"):
             _positive(f"bayes.{name}", getattr(self, name))
@@ -281,7 +303,7 @@ class GatesConfig:
     open_probability: float = 0.9
 
     def __post_init__(self) -> None:
-        _one_of("gates.family", self.family, FAMILIES)
+        resolve.check_name("gates.family", self.family, FAMILIES)
         if not 0 < self.open_probability < 1:
             raise ValueError(f"gates.open_probability must be in (0, 1), got {self.open_probability}.")
 
@@ -382,6 +404,10 @@ class TrainConfig:
         watch_test: whether the history holds test scores too, for papers that selected on test; nothing is chosen by
             them.
         eval_every: epochs between validations.
+        patience: validations without a better one (by NLL, of numbers by RMSE) after which learning ends, and all is
+            assessed; 0 learns for all epochs. Use it with ``select``, which keeps the best epoch.
+        transform: function of one's own that changes the inputs of a training batch, such as an augmentation,
+            ``package.module:function``, called ``(x, key)`` inside the compiled step.
         checkpoint_s: seconds between checkpoints, taken at the end of an epoch.
         schedule: order of the time loop, see `dsnn.unroll`.
         memory: what the backward pass keeps, "full", "sqrt" or a number of steps.
@@ -399,6 +425,8 @@ class TrainConfig:
     select: str = "last"
     watch_test: bool = False
     eval_every: int = 10
+    patience: int = 0
+    transform: str = ""
     checkpoint_s: float = 10.0
     schedule: str = "auto"
     memory: str = "full"
@@ -409,12 +437,16 @@ class TrainConfig:
                 raise ValueError(f"train.{name} must be at least 1, or 0 for automatic, got {getattr(self, name)}.")
         if self.eval_every < 1:
             raise ValueError(f"train.eval_every must be at least 1, got {self.eval_every}.")
-        _one_of("train.encoding", self.encoding, ENCODINGS)
+        resolve.check_name("train.encoding", self.encoding, ENCODINGS)
         _one_of("train.schedule", self.schedule, SCHEDULES)
         _one_of("train.loss", self.loss, ("final", "steps"))
         _one_of("train.unlabelled", self.unlabelled, ("mask", "published"))
         _one_of("train.class_weight", self.class_weight, ("none", "balanced"))
         _one_of("train.select", self.select, ("last", "accuracy", "nll"))
+        if self.patience < 0:
+            raise ValueError(f"train.patience must not be negative, got {self.patience}; 0 learns for all epochs.")
+        if self.transform:
+            resolve.check_name("train.transform", self.transform, ())
         if self.skip < 0:
             raise ValueError(f"train.skip must not be negative, got {self.skip}.")
         if self.memory not in ("full", "sqrt") and not self.memory.isdigit():
@@ -609,7 +641,13 @@ class Config:
         experiment: name of the experiment file that this run started from.
         learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps), "fptt" (such
             weights, learned as the sequence goes on, see `FpttConfig`), "tbptt" (the same, see `TbpttConfig`) or
-            "convert" (a deep network is trained and converted, and that is all).
+            "convert" (a deep network is trained and converted, and that is all); or one's own,
+            ``package.module:factory``, called ``(problem, **learner_options)``, see `dsnn.protocols.Problem`.
+        learner_options: options of a learner of one's own.
+        metrics: functions of a finished run, ``package.module:function``, whose numbers join metrics.json, the report
+            and W&B, see `dsnn.protocols.Finished`.
+        callbacks: functions that are called after every validation, see `dsnn.protocols.Progress`; one that returns
+            True ends learning, and what was learned is assessed and kept.
         convert: a deep network to convert; with "svi" and "map", learning goes on from it.
         baseline: simpler models of the same data whose figures stand beside the network's: "none", "linear" (logistic
             or ridge regression), or "full" (that and the deterministic twin). A network for which the data have chosen
@@ -621,6 +659,9 @@ class Config:
 
     experiment: str = "digits"
     learner: str = "svi"
+    learner_options: dict[str, Any] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)
+    callbacks: list[str] = field(default_factory=list)
     baseline: str = "none"
     seed: int = 0
     resume: bool = True
@@ -643,7 +684,15 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
-        _one_of("learner", self.learner, LEARNERS)
+        resolve.check_name("learner", self.learner, LEARNERS)
+        if self.learner_options and not resolve.is_foreign(self.learner):
+            raise ValueError(
+                f"learner_options are for a learner of one's own, got {', '.join(map(str, self.learner_options))} with "
+                f"learner={self.learner}; its options are in svi, fptt or tbptt."
+            )
+        for option in ("metrics", "callbacks"):
+            for name in getattr(self, option):
+                resolve.check_name(option, name, ())
         _one_of("baseline", self.baseline, BASELINES)
         if self.seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed}.")

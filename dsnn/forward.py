@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dsnn import encode
+from dsnn import encode, resolve
 from dsnn.parameters import Params, Template
 from dsnn.rng import stream
 from dsnn.sequences import Scan
@@ -31,7 +31,8 @@ class Forward:
         template: the network without its parameters, see `dsnn.parameters.split`.
         steps: number of time steps T (for "temporal" data their own).
         encoding: "direct" holds the input for all steps, "rate" draws Bernoulli spikes, "latency" one spike per input,
-            "temporal" takes ``[batch, time, ...]`` as it is, "scan" shows an image row by row or pixel by pixel.
+            "temporal" takes ``[batch, time, ...]`` as it is, "scan" shows an image row by row or pixel by pixel;
+            ``package.module:function`` is called ``(x, steps=, key=)`` and gives ``[time, batch, ...]``.
         schedule: see `dsnn.unroll`.
         memory: see `dsnn.unroll`.
         scan: how images become sequences, for "scan".
@@ -47,8 +48,7 @@ class Forward:
     stochastic: bool = True
 
     def __post_init__(self) -> None:
-        if self.encoding not in ENCODINGS:
-            raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {self.encoding!r}.")
+        resolve.check_name("encoding", self.encoding, ENCODINGS)
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}.")
 
@@ -60,7 +60,8 @@ class Forward:
     @property
     def analog(self) -> bool:
         """Whether inputs carry values and not spikes."""
-        return self.encoding == "direct" or (self.encoding == "scan" and self.scan.analog)
+        whole = self.encoding == "direct" or resolve.is_foreign(self.encoding)
+        return whole or (self.encoding == "scan" and self.scan.analog)
 
     def example(self, params: Params) -> Float[Array, "1 ..."]:
         """Returns a batch of one blank example."""
@@ -83,6 +84,8 @@ class Forward:
                 return encode.latency(x, self.steps)
             case "scan":
                 return self.scan(x)
+            case own if resolve.is_foreign(own):
+                return resolve.called("train.encoding", own, {"steps": self.steps, "key": key}, {}, given=(x,))
             case _:
                 return jnp.swapaxes(x, 0, 1)
 
@@ -131,9 +134,9 @@ def keep_spikes(states: Any, spikes: dict[str, Array]) -> dict[str, Array]:
     return spikes
 
 
-def keep_traces(states: Any, spikes: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """Records every layer's membrane and output."""
-    return {name: (states[name].cell.membrane, spikes[name]) for name in spikes}
+def keep_traces(states: Any, spikes: dict[str, Array]) -> dict[str, tuple[Array | None, Array]]:
+    """Records every layer's membrane, None where the state of its cells has no such field, and its output."""
+    return {name: (getattr(states[name].cell, "membrane", None), spikes[name]) for name in spikes}
 
 
 def log_likelihood(logits: Float[Array, "*axes batch class"], y: Array) -> Float[Array, "*axes batch"]:

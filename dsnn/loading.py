@@ -1,14 +1,15 @@
 """The data that a configuration names, checked to be something that a run of it can learn."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn import data, rng
+from dsnn import data, resolve, rng
 from dsnn.bayes.likelihood import UNLABELLED
-from dsnn.config import OWN, Config
+from dsnn.config import OWN, PYTHON, Config
 from dsnn.data import rows
 
 MAX_DENSE = 1 << 27
@@ -19,6 +20,8 @@ def open_data(config: Config) -> data.Split:
     """Returns the data set that a configuration names, its arrays checked, whether or not a run can learn it."""
     c = config.data
     options = dict(c.options)
+    if c.name == PYTHON:
+        return _own(config)
     if c.name in OWN:
         options["path"] = c.path
     if c.name in ("npz", "npy"):
@@ -26,6 +29,20 @@ def open_data(config: Config) -> data.Split:
     return data.load(
         c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
     )
+
+
+def _own(config: Config) -> data.Split:
+    """Returns what a function of one's own reads, checked like every other data set."""
+    c = config.data
+    given = (data.default_root() if c.root is None else Path(c.root).expanduser(), config.seed)
+    fraction = None if c.val_fraction < 0 else c.val_fraction
+    made = resolve.called("data.source", c.source, {}, c.options, given=(*given, fraction))
+    if not isinstance(made, data.Split):
+        raise ValueError(
+            f"data.source must give a dsnn.data.Split, got a {type(made).__name__} from {c.source}; "
+            "dsnn.data.Split(train, val, test, classes, name) takes dsnn.data.Arrays(x, y)."
+        )
+    return data.check(made)
 
 
 def load_data(config: Config) -> data.Split:

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from dsnn import resolve
 from dsnn.parameters import Params
 from dsnn.types import Array
 
@@ -26,7 +27,10 @@ class OptimizerConfig:
         weight_decay: decoupled decay of weights (AdamW).
         warmup_fraction: share of the steps over which the rate rises from zero.
         clip: largest global norm of a gradient; 0 is no clipping.
-        name: "adam", "adamax" or "sgd".
+        name: "adam", "adamax" or "sgd", or one's own, ``package.module:factory``, called with ``learning_rate=``, a
+            schedule, and ``options``.
+        options: of an optimiser of one's own.
+        accumulate: batches whose gradients are averaged before an update.
         schedule: how it falls: "cosine" to zero, "linear" to zero in steps of an epoch, "step" by ``decay`` every
             ``decay_epochs``, or "constant".
         decay: factor of the step schedule.
@@ -47,12 +51,21 @@ class OptimizerConfig:
     schedule: str = "cosine"
     decay: float = 0.5
     decay_epochs: int = 100
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    accumulate: int = 1
     factors: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if (given := getattr(self, what)) not in allowed:
-                raise ValueError(f"optimizer.{what} must be one of {', '.join(allowed)}, got {given!r}.")
+        resolve.check_name("optimizer.name", self.name, OPTIMIZERS)
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"optimizer.schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}.")
+        if self.accumulate < 1:
+            raise ValueError(f"optimizer.accumulate must be at least 1, got {self.accumulate}.")
+        if self.options and not resolve.is_foreign(self.name):
+            raise ValueError(
+                f"optimizer.options are for an optimiser of one's own, got {', '.join(map(str, self.options))} with "
+                f"optimizer.name={self.name}; leave them out."
+            )
         if not 0 < self.decay <= 1 or self.decay_epochs < 1:
             raise ValueError(
                 "optimizer.decay must be in (0, 1] and decay_epochs at least 1, got "
@@ -107,6 +120,9 @@ def optimizer(
         schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), fall], [warmup]) if warmup else fall
         if until is not None:
             schedule = optax.join_schedules([schedule, optax.constant_schedule(0.0)], [until])
+        if resolve.is_foreign(config.name):
+            offered = {"learning_rate": schedule, "weight_decay": decay}
+            return resolve.called("optimizer.name", config.name, offered, config.options)
         match config.name:
             case "adam":
                 return optax.adamw(schedule, weight_decay=decay)
@@ -141,4 +157,7 @@ def optimizer(
     }
     rates |= {pattern: group(rate * factor, 0.0) for pattern, factor in config.factors.items()}
     groups = optax.multi_transform(rates, label)
-    return optax.chain(optax.clip_by_global_norm(config.clip), groups) if config.clip else groups
+    whole = optax.chain(optax.clip_by_global_norm(config.clip), groups) if config.clip else groups
+    if config.accumulate == 1:
+        return whole
+    return optax.MultiSteps(whole, config.accumulate).gradient_transformation()

@@ -8,7 +8,7 @@ import jax
 
 from dsnn.types import Array, Int, Key
 
-STREAMS = ("data", "init", "weights", "gates", "noise", "dropout")
+STREAMS = ("data", "init", "weights", "gates", "noise", "dropout", "augment")
 
 
 def root(seed: int) -> Key[Array, ""]:

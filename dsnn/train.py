@@ -32,11 +32,19 @@ class Batch(NamedTuple):
     y: Array
 
 
+def _no_params(state: Any) -> Any:
+    raise TypeError("this learner's parameters are read by map_params or svi_params.")
+
+
 class Learner(NamedTuple):
-    """A learning rule: ``init() -> state`` and ``step(state, batch) -> (state, info)``; the state is a pytree."""
+    """A learning rule: ``init() -> state`` and ``step(state, batch) -> (state, info)``; the state is a pytree.
+
+    ``params(state)`` gives the network's parameters by name; of the house's own rules `map_params` and `svi_params` do.
+    """
 
     init: Callable[[], Any]
     step: Callable[[Any, Batch], tuple[Any, Any]]
+    params: Callable[[Any], Any] = _no_params
 
 
 class MapState(NamedTuple):
@@ -83,6 +91,21 @@ class Info(NamedTuple):
     mean_steps: Float[Array, "..."]
     kept_fraction: Float[Array, "..."]
     budget_nj: Float[Array, "..."]
+
+
+def info_of(values: Any) -> Info:
+    """Returns what a step of a learner of one's own says, a dictionary with its ``loss``, as `Info`.
+
+    Raises:
+        ValueError: no loss.
+    """
+    if isinstance(values, Info):
+        return values
+    if not isinstance(values, dict) or "loss" not in values:
+        raise ValueError(f"a learner's step must say its loss, got {values!r}; return (state, dict(loss=loss)).")
+    nothing = jnp.zeros(())
+    known = {name: jnp.asarray(values.get(name, 0.0), jnp.float32) for name in Info._fields}
+    return Info(**{**known, "kept_fraction": nothing + 1})
 
 
 class TrainingError(RuntimeError):
@@ -498,19 +521,34 @@ def fit(
         yield epoch
 
 
-def epoch_program(family: Family, batch_size: int, place: Callable[[Batch], Batch] = lambda batch: batch) -> Program:
+def epoch_program(
+    family: Family,
+    batch_size: int,
+    place: Callable[[Batch], Batch] = lambda batch: batch,
+    transform: Callable[[Any, Any], Any] | None = None,
+) -> Program:
     """Returns ``run(settings, state, arrays, epoch) -> (state, infos)``, all steps of one epoch, for `compiled`.
 
     Args:
         family: the learner for given settings, built while the program is traced.
         batch_size: examples per step.
         place: says where a batch is computed, see `dsnn.mesh.Spread`.
+        transform: ``(x, key) -> x`` changes the inputs of a batch; the key is of a stream of its own.
     """
 
     def run(settings: Settings, state: Any, arrays: Batch, epoch: Array) -> tuple[Any, Any]:
         learner = family(settings)
         order = data.epoch_permutation(rng.stream(settings.root, "data", epoch), len(arrays.x), batch_size)
-        return jax.lax.scan(lambda s, i: learner.step(s, place(Batch(arrays.x[i], arrays.y[i]))), state, order)
+
+        def changed(i: Array, step: Array) -> Batch:
+            assert transform is not None
+            return Batch(transform(arrays.x[i], rng.stream(key, "augment", step)), arrays.y[i])
+
+        if transform is None:
+            return jax.lax.scan(lambda s, i: learner.step(s, place(Batch(arrays.x[i], arrays.y[i]))), state, order)
+        key = rng.stream(settings.root, "augment", epoch)
+        numbered = order, jnp.arange(len(order))
+        return jax.lax.scan(lambda s, at: learner.step(s, place(changed(*at))), state, numbered)
 
     return run
 

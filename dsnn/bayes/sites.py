@@ -15,6 +15,7 @@ import numpy as np
 
 from dsnn import forward
 from dsnn.cells import kind
+from dsnn.energy import priced_as
 from dsnn.layers import Conv, Dense
 from dsnn.models import Stack
 from dsnn.parameters import Params
@@ -179,7 +180,7 @@ def sites(
         if layer.recurrent is not None:
             wires.append(Wire(f"{name}.recurrent", post, post, post_sites, post_sites, block=block))
         neurons = math.prod(layer.out_shape) // post_sites
-        populations.append(Population(name, post, post_sites, neurons, kind(layer.cell), block))
+        populations.append(Population(name, post, post_sites, neurons, priced_as(layer.cell, kind(layer.cell)), block))
         if post is not None and post == name:
             groups[name] = post_sites
         pre, joined = post, (*joined, block) if block is not None else ()

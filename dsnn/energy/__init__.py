@@ -18,7 +18,7 @@ from dsnn.energy.ledger import (
     petaflops_days,
     training_operations,
 )
-from dsnn.energy.neurons import NEURONS, NeuronCost, neuron_cost
+from dsnn.energy.neurons import NEURONS, NeuronCost, has_cost, neuron_cost, priced_as
 from dsnn.energy.placement import Placement, place
 from dsnn.energy.price import Interval, Price, PriceInterval, SitePrices, price, price_interval, site_prices
 from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_names
@@ -65,6 +65,7 @@ __all__ = [
     "evaluate_claim",
     "fan_out",
     "gated_twin",
+    "has_cost",
     "ledger",
     "merge",
     "meter",
@@ -73,6 +74,7 @@ __all__ = [
     "place",
     "price",
     "price_interval",
+    "priced_as",
     "profile",
     "profile_names",
     "quantised_bits",

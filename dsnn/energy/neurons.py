@@ -5,9 +5,12 @@ threshold. The subtraction at a spike is priced per spike. These are counts of a
 recurrences; a chip that publishes joules per update replaces them (`Profile.update_pj`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["NEURONS", "NeuronCost", "neuron_cost"]
+__all__ = ["NEURONS", "NeuronCost", "has_cost", "neuron_cost", "priced_as"]
+
+UNKNOWN = "LIF"
+"""As what a neuron is priced that does not say what it costs."""
 
 
 class NeuronCost(NamedTuple):
@@ -61,12 +64,49 @@ NEURONS = {
 }
 
 
+_stated: dict[str, NeuronCost] = {}
+"""What cells of one's own say that an update costs, by kind; the kind holds the cost, so that none has two."""
+
+
+def priced_as(cell: Any, kind: str) -> str:
+    """The kind under which the updates of a cell are priced: its own, or "LIF" where nobody says what it costs.
+
+    Args:
+        cell: The neuron; one that is not of `NEURONS` may have ``cost() -> NeuronCost``.
+        kind: What it is called.
+
+    Raises:
+        ValueError: Its cost is no `NeuronCost` of numbers that are not negative.
+    """
+    if kind in NEURONS:
+        return kind
+    state = getattr(cell, "cost", None)
+    if not callable(state):
+        return UNKNOWN
+    cost = state()
+    if not isinstance(cost, NeuronCost) or min(cost[:4]) < 0:
+        raise ValueError(
+            f"cost() of a cell must give a dsnn.energy.NeuronCost of numbers from 0, got {cost!r} from {kind}; see "
+            "dsnn.energy.NEURONS for examples."
+        )
+    name = f"{kind} ({cost.macs} MAC, {cost.acs} AC, {cost.compares} compare, {cost.states} state)"
+    _stated[name] = cost
+    return name
+
+
+def has_cost(cell: Any, kind: str) -> bool:
+    """Whether somebody says what an update of a cell costs; otherwise it is priced as an LIF."""
+    return kind in NEURONS or callable(getattr(cell, "cost", None))
+
+
 def neuron_cost(kind: str) -> NeuronCost:
     """The operations of one update of a neuron of this kind.
 
     Raises:
         ValueError: No such kind.
     """
+    if kind in _stated:
+        return _stated[kind]
     if kind not in NEURONS:
         raise ValueError(f"A neuron's kind must be one of {', '.join(NEURONS)}, got {kind!r}; add it to NEURONS.")
     return NEURONS[kind]

@@ -13,6 +13,7 @@ from dsnn import activity, data, energy, evaluate, exit_calibration, parameters,
 from dsnn.anytime import Decision
 from dsnn.bayes.lift import Draw
 from dsnn.bayes.predict import Prediction
+from dsnn.cells import kind
 from dsnn.compact import INPUT
 from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, on_grid, ran, running_ahead, speed
@@ -359,7 +360,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     gated = records(deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
     full = forward.template.build(deployed.full)
     ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
-    metrics = {
+    metrics: dict[str, Any] = {
         "compute/spike_rate": energy.spike_rate(gated),
         "compute/dense_macs": energy.count(ungated).total.dense_macs,
     }
@@ -371,6 +372,9 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
     sequence = forward.encoding in ("temporal", "scan")
     metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero, sequence=sequence)
+    cells = [(layer.cell, kind(layer.cell)) for _, layer in full.layers()]
+    if unknown := sorted({name for cell, name in cells if not energy.has_cost(cell, name)}):
+        metrics["energy/priced_as_lif"] = ", ".join(unknown)
     return metrics, error
 
 
@@ -394,16 +398,19 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
             out |= {f"{name}/stopped": expit(seen_odds[:, place]), f"{name}/quantile": expit(settled.threshold)}
     for name, (membrane, spikes) in traces.items():
         fired = np.asarray(spikes[:, 0]).reshape(forward.steps, -1)
-        trace = np.asarray(membrane[:, 0]).reshape(forward.steps, -1)
+        trace = None if membrane is None else np.asarray(membrane[:, 0]).reshape(forward.steps, -1)
         if name == model.names[-1]:
-            out[f"membrane/{name}"] = trace
+            out |= {} if trace is None else {f"membrane/{name}": trace}
             continue
         kept = np.flatnonzero(np.asarray(deployed.gates[name]) > 0) if name in deployed.gates else None
         if kept is not None and len(kept) and fired.shape[1] == len(deployed.gates[name]):
-            fired, trace = fired[:, kept], trace[:, kept]
+            fired, trace = fired[:, kept], None if trace is None else trace[:, kept]
         busiest = np.argsort(-fired.sum(0))[:SHOWN_NEURONS]
         out[f"raster/{name}"] = fired > 0
+        if trace is None:
+            continue
         out[f"membrane/{name}"] = trace[:, np.sort(busiest)]
-        threshold = np.asarray(getattr(model, name).cell.threshold, dtype=np.float32)
-        out[f"threshold/{name}"] = threshold.reshape(-1)[:1]
+        threshold = getattr(getattr(model, name).cell, "threshold", None)
+        if threshold is not None:
+            out[f"threshold/{name}"] = np.asarray(threshold, dtype=np.float32).reshape(-1)[:1]
     return out

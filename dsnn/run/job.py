@@ -25,7 +25,7 @@ from dsnn.deploy import deploy
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
 from dsnn.loading import load_data
-from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, machine, population
+from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, hooks, machine, population
 from dsnn.run.console import console, final_table
 from dsnn.run.loop import FAILED, Interrupted, Member, Pruned, Watch, learn
 from dsnn.track import Track, open_track
@@ -182,13 +182,12 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
     parts["baseline"] = baseline_s
     parts = {name: seconds * share for name, seconds in parts.items()}
     for member, metrics in assessed:
-        config = member.setup.config
         metrics |= {f"time/{name}_s": seconds for name, seconds in parts.items()}
         metrics |= beside[member.directory]
         metrics["time/total_s"] = parts["setup"] + parts["train"] + parts["baseline"] + parts["eval"]
         spent = meter.metrics(
             energy.training_operations(
-                metrics["compute/dense_macs"], len(member.setup.split.train.x), config.train.epochs
+                metrics["compute/dense_macs"], data.size(member.setup.split.train), learned.epochs
             )
         )
         for name in ("carbon/kwh", "carbon/co2e_g", "carbon/device_hours"):
@@ -251,7 +250,7 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
     with ThreadPoolExecutor(min(len(members), machine.cores())) as pool:
         whole = list(pool.map(functools.partial(unless_failed, measured), members, made))
     done = []
-    for member, one, assessed in zip(members, made, whole, strict=True):
+    for fit, member, one, assessed in zip(fits, members, made, whole, strict=True):
         times = unless_failed(timed, member, one and one[0], assessed)
         if member.failure:
             continue
@@ -261,7 +260,10 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
         chosen = member.setup.automatic.items()
         named |= {f"automatic/{name}": str(value) if isinstance(value, list) else value for name, value in chosen}
-        done.append((member, {**named, **assessed.metrics, **times, **_chosen(member)}))
+        values = {**named, **assessed.metrics, **times, **_chosen(member)}
+        own = unless_failed(hooks.metrics, member, values, one[0], fit.answers.temperature)
+        if not member.failure:
+            done.append((member, values | own))
     return done
 
 

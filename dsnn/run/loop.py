@@ -20,7 +20,7 @@ from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
 from dsnn.bayes.sequence import sequencer
 from dsnn.numbers import in_units, targets_of
-from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, machine, population
+from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, hooks, machine, population
 from dsnn.run.assess import EVAL_BATCH
 from dsnn.run.console import Live, console
 from dsnn.track import Track
@@ -117,6 +117,11 @@ class Member:
             self.track.log(last, epoch)
         return last
 
+    def tell(self, info: train.Info, epoch: int) -> None:
+        """Tells the track of an epoch without a validation."""
+        if self.track is not None:
+            self.track.log({"epoch": float(epoch), "train/loss": float(np.mean(info.loss))}, epoch)
+
     def select(self, params: dict[str, Any], scores: dict[str, float], epoch: int) -> None:
         """Keeps the parameters of the epoch that is best on validation, in a file, so that a resumed run knows it."""
         by = self.setup.config.train.select
@@ -145,11 +150,12 @@ def _predictive(setup: "Setup", devices: int) -> Any:
 
 
 class Learned(NamedTuple):
-    """States of the members, and the seconds that compiling (the first epoch) and learning took together."""
+    """States of the members, the seconds of compiling (the first epoch) and of all learning, and the epochs of it."""
 
     states: list[Any]
     compile_s: float
     train_s: float
+    epochs: int = 0
 
 
 def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
@@ -167,18 +173,24 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     config, spread = first.config, first.spread
     together = population.together([member.setup for member in members], spread)
     start, state = _resumed(members, together)
+    before = [hooks.ended(member.directory) for member in members]
+    last_epoch = min(config.train.epochs if end is None else end for end in before)
+
+    def alive() -> list[tuple[int, Member]]:
+        return [(k, member) for k, member in enumerate(members) if not member.failure]
+
     if len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
     programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
     for member in members:
         rundir.truncate_history(member.directory, start)
     epochs = train.fit_program(
-        together.run, together.settings, state, together.arrays, epochs=config.train.epochs, start=start
+        together.run, together.settings, state, together.arrays, epochs=max(last_epoch, start), start=start
     )
     compiled, saved, last, written = 0.0, start, {}, time.monotonic()
     with _stopping() as asked, Live(config.train.epochs, start) as live:
         for epoch in epochs:
-            done, final = epoch.number + 1, epoch.number + 1 == config.train.epochs
+            done, final = epoch.number + 1, epoch.number + 1 == last_epoch
             compiled = compiled or time.monotonic() - began
             state = epoch.state
             infos = jax.device_get([together.of(epoch.info, k) for k in range(len(members))])
@@ -193,19 +205,30 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
                     if watch is not None and watch(done, last):
                         raise Pruned(f"stopped after epoch {done} of {config.train.epochs} by its watch.")
                     live.validation(done, last)
+                    over = [hooks.ends(m, m.setup.params(together.of(state, k)), last, done) for k, m in alive()]
+                    if all(over) and not final:
+                        final, last_epoch = True, done
+                        for member in members:
+                            hooks.end(member.directory, done)
+                        console.print(f"learning ends after epoch {done}, as a callback or train.patience says")
+                else:
+                    for k in going:
+                        members[k].tell(infos[k], done)
                 live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
                 if final or stop or time.monotonic() - written > config.train.checkpoint_s * len(members):
                     for k in going:
                         checkpoint.save(members[k].checkpoints, done, together.of(state, k))
                     written, saved = time.monotonic(), done
-            if stop and not final:
+            if mesh.agreed(int(final)):
+                break
+            if stop:
                 raise Interrupted(
                     f"stopped after epoch {done} of {config.train.epochs}, checkpoint written; the same command "
                     f"(or run.dir={members[0].directory}) goes on.",
                     stop,
                 )
     states = [together.of(state, k) for k in range(len(members))]
-    return Learned(states, compiled, time.monotonic() - began)
+    return Learned(states, compiled, time.monotonic() - began, max(last_epoch, start))
 
 
 def _recorded(members: Sequence[Member], given: Sequence[tuple[Any, train.Info]], epoch: int) -> dict[str, float]:

@@ -76,7 +76,7 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     if len(setups) > 1 and _mapped(first.config.population.mapped) == "scan":
         return _dealt(setups)
     place = spread.batch if spread else lambda batch: batch
-    run = train.epoch_program(first.family, first.config.train.batch_size, place)
+    run = train.epoch_program(first.family, first.config.train.batch_size, place, first.transform)
 
     def begin(settings: train.Settings) -> Any:
         return first.family(settings).init()
@@ -119,7 +119,7 @@ def _dealt(setups: Sequence["Setup"]) -> Together:
     order, and hard thresholds make other spikes of that. A device compiles its own copy, or finds it in the cache.
     """
     first, devices = setups[0], jax.local_devices()
-    run = train.compiled(train.epoch_program(first.family, first.config.train.batch_size))
+    run = train.compiled(train.epoch_program(first.family, first.config.train.batch_size, transform=first.transform))
     begin = train.beginning(first.family)
     homes = [devices[k % len(devices)] for k in range(len(setups))]
     settings = [jax.device_put(setup.settings, home) for setup, home in zip(setups, homes, strict=True)]

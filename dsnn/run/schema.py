@@ -10,15 +10,15 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dsnn import data, places
-from dsnn.config import OWN, Config
+from dsnn import data, places, resolve
+from dsnn.config import OWN, PYTHON, Config, as_dict
 
 
 def register() -> None:
     """Makes the schema and one ``data=<name>`` choice per data set known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for name in data.names():
+    for name in (*data.names(), PYTHON):
         store.store(group="data", name=name, node={"name": name}, package="data")
 
 
@@ -54,7 +54,7 @@ def completed(overrides: Sequence[str]) -> list[str]:
     """Returns the overrides, with the experiment for data of one's own where data are named and no experiment is."""
     given = dict(override.lstrip("+").partition("=")[::2] for override in overrides if not override.startswith("-"))
     named = {given.get(name, "").strip("'\"") for name in ("data", "data.name")}
-    own = bool(named & OWN.keys()) and "experiment" not in given
+    own = bool(named & {*OWN, PYTHON}) and "experiment" not in given
     return [*overrides, "experiment=own"] if own else list(overrides)
 
 
@@ -78,11 +78,22 @@ def compose(overrides: Sequence[str]) -> Config:
     try:
         words = [*(appended(o) for o in completed(overrides)), *searchpath()]
         with hydra.initialize_config_dir(str(places.CONF), version_base="1.3"):
-            return typed(hydra.compose("config", overrides=words))
+            return named(hydra.compose("config", overrides=words))
     except HydraException as error:
         said = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
         sentence = ": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")
         raise ValueError(sentence.removeprefix("++")) from None
+
+
+def named(composed: Any) -> Config:
+    """Returns the checked configuration that this process's own command line names, with leave to run its pieces.
+
+    Raises:
+        ValueError: as `typed`.
+    """
+    config = typed(composed)
+    resolve.trust(*resolve.foreign_names(as_dict(config)))
+    return config
 
 
 def typed(composed: Any) -> Config:

@@ -24,7 +24,7 @@ def run_job(composed: Any) -> None:
     sweep = Path(os.environ[SWEEP]) if SWEEP in os.environ else None
     entry: dict[str, Any] = {"dir": "", "overrides": " ".join(HydraConfig.get().overrides.task), "status": "running"}
     try:
-        typed = schema.typed(composed)
+        typed = schema.named(composed)
         entry["dir"] = str(job.directory_of(typed))
         if sweep:
             sweep_record.add(sweep, entry)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsnn import data, places
+from dsnn.config import PYTHON
 from dsnn.nearest import did_you_mean
 from dsnn.run import schema
 
@@ -115,7 +116,7 @@ def check(overrides: Sequence[str]) -> None:
             continue
         if name not in known:
             raise UsageError(f"{name!r} is not an option; {did_you_mean(name, known, HELPED)}")
-        for group, choices in (("experiment", list(experiments())), ("data", list(data.names()))):
+        for group, choices in (("experiment", list(experiments())), ("data", [*data.names(), PYTHON])):
             value = override.value()
             if name == group and isinstance(value, str) and value not in choices:
                 hint = did_you_mean(value, choices, HELPED)
@@ -144,7 +145,7 @@ def show_help() -> None:
     for name, header in experiments().items():
         table.add_row(name, *(header.get(k, "") for k in ("title", "command", "time", "expected")))
     console.print(table)
-    console.print(f"\n[bold]Data[/] (data=NAME): {', '.join(data.names())}")
+    console.print(f"\n[bold]Data[/] (data=NAME): {', '.join((*data.names(), PYTHON))}")
     settings = Table(title="Options", title_justify="left")
     settings.add_column("option")
     settings.add_column("default")

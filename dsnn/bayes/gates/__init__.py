@@ -4,6 +4,7 @@ from dsnn.bayes.gates.bernoulli import BERNOULLI, CONCRETE, ENUMERATED, Bernoull
 from dsnn.bayes.gates.contract import Family, Gates, OpenOrClosed, bernoulli_entropy
 from dsnn.bayes.gates.hard_concrete import HARD_CONCRETE, MAGNITUDE, HardConcrete, log_alpha_for
 from dsnn.bayes.gates.lognormal import LOG_NORMAL, LogNormalNoise, TruncatedLogUniform
+from dsnn.bayes.gates.own import family
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (HARD_CONCRETE, CONCRETE, BERNOULLI, LOG_NORMAL, MAGNITUDE)}
 
@@ -26,5 +27,6 @@ __all__ = [
     "antithetic",
     "bernoulli_entropy",
     "every_setting",
+    "family",
     "log_alpha_for",
 ]

@@ -1,0 +1,146 @@
+"""A fitted network in a notebook's hands: what it predicts, where it computes, what is put to use."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dsnn import data, deploy, exit_calibration, parameters, rng
+from dsnn.assemble import Setup
+from dsnn.bayes.predict import Prediction
+from dsnn.bayes.regress import Regression
+from dsnn.compact import INPUT
+from dsnn.exit_calibration import Calibrated
+from dsnn.fold import fold_scaling
+from dsnn.guard import Guarded
+from dsnn.linear import LinearModel
+from dsnn.models import Stack
+from dsnn.numbers import in_units, margins, targets_of, widened
+
+
+@dataclasses.dataclass
+class Fitted:
+    """A network with its posterior.
+
+    Attributes:
+        setup: data, model and learner.
+        params: of the guide, in their natural spaces.
+        losses: mean training loss of every epoch, per example in nats.
+        exits: when examples stop, and what was certified of it.
+        temperature: what class logits were divided by, or a number's noise multiplied by, after learning.
+        linear: a linear model of the same examples, None where there is none.
+        fits: how often it was fitted, and which simpler models it is worse than; None where nothing was compared.
+    """
+
+    setup: Setup
+    params: dict[str, Any]
+    losses: list[float]
+    exits: Calibrated
+    _predict: Any
+    temperature: float = 1.0
+    _step_price: float = 0.0
+    linear: LinearModel | None = None
+    fits: Guarded | None = None
+
+    @property
+    def gates(self) -> dict[str, np.ndarray]:
+        """Probability that each site runs, by group; empty without gates."""
+        return {name: np.asarray(p) for name, p in self.setup.lifted.running_probabilities(self.params).items()}
+
+    def network(self) -> Stack:
+        """Returns the network to put to use: posterior means, closed sites removed, for inputs as they come.
+
+        Of numbers its outputs are standardised; `target_scaling` brings them to their unit.
+        """
+        small = deploy.deploy(self.setup.lifted, self.params).small
+        return small if self.scaling is None else fold_scaling(small, self.scaling)
+
+    @property
+    def scaling(self) -> data.Scaling | None:
+        """How inputs are scaled before the network sees them; `predict` does it, and `network` has it folded in."""
+        return data.scaling_of(self.setup.split)
+
+    @property
+    def target_scaling(self) -> data.Scaling | None:
+        """How numbers were standardised, which `predict` undoes: ``shift + scale * output``; None for classes."""
+        return data.target_scaling(self.setup.split)
+
+    def __repr__(self) -> str:
+        deployed = deploy.deploy(self.setup.lifted, self.params)
+        full, small = parameters.count(deployed.full), parameters.count(parameters.split(deployed.small)[1])
+        kept = [(name, int((np.asarray(g) > 0).sum()), len(g)) for name, g in deployed.gates.items()]
+        sites = ", ".join(f"{name} {k} of {n}" for name, k, n in kept) or "no gates"
+        model = self.setup.lifted.forward.template.build(deployed.full)
+        lines = [
+            f"Fitted, {len(self.losses)} epochs, loss {self.losses[-1]:.3f}",
+            summary(model),
+            f"sites kept: {sites}; parameters kept: {small} of {full}",
+        ]
+        if self.linear is not None:
+            scores = {name[4:]: value for name, value in self.linear.scores.items() if name.startswith("val/")}
+            worth = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            lines.append(f"{self.linear.name} on the selecting part: {worth}")
+        if self.fits is not None and self.fits.worse_than:
+            lines.append(f"worse than {', '.join(self.fits.worse_than)} on the selecting part, beyond chance")
+        if self.setup.lifted.feature is not None:
+            lines.append(exit_calibration.said(self.exits))
+        return "\n".join(lines)
+
+
+def predict(fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, seed: int = 0) -> Prediction | Regression:
+    """Returns the posterior predictive: ``probs`` ``[n, class]``, ``aleatoric`` entropies and mean ``steps`` ``[n]``.
+
+    Of numbers it is their ``mean`` and the interval from ``lower`` to ``upper``, ``[n, output]`` in the targets' unit.
+    Where held-out examples suffice the interval is conformal: it holds the share ``level`` of new examples.
+
+    Args:
+        fitted: what `fit` returned.
+        x: inputs of the shape that was fitted.
+        samples: posterior draws.
+        level: share of examples that the intervals of numbers hold, in (0, 1).
+        seed: of the draws and of the firing noise.
+
+    Raises:
+        ValueError: inputs of another shape, or an input that is not finite.
+    """
+    inputs = np.asarray(x, np.float32)
+    wanted = fitted.setup.split.train.x.shape[1:]
+    if (*inputs.shape[1:], 1) == wanted:  # grey images, which convolutions read with a channel axis
+        inputs = inputs[..., None]
+    if inputs.shape[1:] != wanted:
+        raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
+    inputs = inputs if fitted.scaling is None else fitted.scaling(inputs)
+    key, split = rng.stream(rng.root(seed), "noise"), fitted.setup.split
+    if split.task != "regression":
+        return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
+
+    def answered(x: np.ndarray) -> Regression:
+        return in_units(fitted._predict(fitted.params, x, key, samples=samples, level=level), split)
+
+    made, certify = answered(inputs), split.certify
+    if certify is None or not data.size(certify):
+        return made
+    margin = margins(answered(np.asarray(certify.x)), targets_of(split, "certify"), level)
+    return widened(made, margin) if np.isfinite(margin).all() else made
+
+
+def where(fitted: Fitted) -> Any:
+    """Returns the map of where computation runs, a matplotlib figure with one square per compute site.
+
+    Raises:
+        ValueError: the network has no gates.
+    """
+    from dsnn.plots import gate_map  # drawing takes a second to import
+
+    gates = fitted.gates
+    if not gates:
+        raise ValueError("the map shows gates, and this network has none; fit it with bayesian=True.")
+    deployed = deploy.deploy(fitted.setup.lifted, fitted.params)
+    kept = {name: int((np.asarray(gate) > 0).sum()) for name, gate in deployed.gates.items()}
+    ordered = {INPUT: gates[INPUT], **gates} if INPUT in gates else gates
+    return gate_map(ordered, data.input_shape(fitted.setup.split), kept)
+
+
+def summary(model: Any) -> str:
+    """Returns what printing a model shows; of a stack, its layers, shapes, cells, parameters and products."""
+    return repr(model)

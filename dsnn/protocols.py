@@ -1,0 +1,171 @@
+"""Every extension point on one page: what a piece of one's own has to be, wherever an option names one.
+
+A piece is named ``package.module:attribute``, see `dsnn.resolve`. What a protocol calls optional may be left out; what
+is lost then is said in one sentence and never by a traceback.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from dsnn.types import Array, Key
+
+if TYPE_CHECKING:
+    import optax
+
+    from dsnn.bayes.likelihood import Likelihood
+    from dsnn.config import Config
+    from dsnn.data import Split
+    from dsnn.fitted import Fitted
+    from dsnn.forward import Forward
+    from dsnn.parameters import Params
+
+
+class Cell(Protocol):
+    """A layer of neurons: ``model.cell``, ``model.readout_cell``.
+
+    What is named is a class or a factory. It is called with those of ``neurons``, ``beta``, ``threshold``, ``reset``,
+    ``noise``, ``surrogate``, ``key`` that its signature names, and with ``model.options``. Learnable constants are
+    `nnx.Param`, fixed ones Python floats.
+
+    Optional: ``cost() -> dsnn.energy.NeuronCost``, what an update costs; without, it is priced as an LIF, and the
+    report says so. ``cut(index) -> Cell``, the cell of some of its neurons, for arrays that are no `nnx.Variable` with
+    the neurons last. A field ``membrane`` of the state is drawn in the report, with a ``threshold`` of the cell.
+    """
+
+    def init(self, shape: tuple[int, ...]) -> Any:
+        """Returns the state at rest, any pytree, for currents of a shape ``(batch, *neurons)``."""
+        ...
+
+    def step(self, state: Any, current: Array, key: Key[Array, ""] | None = None) -> tuple[Any, Array]:
+        """Returns the next state and the spikes; a key is consumed, None is the deterministic neuron."""
+        ...
+
+
+CellFactory = Callable[[int], Any]
+"""A cell for a number of neurons, as a network's factory gets it."""
+
+NetworkFactory = Callable[..., Any]
+"""``model.architecture``: ``(in_shape, classes, key=, cell=, **model.architecture_options) -> dsnn.models.Stack``.
+
+It gets ``key`` and ``cell``, a `CellFactory`, where it names them.
+"""
+
+
+class GateFamily(Protocol):
+    """A distribution over gates: ``gates.family``, an object or a class that is made without arguments.
+
+    Optional: ``discrete``, ``shut``, ``by_magnitude``, see `dsnn.bayes.gates.Family`.
+    """
+
+    def initial(self, sites: int, open_probability: float) -> "Params":
+        """Returns parameters by name, each ``[site]`` on the real line."""
+        ...
+
+    def posterior(self, params: "Params") -> Any:
+        """Returns the distribution over ``[site]`` values in [0, 1], see `dsnn.bayes.gates.Gates`."""
+        ...
+
+    def base(self, sites: int) -> Any:
+        """Returns the base measure, as a rule `dsnn.bayes.gates.OpenOrClosed`."""
+        ...
+
+    def decided(self, opened: Array) -> "Params":
+        """Returns parameters at which these sites surely run, and all others surely do not."""
+        ...
+
+
+class Problem(NamedTuple):
+    """What a learner of one's own gets to solve.
+
+    Attributes:
+        forward: runs examples through the network: ``forward.logits(params, x, key)``, ``[time, batch, class]``.
+        params: where learning starts, by name.
+        likelihood: ``likelihood.of_sequence({}, logits, y)`` is log p(y | x) of each example.
+        optimizer: Optax, with the schedule of the run.
+        updates: that there will be.
+        root: key of the run, see `dsnn.rng.stream`.
+    """
+
+    forward: "Forward"
+    params: "Params"
+    likelihood: "Likelihood"
+    optimizer: "optax.GradientTransformation"
+    updates: int
+    root: Key[Array, ""]
+
+
+class Learner(Protocol):
+    """A learning rule: ``learner``, made by a factory ``(problem, **learner_options)``. All three are traced by JAX."""
+
+    def init(self) -> Any:
+        """Returns the first state, a pytree of arrays."""
+        ...
+
+    def step(self, state: Any, batch: Any) -> tuple[Any, dict[str, Array]]:
+        """Returns the next state, and what is worth seeing, by name; ``loss``, in nats an example, is among it."""
+        ...
+
+    def params(self, state: Any) -> "Params":
+        """Returns the network's parameters by name."""
+        ...
+
+
+class Source(Protocol):
+    """Data: ``data=python data.source=package.module:function``, with ``data.options``."""
+
+    def __call__(self, root: Path, seed: int, val_fraction: float | None, **options: Any) -> "Split":
+        """Returns the data.
+
+        Args:
+            root: the folder of published data sets.
+            seed: of draws, such as that of a validation part.
+            val_fraction: that the user wants, None where nobody said.
+            **options: of the source.
+        """
+        ...
+
+
+Encoder = Callable[..., Array]
+"""``train.encoding``: ``(x, steps=, key=) -> [time, batch, ...]`` of static inputs ``[batch, ...]``."""
+
+
+class Finished(NamedTuple):
+    """A run that is assessed.
+
+    Attributes:
+        directory: of the run, None for a fit of a notebook.
+        config: with every choice made.
+        split: the data as the network saw them.
+        metrics: by name, as metrics.json will hold them.
+        fitted: what was learned.
+    """
+
+    directory: Path | None
+    config: "Config"
+    split: "Split"
+    metrics: dict[str, Any]
+    fitted: "Fitted"
+
+
+class Progress(NamedTuple):
+    """A run after a validation.
+
+    Attributes:
+        epoch: epochs done.
+        epochs: of the whole run.
+        metrics: of this validation, by name.
+        fitted: what has been learned so far.
+    """
+
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+    fitted: "Fitted"
+
+
+Metric = Callable[[Finished], dict[str, float]]
+"""``metrics=[package.module:function]``: numbers by name, which join metrics.json, the report and W&B."""
+
+Callback = Callable[[Progress], bool | None]
+"""``callbacks=[package.module:function]``: called after every validation; True ends learning, and all is assessed."""

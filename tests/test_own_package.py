@@ -1,0 +1,187 @@
+"""A user's package outside the repository: every piece of it by name, from the command line, in sweeps and searches."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from dsnn import places, resolve, rundir
+from dsnn.run import schema
+
+HERE = Path(__file__).parent / "own_package"
+QUICK = ["track.tool=none", "run.report=false", "train.steps=3", "bayes.samples=2", "train.eval_every=1"]
+CLOUDS = ["data=python", "data.source=ownlab.data:clouds", "data.options.n=64", "model.hidden=[8]", "train.epochs=2"]
+PLAIN = [*CLOUDS, *QUICK, "baseline=none", "train.batch_size=16"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package and its configurations in a folder of their own, beside folders that are called like the house's."""
+    root = tmp_path_factory.mktemp("lab")
+    shutil.copytree(HERE / "src" / "ownlab", root / "ownlab")
+    shutil.copytree(HERE / "conf", root / "own_conf")
+    for name in ("experiments", "conf"):
+        (root / name).mkdir()
+        (root / name / "__init__.py").write_text("raise ImportError('this is the user\\'s own folder')\n")
+    return root
+
+
+def dsnn_run(place: Path, *words: str, code: int = 0, command: str = "run", **environment: str) -> str:
+    """Runs the command in the user's folder, as an installed package would."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dsnn", command, *words],
+        cwd=place,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert "Traceback" not in said, said
+    return said
+
+
+def metrics(place: Path, name: str) -> dict:
+    return json.loads((place / name / "metrics.json").read_text())
+
+
+@pytest.fixture
+def mine(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder as this process's own, whose names it may run."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    return place
+
+
+PIECES = {
+    "cell": ["model.cell=ownlab.cells:QIF", "model.options.a=0.05"],
+    "network": ["model.architecture=ownlab.nets:tapered", "model.architecture_options.width=12"],
+    "gates": ["gates.family=ownlab.gates:SoftGates"],
+    "learner": ["learner=ownlab.learn:SignDescent", "learner_options.rate=0.02", "model.noise=none"],
+    "encoder": ["train.encoding=ownlab.data:repeated"],
+    "transform": ["train.transform=ownlab.data:noisy"],
+    "optimiser": ["optimizer.name=ownlab.learn:momentum", "optimizer.options.decay=0.5", "optimizer.accumulate=2"],
+    "watched": ["metrics=[ownlab.watch:spikes_per_right_answer]", "callbacks=[ownlab.watch:never]"],
+}
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_every_piece_of_ones_own_runs_by_its_name(piece: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dsnn.run import job
+
+    config = schema.compose([*PLAIN, *PIECES[piece], f"run.dir={mine / piece}"])
+    directory, found = job.run(config)
+    assert 0.4 <= found["test/accuracy"] <= 1
+    assert rundir.is_done(directory)
+    if piece == "cell":
+        assert found["energy/priced_as_lif"] == "QIF"
+    if piece == "network":
+        assert found["gates/wide/total"] == 12
+        assert found["gates/narrow/total"] == 6
+    if piece == "watched":
+        rate = found["compute/spike_rate"]
+        assert found["own/spikes_per_right_answer"] == pytest.approx(rate / found["test/accuracy"])
+        assert "own callback: 2 of 2" in capsys.readouterr().out
+
+
+def test_a_cell_that_says_what_it_costs_is_priced_by_it(mine: Path) -> None:
+    from dsnn import energy
+    from dsnn.assemble import build
+
+    setup = build(schema.compose([*PLAIN, "model.cell=ownlab.cells:PricedQIF"]))
+    cell = setup.lifted.forward.template.build(setup.lifted.initial).hidden0.cell
+    kind = energy.priced_as(cell, "PricedQIF")
+    assert energy.neuron_cost(kind) == (3, 1, 1, 1, True)
+    assert kind in {population.kind for population in setup.sites.populations}
+
+
+def test_a_callback_ends_learning_and_all_is_assessed_and_kept(mine: Path) -> None:
+    from dsnn.run import job
+
+    words = [*PLAIN, "train.epochs=9", "callbacks=[ownlab.watch:after_two]", f"run.dir={mine / 'ended'}"]
+    directory, found = job.run(schema.compose(words))
+    assert rundir.is_done(directory)
+    assert "test/accuracy" in found
+    assert [record["step"] for record in rundir.read_history(directory)] == [1, 2]
+
+
+def test_patience_ends_learning_where_nothing_gets_better(mine: Path) -> None:
+    from dsnn.run import job
+
+    words = [*PLAIN, "train.epochs=50", "train.patience=2", "train.select=nll", "optimizer.learning_rate=1e-9"]
+    directory, _ = job.run(schema.compose([*words, f"run.dir={mine / 'patient'}"]))
+    assert rundir.is_done(directory)
+    assert len(rundir.read_history(directory)) < 50
+
+
+def test_from_the_command_line_beside_folders_of_the_repositorys_names(place: Path) -> None:
+    said = dsnn_run(place, "--config-dir", "own_conf", "experiment=clouds", "run.dir=told", "--seed=3")
+    assert "own_conf" not in said or "error" not in said
+    found = metrics(place, "told")
+    assert found["experiment"] == "clouds"
+    assert found["seed"] == 3
+    assert "energy/labchip/snn_nj" in found
+    composed = dsnn_run(place, "--config-dir=own_conf", "--cfg", "job", "experiment=clouds")
+    assert "cell: ownlab.cells:QIF" in composed
+    assert "ours" in dsnn_run(place, "--help", command="reproduce", DSNN_CONFIG_DIR="own_conf")
+
+
+@pytest.mark.slow
+def test_in_a_sweep_of_two_workers_and_in_a_search(place: Path) -> None:
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run.root=swept"]
+    said = dsnn_run(place, "--config-dir", "own_conf", "experiment=clouds", "seed=0,1", *parallel, command="sweep")
+    assert "2 of 2 jobs are done" in said
+    said = dsnn_run(place, "--config-dir", "own_conf", "search=rates", "root=searched", command="search")
+    assert "2 done" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["model.cell=ownlab.cells:QIFF"],
+            "an attribute that ownlab.cells has not, got 'QIFF'; did you mean 'QIF'?",
+        ),
+        (["model.cell=ownlab.cels:QIF"], "names a module that Python does not find, got 'ownlab.cels'"),
+        (["model.cell=ownlab.cells:QIF", "model.options.b=1"], "takes the options a, leak, dt, peak, got 'b'"),
+        (["model.cell=os:system"], "model.cell=os:system needs the options command"),
+        (["model.cell=LIFF"], "model.cell must be one of"),
+        (["model.architecture=ownlab.nets:taperd"], "did you mean 'tapered'?"),
+        (["model.architecture_options.width=3"], "model.architecture_options are for a network of one's own"),
+        (["gates.family=ownlab.cells:QIF"], "gates.family must have initial, posterior, base, decided"),
+        (["learner=ownlab.learn:SignDescent", "learner_options.rat=1"], "did you mean 'rate'?"),
+        (["data.options.m=3"], "takes the options n, features, got 'm'"),
+        (["metrics=[nothing]"], "metrics must be package.module:attribute, got 'nothing'"),
+    ],
+)
+def test_what_cannot_be_meant_gets_a_sentence(words: list[str], sentence: str, mine: Path) -> None:
+    from dsnn.assemble import build
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is looked for below
+        jax.eval_shape(build(schema.compose([*PLAIN, *words])).learner.init)
+    assert sentence in str(caught.value)
+
+
+def test_a_stored_name_is_not_run_without_trust(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "_trusted", set())
+    with pytest.raises(ValueError, match="was not told to run, got 'os:system' from a stored configuration"):
+        resolve.piece("model.cell", "os:system")
+    resolve.trust("ownlab.cells:QIF")
+    assert resolve.piece("model.cell", "ownlab.cells:QIF").__name__ == "QIF"
+
+
+def test_a_name_of_ones_own_may_not_hide_one_of_dsnns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "digits.yaml").write_text("# @package _global_\n")
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path))
+    with pytest.raises(ValueError, match="must be that of one file, got 'digits'"):
+        places.files("experiment")
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="a configuration folder must exist"):
+        places.own()
