@@ -19,6 +19,7 @@ __all__ = [
     "escape",
     "fit",
     "keep_memory",
+    "load",
     "models",
     "nir",
     "predict",
@@ -28,13 +29,13 @@ __all__ = [
     "where",
 ]
 
-_API = {"fit": "api", "predict": "fitted", "summary": "fitted", "where": "fitted"}
+_API = ("fit", "load", "predict", "summary", "where")
 
 
 def __getattr__(name: str) -> Any:
     """Returns what is imported only when it is asked for: inference and NIR take a second to load."""
     if name in _API:
-        return getattr(importlib.import_module(f"dsnn.{_API[name]}"), name)
+        return getattr(importlib.import_module("dsnn.api"), name)
     if name in __all__:
         return importlib.import_module(f"dsnn.{name}")
     raise AttributeError(f"module 'dsnn' has no attribute {name!r}")

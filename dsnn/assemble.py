@@ -55,6 +55,7 @@ FREE = (
 class Setup:
     """What a configuration builds; ``automatic`` names the choices that were left to the data, which `config` holds.
 
+    ``begin`` are parameters of the guide that learning starts from, where it goes on; ``start`` are a network's.
     ``programs`` are those of an assessment by name, where they are compiled ahead.
     """
 
@@ -67,6 +68,7 @@ class Setup:
     start: parameters.Params | None = None
     automatic: dict[str, Choice] = dataclasses.field(default_factory=dict)
     programs: dict[str, Program] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    begin: parameters.Params | None = None
 
     def __post_init__(self) -> None:
         self.programs = self.programs or shared(self.likeness and ("assessing", self.likeness), dict)
@@ -79,7 +81,13 @@ class Setup:
         for the next job would take much memory.
         """
         config, split = self.config, self.split
-        special = config.convert.method or config.model.compacted or self.start is not None or self.spread is not None
+        special = (
+            config.convert.method
+            or config.model.compacted
+            or self.start is not None
+            or self.spread is not None
+            or self.begin is not None
+        )
         drawn = config.model.options or config.model.readout_options or config.bayes.rare_inputs != 1
         if special or drawn or config.train.class_weight != "none" or config.bayes.guide == "ensemble":
             return None
@@ -125,11 +133,11 @@ class Setup:
             # on a CPU one particle after another is faster, and takes the memory of one
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
             how = config.svi if variational else train.SviConfig()
-            return train.svi_learner(
-                lifted, how, tx, total, settings.root, settings.lam if variational else None, together
-            )
+            lam = settings.lam if variational else None
+            return train.svi_learner(lifted, how, tx, total, settings.root, lam, together, self.begin)
         forward = lifted.forward
-        common = forward, lifted.initial, lifted.likelihood, tx
+        begin = lifted.initial if self.begin is None else self.begin
+        common = forward, begin, lifted.likelihood, tx
         if config.learner == "fptt":
             return online.fptt_learner(*common, FPTT(**vars(config.fptt)), settings.root)
         if config.learner == "tbptt":
@@ -140,7 +148,7 @@ class Setup:
         def loss(values: Any, batch: train.Batch, key: Any) -> Any:
             return -lifted.likelihood.of_sequence({}, forward.logits(values, batch.x, key), batch.y).mean()
 
-        return train.map_learner(loss, forward.template, lifted.initial, tx, settings.root)
+        return train.map_learner(loss, forward.template, begin, tx, settings.root)
 
     def _own(self, lifted: Lifted, tx: Any, updates: int, root: Any) -> train.Learner:
         """Returns a learner of one's own."""

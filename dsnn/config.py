@@ -782,6 +782,30 @@ def as_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def from_dict(options: dict[str, Any]) -> Config:
+    """Returns the configuration that `as_dict` gave, checked.
+
+    Raises:
+        ValueError: an option that this version does not know, or a value out of range.
+    """
+    made: Config = _from_dict(Config, options, "")
+    return made
+
+
+def _from_dict(kind: Any, options: Any, where: str) -> Any:
+    if not isinstance(options, dict):
+        raise ValueError(f"{where or 'a configuration'} must hold options by name, got {options!r}.")
+    known = {one.name: one for one in dataclasses.fields(kind)}
+    if unknown := sorted(options.keys() - known.keys()):
+        raise ValueError(f"{where}{unknown[0]} is no option of this version of dsnn; take the one that stored it.")
+    values = {}
+    for name, value in options.items():
+        inner: Any = known[name].default_factory
+        group = isinstance(inner, type) and dataclasses.is_dataclass(inner)
+        values[name] = _from_dict(inner, value, f"{where}{name}.") if group else value
+    return kind(**values)
+
+
 def identity(config: Config) -> dict[str, Any]:
     """Returns what names a run: the configuration without what it only hands out at the end."""
     return {name: value for name, value in as_dict(config).items() if name != "export"}

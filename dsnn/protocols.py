@@ -13,10 +13,10 @@ from dsnn.types import Array, Key
 if TYPE_CHECKING:
     import optax
 
+    from dsnn.api.fitted import Fitted
     from dsnn.bayes.likelihood import Likelihood
     from dsnn.config import Config
     from dsnn.data import Split
-    from dsnn.fitted import Fitted
     from dsnn.forward import Forward
     from dsnn.parameters import Params
 

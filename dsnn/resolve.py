@@ -11,6 +11,7 @@ name that stands in a *stored* run is not enough, see `trust`.
 import importlib
 import inspect
 import re
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -78,9 +79,15 @@ def name_of(piece: Any) -> str:
     for known, other in _local.items():
         if other is piece:
             return known
-    name = f"{LOCAL}{getattr(piece, '__name__', type(piece).__name__).strip('<>')}_{len(_local)}"
-    _local[name] = piece
+    called = getattr(piece, "__name__", type(piece).__name__).strip("<>")
+    name = f"{LOCAL}{called}_{secrets.token_hex(4)}"
+    hold(name, piece)
     return name
+
+
+def hold(name: str, piece: Any) -> None:
+    """Lets a name stand for an object in this process."""
+    _local[name] = piece
 
 
 def piece(option: str, name: str) -> Any:

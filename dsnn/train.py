@@ -246,6 +246,7 @@ def svi_learner(
     root: Key[Array, ""],
     lam: Array | None = None,
     vectorize: Callable[[Callable[..., Any], Any], Any] | bool = True,
+    begin: Params | None = None,
 ) -> Learner:
     """Returns the learner that maximises the objective of a lifted network with `numpyro.infer.SVI`.
 
@@ -257,6 +258,7 @@ def svi_learner(
         root: root key of the run.
         lam: takes the place of the configuration's λ; may be traced.
         vectorize: how the particles are computed, see `numpyro.infer.ELBO`.
+        begin: natural parameters of the guide that learning starts from; None is the guide's own start.
     """
     start_lam: Any = config.lam if lam is None else lam
     budgeted = bool(config.budget_nj or config.budget_fraction)
@@ -283,7 +285,8 @@ def svi_learner(
     def init() -> SviState:
         x, y = lifted.forward.example(lifted.initial), jnp.zeros(1, jnp.int32)
         prices = {group: jnp.ones(()) for group in config.budget_sites}
-        state = svi.init(rng.stream(root, "init"), x, y, empty._replace(site_prices=prices))
+        key, context = rng.stream(root, "init"), empty._replace(site_prices=prices)
+        state = svi.init(key, x, y, context, init_params=None if begin is None else dict(begin))
         events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
         duals = Duals(jnp.log(first_price()), jax.tree.map(jnp.zeros_like, prices))
         return SviState(state, jnp.zeros((), jnp.int32), duals, events, jnp.asarray(float(lifted.forward.steps)))

@@ -61,16 +61,16 @@ def test_the_deterministic_twin_has_no_map():
     ("change", "words"),
     [
         ({"y": np.zeros(10)}, r"y.astype\(int\) is classes"),
-        ({"y": np.full(10, 0.5), "task": "classification"}, "class numbers"),
+        ({"y": np.full(10, 0.5), "task": "classification"}, "integers or text, got 0.5"),
         ({"task": "clustering"}, "auto, classification or regression"),
         ({"baseline": "best"}, "none, linear or full"),
-        ({"y": np.zeros(9, int)}, "one for each of 10"),
+        ({"y": np.zeros(9, int)}, "one target for each of 10"),
         ({"x": np.full((10, 4), np.nan)}, "finite"),
         ({"x": np.zeros(10)}, "features"),
         ({"hiden": [3]}, "'hiden'"),
         ({"steps": -1}, "train.steps"),
         ({"batch_size": 20}, "at most the 8 examples that train, of 10"),
-        ({"y": np.full(10, -1)}, "from 0"),
+        ({"y": np.full(10, -1)}, "at least two classes"),
     ],
 )
 def test_what_does_not_fit_gets_a_sentence(change, words):

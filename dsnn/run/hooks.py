@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsnn import resolve, rundir
+from dsnn.api.fitted import Fitted
 from dsnn.exit_calibration import Calibrated
-from dsnn.fitted import Fitted
 from dsnn.protocols import Finished, Progress
 
 if TYPE_CHECKING:

@@ -1,14 +1,18 @@
 """A fitted network in a notebook's hands: what it predicts, where it computes, what is put to use."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dsnn import data, deploy, exit_calibration, parameters, rng
+from dsnn import data, deploy, exit_calibration, parameters, resolve, rng
+from dsnn.api.given import inputs_of
 from dsnn.assemble import Setup
 from dsnn.bayes.predict import Prediction
 from dsnn.bayes.regress import Regression
+from dsnn.bayes.sequence import Sequence
+from dsnn.bayes.sources import Sources, by_source
 from dsnn.compact import INPUT
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
@@ -30,6 +34,7 @@ class Fitted:
         temperature: what class logits were divided by, or a number's noise multiplied by, after learning.
         linear: a linear model of the same examples, None where there is none.
         fits: how often it was fitted, and which simpler models it is worse than; None where nothing was compared.
+        metrics: what metrics of one's own said.
     """
 
     setup: Setup
@@ -41,6 +46,13 @@ class Fitted:
     _step_price: float = 0.0
     linear: LinearModel | None = None
     fits: Guarded | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the columns of ``probs`` are called, in their order."""
+        split = self.setup.split
+        return split.class_names or tuple(map(str, range(split.classes)))
 
     @property
     def gates(self) -> dict[str, np.ndarray]:
@@ -65,6 +77,50 @@ class Fitted:
         """How numbers were standardised, which `predict` undoes: ``shift + scale * output``; None for classes."""
         return data.target_scaling(self.setup.split)
 
+    def uncertainty(self, x: Any, *, draws: tuple[int, int, int] = (8, 4, 4), seed: int = 0) -> Sources:
+        """Returns where uncertainty comes from, in nats an example: aleatoric, weights, gates, firing, and in all.
+
+        Args:
+            x: inputs as `predict` takes them.
+            draws: of weights, of gates under each, of firing under each of these.
+            seed: of the draws.
+
+        Raises:
+            ValueError: a network of numbers, or with a label at every step.
+        """
+        split = self.setup.split
+        if split.task != "classification" or data.per_step(split):
+            raise ValueError(
+                f"uncertainty is split for one class an example, got {split.task}; predict gives the whole."
+            )
+        key = rng.stream(rng.root(seed), "noise")
+        return by_source(self.setup.lifted)(self.params, inputs_of(split, x), key, draws=draws)
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes the network into a folder for `dsnn.load`, see `dsnn.api.stored.save`."""
+        from dsnn.api.stored import save  # which builds on this module
+
+        return save(self, directory)
+
+    def more(self, epochs: int) -> "Fitted":
+        """Returns the network after further epochs on the same examples, from the posterior that it has."""
+        from dsnn.api.fitting import more  # which builds on this module
+
+        return more(self, epochs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from dsnn.api.stored import parts
+
+        facts, arrays = parts(self, by_path=False)
+        names = {name for name in resolve.foreign_names(facts["config"]) if name.startswith(resolve.LOCAL)}
+        return _unpickled, (facts, arrays, {name: resolve.piece("a piece", name) for name in names})
+
+    def __copy__(self) -> "Fitted":
+        return dataclasses.replace(self)
+
+    def __deepcopy__(self, memo: Any) -> "Fitted":
+        return dataclasses.replace(self, params=dict(self.params), losses=list(self.losses))
+
     def __repr__(self) -> str:
         deployed = deploy.deploy(self.setup.lifted, self.params)
         full, small = parameters.count(deployed.full), parameters.count(parameters.split(deployed.small)[1])
@@ -87,7 +143,18 @@ class Fitted:
         return "\n".join(lines)
 
 
-def predict(fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, seed: int = 0) -> Prediction | Regression:
+def _unpickled(facts: dict[str, Any], arrays: dict[str, np.ndarray], pieces: dict[str, Any]) -> Fitted:
+    """Returns a network that was pickled: whoever unpickles trusts what it names."""
+    from dsnn.api.stored import whole
+
+    for name, piece in pieces.items():
+        resolve.hold(name, piece)
+    return whole(facts, arrays, trust=True)
+
+
+def predict(
+    fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, seed: int = 0
+) -> Prediction | Regression | Sequence:
     """Returns the posterior predictive: ``probs`` ``[n, class]``, ``aleatoric`` entropies and mean ``steps`` ``[n]``.
 
     Of numbers it is their ``mean`` and the interval from ``lower`` to ``upper``, ``[n, output]`` in the targets' unit.
@@ -103,14 +170,11 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, se
     Raises:
         ValueError: inputs of another shape, or an input that is not finite.
     """
-    inputs = np.asarray(x, np.float32)
-    wanted = fitted.setup.split.train.x.shape[1:]
-    if (*inputs.shape[1:], 1) == wanted:  # grey images, which convolutions read with a channel axis
-        inputs = inputs[..., None]
-    if inputs.shape[1:] != wanted:
-        raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
-    inputs = inputs if fitted.scaling is None else fitted.scaling(inputs)
+    inputs = inputs_of(fitted.setup.split, x)
     key, split = rng.stream(rng.root(seed), "noise"), fitted.setup.split
+    if data.per_step(split):
+        steps: Sequence = fitted._predict(fitted.params, inputs, key, samples=samples)
+        return steps
     if split.task != "regression":
         return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
 

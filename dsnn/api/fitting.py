@@ -1,0 +1,372 @@
+"""How arrays are fitted: a configuration from a call, learning, the guard, and when the network stops."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn import data, exit_calibration, programs, resolve, rng, train
+from dsnn.answer_calibration import calibrated
+from dsnn.api import given
+from dsnn.api.fitted import Fitted
+from dsnn.api.progress import shown
+from dsnn.assemble import Setup, build
+from dsnn.bayes.predict import Predictor, predictor
+from dsnn.bayes.regress import regressor
+from dsnn.bayes.sequence import sequencer
+from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
+from dsnn.exit_calibration import Calibrated
+from dsnn.guard import Candidate, guarded, judged, milder, twin_of
+from dsnn.linear import linear_model
+from dsnn.models import Stack
+from dsnn.nearest import did_you_mean
+from dsnn.optimize import OptimizerConfig
+from dsnn.protocols import Finished, Progress
+from dsnn.train import SviConfig
+
+PATHS = {
+    "hidden": "model",
+    "cell": "model",
+    "beta": "model",
+    "architecture": "model",
+    "channels": "model",
+    "recurrent": "model",
+    "noise": "model",
+    "noise_width": "model",
+    "gain": "model",
+    "readout": "model",
+    "steps": "train",
+    "epochs": "train",
+    "batch_size": "train",
+    "encoding": "train",
+    "learning_rate": "optimizer",
+    "lam": "svi",
+    "kl_weight": "svi",
+    "budget_fraction": "svi",
+    "budget_sites": "svi",
+    "decide_fraction": "svi",
+    "patience": "train",
+    "cell_options": "model.options",
+    "network_options": "model.architecture_options",
+    "guide": "bayes",
+    "family": "gates",
+    "metrics": "",
+    "callbacks": "",
+}
+"""Group of the configuration that each option of `fit` stands in, and its name there where it is another."""
+
+
+def fit(
+    x: Any,
+    y: Any,
+    *,
+    temporal: bool = False,
+    bayesian: bool = True,
+    network: Any = None,
+    cell: Any = None,
+    guide: Any = None,
+    gates: Any = None,
+    halting: bool | HaltingConfig | None = None,
+    held_out: float | None = None,
+    baseline: str = "linear",
+    task: str = "auto",
+    start: Fitted | None = None,
+    metrics: Sequence[Any] = (),
+    callbacks: Sequence[Any] = (),
+    progress: bool | None = None,
+    seed: int = 0,
+    config: Config | None = None,
+    **options: Any,
+) -> Fitted:
+    """Returns a spiking network fitted to labels or numbers: a posterior over weights and sites, and when it stops.
+
+    The posterior is tempered by default, so that its KL term suits the size of the data; ``kl_weight=1`` tempers
+    nothing.
+
+    A part of the examples trains nothing: half of it fits when examples stop, the other half certifies what stopping
+    early may cost, by default at most 1 % more errors or the least that so many examples can certify. With fewer than
+    50 to certify, all steps run. Printing what is returned says which.
+
+    Args:
+        x: inputs ``[n, ...]``, or ``[n, time, ...]`` with ``temporal``; sparse rows; gaps are NaN.
+        y: labels of any name, ``[n]``, or at every step ``[n, time]``; numbers to predict, ``[n]`` or ``[n, output]``,
+            in any unit; 0 and 1 of several labels ``[n, label]``.
+        temporal: whether the second axis of ``x`` is time.
+        bayesian: False is the deterministic twin: point weights, no gates, all steps.
+        network: "mlp", "conv", a name ``package.module:factory``, a factory ``(in_shape, classes, key=, cell=)``, or a
+            `dsnn.models.Stack`.
+        cell: a name, such as "ALIF", or a class or factory of one's own, see `dsnn.protocols.Cell`.
+        guide: a name, such as "low_rank", or NumPyro's or one's own.
+        gates: a gate family by its name, or one's own.
+        halting: False runs all steps of every example; or how they stop, a `dsnn.config.HaltingConfig`.
+        held_out: share of the examples that trains nothing, in [0, 1); by default a fifth, and 5 000 at most; 0 trains
+            on all of them and runs all steps.
+        baseline: "linear" holds the network to logistic or ridge regression, and "full" to its deterministic twin as
+            well: where it is worse on held-out examples, beyond chance, it is fitted again with less to spare
+            (`dsnn.guard`); "none" compares nothing.
+        task: "classification", "regression", "multilabel", or "auto": integers and text are classes, and fractions
+            numbers to predict.
+        start: a fit of the same network, whose posterior learning starts from.
+        metrics: functions of a `dsnn.protocols.Finished`; what they say is ``fitted.metrics``.
+        callbacks: functions of a `dsnn.protocols.Progress`, called every ``train.eval_every`` epochs; one that returns
+            True ends learning.
+        progress: whether epochs are shown; None shows them on a terminal and in a notebook.
+        seed: root of every random stream.
+        config: a whole configuration to start from, in place of the defaults.
+        **options: of it by their last names: hidden, beta, architecture, channels, recurrent, noise, noise_width, gain,
+            readout, steps, epochs, batch_size, encoding, patience, learning_rate, lam, kl_weight, budget_fraction,
+            budget_sites, decide_fraction; ``cell_options`` and ``network_options`` of pieces of one's own. Epochs,
+            batch, KL weight and λ are chosen from the data where they are not given (`dsnn.automatic`);
+            ``fitted.setup.automatic`` says how.
+
+    Raises:
+        ValueError: data or an option that does not fit, in one sentence.
+        TrainingError: the loss stopped being finite.
+    """
+    if baseline not in ("none", "linear", "full"):
+        raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
+    split = given.split_of(x, y, task, temporal, held_out, seed)
+    pieces = _named(network, cell, guide, gates, metrics, callbacks)
+    if data.per_step(split):
+        pieces.setdefault("readout", "last")
+    typed = _configured(config, pieces | options, bayesian, halting, seed, (data.size(split.train), len(split.test.x)))
+    programs.use_cache(typed.compute.cache, unless_set=True)
+    setup = _from(start, build(typed, split))
+    return _held_to(setup, baseline if not data.per_step(split) else "none", progress)
+
+
+def load(directory: str | Path, trust: bool = False) -> Fitted:
+    """Returns the network that ``fitted.save`` wrote into a folder, see `dsnn.api.stored.load`."""
+    from dsnn.api import stored
+
+    return stored.load(directory, trust)
+
+
+def more(fitted: Fitted, epochs: int, progress: bool | None = None) -> Fitted:
+    """Returns a network after further epochs on the same examples, from the posterior that it has.
+
+    Raises:
+        ValueError: fewer than one epoch, or a network that was loaded and so has no examples.
+    """
+    setup = fitted.setup
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}.")
+    if setup.split.name == given.SAVED:
+        raise ValueError("a network that was loaded has no examples to go on with; dsnn.fit(x, y, start=fitted) has.")
+    svi = dataclasses.replace(setup.config.svi, ungated_fraction=0.0, lam_warmup_fraction=0.0, kl_warmup_fraction=0.0)
+    again = dataclasses.replace(setup.config, svi=svi, train=dataclasses.replace(setup.config.train, epochs=epochs))
+    gone_on = _held_to(_from(fitted, build(again, setup.split)), "none", progress)
+    return dataclasses.replace(gone_on, losses=[*fitted.losses, *gone_on.losses], linear=fitted.linear)
+
+
+def _held_to(setup: Setup, baseline: str, progress: bool | None) -> Fitted:
+    """Returns the fit of a setup that no simpler model beats beyond chance, and when it stops."""
+    split, config, bayesian = setup.split, setup.config, setup.config.learner == "svi"
+    first = _learned(setup, progress)
+    linear = None if baseline == "none" else linear_model(split, config.seed)
+    rivals = {} if linear is None or linear.losses is None else {linear.name: linear.losses}
+    if baseline == "full" and bayesian and data.size(split.val):
+        rivals["deterministic twin"] = _candidate(_learned(build(twin_of(config), split), progress)).losses
+    found = None
+    if rivals and setup.automatic and bayesian:
+
+        def again(number: int, _: Any) -> Candidate | None:
+            less = milder(config, setup.automatic, number)
+            return None if less is None else _candidate(_learned(build(less, split), progress))
+
+        found = guarded(_candidate(first), rivals, again)
+        first = found.made
+    exits = _exits(first.setup, first.params, first._step_price, first._predict)
+    made = dataclasses.replace(first, params=exits.params, exits=exits, linear=linear, fits=found)
+    return dataclasses.replace(made, metrics=_own_metrics(made))
+
+
+def _own_metrics(fitted: Fitted) -> dict[str, float]:
+    """Returns what metrics of one's own say of a fit."""
+    config, said = fitted.setup.config, dict[str, float]()
+    for name in config.metrics:
+        finished = Finished(None, config, fitted.setup.split, dict(said), fitted)
+        said |= {key: float(value) for key, value in resolve.piece("metrics", name)(finished).items()}
+    return said
+
+
+def _named(
+    network: Any, cell: Any, guide: Any, gates: Any, metrics: Sequence[Any], callbacks: Sequence[Any]
+) -> dict[str, Any]:
+    """Returns the options that pieces of a call stand for."""
+    if isinstance(network, Stack):
+        network = _Same(network)
+    pieces = {"architecture": network, "cell": cell, "guide": guide, "family": gates}
+    named: dict[str, Any] = {option: resolve.name_of(piece) for option, piece in pieces.items() if piece is not None}
+    for option, several in (("metrics", metrics), ("callbacks", callbacks)):
+        if several:
+            named[option] = [resolve.name_of(one) for one in several]
+    return named
+
+
+class _Same:
+    """A factory that gives one network, whatever it is asked for."""
+
+    def __init__(self, network: Stack):
+        self.network = network
+
+    def __call__(self, in_shape: tuple[int, ...], classes: int) -> Stack:
+        """Returns the network."""
+        return self.network
+
+
+def _from(start: Fitted | None, setup: Setup) -> Setup:
+    """Returns a setup whose learning starts from a fit.
+
+    Raises:
+        ValueError: the fit is of another network.
+    """
+    if start is None:
+        return setup
+    first = jax.eval_shape(lambda settings: setup.params(setup.family(settings).init()), setup.settings)
+    ours = {name: value.shape for name, value in first.items()}
+    theirs = {name: value.shape for name, value in start.params.items()}
+    if unlike := sorted(name for name in ours if theirs.get(name) != ours[name]):
+        raise ValueError(
+            f"start must be a fit of the same network, got one whose {unlike[0]} is {theirs.get(unlike[0], 'missing')} "
+            f"where {ours[unlike[0]]} is wanted; fit the same layers, guide and gates."
+        )
+    return dataclasses.replace(setup, begin={name: jnp.asarray(start.params[name]) for name in ours})
+
+
+def _programs(setup: Setup) -> tuple[Any, Any]:
+    """Returns the compiled epoch, and what makes a first state."""
+    epoch = train.epoch_program(setup.family, setup.config.train.batch_size, transform=setup.transform)
+    return train.compiled(epoch), train.beginning(setup.family)
+
+
+def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
+    """Returns a network that has learned and answers at its temperature, with the price of a step for its exits."""
+    learned = setup.split.train  # scaled, where the data ask for it
+    batch = train.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
+    alike = setup.likeness
+    predict = programs.shared(alike and ("predictive", alike), lambda: _predictive(setup))
+    losses, own = [], setup.config.train
+    run, begin = programs.shared(alike and ("learning", alike), lambda: _programs(setup))
+    run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
+    state = begin(setup.settings)
+    if isinstance(predict, Predictor) and jax.default_backend() == "cpu":
+        predict.ahead(setup.params(state), setup.split.val.x, setup.root)
+        if setup.lifted.feature is not None:
+            exit_calibration.ahead(setup.lifted, setup.split, setup.config.halting)
+    seen: list[float] = []
+    for epoch in shown(train.fit_program(run, setup.settings, state, batch, epochs=own.epochs), own.epochs, progress):
+        train.require_finite(epoch.info.loss, epoch.number)
+        state = epoch.state
+        losses.append(float(epoch.info.loss.mean()))
+        looked = own.patience or setup.config.callbacks
+        if looked and (epoch.number + 1) % own.eval_every == 0 and _ends(setup, state, predict, losses, seen):
+            break
+    params = setup.lifted.finish(setup.params(state), batch.x, batch.y, rng.stream(setup.root, "weights"))
+    price = 0.0
+    if setup.lifted.feature is not None:
+        price = exit_calibration.step_price(setup.lifted, params, state)
+    key = rng.stream(setup.root, "noise")
+    params, temperature = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
+    return Fitted(setup, params, losses, Calibrated(params, math.inf, {}), predict, temperature, price)
+
+
+def _predictive(setup: Setup) -> Any:
+    """Returns the compiled predictive of a setup's task."""
+    if setup.split.task == "regression":
+        return regressor(setup.lifted)
+    return sequencer(setup.lifted) if data.per_step(setup.split) else predictor(setup.lifted)
+
+
+def _ends(setup: Setup, state: Any, predict: Any, losses: list[float], seen: list[float]) -> bool:
+    """Returns whether patience or a callback ends learning; every callback is asked."""
+    params, config = setup.params(state), setup.config
+    record = {"train/loss": losses[-1]}
+    if data.size(setup.split.val) and not data.per_step(setup.split):
+        lost = judged(setup, params, predict, "val")[1]
+        error = float(lost.error.mean())  # squared, in standard deviations of the target, where it is a number
+        scored = {"val/rmse": error**0.5} if setup.split.task == "regression" else {"val/accuracy": 1 - error}
+        record |= {**scored, "val/nll": float(lost.nll.mean())}
+        seen.append(record["val/nll"])
+    bored = config.train.patience and seen and len(seen) - 1 - int(np.argmin(seen)) >= config.train.patience
+    fitted = Fitted(setup, params, list(losses), Calibrated(params, math.inf, {}), predict)
+    moment = Progress(len(losses), config.train.epochs, record, fitted)
+    answers = [bool(resolve.piece("callbacks", name)(moment)) for name in config.callbacks]
+    return bool(bored) or any(answers)
+
+
+def _candidate(fitted: Fitted) -> Candidate:
+    return Candidate(fitted, judged(fitted.setup, fitted.params, fitted._predict, "val")[1])
+
+
+def _exits(setup: Setup, params: dict[str, Any], price: float, predict: Any) -> Calibrated:
+    """Returns when examples stop, calibrated on the examples that train nothing."""
+    if setup.lifted.feature is None:
+        return Calibrated(params, math.inf, {})
+    return exit_calibration.calibrate(
+        setup.lifted,
+        params,
+        setup.split,
+        setup.config.halting,
+        setup.root,
+        price=price,
+        predict=predict,
+        samples=setup.config.bayes.samples,
+        key=rng.stream(setup.root, "noise"),
+    )
+
+
+def _configured(
+    config: Config | None,
+    options: dict[str, Any],
+    bayesian: bool,
+    halting: bool | HaltingConfig | None,
+    seed: int,
+    sizes: tuple[int, int],
+) -> Config:
+    """Returns the configuration of a fit; ``sizes`` are the examples that train, and all."""
+    start = config or Config(
+        experiment="fit",
+        data=DataConfig(standardise="auto"),
+        bayes=BayesConfig(temperature=-1.0),
+        gates=GatesConfig(open_probability=0.95),
+        svi=SviConfig(
+            kl_weight=-1.0,
+            gates_weight=-1.0,
+            lam=-1.0,
+            ungated_fraction=0.3,
+            lam_warmup_fraction=0.2,
+            decide_fraction=0.25,
+        ),
+        optimizer=OptimizerConfig(learning_rate=6e-3, noise_factor=10.0),
+        model=ModelConfig(architecture="auto"),
+        train=TrainConfig(epochs=0, batch_size=0, steps=0),
+    )
+    if halting is not None:
+        how = dataclasses.replace(start.halting, enabled=halting) if isinstance(halting, bool) else halting
+        start = dataclasses.replace(start, halting=how)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in options.items():
+        if name not in PATHS:
+            hint = did_you_mean(name, PATHS, "others go in config.", most=1)
+            raise ValueError(f"fit takes the options {', '.join(PATHS)}, got {name!r}; {hint}")
+        group, _, renamed = PATHS[name].partition(".")
+        groups.setdefault(group, {})[renamed or name] = value
+    top = groups.pop("", {})
+    parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()} | top
+    learner = "svi" if bayesian else "map"
+    typed = dataclasses.replace(
+        start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
+    )
+    size, whole = sizes
+    if typed.train.batch_size > size:
+        raise ValueError(
+            f"batch_size must be at most the {size} examples that train, of {whole}, got {typed.train.batch_size}; "
+            "lower it."
+        )
+    return typed
