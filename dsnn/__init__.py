@@ -1,6 +1,7 @@
 """Bayesian stochastic deep spiking networks: spiking cells in JAX, Flax models, NumPyro inference over computation."""
 
 import importlib
+import importlib.util
 from typing import Any
 
 from dsnn import cells, encode, escape, models, surrogate
@@ -33,10 +34,10 @@ _API = ("fit", "load", "predict", "summary", "where")
 
 
 def __getattr__(name: str) -> Any:
-    """Returns what is imported only when it is asked for: inference and NIR take a second to load."""
+    """Returns what is imported only when it is asked for: a room, such as ``dsnn.bayes``, or what fits in a notebook."""
     if name in _API:
         return getattr(importlib.import_module("dsnn.api"), name)
-    if name in __all__:
+    if not name.startswith("_") and importlib.util.find_spec(f"dsnn.{name}") is not None:
         return importlib.import_module(f"dsnn.{name}")
     raise AttributeError(f"module 'dsnn' has no attribute {name!r}")
 

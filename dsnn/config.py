@@ -580,17 +580,18 @@ class TrackConfig:
 
     Attributes:
         tool: "wandb", "tensorboard" (files in the run's ``tensorboard`` folder) or "none".
-        wandb: "offline" (files for ``wandb sync``), "online" or "disabled".
+        wandb: "offline" (files for ``wandb sync``), "online", "disabled", or "auto": the environment's WANDB_MODE,
+            online for an agent of a W&B sweep, and else offline.
         checkpoint: whether the last checkpoint becomes a W&B artifact.
-        project: W&B project.
-        group: W&B group; a sweep has its own by default.
+        project: W&B project; empty is the environment's WANDB_PROJECT, else dsnn.
+        group: W&B group; by default the environment's WANDB_RUN_GROUP, else the sweep's or the experiment's.
         tags: W&B tags.
     """
 
     tool: str = "wandb"
-    wandb: str = "offline"
+    wandb: str = "auto"
     checkpoint: bool = False
-    project: str = "dsnn"
+    project: str = ""
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 

@@ -25,7 +25,9 @@ from dsnn import rundir, tensorboard
 __all__ = ["MODES", "TOOLS", "Track", "open_track"]
 
 TOOLS = ("wandb", "tensorboard", "none")
-MODES = ("offline", "online", "disabled")
+MODES = ("auto", "offline", "online", "disabled")
+PROJECT = "dsnn"
+"""W&B project where neither the configuration nor the environment names one."""
 
 _Job = Callable[[Any], None]
 
@@ -161,9 +163,10 @@ def open_track(
     directory: str | Path,
     *,
     tool: str = "wandb",
-    mode: str = "offline",
-    project: str = "dsnn",
+    mode: str = "auto",
+    project: str = "",
     group: str | None = None,
+    usual_group: str | None = None,
     name: str | None = None,
     tags: Sequence[str] = (),
     job_type: str | None = None,
@@ -173,15 +176,19 @@ def open_track(
 ) -> Track:
     """A track for the run in `directory`, usable at once; W&B opens behind it.
 
-    The run id is kept in the run directory, so a resumed run continues the same W&B run.
+    The run id is kept in the run directory, so a resumed run continues the same W&B run. W&B's environment variables
+    hold where the arguments are silent: WANDB_MODE, WANDB_PROJECT, WANDB_RUN_GROUP, WANDB_TAGS, WANDB_NAME, and, as an
+    agent of a W&B sweep sets it, WANDB_RUN_ID.
 
     Args:
         directory: The run directory; W&B's files live in its ``wandb/``.
         tool: "wandb" (default), "tensorboard" (event files in the run directory's ``tensorboard/``) or "none".
-        mode: W&B's: "offline" (default) writes files for a later ``wandb sync``; "online" sends them and falls back to
-            offline without a key or a network; "disabled" does nothing.
-        project: W&B project.
+        mode: W&B's: "offline" writes files for a later ``wandb sync``; "online" sends them and falls back to offline
+            without a key or a network; "disabled" does nothing; "auto" (default) is the environment's, online for an
+            agent of a sweep, and else offline.
+        project: W&B project; empty is the environment's, else "dsnn".
         group: Runs that belong together, such as the jobs of a sweep.
+        usual_group: Their group where nobody names one.
         name: Displayed name.
         tags: W&B tags.
         job_type: Such as "train" or "eval".
@@ -194,14 +201,19 @@ def open_track(
         raise ValueError(f"track.wandb must be one of {', '.join(MODES)}, got {mode!r}.")
     if tool not in TOOLS:
         raise ValueError(f"track.tool must be one of {', '.join(TOOLS)}, got {tool!r}.")
+    mode = _mode(mode)
     if tool == "none" or (tool == "wandb" and mode == "disabled"):
         return Track(directory, "", None)
     if tool == "tensorboard":
         return Track(directory, "", lambda warn: tensorboard.EventFiles(directory / "tensorboard"), "TensorBoard")
-    run_id = run_id or _stored_id(directory) or secrets.token_hex(4)
+    here = os.environ
+    run_id = run_id or _stored_id(directory) or here.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    group = group or here.get("WANDB_RUN_GROUP") or usual_group
+    told = [tag.strip() for tag in here.get("WANDB_TAGS", "").split(",") if tag.strip()]
     config = {**(config or {}), "environment": rundir.read_environment(directory)}
     arguments = {
-        "project": project, "group": group, "name": name, "tags": list(tags), "job_type": job_type,
+        "project": project or here.get("WANDB_PROJECT") or PROJECT, "group": group,
+        "name": here.get("WANDB_NAME") or name, "tags": [*tags, *told], "job_type": job_type,
         "config": config, "id": run_id, "dir": str(directory), "resume": "allow",
     }  # fmt: skip
 
@@ -210,6 +222,18 @@ def open_track(
         return WandbRun(_open(mode, arguments, system_metrics, warn))
 
     return Track(directory, run_id, open_run)
+
+
+def _mode(mode: str) -> str:
+    """The mode that holds: the configuration's, else the environment's, else online for an agent and offline."""
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):
+        return "disabled"
+    said = {"dryrun": "offline", "run": "online", "shared": "online"}
+    wanted = os.environ.get("WANDB_MODE", "")
+    wanted = said.get(wanted, wanted)
+    return wanted if wanted in MODES and wanted != "auto" else "online" if "WANDB_SWEEP_ID" in os.environ else "offline"
 
 
 def _open(mode: str, arguments: dict[str, Any], system_metrics: bool, warn: Callable[[str], None]) -> Any:

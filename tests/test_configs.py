@@ -108,7 +108,7 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
         ("train.epochs=-1", "train.epochs must be at least 1, or 0 for automatic, got -1"),
         ("optimizer.factors=3", "^optimizer.factors=3: Cannot assign int to Dict"),
         ("model.beta=1.3", "model.beta must be in \\[0, 1\\], got 1.3"),
-        ("track.wandb=of", "track.wandb must be one of offline, online, disabled, got 'of'"),
+        ("track.wandb=of", "track.wandb must be one of auto, offline, online, disabled, got 'of'"),
         ("gates.open_probability=1", "got 1.0"),
         ("energy.profile=abacus", "abacus"),
         ("data=npz", "give data.path=PATH"),

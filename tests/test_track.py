@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sweeping import door, ran
 
+from dsnn import track
 from dsnn.track import Track, open_track
 
 CONFIG = {"model": {"widths": [64, 32]}, "train": {"rate": 1e-3}, "seed": 3}
@@ -117,13 +118,13 @@ def test_opening_and_logging_do_not_wait_for_wandb(tmp_path):
 
 def test_runs_of_one_process_at_the_same_time_keep_apart(tmp_path):
     tracks = [open_track(tmp_path / str(member), name=str(member)) for member in range(3)]
-    for member, track in enumerate(tracks):
-        track.summary({"member": member})
-    for member, track in enumerate(tracks):
-        track.finish(exit_code=member)
-    for member, track in enumerate(tracks):
+    for member, one in enumerate(tracks):
+        one.summary({"member": member})
+    for member, one in enumerate(tracks):
+        one.finish(exit_code=member)
+    for member, one in enumerate(tracks):
         (start,) = read_offline(tmp_path / str(member))
-        assert (start["summary"]["member"], start["exit"], track.warnings) == (member, member, [])
+        assert (start["summary"]["member"], start["exit"], one.warnings) == (member, member, [])
 
 
 def services() -> set[str]:
@@ -256,7 +257,7 @@ def test_wandb_folders_follow_the_run_unless_the_user_chose_others(tmp_path, mon
 
 
 def test_unknown_mode_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"track.wandb must be one of offline, online, disabled, got 'on'"):
+    with pytest.raises(ValueError, match=r"track.wandb must be one of auto, offline, online, disabled, got 'on'"):
         open_track(tmp_path, mode="on")
 
 
@@ -344,3 +345,44 @@ def test_training_ends_without_a_network_and_says_what_was_not_sent(tmp_path):
     assert "W&B cannot be reached (Connection refused); the run is tracked offline" in said
     assert f"to send it to W&B: wandb sync {tmp_path}/run/wandb/offline-run-*-" in said
     assert (tmp_path / "run" / "DONE").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "mode"),
+    [
+        ("auto", {}, "offline"),
+        ("auto", {"WANDB_MODE": "online"}, "online"),
+        ("auto", {"WANDB_MODE": "dryrun"}, "offline"),
+        ("auto", {"WANDB_SWEEP_ID": "abc"}, "online"),
+        ("auto", {"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, "disabled"),
+        ("offline", {"WANDB_MODE": "online", "WANDB_SWEEP_ID": "abc"}, "offline"),
+    ],
+)
+def test_the_environment_holds_where_the_configuration_is_silent(given, environment, mode, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert track._mode(given) == mode
+
+
+def test_an_agents_run_and_names_are_taken(tmp_path, monkeypatch):
+    seen = {}
+
+    def opened(mode, arguments, *rest):
+        seen.update(arguments, mode=mode)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(track, "_open", opened)
+    for name, value in {
+        "WANDB_RUN_ID": "agent7", "WANDB_PROJECT": "theirs", "WANDB_RUN_GROUP": "g", "WANDB_TAGS": "a,b",
+        "WANDB_MODE": "offline",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    one = track.open_track(tmp_path, usual_group="usual", tags=["own"])
+    one.finish()
+    assert one.run_id == seen["id"] == "agent7"
+    assert (seen["project"], seen["group"], seen["tags"], seen["mode"]) == ("theirs", "g", ["own", "a", "b"], "offline")
+    again = track.open_track(tmp_path, project="mine", group="h", mode="offline")
+    again.finish()
+    assert (seen["project"], seen["group"]) == ("mine", "h")
