@@ -34,7 +34,7 @@ _API = ("fit", "load", "predict", "summary", "where")
 
 
 def __getattr__(name: str) -> Any:
-    """Returns what is imported only when it is asked for: a room, such as ``dsnn.bayes``, or what fits in a notebook."""
+    """Returns what is imported only when it is asked for: a room, such as ``dsnn.bayes``, or the notebook's doors."""
     if name in _API:
         return getattr(importlib.import_module("dsnn.api"), name)
     if not name.startswith("_") and importlib.util.find_spec(f"dsnn.{name}") is not None:

@@ -11,6 +11,7 @@ import yaml
 
 from dsnn.config import Config
 from dsnn.run import schema, usage
+from dsnn.run.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "CONTRIBUTING.md")
@@ -63,6 +64,11 @@ def test_commands_are_what_the_doors_take(command, tmp_path):
         usage.check(options)
         if "-m" not in words[2:] or "inspect" in command:
             assert isinstance(schema.compose(options), Config)
+    elif words[0] == "dsnn":
+        assert words[1] in COMMANDS
+        read = usage.read(words[2:])
+        if not read.folders:
+            usage.check(read.overrides)
     elif words[0] == "bash" or (words[0] == "python" and words[1].endswith(".py")):
         assert (ROOT / words[1]).is_file()
     elif words[:2] == ["python", "-m"]:

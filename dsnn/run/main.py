@@ -14,6 +14,7 @@ COMMANDS = {
     "report": ("report", "draw the report of a run or of many anew"),
     "reproduce": ("reproduce", "hold a paper's claims against ours: paper=NAME"),
     "exits": ("exits", "compare ways of stopping early on a finished run"),
+    "speed": ("measured_speed", "measure wall times of a finished run, whole and as deployed"),
     "ensemble": ("ensemble", "assess finished runs as one"),
 }
 """Module of `dsnn.run` and one line of help, by command."""
