@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsnn import data, energy, initial, models, resolve, track
+from dsnn import data, energy, initial, models, resolve, rules, track
 from dsnn.bayes import priors
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.halting import FEATURES
@@ -12,7 +12,6 @@ from dsnn.convert.options import ConvertConfig
 from dsnn.forward import ENCODINGS
 from dsnn.gradients import FPTT
 from dsnn.layers import READS
-from dsnn.online import RESUMED
 from dsnn.optimize import OptimizerConfig
 from dsnn.sequences import Scan
 from dsnn.train import SviConfig
@@ -697,85 +696,7 @@ class Config:
         _one_of("baseline", self.baseline, BASELINES)
         if self.seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {self.seed}.")
-        if self.train.encoding == "temporal" and not self.data.temporal and self.data.name == "npz":
-            raise ValueError("train.encoding=temporal needs temporal data, got static npz; set data.temporal=true.")
-        if self.bayes.guide == "aot" and self.train.schedule == "step":
-            raise ValueError("bayes.guide=aot needs a mask for every step, got train.schedule=step; use layer.")
-        if self.learner == "tbptt" and self.train.loss != "final":
-            raise ValueError(
-                "learner=tbptt holds the label against the output so far of every window, got train.loss="
-                f"{self.train.loss}; leave it out."
-            )
-        if self.learner == "tbptt" and self.model.readout not in RESUMED:
-            raise ValueError(
-                f"learner=tbptt updates before a sequence ends, got model.readout={self.model.readout}; set "
-                f"model.readout to one of {', '.join(RESUMED)}."
-            )
-        if self.learner == "fptt" and self.model.readout != "last":
-            raise ValueError(
-                "learner=fptt answers at every step from that step's output, got model.readout="
-                f"{self.model.readout}; set model.readout=last."
-            )
-        if (
-            self.gates.enabled
-            and self.gates.family == "magnitude"
-            and not (self.svi.budget_sites and self.svi.decide_fraction)
-        ):
-            raise ValueError(
-                "gates.family=magnitude needs to know how many sites to keep and when, got no svi.budget_sites or no "
-                "svi.decide_fraction; give both, for example svi.budget_sites={hidden0: 64} svi.decide_fraction=0.5."
-            )
-        if self.gates.enabled and self.gates.family == "magnitude" and (self.svi.budget_nj or self.svi.budget_fraction):
-            raise ValueError(
-                "gates.family=magnitude keeps numbers of sites, since weights cannot be compared across layers, got "
-                "a budget of energy; set svi.budget_nj and svi.budget_fraction to 0."
-            )
-        if self.model.compacted and (self.gates.enabled or self.population.size > 1):
-            raise ValueError(
-                "model.compacted goes on in a network whose sites are decided, one run at a time, got gates or a "
-                "population; set gates.enabled=false and leave population out."
-            )
-        priced = self.svi.lam or self.svi.budget_nj or self.svi.budget_fraction or self.svi.budget_sites
-        if self.gates.enabled and self.gates.family == "lognormal" and priced:
-            raise ValueError(
-                "gates.family=lognormal closes sites by its own divergence, got a price or a budget as well; set "
-                "svi.lam=0 and no budget."
-            )
-        self._check_split()
-        self._check_convert()
-
-    def _check_convert(self) -> None:
-        if self.learner == "convert" and not self.convert.method:
-            raise ValueError("learner=convert needs a conversion, got no convert.method; max, percentile, ... are.")
-        if self.convert.draws and (self.convert.signed_neurons or self.convert.calibrate):
-            raise ValueError(
-                "address events run plain neurons with the biases of the deep network, got convert.draws with "
-                "signed_neurons or calibrate; leave one of them out."
-            )
-        if self.convert.signed_neurons and self.learner != "convert":
-            raise ValueError(
-                f"signed neurons are deterministic and for learner=convert, got learner={self.learner}; set "
-                "convert.signed_neurons=false."
-            )
-        if self.convert.method and (self.population.size > 1 or self.compute.processes > 1):
-            raise ValueError(
-                "a conversion is one network in one process, got more of them; sweep seeds with -m instead."
-            )
-        if self.convert.draws and self.learner != "convert":
-            raise ValueError(f"convert.draws are for learner=convert, got learner={self.learner}; leave them out.")
-
-    def _check_split(self) -> None:
-        if self.compute.split == "samples" and (self.learner != "svi" or self.svi.particles == 1):
-            raise ValueError(
-                "compute.split=samples spreads the particles of variational inference, got learner="
-                f"{self.learner} with svi.particles={self.svi.particles}; set svi.particles to a multiple of the "
-                "devices, or take compute.split=data."
-            )
-        if self.population.size > 1 and (self.compute.split != "none" or self.compute.processes > 1):
-            raise ValueError(
-                "a population fills the devices with its members, got compute.split or compute.processes as well; "
-                "leave them out, or set population.size=1."
-            )
+        rules.check(self)
 
 
 def as_dict(config: Config) -> dict[str, Any]:

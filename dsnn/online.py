@@ -11,12 +11,10 @@ from dsnn.bayes.likelihood import Likelihood
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT, FPTTState, fptt, over_windows
 from dsnn.parameters import Params
+from dsnn.rules import RESUMED
 from dsnn.train import Batch, Info, Learner, MapState, natural, unconstrained
 from dsnn.types import Array, Key
 from dsnn.unroll import unroll
-
-RESUMED = ("sum", "mean", "last")
-"""Readouts that go on from one window to the next."""
 
 
 def fptt_learner(

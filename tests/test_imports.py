@@ -25,6 +25,7 @@ BAYES = LOOP | {"programs", "data", "address", "encode", "sequences", "forward",
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "nearest": set(),
+    "rules": set(),  # rules across the parts of a configuration
     "resolve": set(),  # a piece of the user's by its name
     "protocols": {"types"},  # and whatever type checkers need, see `NAMED_ONLY`
     "places": set(),  # where configuration files are
@@ -52,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "mesh": {"types"},  # devices and where arrays stand; knows no model
     "train": BAYES | {"evaluate", "rundir", "checkpoint"},
     "optimize": {"types", "parameters"},
-    "online": BAYES | {"train"},  # rules that update within a sequence
+    "online": BAYES | {"train", "rules"},  # rules that update within a sequence
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
     "activity": LOOP | {"energy"},
@@ -104,11 +105,12 @@ for _one in (ALLOWED[name] for name in ("assemble", "api")):
 for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere, and pieces are found alike
     _one |= {"nearest", "resolve"}
 ALLOWED["nearest"] = set()
+ALLOWED["config"].add("rules")
 ALLOWED["run"] = set(ALLOWED)  # the runner, which nothing else imports
 ALLOWED["__main__"] = {"run"}
 ALLOWED["__init__"] = set(ALLOWED)
 
-NAMED_ONLY = {"dsnn.protocols"}
+NAMED_ONLY = {"dsnn.protocols", "dsnn.rules"}
 
 # Libraries that stay behind one door each: where in the repository they may be imported.
 DOORS: dict[str, set[str]] = {
