@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsnn import data, energy, initial, models, track
-from dsnn.bayes import priors
+from dsnn.bayes import guides, priors
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.halting import FEATURES
 from dsnn.convert.options import ConvertConfig
@@ -43,7 +43,6 @@ CELLS: dict[str, tuple[str, ...]] = {
     "Izhikevich": (),
     "LTC": (),
 }
-GUIDES = ("point", "mean_field", "low_rank", "last_layer", "rank1", "dropout", "aot", "ensemble", "laplace")
 
 
 @dataclass
@@ -196,7 +195,10 @@ class BayesConfig:
 
     Attributes:
         guide: family of posteriors over the weights: "point" (MAP), "mean_field", "low_rank", "last_layer", "rank1",
-            "dropout", "aot", "ensemble" or "laplace", see `dsnn.bayes.guides`.
+            "dropout", "aot", "ensemble" or "laplace", see `dsnn.bayes.guides`; or the name of one of NumPyro's own,
+            such as "AutoLowRankMultivariateNormal", which then begins at the network's values.
+        options: further options of the guide, by the names in its signature, such as ``bayes.options.rank=4``; they
+            take the place of the ones below.
         prior: family of the kernels' prior, "normal", "laplace", "hierarchical" or "horseshoe".
         prior_scale: prior standard deviation of a kernel times sqrt(fan in).
         rare_inputs: how many times wider the prior of the weights of inputs that are rarely on may be than that of
@@ -204,7 +206,7 @@ class BayesConfig:
         bias_scale: prior standard deviation of a bias.
         cells: whether learnable parameters of cells (of PLIF: beta) are uncertain too, with a Beta or LogNormal prior
             about their initial value.
-        guide_scale: initial posterior standard deviation.
+        guide_scale: initial posterior standard deviation, of NumPyro's guides too.
         flipout: every example of a minibatch has its own draw of the weights, where the guide allows.
         rank: of the low-rank guide.
         rank1_scale: prior standard deviation of the rank-1 guide's factors.
@@ -219,6 +221,7 @@ class BayesConfig:
     """
 
     guide: str = "mean_field"
+    options: dict[str, Any] = field(default_factory=dict)
     prior: str = "normal"
     prior_scale: float = 1.0
     rare_inputs: float = 1.0
@@ -237,7 +240,7 @@ class BayesConfig:
     show: list[str] = field(default_factory=lambda: ["*.cell.*", "readout.*"])
 
     def __post_init__(self) -> None:
-        _one_of("bayes.guide", self.guide, GUIDES)
+        guides.check(self.guide, self.options)
         _one_of("bayes.prior", self.prior, priors.KERNELS)
         for name in ("prior_scale", "bias_scale", "guide_scale", "rank1_scale"):
             _positive(f"bayes.{name}", getattr(self, name))
