@@ -17,7 +17,13 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer import init_to_value
-from numpyro.infer.autoguide import AutoContinuous, AutoGuide
+from numpyro.infer.autoguide import (
+    AutoBNAFNormal,
+    AutoContinuous,
+    AutoGuide,
+    AutoIAFNormal,
+    AutoMultivariateNormal,
+)
 
 from dsnn.bayes.guides.contract import Guide, Weights, point_constraints, point_parameter, prior_of
 from dsnn.bayes.priors import Hierarchical
@@ -27,6 +33,9 @@ from dsnn.types import Array, Float, Key
 
 LARGEST = 1 << 26
 """Numbers that a guide may have: with an optimiser's moments they take a gigabyte."""
+
+DENSE = (AutoMultivariateNormal, AutoIAFNormal, AutoBNAFNormal)
+"""Guides with a number for every pair of weights at least; even their shapes take long to find where there are many."""
 
 FLOW = "flow"
 """The latent vector of a family that has no initial width: weights are their own values plus a width times it."""
@@ -72,7 +81,7 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
             made = kind(lambda: numpyro.sample(FLOW, dist.Normal(0.0, 1.0).expand((size,)).to_event(1)), **given)
         else:
             first = init_to_value(values=_natural(weights, _start(weights)))
-            made = kind(lambda: _latents(weights, jnp.ones(())), init_loc_fn=first, **given)
+            made = kind(lambda: _in_order(weights), init_loc_fn=first, **given)
         with handlers.block(), handlers.trace() as found, handlers.seed(rng_seed=seed):
             made()
         params = {name: site for name, site in found.items() if site["type"] == "param"}
@@ -81,6 +90,8 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
 
     def layout(weights: Weights) -> dict[str, Any]:
         """Returns the guide's parameters' supports by name, computing none of its numbers."""
+        count = sum(value.size for value in _start(weights).values())
+        _bounded(kind, count, count**2 if issubclass(kind, DENSE) else 0)
         seen: list[dict[str, Any]] = []
 
         def shapes() -> dict[str, Any]:
@@ -88,13 +99,7 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
             seen.append(made.constraints)
             return made.params
 
-        sizes = [leaf.size for leaf in jax.tree.leaves(jax.eval_shape(shapes))]
-        if sum(sizes) > LARGEST:
-            count = sum(value.size for value in _start(weights).values())
-            raise ValueError(
-                f"a guide may have at most {LARGEST} numbers, {kind.__name__} of {count} weights has {sum(sizes)}; "
-                "take AutoNormal, or AutoLowRankMultivariateNormal of a small rank."
-            )
+        _bounded(kind, count, sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(shapes))))
         return seen[0]
 
     def prior(weights: Weights, kl_weight: Array) -> Params:
@@ -139,6 +144,14 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
     return Guide(prior, posterior, centre, supports)
 
 
+def _bounded(kind: type[AutoGuide], weights: int, numbers: int) -> None:
+    if numbers > LARGEST:
+        raise ValueError(
+            f"a guide may have at most {LARGEST} numbers, {kind.__name__} of {weights} weights has {numbers} or more; "
+            "take AutoNormal, or AutoLowRankMultivariateNormal of a small rank."
+        )
+
+
 def takes_scale(kind: type[AutoGuide]) -> bool:
     """Returns whether a class lets its user say how wide it begins."""
     return "init_scale" in inspect.signature(kind.__init__).parameters
@@ -164,6 +177,24 @@ def _latents(weights: Weights, kl_weight: Array) -> Params:
                 with handlers.scale(scale=kl_weight):
                     numpyro.sample(name, fn)
     return {name: site["value"] for name, site in found.items() if site["type"] == "sample"}
+
+
+def _in_order(weights: Weights) -> None:
+    """Samples variables of the shapes and supports of the latent ones, in the order of their names.
+
+    It is all that an AutoGuide has to see of a model. NumPyro keeps the order of the model in eager code and sorts the
+    names where it is traced, so that a vector learned in one would mean other weights in the other.
+    """
+    fns: dict[str, dist.Distribution] = {}
+    for name in weights.template.names:
+        prior = weights.of(name)
+        if isinstance(prior, Hierarchical):
+            fns |= {f"{name}.{scale}": fn for scale, fn in prior.scales.items()}
+            prior = prior.given({scale: jnp.ones(fn.event_shape) for scale, fn in prior.scales.items()})
+        if prior is not None:
+            fns[name] = prior
+    for name in sorted(fns):
+        numpyro.sample(name, fns[name])
 
 
 def _whole(weights: Weights, values: Params) -> Params:
