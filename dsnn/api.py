@@ -68,6 +68,7 @@ class Fitted:
         temperature: what class logits were divided by, or a number's noise multiplied by, after learning.
         linear: a linear model of the same examples, None where there is none.
         fits: how often it was fitted, and which simpler models it is worse than; None where nothing was compared.
+        diagnostics: whether chains agree, by name, where the weights were sampled (``learner=nuts``).
     """
 
     setup: Setup
@@ -79,6 +80,7 @@ class Fitted:
     _step_price: float = 0.0
     linear: LinearModel | None = None
     fits: Guarded | None = None
+    diagnostics: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def gates(self) -> dict[str, np.ndarray]:
@@ -250,7 +252,9 @@ def _learned(setup: Setup) -> Fitted:
         price = exit_calibration.step_price(setup.lifted, params, state)
     key = rng.stream(setup.root, "noise")
     params, temperature = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
-    return Fitted(setup, params, losses, Calibrated(params, math.inf, {}), predict, temperature, price)
+    none = Calibrated(params, math.inf, {})
+    own = setup.diagnostics(state)
+    return Fitted(setup, params, losses, none, predict, temperature, price, diagnostics=own)
 
 
 def _candidate(fitted: Fitted) -> Candidate:
@@ -368,12 +372,12 @@ def _configured(
             raise ValueError(f"fit takes the options {', '.join(PATHS)}, got {name!r}; others go in config.")
         groups.setdefault(PATHS[name], {})[name] = value
     parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()}
-    learner = "svi" if bayesian else "map"
+    learner = "map" if not bayesian else "nuts" if start.learner == "nuts" else "svi"
     typed = dataclasses.replace(
         start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
     )
     size, whole = sizes
-    if typed.train.batch_size > size:
+    if typed.train.batch_size > size and learner != "nuts":
         raise ValueError(
             f"batch_size must be at most the {size} examples that train, of {whole}, got {typed.train.batch_size}; "
             "lower it."

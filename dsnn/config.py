@@ -14,11 +14,12 @@ from dsnn.gradients import FPTT
 from dsnn.layers import READS
 from dsnn.online import RESUMED
 from dsnn.optimize import OptimizerConfig
+from dsnn.sampling import NutsConfig
 from dsnn.sequences import Scan
 from dsnn.train import SviConfig
 from dsnn.unroll import SCHEDULES
 
-LEARNERS = ("svi", "map", "fptt", "tbptt", "convert")
+LEARNERS = ("svi", "map", "nuts", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 BASELINES = ("none", "linear", "full")
 NOISES = ("logistic", "gaussian", "none")
@@ -610,9 +611,10 @@ class Config:
 
     Attributes:
         experiment: name of the experiment file that this run started from.
-        learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps), "fptt" (such
-            weights, learned as the sequence goes on, see `FpttConfig`), "tbptt" (the same, see `TbpttConfig`) or
-            "convert" (a deep network is trained and converted, and that is all).
+        learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps), "nuts" (draws of
+            the exact posterior of a small network, without gates, halting and firing noise, see `dsnn.sampling`),
+            "fptt" (point weights, learned as the sequence goes on, see `FpttConfig`), "tbptt" (the same, see
+            `TbpttConfig`) or "convert" (a deep network is trained and converted, and that is all).
         convert: a deep network to convert; with "svi" and "map", learning goes on from it.
         baseline: simpler models of the same data whose figures stand beside the network's: "none", "linear" (logistic
             or ridge regression), or "full" (that and the deterministic twin). A network for which the data have chosen
@@ -634,6 +636,7 @@ class Config:
     gates: GatesConfig = field(default_factory=GatesConfig)
     halting: HaltingConfig = field(default_factory=HaltingConfig)
     svi: SviConfig = field(default_factory=SviConfig)
+    nuts: NutsConfig = field(default_factory=NutsConfig)
     fptt: FpttConfig = field(default_factory=FpttConfig)
     tbptt: TbpttConfig = field(default_factory=TbpttConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -696,6 +699,29 @@ class Config:
             )
         self._check_split()
         self._check_convert()
+        if self.learner == "nuts":
+            self._check_nuts()
+
+    def _check_nuts(self) -> None:
+        for name, part in (("gates", self.gates), ("halting", self.halting)):
+            if part.enabled:
+                raise ValueError(
+                    f"learner=nuts draws weights alone, got {name}.enabled=true; set gates.enabled=false and "
+                    "halting.enabled=false."
+                )
+        if self.train.encoding == "rate":
+            raise ValueError(
+                "learner=nuts needs a likelihood without chance, got train.encoding=rate; set direct or latency."
+            )
+        if self.train.select != "last":
+            raise ValueError(
+                f"learner=nuts predicts from all draws, got train.select={self.train.select}; leave it out."
+            )
+        if self.population.size > 1 or self.compute.split != "none" or self.compute.processes > 1:
+            raise ValueError(
+                "learner=nuts runs its chains in one process on one device, got population, compute.split or "
+                "compute.processes as well; leave them out, and sweep seeds with -m."
+            )
 
     def _check_convert(self) -> None:
         if self.learner == "convert" and not self.convert.method:

@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "mesh": {"types"},  # devices and where arrays stand; knows no model
     "train": BAYES | {"evaluate", "rundir", "checkpoint"},
     "optimize": {"types", "parameters"},
+    "sampling": BAYES | {"train"},  # draws of the exact posterior
     "online": BAYES | {"train"},  # rules that update within a sequence
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
@@ -87,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "assemble": set(),
     "build": set(),
     "loading": set(),
-    "config": BAYES | {"train", "online", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
+    "config": BAYES | {"train", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
 ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
 ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}

@@ -2,6 +2,7 @@
 
 from dsnn.bayes.guides.auto import auto
 from dsnn.bayes.guides.contract import Guide, Weights
+from dsnn.bayes.guides.draws import ENERGY, draws
 from dsnn.bayes.guides.dropout import aot, dropout
 from dsnn.bayes.guides.ensemble import ensemble, stacked
 from dsnn.bayes.guides.factorised import factorised, last_layer, mean_field, point
@@ -11,12 +12,14 @@ from dsnn.bayes.guides.named import ENSEMBLE, check, family, made, numpyro_guide
 from dsnn.bayes.guides.rank1 import rank1
 
 __all__ = [
+    "ENERGY",
     "ENSEMBLE",
     "Guide",
     "Weights",
     "aot",
     "auto",
     "check",
+    "draws",
     "dropout",
     "ensemble",
     "factorised",
