@@ -26,6 +26,7 @@ from dsnn.data.split import own_fraction, seeded_mask
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
 from dsnn.guard import Candidate, Guarded, guarded, judged, milder, twin_of
+from dsnn.inference_data import inference_data, prior_predictive
 from dsnn.linear import LinearModel, linear_model
 from dsnn.models import Stack
 from dsnn.numbers import in_units, margins, targets_of, widened
@@ -104,6 +105,37 @@ class Fitted:
     def target_scaling(self) -> data.Scaling | None:
         """How numbers were standardised, which `predict` undoes: ``shift + scale * output``; None for classes."""
         return data.target_scaling(self.setup.split)
+
+    def prior_predictive(self, x: Any, *, samples: int = 32, seed: int = 0) -> np.ndarray:
+        """Returns what the network gives under draws of its weights from their prior, all sites and steps running.
+
+        Class probabilities ``[sample, n, class]``, or numbers ``[sample, n, output]`` in the targets' unit, without
+        their noise. What has no prior stays as it was learned.
+
+        Args:
+            x: inputs of the shape that was fitted.
+            samples: draws of the prior.
+            seed: of the draws and of the firing noise.
+
+        Raises:
+            ValueError: inputs of another shape, or a network of points, which has no prior.
+        """
+        return prior_predictive(self.setup, self.params, _inputs(self, x), samples, rng.root(seed))
+
+    def to_arviz(self, *, samples: int = 200, seed: int = 0, part: str = "auto") -> Any:
+        """Returns an ArviZ ``InferenceData`` of draws and of what they predict, see `dsnn.inference_data`.
+
+        Args:
+            samples: draws of posterior and prior; of an ensemble and of chains, all that there are of the posterior.
+            seed: of the draws and of the firing noise.
+            part: whose targets are predicted, "train", "val" (that selects), "certify", or "auto": "val" where there is
+                one, else "train".
+
+        Raises:
+            ImportError: ArviZ is not installed.
+            ValueError: a part that is not there, or a network of points.
+        """
+        return inference_data(self.setup, self.params, samples=samples, seed=seed, part=part)
 
     def __repr__(self) -> str:
         deployed = deploy.deploy(self.setup.lifted, self.params)
@@ -277,13 +309,7 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, se
     Raises:
         ValueError: inputs of another shape, or an input that is not finite.
     """
-    inputs = np.asarray(x, np.float32)
-    wanted = fitted.setup.split.train.x.shape[1:]
-    if (*inputs.shape[1:], 1) == wanted:  # grey images, which convolutions read with a channel axis
-        inputs = inputs[..., None]
-    if inputs.shape[1:] != wanted:
-        raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
-    inputs = inputs if fitted.scaling is None else fitted.scaling(inputs)
+    inputs = _inputs(fitted, x)
     key, split = rng.stream(rng.root(seed), "noise"), fitted.setup.split
     if split.task != "regression":
         return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
@@ -296,6 +322,17 @@ def predict(fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, se
         return made
     margin = margins(answered(np.asarray(certify.x)), targets_of(split, "certify"), level)
     return widened(made, margin) if np.isfinite(margin).all() else made
+
+
+def _inputs(fitted: Fitted, x: Any) -> np.ndarray:
+    """Returns inputs as the network reads them."""
+    inputs = np.asarray(x, np.float32)
+    wanted = fitted.setup.split.train.x.shape[1:]
+    if (*inputs.shape[1:], 1) == wanted:  # grey images, which convolutions read with a channel axis
+        inputs = inputs[..., None]
+    if inputs.shape[1:] != wanted:
+        raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {inputs.shape}.")
+    return inputs if fitted.scaling is None else fitted.scaling(inputs)
 
 
 def where(fitted: Fitted) -> Any:

@@ -156,7 +156,6 @@ class Setup:
             return train.map_params(self.lifted.forward.template, state)
         return train.svi_params(self.lifted, state)
 
-
     def diagnostics(self, state: Any) -> dict[str, float]:
         """Returns what a learner says of its own work, by the names of metrics; nothing but for NUTS."""
         return sampling.diagnostics(state) if self.config.learner == "nuts" else {}
@@ -325,9 +324,7 @@ def network(
     return lifted, every_site
 
 
-def _family(
-    config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params
-) -> guides.Guide:
+def _family(config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params) -> guides.Guide:
     """Returns the posterior family of a learner's weights; the key is consumed."""
     if config.learner == "svi":
         return build_guide(config, shape, outputs, key)

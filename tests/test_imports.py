@@ -84,11 +84,13 @@ ALLOWED: dict[str, set[str]] = {
     "numbers": BAYES | {"evaluate"},
     "guard": set(),
     "linear": set(),
+    "inference_data": set(),  # draws in the form of another library
     "exit_calibration": set(),
     "assemble": set(),
     "build": set(),
     "loading": set(),
-    "config": BAYES | {"train", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
+    "config": BAYES
+    | {"train", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
 ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
 ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
@@ -97,7 +99,8 @@ ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "
 ALLOWED["guard"] = ALLOWED["assemble"] | {"assemble"}
 ALLOWED["linear"] = {"data", "evaluate", "guard"}
 _held = {"guard", "linear", "numbers", "answer_calibration"}
-ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold"} | _held
+ALLOWED["inference_data"] = ALLOWED["assemble"] | {"assemble", "numbers"}
+ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "inference_data"} | _held
 for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere
     _one.add("nearest")
 ALLOWED["run"] = set(ALLOWED) - {"api"}  # the runner, which nothing else imports
@@ -117,6 +120,7 @@ DOORS: dict[str, set[str]] = {
     "orbax": {"dsnn.checkpoint"},
     "numpyro": {"dsnn.bayes", "dsnn.train"},
     "nir": {"dsnn.nir"},
+    "arviz": {"dsnn.inference_data"},
     "codecarbon": {"dsnn.energy"},
     "matplotlib": {"dsnn.plots", "dsnn.report"},
     "sklearn": {"dsnn.data", "dsnn.linear"},

@@ -69,7 +69,9 @@ def test_nuts_learner_finds_the_conjugate_posterior_within_monte_carlo_error() -
     flat = np.concatenate([np.ravel(best[n]) for n in net.initial])
     away = np.einsum("di,ij,dj->d", draws - mean, np.linalg.inv(covariance), draws - mean)
     np.testing.assert_allclose(flat, draws[away.argmin()], rtol=1e-5)
-    np.testing.assert_allclose(params["draws.energy"] - params["draws.energy"].min(), (away - away.min()) / 2, atol=2e-2)
+    np.testing.assert_allclose(
+        params["draws.energy"] - params["draws.energy"].min(), (away - away.min()) / 2, atol=2e-2
+    )
 
 
 def test_the_noise_of_numbers_is_drawn_with_the_weights() -> None:

@@ -7,7 +7,7 @@ section 5.2), so only the acceptance rate pays for a force that is not the gradi
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -180,7 +180,7 @@ def positions(lifted: Lifted, chains: int, key: Array) -> Params:
     return found | {name: jnp.broadcast_to(jnp.log(value), (chains,)) for name, value in noise.items()}
 
 
-def diagnosed(draws: Params) -> tuple[float, float]:
+def diagnosed(draws: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """Returns the largest split R-hat and the least effective sample size of draws ``[chain, draw, ...]``.
 
     Entries that never move have neither and are left out (Vehtari et al. 2021 describe both).

@@ -87,7 +87,9 @@ def check(name: str, options: Mapping[str, Any]) -> None:
     """Raises a ValueError in one sentence for a family that is not known, or an option that it has not."""
     if name == ENSEMBLE:
         if options:
-            raise ValueError(f"bayes.guide=ensemble takes no bayes.options, got {_first(options)!r}; see bayes.members.")
+            raise ValueError(
+                f"bayes.guide=ensemble takes no bayes.options, got {_first(options)!r}; see bayes.members."
+            )
         return
     known = known_options(family(name))
     for option, value in options.items():
