@@ -285,8 +285,8 @@ def _learned(setup: Setup) -> Fitted:
     key = rng.stream(setup.root, "noise")
     params, temperature = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
     none = Calibrated(params, math.inf, {})
-    own = setup.diagnostics(state)
-    return Fitted(setup, params, losses, none, predict, temperature, price, diagnostics=own)
+    agreed = setup.diagnostics(state)
+    return Fitted(setup, params, losses, none, predict, temperature, price, diagnostics=agreed)
 
 
 def _candidate(fitted: Fitted) -> Candidate:

@@ -82,7 +82,7 @@ class NutsState(NamedTuple):
 
     Attributes:
         chains: NumPyro's state of every chain, leaves ``[chain, ...]``.
-        draws: kept draws by latent variable, unconstrained, ``[chain, draw, ...]``; places not yet reached hold nothing.
+        draws: kept draws by latent variable, unconstrained, ``[chain, draw, ...]``; zero where not yet drawn.
         energies: -log p(w, y | x) of each kept draw, in nats.
         moves: transitions done of every chain.
         divergences: of all chains, after the warm-up.
@@ -198,7 +198,7 @@ def by_chain(config: NutsConfig, values: Any) -> np.ndarray:
 def diagnostics(state: NutsState) -> dict[str, float]:
     """Returns what says whether the chains agree, of the draws that are kept, and what they cost.
 
-    The effective sample size is at most about the number of draws kept; of weights that trade places (hidden neurons may
+    The effective sample size is at most about the number of draws kept. Where weights trade places (hidden neurons may
     be permuted) R-hat is large although predictions agree.
     """
     r_hat, size = nuts.diagnosed({name: np.asarray(value) for name, value in state.draws.items()})
@@ -217,8 +217,8 @@ def _check_size(lifted: Lifted, config: NutsConfig) -> None:
         return
     passes = config.chains * config.epochs * config.moves * 2**config.tree_depth
     raise ValueError(
-        f"learner=nuts is for at most {MOST_WEIGHTS} weights and {MOST_EXAMPLES} examples, got {weights} and {examples}, "
-        f"on which it may take {passes:.2g} gradients over all examples; take learner=svi, or set nuts.large=true."
+        f"learner=nuts is for at most {MOST_WEIGHTS} weights and {MOST_EXAMPLES} examples, got {weights} and "
+        f"{examples}, on which it may take {passes:.2g} gradients over all examples; take learner=svi, or set nuts.large=true."
     )
 
 

@@ -120,7 +120,7 @@ def test_flows_begin_beside_the_network(name: str) -> None:
 
 def test_a_flow_s_density_is_that_of_its_draws() -> None:
     """An affine flow over the standardised vector is a Normal; -KL of one draw is then known."""
-    net, x, y, _, _ = conjugate()
+    net = conjugate()[0]
     net = dataclasses.replace(net, family=guides.made("AutoIAFNormal", {"scale": 0.1}, {"num_flows": 1}))
     params = {name: jnp.zeros_like(value) for name, value in start(net).items()}
     with handlers.trace() as found:

@@ -44,9 +44,7 @@ def sampled(net: Lifted, batch: train.Batch, config: NutsConfig, start: int = 0,
     state = learner.init() if state is None else state
     states = [state]
     how = {"epochs": config.epochs, "batch_size": len(batch.x), "root": rng.root(0), "start": start}
-    for epoch in train.fit(learner, state, batch, **how):
-        states.append(jax.tree.map(jnp.copy, epoch.state))
-    return states
+    return states + [jax.tree.map(jnp.copy, epoch.state) for epoch in train.fit(learner, state, batch, **how)]
 
 
 def test_nuts_learner_finds_the_conjugate_posterior_within_monte_carlo_error() -> None:

@@ -164,7 +164,8 @@ def positions(lifted: Lifted, chains: int, key: Array) -> Params:
     draws of the posterior, so that chains that agree in the end have found it (Gelman & Rubin 1992). Scales of
     hierarchical priors begin at 1, and so does the noise of numbers.
     """
-    weights, found = lifted.weights, {}
+    weights = lifted.weights
+    found: Params = {}
     for index, name in enumerate(weights.template.names):
         prior = weights.of(name)
         if prior is None:

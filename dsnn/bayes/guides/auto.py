@@ -88,9 +88,15 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
         supports = {name: site["kwargs"].get("constraint", dist.constraints.real) for name, site in params.items()}
         return _Begun(made, {name: site["value"] for name, site in params.items()}, supports)
 
+    layouts: dict[tuple[tuple[str, tuple[int, ...], str | None], ...], dict[str, Any]] = {}
+
     def layout(weights: Weights) -> dict[str, Any]:
-        """Returns the guide's parameters' supports by name, computing none of its numbers."""
-        count = sum(value.size for value in _start(weights).values())
+        """Returns the guide's parameters' supports by name, computing none of its numbers; looked up once."""
+        first = _start(weights)
+        alike = tuple((name, value.shape, weights.template.supports.get(name)) for name, value in first.items())
+        if alike in layouts:
+            return layouts[alike]
+        count = sum(value.size for value in first.values())
         _bounded(kind, count, count**2 if issubclass(kind, DENSE) else 0)
         seen: list[dict[str, Any]] = []
 
@@ -100,7 +106,7 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
             return made.params
 
         _bounded(kind, count, sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(shapes))))
-        return seen[0]
+        return layouts.setdefault(alike, seen[0])
 
     def prior(weights: Weights, kl_weight: Array) -> Params:
         return _whole(weights, _latents(weights, kl_weight))
@@ -250,10 +256,10 @@ def _numbered(name: str, index: int) -> str:
 def _learned(name: str, tree: Any) -> Any:
     """Returns a tree of parameters, each of them learned under a name of its own."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(numpyro.param(_numbered(name, i), leaf) for i, leaf in enumerate(leaves))
+    return jax.tree.unflatten(structure, [numpyro.param(_numbered(name, i), leaf) for i, leaf in enumerate(leaves)])
 
 
 def _rebuilt(name: str, tree: Any, params: Params) -> Any:
     """Returns the tree that `_learned` gave names to, from what was learned."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(params[_numbered(name, i)] for i in range(len(leaves)))
+    return jax.tree.unflatten(structure, [params[_numbered(name, i)] for i in range(len(leaves))])

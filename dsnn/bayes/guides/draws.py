@@ -1,4 +1,4 @@
-"""Draws of a posterior that were made elsewhere (by NUTS) as a family: an equal mixture of points that is not learned."""
+"""Draws of a posterior, made elsewhere (by NUTS), as a family: an equal mixture of points that is not learned."""
 
 import jax.numpy as jnp
 
