@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import automatic, data, energy, mesh, online, optimize, parameters, resolve, rng, train
+from dsnn import automatic, data, energy, mesh, online, optimize, parameters, resolve, rng, sampling, train
 from dsnn.automatic import Choice
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES, family
@@ -124,6 +124,8 @@ class Setup:
         config = self.config
         lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
+        if config.learner == "nuts":
+            return sampling.nuts_learner(lifted, config.nuts, settings.root)
         variational = config.learner == "svi"
         decided = train.decided_from(config.svi, total) if variational else None
         window = self._window
@@ -185,9 +187,15 @@ class Setup:
         if resolve.is_foreign(self.config.learner):
             params: dict[str, Any] = self.learner.params(state)
             return params
+        if self.config.learner == "nuts":
+            return sampling.nuts_params(self.lifted, self.config.nuts, state)
         if not self._by_svi:
             return train.map_params(self.lifted.forward.template, state)
         return train.svi_params(self.lifted, state)
+
+    def diagnostics(self, state: Any) -> dict[str, float]:
+        """Returns what a learner says of its own work, by the names of metrics; nothing but for NUTS."""
+        return sampling.diagnostics(state) if self.config.learner == "nuts" else {}
 
 
 def without(config: dict[str, Any], options: tuple[str, ...]) -> dict[str, Any]:
@@ -212,8 +220,10 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
         split: data in place of those that the configuration names.
         start: parameters of a converted network, where learning starts and the prior has its centre.
     """
+    config = _whole(config)
     split = load_data(config) if split is None else check_trainable(split, config)
     split = prepared(split, config)
+    config = _whole(config, data.size(split.train))
     shaped, split = with_network(config, split)
     timed = automatic.schedule(shaped.config, split)
     lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
@@ -223,6 +233,19 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     settings = settings_of(config)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
     return Setup(config, split, lifted, every_site, settings, spread, start, chosen)
+
+
+def _whole(config: Config, examples: int = 1) -> Config:
+    """Returns the configuration of a learner that sees all examples at once: the batch is all of them.
+
+    Args:
+        config: of the run.
+        examples: that train; a batch of one passes for any number of them until it is known.
+    """
+    if config.learner != "nuts":
+        return config
+    own = dataclasses.replace(config.train, batch_size=examples, epochs=config.nuts.epochs)
+    return dataclasses.replace(config, train=own)
 
 
 def with_network(config: Config, split: data.Split) -> tuple[automatic.Automatic, data.Split]:
@@ -288,6 +311,7 @@ def network(
         config.train.schedule,
         int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
         config.train.scan if scanned else Scan(),
+        stochastic=config.learner != "nuts",
     )
     if config.gates.enabled and config.gates.time and not temporal:
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
@@ -306,7 +330,7 @@ def network(
         held_input=forward.held,
         time_steps=forward.steps if config.gates.enabled and config.gates.time else 0,
     )
-    bayesian = config.learner == "svi"
+    bayesian, sampled = config.learner == "svi", config.learner == "nuts"
     # it reads how sure the decision for one class is, and answers once
     halts = bayesian and config.halting.enabled and split.task == "classification" and not data.per_step(split)
     if config.convert.method:
@@ -320,14 +344,14 @@ def network(
     lifted = Lifted(
         forward,
         params,
-        prior if bayesian else priors.point,
+        prior if bayesian or sampled else priors.point,
         data.size(split.train),
         sites=every_site if halts or (bayesian and config.gates.enabled) else None,
         prices=energy.profile(config.energy.profile),
         accounting=config.energy.accounting,
         feature=config.halting.feature if halts else None,
         joint=halts and config.halting.fit != "held_out",
-        family=build_guide(config, shape, outputs_of(config, split), key) if bayesian else guides.point(),
+        family=_family(config, shape, outputs_of(config, split), key, params),
         likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
@@ -335,6 +359,13 @@ def network(
         gated=config.gates.enabled,
     )
     return lifted, every_site
+
+
+def _family(config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params) -> guides.Guide:
+    """Returns the posterior family of a learner's weights; the key is consumed."""
+    if config.learner == "svi":
+        return build_guide(config, shape, outputs, key)
+    return sampling.family(initial, config.nuts) if config.learner == "nuts" else guides.point()
 
 
 def _rows(config: Config, split: data.Split, template: parameters.Template) -> dict[str, Any]:

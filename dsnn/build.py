@@ -180,23 +180,9 @@ def build_converted(config: Config, in_shape: tuple[int, ...], classes: int, noi
 def build_guide(config: Config, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> guides.Guide:
     """Returns the posterior family of a configuration; the key initialises an ensemble's members and is consumed."""
     c = config.bayes
-    match c.guide:
-        case "point":
-            return guides.point()
-        case "mean_field":
-            return guides.mean_field(c.guide_scale)
-        case "low_rank":
-            return guides.low_rank(c.rank, c.guide_scale)
-        case "last_layer":
-            return guides.last_layer(c.guide_scale)
-        case "rank1":
-            return guides.rank1(c.guide_scale, c.rank1_scale)
-        case "dropout":
-            return guides.dropout(c.dropout)
-        case "aot":
-            return guides.aot(c.dropout)
-        case "laplace":
-            return guides.laplace()
+    if c.guide != guides.ENSEMBLE:
+        usual = {"scale": c.guide_scale, "rank": c.rank, "prior_scale": c.rank1_scale, "rate": c.dropout}
+        return guides.made(c.guide, usual, c.options)
     keys = [rng.stream(key, "init", member) for member in range(c.members)]
     members = [parameters.split(build_model(config.model, in_shape, classes, k))[1] for k in keys]
     return guides.ensemble(guides.stacked(members))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsnn import data, energy, initial, models, resolve, rules, track
-from dsnn.bayes import priors
+from dsnn.bayes import guides, priors
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.halting import FEATURES
 from dsnn.convert.options import ConvertConfig
@@ -13,11 +13,12 @@ from dsnn.forward import ENCODINGS
 from dsnn.gradients import FPTT
 from dsnn.layers import READS
 from dsnn.optimize import OptimizerConfig
+from dsnn.sampling import NutsConfig
 from dsnn.sequences import Scan
 from dsnn.train import SviConfig
 from dsnn.unroll import SCHEDULES
 
-LEARNERS = ("svi", "map", "fptt", "tbptt", "convert")
+LEARNERS = ("svi", "map", "nuts", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 BASELINES = ("none", "linear", "full")
 NOISES = ("logistic", "gaussian", "none")
@@ -45,7 +46,6 @@ CELLS: dict[str, tuple[str, ...]] = {
     "Izhikevich": (),
     "LTC": (),
 }
-GUIDES = ("point", "mean_field", "low_rank", "last_layer", "rank1", "dropout", "aot", "ensemble", "laplace")
 
 
 @dataclass
@@ -217,7 +217,10 @@ class BayesConfig:
 
     Attributes:
         guide: family of posteriors over the weights: "point" (MAP), "mean_field", "low_rank", "last_layer", "rank1",
-            "dropout", "aot", "ensemble" or "laplace", see `dsnn.bayes.guides`.
+            "dropout", "aot", "ensemble" or "laplace", see `dsnn.bayes.guides`; or the name of one of NumPyro's own,
+            such as "AutoLowRankMultivariateNormal", which then begins at the network's values.
+        options: further options of the guide, by the names in its signature, such as ``bayes.options.rank=4``; they
+            take the place of the ones below.
         prior: family of the kernels' prior, "normal", "laplace", "hierarchical" or "horseshoe".
         prior_scale: prior standard deviation of a kernel times sqrt(fan in).
         rare_inputs: how many times wider the prior of the weights of inputs that are rarely on may be than that of
@@ -225,7 +228,7 @@ class BayesConfig:
         bias_scale: prior standard deviation of a bias.
         cells: whether learnable parameters of cells (of PLIF: beta) are uncertain too, with a Beta or LogNormal prior
             about their initial value.
-        guide_scale: initial posterior standard deviation.
+        guide_scale: initial posterior standard deviation, of NumPyro's guides too.
         flipout: every example of a minibatch has its own draw of the weights, where the guide allows.
         rank: of the low-rank guide.
         rank1_scale: prior standard deviation of the rank-1 guide's factors.
@@ -240,6 +243,7 @@ class BayesConfig:
     """
 
     guide: str = "mean_field"
+    options: dict[str, Any] = field(default_factory=dict)
     prior: str = "normal"
     prior_scale: float = 1.0
     rare_inputs: float = 1.0
@@ -258,7 +262,7 @@ class BayesConfig:
     show: list[str] = field(default_factory=lambda: ["*.cell.*", "readout.*"])
 
     def __post_init__(self) -> None:
-        resolve.check_name("bayes.guide", self.guide, GUIDES)
+        guides.check(self.guide, self.options)
         _one_of("bayes.prior", self.prior, priors.KERNELS)
         for name in ("prior_scale", "bias_scale", "guide_scale", "rank1_scale"):
             _positive(f"bayes.{name}", getattr(self, name))
@@ -639,9 +643,10 @@ class Config:
 
     Attributes:
         experiment: name of the experiment file that this run started from.
-        learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps), "fptt" (such
-            weights, learned as the sequence goes on, see `FpttConfig`), "tbptt" (the same, see `TbpttConfig`) or
-            "convert" (a deep network is trained and converted, and that is all); or one's own,
+        learner: "svi" (Bayesian), "map" (its deterministic twin: point weights, no gates, all steps), "nuts" (draws of
+            the exact posterior of a small network, without gates, halting and firing noise, see `dsnn.sampling`),
+            "fptt" (point weights, learned as the sequence goes on, see `FpttConfig`), "tbptt" (the same, see
+            `TbpttConfig`) or "convert" (a deep network is trained and converted, and that is all); or one's own,
             ``package.module:factory``, called ``(problem, **learner_options)``, see `dsnn.protocols.Problem`.
         learner_options: options of a learner of one's own.
         metrics: functions of a finished run, ``package.module:function``, whose numbers join metrics.json, the report
@@ -672,6 +677,7 @@ class Config:
     gates: GatesConfig = field(default_factory=GatesConfig)
     halting: HaltingConfig = field(default_factory=HaltingConfig)
     svi: SviConfig = field(default_factory=SviConfig)
+    nuts: NutsConfig = field(default_factory=NutsConfig)
     fptt: FpttConfig = field(default_factory=FpttConfig)
     tbptt: TbpttConfig = field(default_factory=TbpttConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -102,8 +102,8 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
         )
     if split.task != "classification":
         has = "numbers" if split.task == "regression" else "several labels"
-        if config.learner not in ("svi", "map"):
-            raise ValueError(f"{has} are learned with learner=svi or map, got {config.learner} on {split.name}.")
+        if config.learner not in ("svi", "map", "nuts"):
+            raise ValueError(f"{has} are learned with learner=svi, map or nuts, got {config.learner} on {split.name}.")
         if config.data.ood:
             raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
     if config.learner == "convert":  # which takes sparse rows as they are

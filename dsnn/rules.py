@@ -141,4 +141,28 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.convert.draws and c.learner != "convert",
         lambda c: f"convert.draws are for learner=convert, got learner={c.learner}; leave them out.",
     ),
+    Rule(
+        lambda c: c.learner == "nuts" and (c.gates.enabled or c.halting.enabled),
+        lambda c: (
+            f"learner=nuts draws weights alone, got gates.enabled={str(c.gates.enabled).lower()} and halting.enabled="
+            f"{str(c.halting.enabled).lower()}; set gates.enabled=false and halting.enabled=false."
+        ),
+    ),
+    Rule(
+        lambda c: c.learner == "nuts" and c.train.encoding == "rate",
+        lambda c: "learner=nuts needs a likelihood without chance, got train.encoding=rate; set direct or latency.",
+    ),
+    Rule(
+        lambda c: c.learner == "nuts" and c.train.select != "last",
+        lambda c: f"learner=nuts predicts from all draws, got train.select={c.train.select}; leave it out.",
+    ),
+    Rule(
+        lambda c: (
+            c.learner == "nuts" and (c.population.size > 1 or c.compute.split != "none" or c.compute.processes > 1)
+        ),
+        lambda c: (
+            "learner=nuts runs its chains in one process on one device, got population, compute.split or "
+            "compute.processes as well; leave them out, and sweep seeds with -m."
+        ),
+    ),
 )

@@ -60,9 +60,11 @@ def belief(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Belief:
     draws = int(bayes.get("samples") or 0)
     if config.get("learner") == "convert":
         return Belief(CONVERTED, "", 0)
+    if config.get("learner") == "nuts":
+        return Belief("posterior", "NUTS", draws)
     if config.get("learner") != "svi":
         return Belief("trained weights", "", draws)
-    if bayes.get("guide") == "point":
+    if bayes.get("guide") in ("point", "AutoDelta"):
         return Belief("point estimate", "", draws)
     weight = float(metrics.get("automatic/svi.kl_weight", svi.get("kl_weight", 1.0)))
     if weight == 1.0:

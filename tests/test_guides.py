@@ -55,8 +55,10 @@ FAMILIES = {
     "aot": lambda: guides.aot(0.3),
     "ensemble": lambda: guides.ensemble(members()),
     "laplace": guides.laplace,
+    **{name: lambda name=name: guides.made(name, {"scale": 0.05}, {}) for name in guides.numpyro_guides()},
 }
-SAMPLING = {"mean_field", "low_rank", "last_layer", "rank1", "ensemble", "laplace"}
+SAMPLING = {"mean_field", "low_rank", "last_layer", "rank1", "ensemble", "laplace", *guides.numpyro_guides()}
+SAMPLING -= {"AutoDelta"}
 
 
 def lifted(family: guides.Guide, **options) -> Lifted:

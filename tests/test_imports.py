@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "mesh": {"types"},  # devices and where arrays stand; knows no model
     "train": BAYES | {"evaluate", "rundir", "checkpoint"},
     "optimize": {"types", "parameters"},
+    "sampling": BAYES | {"train"},  # draws of the exact posterior
     "online": BAYES | {"train", "rules"},  # rules that update within a sequence
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
@@ -86,11 +87,13 @@ ALLOWED: dict[str, set[str]] = {
     "numbers": BAYES | {"evaluate"},
     "guard": set(),
     "linear": set(),
+    "inference_data": set(),  # draws in the form of another library
     "exit_calibration": set(),
     "assemble": set(),
     "build": set(),
     "loading": set(),
-    "config": BAYES | {"train", "online", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
+    "config": BAYES
+    | {"train", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
 ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
 ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
@@ -99,7 +102,10 @@ ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "
 ALLOWED["guard"] = ALLOWED["assemble"] | {"assemble"}
 ALLOWED["linear"] = {"data", "evaluate", "guard"}
 _held = {"guard", "linear", "numbers", "answer_calibration"}
-ALLOWED["api"] = ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "rundir"} | _held
+ALLOWED["inference_data"] = ALLOWED["assemble"] | {"assemble", "numbers"}
+ALLOWED["api"] = (
+    ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "rundir", "inference_data"} | _held
+)
 for _one in (ALLOWED[name] for name in ("assemble", "api")):
     _one |= {"protocols"}
 for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere, and pieces are found alike
@@ -125,6 +131,7 @@ DOORS: dict[str, set[str]] = {
     "orbax": {"dsnn.checkpoint"},
     "numpyro": {"dsnn.bayes", "dsnn.train"},
     "nir": {"dsnn.nir"},
+    "arviz": {"dsnn.inference_data"},
     "codecarbon": {"dsnn.energy"},
     "matplotlib": {"dsnn.plots", "dsnn.report"},
     "sklearn": {"dsnn.data", "dsnn.linear"},

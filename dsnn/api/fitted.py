@@ -35,6 +35,7 @@ class Fitted:
         linear: a linear model of the same examples, None where there is none.
         fits: how often it was fitted, and which simpler models it is worse than; None where nothing was compared.
         metrics: what metrics of one's own said.
+        diagnostics: whether chains agree, by name, where the weights were sampled (``learner=nuts``).
     """
 
     setup: Setup
@@ -47,6 +48,7 @@ class Fitted:
     linear: LinearModel | None = None
     fits: Guarded | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    diagnostics: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -95,6 +97,42 @@ class Fitted:
             )
         key = rng.stream(rng.root(seed), "noise")
         return by_source(self.setup.lifted)(self.params, inputs_of(split, x), key, draws=draws)
+
+    def prior_predictive(self, x: Any, *, samples: int = 32, seed: int = 0) -> np.ndarray:
+        """Returns what the network gives under draws of its weights from their prior, all sites and steps running.
+
+        Class probabilities ``[sample, n, class]``, or numbers ``[sample, n, output]`` in the targets' unit, without
+        their noise. What has no prior stays as it was learned.
+
+        Args:
+            x: inputs of the shape that was fitted.
+            samples: draws of the prior.
+            seed: of the draws and of the firing noise.
+
+        Raises:
+            ValueError: inputs of another shape, or a network of points, which has no prior.
+        """
+        from dsnn.inference_data import prior_predictive  # ArviZ and all that it is for
+
+        inputs = inputs_of(self.setup.split, x)
+        return prior_predictive(self.setup, self.params, inputs, samples, rng.root(seed))
+
+    def to_arviz(self, *, samples: int = 200, seed: int = 0, part: str = "auto") -> Any:
+        """Returns an ArviZ ``InferenceData`` of draws and of what they predict, see `dsnn.inference_data`.
+
+        Args:
+            samples: draws of posterior and prior; of an ensemble and of chains, all that there are of the posterior.
+            seed: of the draws and of the firing noise.
+            part: whose targets are predicted, "train", "val" (that selects), "certify", or "auto": "val" where there is
+                one, else "train".
+
+        Raises:
+            ImportError: ArviZ is not installed.
+            ValueError: a part that is not there, or a network of points.
+        """
+        from dsnn.inference_data import inference_data
+
+        return inference_data(self.setup, self.params, samples=samples, seed=seed, part=part)
 
     def save(self, directory: str | Path) -> Path:
         """Writes the network into a folder for `dsnn.load`, see `dsnn.api.stored.save`."""

@@ -273,7 +273,8 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
         price = exit_calibration.step_price(setup.lifted, params, state)
     key = rng.stream(setup.root, "noise")
     params, temperature = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
-    return Fitted(setup, params, losses, Calibrated(params, math.inf, {}), predict, temperature, price)
+    none, agreed = Calibrated(params, math.inf, {}), setup.diagnostics(state)
+    return Fitted(setup, params, losses, none, predict, temperature, price, diagnostics=agreed)
 
 
 def _predictive(setup: Setup) -> Any:
@@ -359,12 +360,12 @@ def _configured(
         groups.setdefault(group, {})[renamed or name] = value
     top = groups.pop("", {})
     parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()} | top
-    learner = "svi" if bayesian else "map"
+    learner = "map" if not bayesian else start.learner if config is not None else "svi"
     typed = dataclasses.replace(
         start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
     )
     size, whole = sizes
-    if typed.train.batch_size > size:
+    if typed.train.batch_size > size and learner != "nuts":
         raise ValueError(
             f"batch_size must be at most the {size} examples that train, of {whole}, got {typed.train.batch_size}; "
             "lower it."

@@ -28,7 +28,7 @@ from dsnn.bayes import halting
 from dsnn.bayes.energy import Energy, Prices, expected_energy
 from dsnn.bayes.flipout import flipout
 from dsnn.bayes.gates import ENUMERATED, HARD_CONCRETE, Family, Gates, antithetic, every_setting
-from dsnn.bayes.guides import Guide, Weights, mean_field
+from dsnn.bayes.guides import Guide, Weights, mean_field, point
 from dsnn.bayes.likelihood import Categorical, Likelihood
 from dsnn.bayes.priors import SUPPORTS, Prior
 from dsnn.bayes.sites import BLOCKS, TIME, Sites, gate, measure
@@ -219,6 +219,29 @@ class Lifted:
             chosen = jax.random.randint(extra, (), 0, count) if member is None else member % count
             values = {name: value[chosen] for name, value in values.items()}
         return Draw(self._tempered(values, params), z)
+
+    def prior_draw(self, params: Params, key: Key[Array, ""]) -> Draw:
+        """Returns one draw of the weights from their prior, with every site running; the key is consumed.
+
+        What has no prior stays as it was learned.
+
+        Args:
+            params: the guide's parameters.
+            key: drives the draw.
+
+        Raises:
+            ValueError: no weight has a prior.
+        """
+        names = self.forward.template.names
+        free = {name for name in names if self.weights.of(name) is None}
+        if len(free) == len(names):
+            raise ValueError("a prior is drawn from where weights have one, got points alone; fit with bayesian=True.")
+        family, learned = self.family, params
+        if family.members > 1:  # their prior is that of one network, many times
+            family, learned = point(), {name: params[name][0] for name in free}
+        with handlers.block():
+            prior = handlers.seed(lambda: family.prior(self.weights, jnp.ones(())), key)
+            return Draw(handlers.substitute(prior, data=learned)(), None)
 
     def adapt(self, key: Key[Array, ""], batch: int) -> Callable[[Any], Any] | None:
         """Returns the family's randomness within the forward pass of a batch, None without; the key is consumed."""

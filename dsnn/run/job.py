@@ -34,6 +34,8 @@ __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network",
 
 
 TEMPERATURE = "bayes.temperature"
+WEIGHTS = {"svi": "posterior means", "nuts": "the likeliest of the draws"}
+"""What the weights of an exported network are, by learner."""
 
 
 def directory_of(config: Config) -> Path:
@@ -186,10 +188,9 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
         metrics |= {f"time/{name}_s": seconds for name, seconds in parts.items()}
         metrics |= beside[member.directory]
         metrics["time/total_s"] = parts["setup"] + parts["train"] + parts["baseline"] + parts["eval"]
+        passes = round(metrics.get("nuts/gradients", learned.epochs))
         spent = meter.metrics(
-            energy.training_operations(
-                metrics["compute/dense_macs"], data.size(member.setup.split.train), learned.epochs
-            )
+            energy.training_operations(metrics["compute/dense_macs"], data.size(member.setup.split.train), passes)
         )
         for name in ("carbon/kwh", "carbon/co2e_g", "carbon/device_hours"):
             spent[name] = float(spent[name]) * share
@@ -261,7 +262,8 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
         chosen = member.setup.automatic.items()
         named |= {f"automatic/{name}": str(value) if isinstance(value, list) else value for name, value in chosen}
-        values = {**named, **assessed.metrics, **times, **_chosen(member)}
+        agreed = member.setup.diagnostics(fit.state)
+        values = {**named, **assessed.metrics, **times, **agreed, **_chosen(member)}
         own = unless_failed(hooks.metrics, member, values, one[0], fit.answers.temperature)
         if not member.failure:
             done.append((member, values | own))
@@ -373,7 +375,7 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
     deployed = deploy(lifted, params)
     unit = data.target_scaling(setup.split)
     notes: dict[str, Any] = {
-        "weights": "posterior means" if setup.config.learner == "svi" else "point estimates",
+        "weights": WEIGHTS.get(setup.config.learner, "point estimates"),
         "posterior_std": {name[:-6]: float(s.mean()) for name, s in params.items() if name.endswith(".scale")},
         "kept": {name: np.flatnonzero(np.asarray(gate) > 0).tolist() for name, gate in deployed.gates.items()},
         "steps": lifted.forward.steps,

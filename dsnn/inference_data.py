@@ -1,0 +1,210 @@
+"""What a network believes in the form that ArviZ reads: draws, predictions and log likelihoods, as ``InferenceData``.
+
+Groups, in ArviZ's names:
+
+    posterior             weights by parameter, and gates as ``gates.<group>``, ``[chain, draw, ...]``
+    prior                 the same weights under their prior
+    posterior_predictive  ``y``, drawn given each draw of the weights
+    log_likelihood        ``y``, log p(y | draw) of every example with all steps, in nats
+    observed_data         ``y``, in the unit that it came in
+    constant_data         ``gate_probability.<group>`` and ``gate_decided.<group>``, where there are gates
+
+Chains of NUTS are ArviZ's chains; draws of any other posterior are independent and stand in one.
+"""
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn import data, rng, sampling
+from dsnn.bayes.lift import ANSWERS, Draw, Lifted
+from dsnn.bayes.likelihood import Categorical, Gaussian, InputGaussian
+from dsnn.data import eval_batches, require_finite
+from dsnn.numbers import targets_of
+from dsnn.parameters import Params
+from dsnn.types import Array, Float, Key
+
+if TYPE_CHECKING:
+    from dsnn.assemble import Setup
+
+BATCH = 256
+PARTS = ("train", "val", "certify")
+
+
+class Predicted(NamedTuple):
+    """What draws say of examples: a target that each of them predicts, and the log likelihood of the real one."""
+
+    y: np.ndarray
+    log_likelihood: Float[np.ndarray, "sample n"]
+
+
+def inference_data(setup: "Setup", params: Params, *, samples: int, seed: int, part: str) -> Any:
+    """Returns the ``InferenceData`` of a fitted network.
+
+    Args:
+        setup: data and network.
+        params: of the guide.
+        samples: draws; an ensemble and chains of NUTS give all their members instead.
+        seed: of the draws and of the firing noise.
+        part: "train", "val", "certify", or "auto".
+
+    Raises:
+        ImportError: ArviZ is not installed.
+        ValueError: no such part, no draws, or a network of points.
+    """
+    arviz = _arviz()
+    part = _part(setup.split, part)
+    lifted, root = setup.lifted, rng.root(seed)
+    if samples < 1:
+        raise ValueError(f"the number of draws must be at least 1, got {samples}.")
+    prior = _prior(lifted, params, samples, rng.stream(root, "init"))
+    count = lifted.family.members if lifted.family.members > 1 else samples
+    key = rng.stream(root, "noise")
+    weights, gates = _posterior(lifted, params, count, key)
+    said = predicted(setup, params, part, count, key)
+
+    def chains(values: Any) -> np.ndarray:
+        if setup.config.learner == "nuts":
+            return sampling.by_chain(setup.config.nuts, values)
+        return np.asarray(values)[None]
+
+    drawn = {name: chains(value) for name, value in weights.items()}
+    drawn |= {f"gates.{name}": chains(value) for name, value in gates.items()}
+    known = _gates(lifted, params)
+    numbers = setup.split.task == "regression"
+    observed = targets_of(setup.split, part) if numbers else np.asarray(getattr(setup.split, part).y)
+    return arviz.from_dict(
+        posterior=drawn,
+        prior={name: np.asarray(value)[None] for name, value in prior.items()},
+        posterior_predictive={"y": chains(said.y)},
+        log_likelihood={"y": chains(said.log_likelihood)},
+        observed_data={"y": observed},
+        constant_data=known or None,
+        coords={"example": np.arange(len(observed))},
+        dims={"y": ["example", *["output"] * (observed.ndim - 1)]},
+        attrs={"inference_library": "dsnn", "part": part},
+    )
+
+
+def prior_predictive(setup: "Setup", params: Params, x: np.ndarray, samples: int, key: Key[Array, ""]) -> np.ndarray:
+    """Returns probabilities or numbers ``[sample, n, output]`` under draws of the weights from their prior.
+
+    Args:
+        setup: of the network.
+        params: of the guide, for what has no prior.
+        x: inputs as the network reads them.
+        samples: draws of the prior.
+        key: drives the draws and the firing; consumed.
+    """
+    if samples < 1:
+        raise ValueError(f"the number of draws must be at least 1, got {samples}.")
+    lifted, unit = setup.lifted, data.target_scaling(setup.split)
+
+    def one(x: Array, sample: Array) -> Array:
+        own = jax.random.fold_in(key, sample)
+        outputs = _outputs(lifted, lifted.prior_draw(params, rng.stream(own, "init")), x, own)
+        if isinstance(lifted.likelihood, Gaussian | InputGaussian):
+            return lifted.likelihood.moments(lifted.likelihood_parameters(params), outputs)[0]
+        return jax.nn.softmax(outputs)
+
+    made = _in_batches(jax.jit(lambda x: jax.lax.map(lambda s: one(x, s), jnp.arange(samples))), x)
+    return made if unit is None else made * unit.scale + unit.shift
+
+
+def predicted(setup: "Setup", params: Params, part: str, samples: int, key: Key[Array, ""]) -> Predicted:
+    """Returns what posterior draws say of a part, in the targets' unit; a predictive with this key has them too.
+
+    Args:
+        setup: data and network.
+        params: of the guide.
+        part: of the data.
+        samples: draws.
+        key: as the predictive takes it; consumed.
+    """
+    lifted, arrays = setup.lifted, getattr(setup.split, part)
+    numbers = lifted.likelihood if isinstance(lifted.likelihood, Gaussian | InputGaussian) else None
+    own_noise = lifted.likelihood_parameters(params)
+
+    def one(x: Array, y: Array, first: Array, sample: Array) -> tuple[Array, Array]:
+        own = jax.random.fold_in(key, sample)
+        outputs = _outputs(lifted, lifted.draw(params, rng.stream(own, "weights"), sample), x, own)
+        drawing = jax.random.fold_in(rng.stream(own, "data"), first)
+        if numbers is None:
+            return jax.random.categorical(drawing, outputs), Categorical().log_prob({}, outputs, y)
+        mean, deviation = numbers.moments(own_noise, outputs)
+        drawn = mean + deviation * jax.random.normal(drawing, mean.shape)
+        return drawn, numbers.log_prob(own_noise, outputs, y)
+
+    every = jax.jit(lambda x, y, first: jax.lax.map(lambda s: one(x, y, first, s), jnp.arange(samples)))
+    parts = []
+    for number, (index, mask) in enumerate(zip(*eval_batches(len(arrays.x), BATCH), strict=True)):
+        x, y = jnp.asarray(require_finite(arrays.x[index])), jnp.asarray(arrays.y[index])
+        parts.append([np.asarray(value)[:, mask] for value in every(x, y, jnp.asarray(number))])
+    drawn, log_prob = (np.concatenate(values, 1) for values in zip(*parts, strict=True))
+    unit = data.target_scaling(setup.split)
+    if unit is not None:
+        outputs = drawn.shape[-1]
+        drawn = drawn * unit.scale + unit.shift
+        log_prob = log_prob - np.log(np.broadcast_to(unit.scale, outputs)).sum()
+    return Predicted(drawn, log_prob)
+
+
+def _outputs(lifted: Lifted, draw: Draw, x: Array, key: Key[Array, ""]) -> Array:
+    """Returns the outputs after all steps."""
+    return lifted.forward.logits(lifted.network(draw), x, key, lifted.adapt(key, x.shape[0]))[-1]
+
+
+def _posterior(
+    lifted: Lifted, params: Params, samples: int, key: Key[Array, ""]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns draws of the weights and of the gates, before the answers' temperature, which is no part of either."""
+    plain = {name: value for name, value in params.items() if name != ANSWERS}
+
+    def one(sample: Array) -> tuple[Params, dict[str, Array]]:
+        own = jax.random.fold_in(key, sample)
+        draw = lifted.draw(plain, rng.stream(own, "weights"), sample)
+        return draw.weights, draw.gates or {}
+
+    return jax.device_get(jax.jit(lambda: jax.lax.map(one, jnp.arange(samples)))())
+
+
+def _prior(lifted: Lifted, params: Params, samples: int, key: Key[Array, ""]) -> dict[str, Any]:
+    keys = jax.random.split(key, samples)
+    return jax.device_get(jax.jit(lambda: jax.lax.map(lambda k: lifted.prior_draw(params, k).weights, keys))())
+
+
+def _gates(lifted: Lifted, params: Params) -> dict[str, np.ndarray]:
+    """Returns how likely each site runs, and which of them the decided network keeps."""
+    decided = lifted.centre(params).gates or {}
+    found = {f"gate_probability.{name}": np.asarray(p) for name, p in lifted.running_probabilities(params).items()}
+    return found | {f"gate_decided.{name}": np.asarray(gate) > 0 for name, gate in decided.items()}
+
+
+def _part(split: data.Split, part: str) -> str:
+    filled = [name for name in PARTS if (one := getattr(split, name)) is not None and data.size(one)]
+    if part == "auto":
+        return "val" if "val" in filled else "train"
+    if part not in filled:
+        raise ValueError(f"part must be auto or one of {', '.join(filled)}, which have examples, got {part!r}.")
+    return part
+
+
+def _in_batches(run: Any, x: np.ndarray) -> np.ndarray:
+    batches = zip(*eval_batches(len(x), BATCH), strict=True)
+    parts = [np.asarray(run(jnp.asarray(require_finite(x[index]))))[:, mask] for index, mask in batches]
+    return np.concatenate(parts, 1)
+
+
+def _arviz() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # it announces its next version to whoever imports it
+            import arviz
+    except ImportError:
+        raise ImportError(
+            "InferenceData is made by ArviZ, got an installation without it; pip install 'dsnn[arviz]'."
+        ) from None
+    return arviz

@@ -1,0 +1,233 @@
+"""NumPyro's own guides over the weights of a spiking network, against closed forms."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+from numpyro import handlers
+from numpyro.infer import SVI, TraceMeanField_ELBO
+
+from dsnn import escape
+from dsnn.bayes import guides, priors
+from dsnn.bayes.lift import Lifted
+from dsnn.bayes.likelihood import Gaussian
+from dsnn.cells import LI, LIF, PLIF
+from dsnn.config import BayesConfig
+from dsnn.forward import Forward
+from dsnn.layers import Dense, Layer
+from dsnn.models import Stack, mlp
+from dsnn.parameters import split
+
+STEPS = 3000
+KEY, NOISE = jax.random.key(0), 0.3
+DENSE = ("AutoMultivariateNormal", "AutoLowRankMultivariateNormal")
+WITH_WIDTH = (*DENSE, "AutoNormal", "AutoDiagonalNormal")
+
+
+def conjugate() -> tuple[Lifted, jax.Array, jax.Array, np.ndarray, np.ndarray]:
+    """A readout that is linear in its weights, on correlated inputs; its exact posterior mean and covariance."""
+    x = jax.random.normal(jax.random.key(8), (40, 3)) @ jnp.asarray([[1.0, 0.9, 0.0], [0.0, 0.5, 0.7], [0.0, 0.0, 0.4]])
+    template, params = split(Stack("last", readout=Layer(Dense((3,), 1, key=KEY), LI(beta=0.0))))
+    y = (x @ jnp.asarray([0.8, -0.5, 1.2]) + 0.2 + NOISE * jax.random.normal(jax.random.key(9), (40,)))[:, None]
+    forward = Forward(template, 1, stochastic=False)
+    net = Lifted(forward, params, priors.default(template), 40, likelihood=Gaussian(NOISE, False))
+    design = np.concatenate([np.ones((40, 1)), np.asarray(x, float)], 1)  # bias first: names are sorted
+    precision = design.T @ design / NOISE**2 + np.diag([1.0] + [3.0] * 3)
+    covariance = np.linalg.inv(precision)
+    return net, x, y, covariance @ design.T @ np.asarray(y[:, 0], float) / NOISE**2, covariance
+
+
+def spiking(name: str, prior: str = "normal", **options: float) -> Lifted:
+    model = mlp((3,), (4,), 2, key=KEY, gain=2.0, cell=lambda _: LIF(beta=0.9, noise=escape.Logistic(0.3)))
+    template, params = split(model)
+    family = guides.made(name, {}, options)
+    return Lifted(Forward(template, 5), params, priors.default(template, kernel=prior), 12, family=family)
+
+
+def start(net: Lifted) -> dict[str, jax.Array]:
+    svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
+    x, y = jnp.zeros((2, *net.forward.template.build(net.initial).in_shape)), jnp.zeros(2, int)
+    return net.constrain(jax.jit(svi.init)(KEY, x, y, net.no_context()).optim_state[1][0])
+
+
+def drawn(net: Lifted, params: dict[str, jax.Array], count: int) -> dict[str, np.ndarray]:
+    draws = jax.jit(jax.vmap(lambda k: net.draw(params, k).weights))(jax.random.split(KEY, count))
+    return {name: np.asarray(value, float).reshape(count, -1) for name, value in draws.items()}
+
+
+@pytest.mark.parametrize("name", [*DENSE, "AutoNormal"])
+def test_dense_guides_find_the_exact_covariance_and_independent_ones_cannot(name: str) -> None:
+    net, x, y, mean, covariance = conjugate()
+    options = {"rank": 4} if name == "AutoLowRankMultivariateNormal" else {}
+    net = dataclasses.replace(net, family=guides.made(name, {"scale": 0.05}, options))
+    svi = SVI(
+        net.model,
+        net.guide,
+        optax.adam(optax.cosine_decay_schedule(0.05, STEPS)),
+        TraceMeanField_ELBO(num_particles=16),
+    )
+    run = jax.jit(
+        lambda state: jax.lax.scan(lambda s, _: (svi.update(s, x, y, net.no_context())[0], None), state, None, STEPS)[0]
+    )
+    params = svi.get_params(run(svi.init(KEY, x, y, net.no_context())))
+    centre = np.concatenate([np.ravel(net.centre(params).weights[n]) for n in net.initial])
+    np.testing.assert_allclose(centre, mean, atol=0.02)
+    if name == "AutoNormal":
+        found = np.diag(np.concatenate([np.ravel(params[f"{n}_auto_scale"]) for n in net.initial]).astype(float) ** 2)
+        np.testing.assert_allclose(np.diag(found), 1 / np.diag(np.linalg.inv(covariance)), rtol=0.05)
+        assert (np.diag(found)[1:] < 0.6 * np.diag(covariance)[1:]).all(), "independent weights are too sure"
+        return
+    if name == "AutoMultivariateNormal":
+        found = np.asarray(params["auto_scale_tril"], float) @ np.asarray(params["auto_scale_tril"], float).T
+    else:
+        scale = np.asarray(params["auto_scale"], float)
+        factor = np.asarray(params["auto_cov_factor"], float) * scale[:, None]
+        found = factor @ factor.T + np.diag(scale**2)
+    sd = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(found / np.outer(sd, sd), covariance / np.outer(sd, sd), atol=0.05)
+    # what prediction draws is that distribution
+    draws = np.concatenate(list(drawn(net, params, 4000).values()), 1)
+    np.testing.assert_allclose(np.cov(draws.T) / np.outer(sd, sd), found / np.outer(sd, sd), atol=0.08)
+
+
+@pytest.mark.parametrize("name", WITH_WIDTH)
+def test_guides_begin_at_the_network_with_a_small_width(name: str) -> None:
+    net = spiking(name)
+    params = start(net)
+    centre, draws = net.centre(params).weights, drawn(net, params, 2000)
+    for own, value in net.initial.items():
+        np.testing.assert_allclose(centre[own], value, rtol=1e-6)
+        if net.weights.of(own) is not None:
+            sd = (draws[own] - np.ravel(value)).std(0)
+            assert (np.abs(sd / 0.01 - 1) < 5 / math.sqrt(2 * 2000)).all()
+
+
+@pytest.mark.parametrize("name", ["AutoIAFNormal", "AutoBNAFNormal"])
+def test_flows_begin_beside_the_network(name: str) -> None:
+    net = spiking(name)
+    params = start(net)
+    centre, draws = net.centre(params).weights, drawn(net, params, 200)
+    for own, value in net.initial.items():
+        np.testing.assert_allclose(centre[own], value, atol=0.05)
+        np.testing.assert_allclose(draws[own], np.broadcast_to(np.ravel(value), draws[own].shape), atol=0.2)
+    assert all(isinstance(value, jax.Array) for value in params.values()), "parameters.npz holds arrays"
+
+
+def test_a_flow_s_density_is_that_of_its_draws() -> None:
+    """An affine flow over the standardised vector is a Normal; -KL of one draw is then known."""
+    net = conjugate()[0]
+    net = dataclasses.replace(net, family=guides.made("AutoIAFNormal", {"scale": 0.1}, {"num_flows": 1}))
+    params = {name: jnp.zeros_like(value) for name, value in start(net).items()}
+    with handlers.trace() as found:
+        handlers.substitute(handlers.seed(net.guide, KEY), data=params)()
+    log_q = sum(site["fn"].log_prob(site["value"]).sum() for site in found.values() if site["type"] == "sample")
+    # networks of zeros leave the base as it is: N(initial, 0.1^2)
+    values = [found[n]["value"] for n in net.initial]
+    normal = [dist.Normal(net.initial[n], 0.1).log_prob(v).sum() for n, v in zip(net.initial, values, strict=True)]
+    np.testing.assert_allclose(log_q, sum(normal), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*DENSE, "AutoNormal", "AutoIAFNormal"])
+@pytest.mark.parametrize("prior", ["normal", "hierarchical"])
+def test_the_kl_weight_multiplies_both_log_densities(name: str, prior: str) -> None:
+    """With the same draw the objective is linear in the weight, and its slope log q - log p of that draw."""
+    net = spiking(name, prior)
+    params, x, y = start(net), jax.random.uniform(KEY, (12, 3)), jnp.arange(12) % 2
+    loss = jax.jit(
+        lambda weight: TraceMeanField_ELBO().loss(
+            KEY, params, net.model, net.guide, x, y, net.no_context()._replace(kl_weight=weight)
+        )
+    )
+    none, half, whole = (float(loss(jnp.asarray(weight))) for weight in (0.0, 0.5, 1.0))
+    assert whole - none > 1
+    np.testing.assert_allclose(half - none, (whole - none) / 2, rtol=1e-3)
+    if name != "AutoNormal":  # which has divergences in closed form
+        guide_key = jax.random.split(KEY)[1]
+        with handlers.trace() as found:
+            handlers.substitute(handlers.seed(net.guide, guide_key), data=params)(
+                x, y, net.no_context()._replace(kl_weight=jnp.ones(()))
+            )
+        sites = {n: site for n, site in found.items() if site["type"] == "sample"}
+        log_q = sum(site["fn"].log_prob(site["value"]).sum() for site in sites.values())
+        values = {n: site["value"] for n, site in sites.items()}
+        log_p = jnp.zeros(())
+        for own in net.forward.template.names:
+            fn = net.weights.of(own)
+            if isinstance(fn, priors.Hierarchical):
+                scales = {scale: values[f"{own}.{scale}"] for scale in fn.scales}
+                log_p += sum(fn.scales[scale].log_prob(value).sum() for scale, value in scales.items())
+                fn = fn.given(scales)
+            log_p += 0 if fn is None else fn.log_prob(values[own])
+        np.testing.assert_allclose(whole - none, float(log_q - log_p), rtol=1e-3)
+
+
+def test_decays_keep_their_support() -> None:
+    model = mlp((3,), (4,), 2, key=KEY, cell=lambda n: PLIF(beta=0.9, noise=escape.Logistic(0.3)))
+    template, params = split(model)
+    prior = priors.default(template, around=params)
+    net = Lifted(Forward(template, 5), params, prior, 12, family=guides.made("AutoMultivariateNormal", {}, {}))
+    (decay,) = (n for n in params if template.supports[n] == "unit_interval")
+    learned = start(net)
+    np.testing.assert_allclose(net.centre(learned).weights[decay], params[decay], rtol=1e-5)
+    draws = drawn(net, learned, 500)[decay]
+    assert ((draws > 0) & (draws < 1)).all()
+    np.testing.assert_allclose(draws.std(), 0.01 * 0.9 * 0.1, rtol=0.2)
+
+
+@pytest.mark.parametrize("prior", ["normal", "hierarchical"])
+def test_eager_and_compiled_code_read_the_same_weights(prior: str) -> None:
+    net = spiking("AutoLowRankMultivariateNormal", prior)
+    params = start(net)
+    params["auto_loc"] = jnp.arange(params["auto_loc"].size, dtype=float)
+    eager, compiled = net.centre(params).weights, jax.jit(lambda p: net.centre(p).weights)(params)
+    for name in net.initial:
+        np.testing.assert_array_equal(eager[name], compiled[name])
+    drawn_eagerly = net.draw(params, KEY).weights
+    for name, value in jax.jit(lambda p: net.draw(p, KEY).weights)(params).items():
+        np.testing.assert_allclose(drawn_eagerly[name], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guide": "AutoNormall"}, "got 'AutoNormall'; did you mean 'AutoNormal'"),
+        ({"guide": "meanfield"}, "got 'meanfield'; did you mean 'mean_field'\\?"),
+        ({"guide": "AutoSemiDAIS"}, "AutoSemiDAIS follows the gradient of the likelihood of all examples"),
+        ({"guide": "AutoDAIS"}, "AutoDAIS follows the gradient"),
+        ({"guide": "AutoRVRS"}, "AutoRVRS rejects draws by the likelihood of all examples"),
+        ({"guide": "AutoLaplaceApproximation"}, "second derivatives of the likelihood, which spikes do not have"),
+        ({"guide": "AutoLowRankMultivariateNormal", "options": {"rnk": 4}}, "got 'rnk'; did you mean 'rank'\\?"),
+        ({"guide": "AutoLowRankMultivariateNormal", "options": {"rank": 0}}, "rank must be a whole number above 0"),
+        ({"guide": "AutoNormal", "options": {"init_scale": -1.0}}, "init_scale must be a positive number, got -1.0"),
+        ({"guide": "AutoDelta", "options": {"rank": 4}}, "AutoDelta takes no options, got 'rank'"),
+        ({"guide": "low_rank", "options": {"scales": 0.1}}, "takes the options rank, scale, got 'scales'"),
+        ({"guide": "ensemble", "options": {"members": 3}}, "takes no bayes.options, got 'members'; see bayes.members"),
+    ],
+)
+def test_a_misspelt_guide_or_option_gets_a_sentence(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BayesConfig(**options)
+
+
+def test_options_take_the_place_of_the_configuration_s_own() -> None:
+    net = dataclasses.replace(spiking("point"), family=guides.made("low_rank", {"rank": 4, "scale": 0.1}, {"rank": 2}))
+    params = start(net)
+    assert params["weights.factor"].shape[1] == 2
+    np.testing.assert_allclose(params["weights.scale"], 0.1, rtol=1e-6)
+    net = spiking("AutoLowRankMultivariateNormal", rank=3, init_scale=0.02)
+    params = start(net)
+    assert params["auto_cov_factor"].shape[1] == 3
+    np.testing.assert_allclose(params["auto_scale"], 0.02, rtol=1e-5)
+
+
+def test_a_guide_too_large_says_so_before_it_takes_memory() -> None:
+    template, params = split(mlp((200,), (100,), 2, key=KEY))
+    family = guides.made("AutoMultivariateNormal", {}, {})
+    net = Lifted(Forward(template, 2), params, priors.default(template), 12, family=family)
+    with pytest.raises(ValueError, match="at most 67108864 numbers, AutoMultivariateNormal of 20302 weights has 4"):
+        net.constrain({})
