@@ -62,6 +62,8 @@ def mine(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 PIECES = {
     "cell": ["model.cell=ownlab.cells:QIF", "model.options.a=0.05"],
     "network": ["model.architecture=ownlab.nets:tapered", "model.architecture_options.width=12"],
+    "guide": ["bayes.guide=ownlab.guides:Shared", "bayes.options.width=0.05"],
+    "numpyro": ["bayes.guide=AutoDiagonalNormal"],
     "gates": ["gates.family=ownlab.gates:SoftGates"],
     "learner": ["learner=ownlab.learn:SignDescent", "learner_options.rate=0.02", "model.noise=none"],
     "encoder": ["train.encoding=ownlab.data:repeated"],
@@ -157,6 +159,8 @@ def test_in_a_sweep_of_two_workers_and_in_a_search(place: Path) -> None:
         (["gates.family=ownlab.cells:QIF"], "gates.family must have initial, posterior, base, decided"),
         (["learner=ownlab.learn:SignDescent", "learner_options.rat=1"], "did you mean 'rate'?"),
         (["data.options.m=3"], "takes the options n, features, got 'm'"),
+        (["bayes.guide=ownlab.guides:Shared", "bayes.options.wide=1"], "did you mean 'width'?"),
+        (["bayes.guide=ownlab.cells:QIF"], "bayes.guide must have prior, posterior, centre, constraints"),
         (["metrics=[nothing]"], "metrics must be package.module:attribute, got 'nothing'"),
     ],
 )
