@@ -52,6 +52,33 @@ It gets ``key`` and ``cell``, a `CellFactory`, where it names them.
 """
 
 
+class Guide(Protocol):
+    """A family of posteriors over the weights: ``bayes.guide``, an object, or what a class or factory gives.
+
+    A class of NumPyro's ``AutoGuide`` will do as well; it begins at the network's values. Both sides run inside
+    NumPyro's model and guide. ``weights`` is a `dsnn.bayes.guides.Weights`: the ``initial`` parameters of the
+    network by name, and ``of(name)``, the prior of one, None for a point.
+
+    Optional: ``means``, ``noise``, ``members``, ``finish``, ``redraw``, see `dsnn.bayes.guides.Guide`.
+    """
+
+    def prior(self, weights: Any, kl_weight: Array) -> "Params":
+        """Samples the latents from their prior, scaled by ``kl_weight``, and returns the weights by name."""
+        ...
+
+    def posterior(self, weights: Any, kl_weight: Array, key: Key[Array, ""]) -> "Params":
+        """Samples the latents from their posterior, scaled alike; the key is consumed."""
+        ...
+
+    def centre(self, weights: Any, params: "Params") -> "Params":
+        """Returns the deterministic network of the guide's parameters."""
+        ...
+
+    def constraints(self, weights: Any) -> dict[str, Any]:
+        """Returns the supports of the guide's own parameters, where they are not the real line."""
+        ...
+
+
 class GateFamily(Protocol):
     """A distribution over gates: ``gates.family``, an object or a class that is made without arguments.
 

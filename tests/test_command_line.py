@@ -1,6 +1,7 @@
 """The command line: its parts told apart, W&B's form of options, folders of one's own, and the command ``dsnn``."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_files_of_ones_own_stand_beside_dsnns(tmp_path: Path, monkeypatch: pytes
     assert schema.compose(["experiment=mine"]).train.epochs == 7
     with pytest.raises(ValueError, match=r"paper must be one of .* got 'mine'"):
         places.file("paper", "mine")
+
+
+def test_a_wheel_holds_one_package_with_its_configurations() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["dsnn"]
+    assert wheel["force-include"] == {"conf": "dsnn/conf"}
+    assert project["project"]["scripts"] == {"dsnn": "dsnn.run.main:main"}
+    assert (places.ROOT / "py.typed").exists()
 
 
 def test_the_command_names_its_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
