@@ -115,7 +115,7 @@ def prior_predictive(setup: "Setup", params: Params, x: np.ndarray, samples: int
 
 
 def predicted(setup: "Setup", params: Params, part: str, samples: int, key: Key[Array, ""]) -> Predicted:
-    """Returns what posterior draws say of a part, in the targets' unit; the predictive with this key has the same draws.
+    """Returns what posterior draws say of a part, in the targets' unit: the predictive's draws with this key.
 
     Args:
         setup: data and network.

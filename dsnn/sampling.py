@@ -218,7 +218,8 @@ def _check_size(lifted: Lifted, config: NutsConfig) -> None:
     passes = config.chains * config.epochs * config.moves * 2**config.tree_depth
     raise ValueError(
         f"learner=nuts is for at most {MOST_WEIGHTS} weights and {MOST_EXAMPLES} examples, got {weights} and "
-        f"{examples}, on which it may take {passes:.2g} gradients over all examples; take learner=svi, or set nuts.large=true."
+        f"{examples}, "
+        f"on which it may take {passes:.2g} gradients over all examples; take learner=svi, or set nuts.large=true."
     )
 
 
