@@ -116,17 +116,20 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
         made = begun(weights, stream(key, "init"))
         networks = {name: value for name, value in made.params.items() if name.endswith(NETWORK)}
         learned = {name: _learned(name, value) for name, value in networks.items()}
-        hidden = handlers.block(hide_fn=lambda site: site["type"] == "sample" or site.get("name") in networks)
-        with hidden, handlers.trace() as found, handlers.seed(rng_seed=stream(key, "weights")):
-            handlers.substitute(made.guide, data=learned)()
-        sites = {name: site for name, site in found.items() if site["type"] == "sample"}
-        factors = _around(weights, sites.pop(FLOW)["value"], scale) if standard else {}
-        factors |= {name: (sites.pop(name)["fn"], found[name]["value"]) for name in _names(weights) if name in sites}
+        names = _names(weights)
+        placed_later = {*networks, *names, FLOW}
+        hidden = handlers.block(hide_fn=lambda site: site.get("name") in placed_later)
+        # auxiliary variables stay where they are drawn: a flow's density is known by its way from the base alone
+        with handlers.scale(scale=kl_weight), hidden, handlers.trace() as found:
+            with handlers.seed(rng_seed=stream(key, "weights")):
+                handlers.substitute(made.guide, data=learned)()
+        if standard:
+            factors = _around(weights, found[FLOW]["value"], scale)
+        else:
+            factors = {name: (found[name]["fn"], found[name]["value"]) for name in names}
         values = {}
-        with handlers.scale(scale=kl_weight):
-            for name, site in sites.items():
-                _placed(name, site["fn"], site["value"], infer={"is_auxiliary": True})
-            for name in _names(weights):  # in the model's order, as NumPyro's mean-field objective wants to see them
+        for name in names:  # in the model's order, as NumPyro's mean-field objective wants to see them
+            with handlers.scale(scale=kl_weight):
                 values[name] = _placed(name, *factors[name])
         return _whole(weights, values)
 
@@ -243,10 +246,10 @@ def _around(weights: Weights, vector: Float[Array, " weight"], scale: float) -> 
     return found
 
 
-def _placed(name: str, fn: dist.Distribution, value: Array, **options: Any) -> Array:
+def _placed(name: str, fn: dist.Distribution, value: Array) -> Array:
     """Samples a variable that already has a value."""
     with handlers.substitute(data={name: value}):
-        return numpyro.sample(name, fn, **options)
+        return numpyro.sample(name, fn)
 
 
 def _numbered(name: str, index: int) -> str:
