@@ -1,4 +1,4 @@
-"""Writes the pages of the documentation: README, CONTRIBUTING, the studies, and one page per module of `dsnn`.
+"""Writes the pages of the documentation: README, CONTRIBUTING, cookbook, studies, and one page per module of `dsnn`.
 
 python scripts/docs.py        # pages in outputs/docs/pages; scripts/docs.sh also builds the site
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "outputs" / "docs" / "pages"
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md")
+COOKBOOK = "experiments/cookbook.md"
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -50,6 +51,7 @@ def write() -> None:
     for name in TEXTS:
         shutil.copy(ROOT / name, PAGES / name)
     shutil.copytree(ROOT / "experiments" / "studies", PAGES / "experiments" / "studies")
+    shutil.copy(ROOT / COOKBOOK, PAGES / COOKBOOK)
     contents = ["# Reference\n"]
     for name, file in modules():
         summary = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]

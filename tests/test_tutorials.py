@@ -1,20 +1,29 @@
-"""Every block of README and CONTRIBUTING: Python runs, commands are composed and checked, YAML is read."""
+"""Every block of README, CONTRIBUTING and the cookbook: Python runs, commands are composed and checked, YAML is read."""
 
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 
+from dsnn import places, resolve
+from dsnn.assemble import build
 from dsnn.config import Config
-from dsnn.run import schema, usage
+from dsnn.run import job, schema, usage
 from dsnn.run.main import COMMANDS
+from dsnn.run.search import read_search
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "CONTRIBUTING.md")
+COOKBOOK = "experiments/cookbook.md"
+NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")
+"""First line of a block of the cookbook that is the content of a file."""
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -22,7 +31,7 @@ def blocks(text: str, language: str) -> list[str]:
     return [body for kind, body in every if kind == language]
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", (*TEXTS, COOKBOOK))
 def test_every_block_says_its_language(text):
     fences = re.findall(r"^```(.*)$", (ROOT / text).read_text(), re.M)
     assert len(fences) % 2 == 0
@@ -77,7 +86,114 @@ def test_commands_are_what_the_doors_take(command, tmp_path):
         assert words[0].startswith(("python3", "/tmp/clean/"))
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", (*TEXTS, COOKBOOK))
 def test_yaml_blocks_are_yaml(text):
     for block in blocks(text, "yaml"):
         assert isinstance(yaml.safe_load(block), dict)
+
+
+# --- The cookbook: files of its own, one session, commands in its folder
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that blocks of the cookbook are."""
+    folder = tmp_path_factory.mktemp("kitchen")
+    for language in ("python", "yaml"):
+        for block in blocks(COOKBOOK, language):
+            if match := NAMED.match(block):
+                (folder / match[1]).parent.mkdir(parents=True, exist_ok=True)
+                (folder / match[1]).write_text(block[match.end() :])
+    return folder
+
+
+@pytest.fixture
+def cook(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder as this process's own, whose names it may run."""
+    monkeypatch.chdir(kitchen)
+    monkeypatch.syspath_prepend(str(kitchen))
+    monkeypatch.setenv(places.VARIABLE, "")
+    return kitchen
+
+
+def test_the_cookbooks_python_runs_in_order_and_gives_what_it_says(kitchen: Path) -> None:
+    session = [block for block in blocks(COOKBOOK, "python") if not NAMED.match(block)]
+    (kitchen / "session.py").write_text("\n\n".join(session))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(kitchen)}
+    command = [sys.executable, "session.py"]
+    done = subprocess.run(command, cwd=kitchen, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    said = done.stdout
+    whole, decided = (float(nj) for nj in re.findall(r"([\d.]+) nJ in 8 steps", said))
+    assert decided < 0.5 * whole
+    right, steps = map(float, re.search(r"right ([\d.]+) after ([\d.]+) steps", said).groups())
+    assert right > 0.9
+    assert 1 <= steps < 8
+    means = re.findall(r"^(tau|width): ([\d.]+), 90 % within ([\d.]+) and ([\d.]+)$", said, re.M)
+    truth = {"tau": 6.0, "width": 0.15}
+    assert [name for name, *_ in means] == list(truth)
+    for name, mean, low, high in means:
+        assert float(low) < float(mean) < float(high), name
+        assert float(low) - 0.1 * truth[name] < truth[name] < float(high) + 0.1 * truth[name], name
+    assert "wide 12 of 12" in said
+    assert "'mylab/mean_scale': 0.0" in said
+    assert "2 epochs" in said
+    assert re.search(r"^True$", said, re.M), "a network that was loaded predicts bit for bit"
+    assert int(re.search(r"^(\d+) of \d+ epochs$", said, re.M)[1]) < int(re.search(r"of (\d+) epochs$", said, re.M)[1])
+
+
+def cooked() -> list[str]:
+    return [line for block in blocks(COOKBOOK, "bash") for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", cooked())
+def test_the_cookbooks_commands_are_built(command: str, cook: Path) -> None:
+    program, name, *arguments = shlex.split(command)
+    assert program == "dsnn"
+    words = usage.read([argument for argument in arguments if argument != "--help"])
+    places.add(words.folders)
+    if name == "search":
+        (chosen,) = (word.removeprefix("search=") for word in words.overrides)
+        read_search(places.file("search", chosen), [])
+        return
+    usage.check(words.overrides)
+    single = [word if "[" in word else word.split(",")[0] for word in words.overrides]
+    config = schema.compose(single if name == "sweep" else words.overrides)
+    for piece in (*config.metrics, *config.callbacks, *filter(None, [config.train.transform])):
+        assert callable(resolve.piece("a piece", piece))
+    assert jax.eval_shape(build(config).learner.init)
+
+
+def test_the_cookbooks_run_lands_in_metrics_report_and_wandb(
+    cook: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metric ends in metrics.json, the report and W&B's summary, its callback ends learning."""
+    from test_track import read_offline
+
+    monkeypatch.setenv(places.VARIABLE, str(cook / "lab"))
+    own = ["metrics=[mylab.watch:spikes_per_hit]", "callbacks=[mylab.watch:good_enough]", "run.dir=cooked"]
+    directory, found = job.run(schema.compose(["experiment=clouds", "bayes.samples=4", *own]))
+    assert "wandb sync" in capsys.readouterr().out
+    assert found == json.loads((directory / "metrics.json").read_text())
+    assert found["mylab/spikes_per_hit"] == pytest.approx(found["compute/spike_rate"] / found["test/accuracy"])
+    assert "energy/labchip/updates/snn_nj" in found
+    assert "mylab/spikes_per_hit" in (directory / "report.html").read_text()
+    (tracked,) = read_offline(directory)
+    assert tracked["summary"]["mylab/spikes_per_hit"] == pytest.approx(found["mylab/spikes_per_hit"])
+    assert not any("mylab/spikes_per_hit" in row for row in tracked["history"])
+    assert len((directory / "history.jsonl").read_text().splitlines()) < 20, "the callback ended learning"
+
+
+def test_the_cookbooks_sweep_gives_options_as_an_agent_writes_them(cook: Path) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    sweep = yaml.safe_load((cook / "sweep.yaml").read_text())
+    first = {name: {"value": value.get("values", [value.get("min")])[0]} for name, value in sweep["parameters"].items()}
+    given = create_sweep_command_args({"args": first})["args"]
+    assert given[0] == "--optimizer.learning_rate=0.001"
+    program, name, *fixed = sweep["command"]
+    assert (program, name, fixed.pop()) == ("dsnn", "run", "${args}")
+    words = usage.read([*fixed, *given])
+    places.add(words.folders)
+    config = schema.compose(words.overrides)
+    assert (config.optimizer.learning_rate, config.model.hidden, config.seed) == (0.001, [8], 0)

@@ -51,6 +51,11 @@ PATHS = {
     "budget_sites": "svi",
     "decide_fraction": "svi",
     "patience": "train",
+    "eval_every": "train",
+    "transform": "train",
+    "accumulate": "optimizer",
+    "optimizer": "optimizer.name",
+    "optimizer_options": "optimizer.options",
     "cell_options": "model.options",
     "network_options": "model.architecture_options",
     "guide": "bayes",
@@ -113,14 +118,15 @@ def fit(
             numbers to predict.
         start: a fit of the same network, whose posterior learning starts from.
         metrics: functions of a `dsnn.protocols.Finished`; what they say is ``fitted.metrics``.
-        callbacks: functions of a `dsnn.protocols.Progress`, called every ``train.eval_every`` epochs; one that returns
-            True ends learning.
+        callbacks: functions of a `dsnn.protocols.Progress`, called every ``eval_every`` epochs; one that returns True
+            ends learning.
         progress: whether epochs are shown; None shows them on a terminal and in a notebook.
         seed: root of every random stream.
         config: a whole configuration to start from, in place of the defaults.
         **options: of it by their last names: hidden, beta, architecture, channels, recurrent, noise, noise_width, gain,
-            readout, steps, epochs, batch_size, encoding, patience, learning_rate, lam, kl_weight, budget_fraction,
-            budget_sites, decide_fraction; ``cell_options`` and ``network_options`` of pieces of one's own. Epochs,
+            readout, steps, epochs, batch_size, encoding, patience, eval_every, learning_rate, accumulate, lam,
+            kl_weight, budget_fraction, budget_sites, decide_fraction; ``transform`` and ``optimizer``, names or
+            functions; ``optimizer_options``, ``cell_options`` and ``network_options`` of pieces of one's own. Epochs,
             batch, KL weight and λ are chosen from the data where they are not given (`dsnn.automatic`);
             ``fitted.setup.automatic`` says how.
 
@@ -134,6 +140,7 @@ def fit(
     pieces = _named(network, cell, guide, gates, metrics, callbacks)
     if data.per_step(split):
         pieces.setdefault("readout", "last")
+    options |= {name: resolve.name_of(options[name]) for name in ("transform", "optimizer") if name in options}
     typed = _configured(config, pieces | options, bayesian, halting, seed, (data.size(split.train), len(split.test.x)))
     programs.use_cache(typed.compute.cache, unless_set=True)
     setup = _from(start, build(typed, split))
