@@ -12,12 +12,13 @@ import pytest
 from numpyro import handlers
 from numpyro.infer import SVI, TraceMeanField_ELBO
 
-from dsnn import escape
-from dsnn.bayes import guides, priors
+from dsnn import escape, rng, train
+from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Gaussian
 from dsnn.cells import LI, LIF, PLIF
 from dsnn.config import BayesConfig
+from dsnn.energy import profile
 from dsnn.forward import Forward
 from dsnn.layers import Dense, Layer
 from dsnn.models import Stack, mlp
@@ -42,7 +43,7 @@ def conjugate() -> tuple[Lifted, jax.Array, jax.Array, np.ndarray, np.ndarray]:
     return net, x, y, covariance @ design.T @ np.asarray(y[:, 0], float) / NOISE**2, covariance
 
 
-def spiking(name: str, prior: str = "normal", **options: float) -> Lifted:
+def spiking(name: str, prior: str = "normal", **options: object) -> Lifted:
     model = mlp((3,), (4,), 2, key=KEY, gain=2.0, cell=lambda _: LIF(beta=0.9, noise=escape.Logistic(0.3)))
     template, params = split(model)
     family = guides.made(name, {}, options)
@@ -109,7 +110,7 @@ def test_guides_begin_at_the_network_with_a_small_width(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["AutoIAFNormal", "AutoBNAFNormal"])
 def test_flows_begin_beside_the_network(name: str) -> None:
-    net = spiking(name)
+    net = spiking(name, **({"hidden_factors": [2, 2]} if name == "AutoBNAFNormal" else {}))
     params = start(net)
     centre, draws = net.centre(params).weights, drawn(net, params, 200)
     for own, value in net.initial.items():
@@ -177,6 +178,25 @@ def test_decays_keep_their_support() -> None:
     draws = drawn(net, learned, 500)[decay]
     assert ((draws > 0) & (draws < 1)).all()
     np.testing.assert_allclose(draws.std(), 0.01 * 0.9 * 0.1, rtol=0.2)
+
+
+def test_a_resumed_run_goes_on_bit_for_bit_and_decides_its_gates() -> None:
+    net = spiking("AutoLowRankMultivariateNormal", rank=2)
+    model = net.forward.template.build(net.initial)
+    net = dataclasses.replace(net, sites=sites.sites(model), prices=profile("45nm"), feature="margin", joint=True)
+    batch = train.Batch(jax.random.uniform(KEY, (12, 3)), jnp.arange(12) % 2)
+    config = train.SviConfig(lam=0.1, kl_weight=0.2, decide_fraction=0.5)
+    learner = train.svi_learner(net, config, optax.adam(0.01), 12, rng.root(0))
+    how = {"epochs": 4, "batch_size": 4, "root": rng.root(0)}
+    states = [jax.tree.map(jnp.copy, epoch.state) for epoch in train.fit(learner, learner.init(), batch, **how)]
+    *_, last = train.fit(learner, states[1], batch, start=2, **how)
+    whole, resumed = (train.svi_params(net, state) for state in (states[-1], last.state))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, resumed[name])
+    before = train.svi_params(net, states[1])
+    assert all((whole[name] != before[name]).any() for name in ("auto_loc", "auto_scale", "auto_cov_factor"))
+    probabilities = np.concatenate([np.ravel(p) for p in net.gate_probabilities(whole).values()])
+    assert ((probabilities < 0.01) | (probabilities > 0.99)).all()
 
 
 @pytest.mark.parametrize("prior", ["normal", "hierarchical"])

@@ -45,6 +45,7 @@ def members() -> dict[str, jax.Array]:
     return guides.stacked([split(network(jax.random.key(k)))[1] for k in range(3)])
 
 
+SMALL = {"AutoBNAFNormal": {"hidden_factors": [2, 2]}}
 FAMILIES = {
     "point": guides.point,
     "mean_field": lambda: guides.mean_field(0.05),
@@ -55,7 +56,10 @@ FAMILIES = {
     "aot": lambda: guides.aot(0.3),
     "ensemble": lambda: guides.ensemble(members()),
     "laplace": guides.laplace,
-    **{name: lambda name=name: guides.made(name, {"scale": 0.05}, {}) for name in guides.numpyro_guides()},
+    **{
+        name: lambda name=name: guides.made(name, {"scale": 0.05}, SMALL.get(name, {}))
+        for name in guides.numpyro_guides()
+    },
 }
 SAMPLING = {"mean_field", "low_rank", "last_layer", "rank1", "ensemble", "laplace", *guides.numpyro_guides()}
 SAMPLING -= {"AutoDelta"}

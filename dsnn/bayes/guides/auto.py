@@ -120,9 +120,9 @@ def auto(kind: type[AutoGuide], scale: float = 0.01, options: Mapping[str, Any] 
         placed_later = {*networks, *names, FLOW}
         hidden = handlers.block(hide_fn=lambda site: site.get("name") in placed_later)
         # auxiliary variables stay where they are drawn: a flow's density is known by its way from the base alone
-        seeded = handlers.seed(rng_seed=stream(key, "weights"))
-        with handlers.scale(scale=kl_weight), hidden, handlers.trace() as found, seeded:
-            handlers.substitute(made.guide, data=learned)()
+        drawn = handlers.seed(handlers.substitute(made.guide, data=learned), stream(key, "weights"))
+        with handlers.scale(scale=kl_weight), hidden, handlers.trace() as found:
+            drawn()
         if standard:
             factors = _around(weights, found[FLOW]["value"], scale)
         else:
