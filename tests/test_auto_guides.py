@@ -108,7 +108,7 @@ def test_guides_begin_at_the_network_with_a_small_width(name: str) -> None:
             assert (np.abs(sd / 0.01 - 1) < 5 / math.sqrt(2 * 2000)).all()
 
 
-@pytest.mark.parametrize("name", ["AutoIAFNormal", "AutoBNAFNormal"])
+@pytest.mark.parametrize("name", ["AutoIAFNormal", pytest.param("AutoBNAFNormal", marks=pytest.mark.slow)])
 def test_flows_begin_beside_the_network(name: str) -> None:
     net = spiking(name, **({"hidden_factors": [2, 2]} if name == "AutoBNAFNormal" else {}))
     params = start(net)

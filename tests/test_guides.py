@@ -87,7 +87,10 @@ def start(net: Lifted, x: jax.Array = X, y: jax.Array = Y) -> dict[str, jax.Arra
 # --- The contract
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+SLOW = {"AutoBNAFNormal", "AutoIAFNormal"}  # flows take long to compile
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FAMILIES])
 def test_every_guide_learns_draws_and_predicts_under_gates_and_halting(name: str) -> None:
     net = lifted(FAMILIES[name](), flipout=True)
     params = start(net)
