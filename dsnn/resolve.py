@@ -110,7 +110,7 @@ def piece(option: str, name: str) -> Any:
     if name not in _trusted:
         raise ValueError(
             f"{option} names code that this process was not told to run, got {name!r} from a stored configuration; "
-            f"give trust=true if you trust whoever stored it."
+            "give trust=true, in Python trust=True, if you trust whoever stored it."
         )
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())

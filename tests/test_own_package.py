@@ -189,3 +189,12 @@ def test_a_name_of_ones_own_may_not_hide_one_of_dsnns(tmp_path: Path, monkeypatc
     monkeypatch.setenv(places.VARIABLE, str(tmp_path / "none"))
     with pytest.raises(ValueError, match="a configuration folder must exist"):
         places.own()
+
+
+def test_what_is_not_found_says_where_ones_own_would_be(mine: Path) -> None:
+    from dsnn.run import usage
+
+    with pytest.raises(usage.UsageError, match="got 'qqq'; --config-dir DIR adds experiments of your own"):
+        usage.check(["experiment=qqq"])
+    with pytest.raises(usage.UsageError, match=r"data=python data.source=package.module:function"):
+        usage.check(["data=ownlab.data:clouds"])

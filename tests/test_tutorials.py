@@ -1,4 +1,4 @@
-"""Every block of README, CONTRIBUTING and the cookbook: Python runs, commands are composed, YAML is read."""
+"""Every block of README, CONTRIBUTING and cookbook: Python runs, commands are composed and checked, YAML is read."""
 
 import json
 import os
@@ -147,15 +147,18 @@ def cooked() -> list[str]:
 
 
 @pytest.mark.parametrize("command", cooked())
-def test_the_cookbooks_commands_are_built(command: str, cook: Path) -> None:
+def test_the_cookbooks_commands_are_built(command: str, cook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, name, *arguments = shlex.split(command)
+    if folder := re.match(rf"{places.VARIABLE}=(.*)", program):
+        monkeypatch.setenv(places.VARIABLE, str(cook / folder[1]))
+        program, name, *arguments = name, *arguments
     assert program == "dsnn"
-    words = usage.read([argument for argument in arguments if argument != "--help"])
-    places.add(words.folders)
     if name == "search":
-        (chosen,) = (word.removeprefix("search=") for word in words.overrides)
+        (chosen,) = (word.removeprefix("search=") for word in arguments)
         read_search(places.file("search", chosen), [])
         return
+    words = usage.read([argument for argument in arguments if argument != "--help"])
+    places.add(words.folders)
     usage.check(words.overrides)
     single = [word if "[" in word else word.split(",")[0] for word in words.overrides]
     config = schema.compose(single if name == "sweep" else words.overrides)

@@ -18,6 +18,11 @@ from dsnn.run import schema
 
 HELP = ("-h", "--help")
 HELPED = "see --help for all of them."
+ELSEWHERE = {
+    "experiment": "--config-dir DIR adds experiments of your own.",
+    "data": "data of your own are data=python data.source=package.module:function, or data=npz data.path=FILE.",
+}
+"""What may have been meant by a name that is like none of those there are."""
 
 
 SWITCHES = ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "-sc", "--shell-completion")
@@ -119,7 +124,7 @@ def check(overrides: Sequence[str]) -> None:
         for group, choices in (("experiment", list(experiments())), ("data", [*data.names(), PYTHON])):
             value = override.value()
             if name == group and isinstance(value, str) and value not in choices:
-                hint = did_you_mean(value, choices, HELPED)
+                hint = did_you_mean(value, choices, ELSEWHERE[group])
                 raise UsageError(f"{group} must be one of {', '.join(choices)}, got {value!r}; {hint}")
 
 
