@@ -43,6 +43,12 @@ FREE = (
     "energy.intensity",
     "baseline",
     "export",
+    "metrics",
+    "callbacks",
+    "train.eval_every",
+    "train.patience",
+    "train.checkpoint_s",
+    "train.watch_test",
     "optimizer.learning_rate",
     "svi.lam",
     "bayes.prior_scale",
@@ -100,8 +106,9 @@ class Setup:
         if sum(part.x.nbytes for _, part in parts) > MOST_SHARED_BYTES:
             return None
         kept = without(as_dict(config), FREE)
+        own = tuple(resolve.Piece(resolve.piece("a piece", name)) for name in resolve.foreign_names(kept))
         facts = (split.name, split.task, split.classes, split.temporal, _analog(self.lifted.forward, split))
-        return (repr(kept), facts, tuple(shapes), str(jnp.zeros(()).dtype), jax.default_backend())
+        return (repr(kept), own, facts, tuple(shapes), str(jnp.zeros(()).dtype), jax.default_backend())
 
     @property
     def transform(self) -> Any:

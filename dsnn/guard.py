@@ -134,6 +134,8 @@ def twin_of(config: Config) -> Config:
     return dataclasses.replace(
         config,
         learner="map",
+        metrics=[],
+        callbacks=[],
         gates=dataclasses.replace(config.gates, enabled=False, time=False),
         halting=dataclasses.replace(config.halting, enabled=False),
     )

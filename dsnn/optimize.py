@@ -100,6 +100,9 @@ def optimizer(
         epochs: of the run, for the schedules that count them.
         decided: update from which gates stand still; None is never.
     """
+    # what counts updates counts those that several batches share
+    total_steps = max(total_steps // config.accumulate, 1)
+    decided = None if decided is None else decided // config.accumulate
     warmup = round(config.warmup_fraction * total_steps)
     rate: Any = config.learning_rate if learning_rate is None else learning_rate
     per_epoch = max(total_steps // epochs, 1)

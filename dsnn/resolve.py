@@ -63,6 +63,19 @@ def foreign_names(options: Any) -> Iterator[str]:
         yield options
 
 
+class Piece:
+    """A piece that equals itself alone: a module that is loaded again has others of the same name."""
+
+    def __init__(self, piece: Any):
+        self.piece = piece
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Piece) and self.piece is other.piece
+
+    def __hash__(self) -> int:
+        return id(self.piece)
+
+
 def name_of(piece: Any) -> str:
     """Returns a name for a piece that a call was given: itself if it is one, else where it can be imported.
 

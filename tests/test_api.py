@@ -1,5 +1,7 @@
 """The notebook door: fit, predict, where, summaries."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -82,3 +84,14 @@ def test_what_does_not_fit_gets_a_sentence(change, words):
 def test_predict_says_what_shape_it_wants(fitted):
     with pytest.raises(ValueError, match=r"x must be \[n, "):
         dsnn.predict(fitted[1], np.zeros((3, 5)))
+
+
+def test_a_configuration_changes_what_it_says_and_nothing_else():
+    x, y = np.random.default_rng(1).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2
+    plain = dsnn.fit(x, y, epochs=1, hidden=[4], baseline="none").setup.config
+    config = dsnn.config.Config(model=dsnn.config.ModelConfig(hidden=[4]))
+    given = dsnn.fit(x, y, epochs=1, config=config, baseline="none").setup.config
+    assert given == plain
+    mapped = dsnn.config.Config(optimizer=dataclasses.replace(plain.optimizer, learning_rate=0.02))
+    changed = dsnn.fit(x, y, epochs=1, hidden=[4], config=mapped, baseline="none").setup.config
+    assert changed == dataclasses.replace(plain, optimizer=mapped.optimizer)

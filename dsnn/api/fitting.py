@@ -122,7 +122,7 @@ def fit(
             ends learning.
         progress: whether epochs are shown; None shows them on a terminal and in a notebook.
         seed: root of every random stream.
-        config: a whole configuration to start from, in place of the defaults.
+        config: options of a run to start from; what it leaves at their defaults is as without it.
         **options: of it by their last names: hidden, beta, architecture, channels, recurrent, noise, noise_width, gain,
             readout, steps, epochs, batch_size, encoding, patience, eval_every, learning_rate, accumulate, lam,
             kl_weight, budget_fraction, budget_sites, decide_fraction; ``transform`` and ``optimizer``, names or
@@ -329,6 +329,20 @@ def _exits(setup: Setup, params: dict[str, Any], price: float, predict: Any) -> 
     )
 
 
+def _filled(given: Any, usual: Any) -> Any:
+    """Returns options as they were given, and where they are at their default, as they usually are here."""
+    values = {}
+    for option in dataclasses.fields(given):
+        own, other = getattr(given, option.name), getattr(usual, option.name)
+        if dataclasses.is_dataclass(own):
+            values[option.name] = _filled(own, other)
+            continue
+        factory = option.default_factory
+        default = option.default if factory is dataclasses.MISSING else factory()
+        values[option.name] = other if own == default else own
+    return type(given)(**values)
+
+
 def _configured(
     config: Config | None,
     options: dict[str, Any],
@@ -338,7 +352,7 @@ def _configured(
     sizes: tuple[int, int],
 ) -> Config:
     """Returns the configuration of a fit; ``sizes`` are the examples that train, and all."""
-    start = config or Config(
+    usual = Config(
         experiment="fit",
         data=DataConfig(standardise="auto"),
         bayes=BayesConfig(temperature=-1.0),
@@ -355,6 +369,7 @@ def _configured(
         model=ModelConfig(architecture="auto"),
         train=TrainConfig(epochs=0, batch_size=0, steps=0),
     )
+    start = usual if config is None else _filled(config, usual)
     if halting is not None:
         how = dataclasses.replace(start.halting, enabled=halting) if isinstance(halting, bool) else halting
         start = dataclasses.replace(start, halting=how)

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from dsnn import automatic, data, exit_calibration
+from dsnn import automatic, data, exit_calibration, places
 from dsnn.config import Config
 from dsnn.data.worries import name_of
 from dsnn.linear import linear_model
@@ -27,8 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(__doc__)
         return 0
     picture = Path(next((a.removeprefix(PICTURE) for a in given if a.startswith(PICTURE)), "outputs/inspect.png"))
-    overrides = [a for a in given if not a.startswith(PICTURE)]
     try:
+        words = usage.read([a for a in given if not a.startswith(PICTURE)])
+        places.add(words.folders)
+        overrides = words.overrides
         usage.check(overrides)
         config = schema.compose(overrides)
         split = open_data(config)

@@ -25,6 +25,7 @@ from rich.table import Table
 from dsnn import places
 from dsnn.energy import evaluate_claim
 from dsnn.nearest import did_you_mean
+from dsnn.run import usage
 from dsnn.rundir import config_hash, environment, write_text
 
 RUN = "dsnn.run.cli"
@@ -325,7 +326,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
     given = dict(OPTIONS)
-    for argument in arguments:
+    words = usage.read(arguments)
+    places.add(words.folders)
+    for argument in (*words.flags, *words.overrides):
         name, equals, value = argument.partition("=")
         if not equals or name not in OPTIONS:
             raise ValueError(

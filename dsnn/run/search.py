@@ -136,7 +136,7 @@ class Search:
             )
         if any(name.startswith(ON_TEST) for name in (self.prune_on, *self.also)):
             raise ValueError(f"a search selects on validation, got prune_on={self.prune_on!r} and also={self.also}.")
-        known = schema.options()
+        known = self._defaults()
         for name, values in self.space.items():
             if name not in known or isinstance(known[name], dict):
                 raise ValueError(f"space: {name!r} is no option; {did_you_mean(name, known, most=1)}")
@@ -146,9 +146,15 @@ class Search:
             ends = {name: v.choices[end] if v.choices else (v.low, v.high)[end] for name, v in self.space.items()}
             schema.compose([*self.overrides, *(f"{name}={_said(_whole(v, known[name]))}" for name, v in ends.items())])
 
+    def _defaults(self) -> dict[str, object]:
+        """Returns the default of every option, and of those of pieces of one's own a number like their bounds."""
+        own = {name: values for name, values in self.space.items() if schema.is_open_ended(name)}
+        whole = {name: isinstance(values.low, int) and isinstance(values.high, int) for name, values in own.items()}
+        return {**schema.options(), **{name: 0 if exact else 0.0 for name, exact in whole.items()}}
+
     def suggest(self, trial: Any) -> list[str]:
         """Returns the overrides that an Optuna trial stands for."""
-        known = schema.options()
+        known = self._defaults()
         values = {name: r.suggest(trial, name, isinstance(known[name], int)) for name, r in self.space.items()}
         return [*self.overrides, *(f"{name}={value}" for name, value in values.items())]
 

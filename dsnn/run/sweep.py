@@ -1,8 +1,8 @@
-"""The door to searches: python -m experiments.sweep search=NAME [trials=N] [root=DIR] [option=value ...].
+"""``dsnn search search=NAME [trials=N] [root=DIR] [--config-dir DIR] [option=value ...]``.
 
 Any number of processes, on any number of machines that see the same folder, may run the same command: they share one
 study, an Optuna journal in DIR/NAME, and go on with the trials of those that were killed. Options are those of
-experiments.run, and hold for every trial.
+``dsnn run``, and hold for every trial.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from rich.table import Table
 
 from dsnn import places, rundir
 from dsnn.nearest import did_you_mean
-from dsnn.run import schema
+from dsnn.run import schema, usage
 from dsnn.run.cli import EXPECTED
 from dsnn.run.console import console
 from dsnn.run.search import Search, read_search, searches
@@ -219,7 +219,8 @@ def _end(study: optuna.Study, search: Search, folder: Path) -> int:
     winner = best[0] if search.objectives[0].direction == "minimize" else best[-1]
     words = [*search.overrides, *(f"{name}={value}" for name, value in winner.params.items())]
     kept = [word for word in words if not word.startswith(("run.", "track."))]
-    console.print(f"best {search.objectives[0].metric}: python -m experiments.run {shlex.join(kept)}", markup=False)
+    where = [f"--config-dir={folder}" for folder in places.own()]
+    console.print(f"best {search.objectives[0].metric}: dsnn run {shlex.join([*where, *kept])}", markup=False)
     if any(trial.state == TrialState.RUNNING for trial in trials):
         console.print("other processes are still at work; the last one draws the report.")
         return 0
@@ -253,7 +254,11 @@ def _taken(folder: Path, number: int) -> Any:
 
 def _parsed(arguments: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:
     own, overrides = {}, []
-    for argument in arguments:
+    words = usage.read(arguments)
+    places.add(words.folders)
+    if words.flags:
+        raise ValueError(f"a search takes no flag of Hydra's, got {words.flags[0]!r}; dsnn run does.")
+    for argument in words.overrides:
         name, equals, value = argument.partition("=")
         if not equals:
             raise ValueError(f"an option is given as name=value, got {argument!r}; see --help.")

@@ -22,7 +22,11 @@ def run_job(composed: Any) -> None:
     from dsnn.run import job
 
     sweep = Path(os.environ[SWEEP]) if SWEEP in os.environ else None
-    entry: dict[str, Any] = {"dir": "", "overrides": " ".join(HydraConfig.get().overrides.task), "status": "running"}
+    entry: dict[str, Any] = {
+        "dir": "",
+        "overrides": " ".join(HydraConfig.get().overrides.task).replace("\\:", ":"),
+        "status": "running",
+    }
     try:
         typed = schema.named(composed)
         entry["dir"] = str(job.directory_of(typed))
