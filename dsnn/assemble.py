@@ -33,6 +33,7 @@ FREE = (
     "seed",
     "experiment",
     "resume",
+    "trust",
     "run",
     "track",
     "data",

@@ -659,6 +659,8 @@ class Config:
             the weights of divergences and energy is held to them: where it is worse on the part that selects, beyond
             chance, it is fitted again with less to spare (`dsnn.guard`).
         seed: root of every random stream.
+        trust: whether pieces of one's own that a stored run names (``model.compacted``) may be imported although this
+            command does not name them.
         resume: go on from the run directory's checkpoint; false sets the old directory aside and starts over.
     """
 
@@ -670,6 +672,7 @@ class Config:
     baseline: str = "none"
     seed: int = 0
     resume: bool = True
+    trust: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
@@ -736,7 +739,7 @@ def _from_dict(kind: Any, options: Any, where: str) -> Any:
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns what names a run: the configuration without what it only hands out at the end."""
-    return {name: value for name, value in as_dict(config).items() if name != "export"}
+    return {name: value for name, value in as_dict(config).items() if name not in ("export", "trust")}
 
 
 def _one_of(name: str, value: str, allowed: Any) -> None:

@@ -1,16 +1,14 @@
 """Learning goes on in a network that another run made smaller: closed sites cost training nothing any more."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dsnn import rundir
 from dsnn.bayes.lift import Lifted
-from dsnn.config import Config
+from dsnn.config import Config, from_dict
 from dsnn.deploy import deploy
 from dsnn.models import Stack
 
@@ -40,17 +38,3 @@ def compacted_network(directory: str, seed: int, lift: Callable[[Config], Lifted
             f"model.compacted takes runs without gates on time steps, got {path}; set gates.time=false there."
         )
     return deployed.small
-
-
-def from_dict(values: Mapping[str, Any], kind: type[Any] = Config) -> Any:
-    """Returns the configuration that `dsnn.config.as_dict` described; what it does not name has its default."""
-    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(values.keys() - fields.keys())
-    if unknown:
-        raise ValueError(f"a stored configuration must have known options, got {', '.join(unknown)}; run it again.")
-    return kind(
-        **{
-            name: from_dict(value, fields[name].type) if dataclasses.is_dataclass(fields[name].type) else value
-            for name, value in values.items()
-        }
-    )

@@ -180,6 +180,23 @@ def test_a_stored_name_is_not_run_without_trust(mine: Path, monkeypatch: pytest.
     assert resolve.piece("model.cell", "ownlab.cells:QIF").__name__ == "QIF"
 
 
+def test_a_finished_run_names_pieces_that_need_trust_in_another_process(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsnn.run import job
+    from dsnn.run.finished import finished, options
+
+    directory, _ = job.run(schema.compose([*PLAIN, "model.cell=ownlab.cells:QIF", f"run.dir={mine / 'stored'}"]))
+    monkeypatch.setattr(resolve, "_trusted", set())
+    monkeypatch.setattr(resolve, "_told", [])
+    with pytest.raises(ValueError, match="was not told to run, got 'ownlab.cells:QIF'"):
+        finished(directory)
+    options([f"run={directory}", "trust=true"], {"run": "", "trust": "false"})
+    setup = finished(directory).setup
+    cell = setup.lifted.forward.template.build(setup.lifted.initial).hidden0.cell
+    assert type(cell).__name__ == "QIF"
+
+
 def test_a_name_of_ones_own_may_not_hide_one_of_dsnns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "digits.yaml").write_text("# @package _global_\n")

@@ -17,7 +17,7 @@ from dsnn.bayes.sequence import sequencer
 from dsnn.run import assess, assess_steps
 from dsnn.run.finished import Finished, finished, options
 
-KNOWN = {"run": "", "json": ""}
+KNOWN = {"run": "", "json": "", "trust": "false"}
 ENERGIES = {
     "energy/nj": "energy/{}/snn_nj",
     "energy/arithmetic/nj": "energy/{}/arithmetic/snn_nj",

@@ -24,7 +24,7 @@ from dsnn.deploy import deploy, running
 from dsnn.run import exit_rule
 from dsnn.run.finished import Finished, finished, options
 
-KNOWN = {"run": "", "json": "", "figure": "", "feature": "", "entropy": "", "splits": "100"}
+KNOWN = {"run": "", "json": "", "figure": "", "feature": "", "entropy": "", "splits": "100", "trust": "false"}
 PRICES = np.geomspace(3e-4, 0.1, 12)
 RISKS = (0.002, 0.005, 0.01)
 DELTA = 0.1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from omegaconf import OmegaConf
 
-from dsnn import rundir
+from dsnn import resolve, rundir
 from dsnn.assemble import Setup, build
 from dsnn.exit_calibration import Calibrated
 from dsnn.run import schema
@@ -47,6 +47,8 @@ def options(arguments: list[str], known: dict[str, str]) -> dict[str, str]:
     given = dict(argument.partition("=")[::2] for argument in arguments)
     if unknown := sorted(given.keys() - known.keys()):
         raise ValueError(f"the options are {', '.join(known)}, got {', '.join(unknown)}.")
+    if given.get("trust", "false").lower() == "true":
+        resolve.trust_stored()
     if not given.get("run"):
         raise ValueError("give the directory of a finished run, run=DIR, or several with commas.")
     return known | given

@@ -32,7 +32,7 @@ EXAMPLES = {1: 256, 32: 1024, 256: 2048}
 FULL = ("full, by layers", "full, by steps", "full, one loop")
 SAME = "full, as deployed"
 """The ungated network over all steps in the program that runs the deployed one (in C where that takes it)."""
-KNOWN = {"run": "", "json": "", "repeats": "15"}
+KNOWN = {"run": "", "json": "", "repeats": "15", "trust": "false"}
 
 Program = Callable[..., Any]
 

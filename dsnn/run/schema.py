@@ -93,6 +93,8 @@ def named(composed: Any) -> Config:
     """
     config = typed(composed)
     resolve.trust(*resolve.foreign_names(as_dict(config)))
+    if config.trust:
+        resolve.trust_stored()
     return config
 
 
