@@ -69,6 +69,7 @@ PIECES = {
     "encoder": ["train.encoding=ownlab.data:repeated"],
     "transform": ["train.transform=ownlab.data:noisy"],
     "optimiser": ["optimizer.name=ownlab.learn:momentum", "optimizer.options.decay=0.5", "optimizer.accumulate=2"],
+    "failing": ["metrics=[ownlab.watch:fails]"],
     "watched": ["metrics=[ownlab.watch:spikes_per_right_answer]", "callbacks=[ownlab.watch:never]"],
 }
 
@@ -78,6 +79,10 @@ def test_every_piece_of_ones_own_runs_by_its_name(piece: str, mine: Path, capsys
     from dsnn.run import job
 
     config = schema.compose([*PLAIN, *PIECES[piece], f"run.dir={mine / piece}"])
+    if piece == "failing":
+        with pytest.raises(ValueError, match=r"ownlab\.watch:fails of metrics failed: KeyError: 'nothing'"):
+            job.run(config)
+        return
     directory, found = job.run(config)
     assert 0.4 <= found["test/accuracy"] <= 1
     assert rundir.is_done(directory)
@@ -189,7 +194,7 @@ def test_a_finished_run_names_pieces_that_need_trust_in_another_process(
     directory, _ = job.run(schema.compose([*PLAIN, "model.cell=ownlab.cells:QIF", f"run.dir={mine / 'stored'}"]))
     monkeypatch.setattr(resolve, "_trusted", set())
     monkeypatch.setattr(resolve, "_told", [])
-    with pytest.raises(ValueError, match="was not told to run, got 'ownlab.cells:QIF'"):
+    with pytest.raises(ValueError, match=r"was not told to run, got 'ownlab\.cells:QIF'"):
         finished(directory)
     options([f"run={directory}", "trust=true"], {"run": "", "trust": "false"})
     setup = finished(directory).setup

@@ -36,8 +36,25 @@ def ends(member: "Member", params: dict[str, Any], record: dict[str, float], epo
     if not config.callbacks:
         return over
     progress = Progress(epoch, config.train.epochs, dict(record), fitted(member, params))
-    answers = [bool(resolve.piece("callbacks", name)(progress)) for name in config.callbacks]
+    answers = [bool(heard("callbacks", name, progress)) for name in config.callbacks]
     return over or any(answers)
+
+
+def heard(option: str, name: str, moment: Any) -> Any:
+    """Returns what a function of the user's says of a run.
+
+    Raises:
+        ValueError: it raised something; what was learned is kept, and the same command goes on from it.
+    """
+    function = resolve.piece(option, name)
+    try:
+        return function(moment)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{name} of {option} failed: {type(error).__name__}: {said}; mend it, and the same command goes on from "
+            "what was learned."
+        ) from error
 
 
 def ended(directory: Path) -> int | None:
@@ -63,7 +80,7 @@ def metrics(member: "Member", known: Mapping[str, Any], exits: Calibrated, tempe
     learned = fitted(member, exits.params, exits, temperature)
     for name in setup.config.metrics:
         whole = Finished(member.directory, setup.config, setup.split, {**known, **found}, learned)
-        given = resolve.piece("metrics", name)(whole)
+        given = heard("metrics", name, whole)
         if not isinstance(given, Mapping):
             raise ValueError(f"a metric must give a dictionary of numbers, got a {type(given).__name__} from {name}.")
         for key, value in given.items():

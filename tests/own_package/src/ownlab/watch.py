@@ -11,6 +11,10 @@ def spikes_per_right_answer(finished):
     return {"own/spikes_per_right_answer": rate / max(finished.metrics["test/accuracy"], 1e-9), "own/rows": len(probs)}
 
 
+def fails(finished):
+    return {"own/nothing": finished.metrics["nothing"]}
+
+
 def after_two(progress):
     assert progress.fitted.losses
     return progress.epoch >= 2
