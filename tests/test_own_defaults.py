@@ -104,6 +104,22 @@ def test_divergences_and_energy_are_weighed_in_what_labels_carry() -> None:
     assert automatic.weights(by_hand, table(99), priors.default(template), initial) == (by_hand, {})
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(2, 1), (1, 2), (1, 3)])
+def test_repeated_rows_and_columns_leave_the_shares_of_the_objective(rows: int, columns: int) -> None:
+    """What the divergence weighs at the start, in what the labels carry, and what energy is worth; below the cap."""
+
+    def weighed(rows: int, columns: int) -> tuple[float, float]:
+        y = np.tile((np.arange(99) % 3).astype(np.int32), rows)
+        split = made(np.zeros((len(y), 400 * columns), np.float32), y)
+        template, initial = split_parameters(mlp((400 * columns,), (128,), 3, key=KEY))
+        svi = automatic.weights(dataclasses.replace(Config(), svi=OPEN), split, priors.default(template), initial)
+        count = sum(value.size for value in initial.values())
+        nats = svi.config.svi.kl_weight * automatic.NATS_PER_WEIGHT * count
+        return nats / (len(y) * automatic.label_nats(split)), svi.config.svi.lam_nats
+
+    assert weighed(rows, columns) == pytest.approx(weighed(1, 1))
+
+
 def test_what_labels_carry_does_not_depend_on_their_names_or_number() -> None:
     x = np.zeros((6, 2), np.float32)
     three, named = np.array([0, 0, 1, 1, 2, 2]), np.array([5, 5, 0, 0, 3, 3])
