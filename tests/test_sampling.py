@@ -141,8 +141,8 @@ def test_nuts_by_fit_predicts_from_its_draws() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "learner=nuts draws weights alone, got gates.enabled=true; set gates.enabled=false and halting"),
-        ({**OFF, "halting": HaltingConfig()}, "learner=nuts draws weights alone, got halting.enabled=true"),
+        ({}, "learner=nuts draws weights alone, got gates.enabled=true and halting.enabled=true"),
+        ({**OFF, "halting": HaltingConfig()}, "weights alone, got gates.enabled=false and halting.enabled=true"),
         ({**OFF, "train": TrainConfig(encoding="rate")}, "likelihood without chance, got train.encoding=rate"),
         ({**OFF, "train": TrainConfig(select="nll")}, "predicts from all draws, got train.select=nll"),
         ({**OFF, "population": PopulationConfig(size=2)}, "chains in one process on one device, got population"),

@@ -141,6 +141,8 @@ def test_what_is_damaged_or_not_trusted_gets_a_sentence(tmp_path: Path, monkeypa
     (place / "fitted.json").write_text(json.dumps(facts))
     called: list[object] = []
     monkeypatch.setattr(os, "system", called.append)
+    monkeypatch.setattr(resolve, "_trusted", set())
+    monkeypatch.setattr(resolve, "_told", [])
     with pytest.raises(ValueError, match="was not told to run, got 'os:system'"):
         dsnn.load(place)
     assert called == []

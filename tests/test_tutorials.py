@@ -154,7 +154,9 @@ def test_the_cookbooks_commands_are_built(command: str, cook: Path, monkeypatch:
         program, name, *arguments = name, *arguments
     assert program == "dsnn"
     if name == "search":
-        (chosen,) = (word.removeprefix("search=") for word in arguments)
+        words = usage.read(arguments)
+        places.add(words.folders)
+        (chosen,) = (word.removeprefix("search=") for word in words.overrides)
         read_search(places.file("search", chosen), [])
         return
     words = usage.read([argument for argument in arguments if argument != "--help"])

@@ -180,7 +180,7 @@ def _held_to(setup: Setup, baseline: str, progress: bool | None) -> Fitted:
     if baseline == "full" and bayesian and data.size(split.val):
         rivals["deterministic twin"] = _candidate(_learned(build(twin_of(config), split), progress)).losses
     found = None
-    if rivals and setup.automatic and bayesian:
+    if rivals and bayesian and milder(config, setup.automatic, 0) is not None:
 
         def again(number: int, _: Any) -> Candidate | None:
             less = milder(config, setup.automatic, number)

@@ -126,7 +126,8 @@ def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:
         simpler: whom it may not be worse than.
     """
     chosen = first.member.setup.automatic
-    if not simpler.losses or not chosen or first.member.setup.config.learner != "svi":
+    config = first.member.setup.config
+    if not simpler.losses or config.learner != "svi" or milder(config, chosen, 0) is None:
         return first, {}
 
     def candidate(fit: Fit) -> Candidate:
