@@ -101,7 +101,7 @@ def test_another_configuration_does_not_get_the_directory(whole: Path) -> None:
     assert "seed" in said
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_bit_identical_to_uninterrupted(
     whole: Path, tmp_path: Path, signal_number: signal.Signals
 ) -> None:

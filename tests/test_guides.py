@@ -87,7 +87,7 @@ def start(net: Lifted, x: jax.Array = X, y: jax.Array = Y) -> dict[str, jax.Arra
 # --- The contract
 
 
-SLOW = {"AutoBNAFNormal", "AutoIAFNormal"}  # flows take long to compile
+SLOW = {"AutoBNAFNormal", "AutoIAFNormal", "AutoDiagonalNormal", "AutoMultivariateNormal"}  # they take long to compile
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FAMILIES])

@@ -53,7 +53,10 @@ def fitted_to(case: str) -> tuple[Fitted, np.ndarray]:
     return dsnn.fit(x, y, **{**QUICK, **options}), x
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = {"point", "last_layer", "rank1", "dropout", "aot"}  # as the others
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
 def test_a_network_that_was_saved_predicts_bit_for_bit(case: str, tmp_path: Path) -> None:
     fitted, x = fitted_to(case)
     made = dsnn.predict(fitted, x[:7], samples=3)
