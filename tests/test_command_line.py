@@ -58,6 +58,11 @@ def test_files_of_ones_own_stand_beside_dsnns(tmp_path: Path, monkeypatch: pytes
         places.file("paper", "mine")
 
 
+def test_one_piece_in_place_of_a_list_of_them_gets_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"metrics must be a list, got 'a:b'; write 'metrics=\[a:b\]'"):
+        schema.compose(["metrics=a:b"])
+
+
 def test_a_wheel_holds_one_package_with_its_configurations() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]

@@ -1,6 +1,7 @@
 """The typed schema that Hydra composes against, and the way back from Hydra to plain dataclasses."""
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,8 +82,11 @@ def compose(overrides: Sequence[str]) -> Config:
             return named(hydra.compose("config", overrides=words))
     except HydraException as error:
         said = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
-        sentence = ": ".join(dict.fromkeys(said)).removeprefix("Error merging override ")
-        raise ValueError(sentence.removeprefix("++")) from None
+        sentence = ": ".join(dict.fromkeys(said)).removeprefix("Error merging override ").removeprefix("++")
+        if listed := re.match(r"([\w.]+)=(.*): Invalid value assigned: str is not a ListConfig", sentence):
+            name, value = listed.groups()
+            sentence = f"{name} must be a list, got {value!r}; write '{name}=[{value}]'."
+        raise ValueError(sentence) from None
 
 
 def named(composed: Any) -> Config:
