@@ -713,7 +713,7 @@ def as_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(options: dict[str, Any]) -> Config:
+def from_dict(options: Any) -> Config:
     """Returns the configuration that `as_dict` gave, checked.
 
     Raises:

@@ -139,6 +139,20 @@ def test_what_is_damaged_or_not_trusted_gets_a_sentence(tmp_path: Path, monkeypa
         with pytest.raises(ValueError, match=sentence):
             dsnn.load(broken)
         shutil.rmtree(broken)
+    for change, sentence in (
+        (lambda facts: facts.pop("data"), "must be what fitted.save wrote, got KeyError: 'data'"),
+        (lambda facts: facts["data"].update(x=[1, 10**13]), "an example may have"),
+        (lambda facts: facts.update(config=3), "must hold options by name, got 3"),
+        (lambda facts: facts["config"].update(new=1), "new is no option of this version"),
+    ):
+        facts = json.loads((place / "fitted.json").read_text())
+        change(facts)
+        broken = tmp_path / "changed"
+        shutil.copytree(place, broken)
+        (broken / "fitted.json").write_text(json.dumps(facts))
+        with pytest.raises(ValueError, match=sentence):
+            dsnn.load(broken)
+        shutil.rmtree(broken)
     facts = json.loads((place / "fitted.json").read_text())
     facts["config"]["model"]["cell"] = "os:system"
     (place / "fitted.json").write_text(json.dumps(facts))

@@ -30,6 +30,9 @@ FILE, ARRAYS = "fitted.json", "fitted.npz"
 MAX_JSON, MAX_ARRAYS = 1 << 24, 1 << 34
 """Bytes that the two files of a folder may have."""
 
+MAX_VALUES = 1 << 28
+"""Numbers that an example may have."""
+
 
 def save(fitted: Fitted, directory: str | Path) -> Path:
     """Writes a fitted network into a folder, which must be empty or hold an earlier one, and returns the folder.
@@ -80,7 +83,11 @@ def load(directory: str | Path, trust: bool = False) -> Fitted:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{place / ARRAYS} must be an npz of plain arrays, got: {error}.") from None
-    return whole(facts, arrays, trust)
+    try:
+        return whole(facts, arrays, trust)
+    except (AttributeError, KeyError, TypeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{place / FILE} must be what fitted.save wrote, got {said}; save it again.") from error
 
 
 def parts(fitted: Fitted, *, by_path: bool = True) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -156,6 +163,12 @@ def whole(facts: dict[str, Any], arrays: dict[str, np.ndarray], trust: bool) -> 
 
 def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> data.Split:
     """Returns data of the shape that was learned from, one example a part."""
+    for name in ("x", "y"):
+        sizes = facts[name]
+        if not all(isinstance(n, int) and n >= 0 for n in sizes) or math.prod(sizes[1:]) > MAX_VALUES:
+            raise ValueError(
+                f"an example may have {MAX_VALUES} values, got the shape {sizes} of {name}; save it again."
+            )
     x = np.full((1, *facts["x"][1:]), 0.5 if facts["analog"] else 0.0, np.float32)
     numbers = facts["task"] == "regression"
     y = np.zeros((1, *facts["y"][1:]), np.float32 if numbers else np.int32)
