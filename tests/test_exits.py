@@ -74,7 +74,7 @@ def test_what_cannot_be_meant_gets_a_sentence(tmp_path: Path, capsys: pytest.Cap
     assert measured_speed.main(["run=x", "batch=3"]) == 2
     said = capsys.readouterr().err
     assert "run=DIR" in said
-    assert "the options are run, json, repeats, got batch" in said
+    assert "the options are run, json, repeats, trust, got batch" in said
 
 
 @pytest.mark.slow
