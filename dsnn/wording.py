@@ -98,6 +98,12 @@ def assumption(metrics: Mapping[str, Any]) -> str:
     return f"Where zeros are skipped, {100 * float(inputs):.3g} % of the inputs are nonzero, as counted; {units}."
 
 
+def unpriced(metrics: Mapping[str, Any]) -> str:
+    """Which neurons do not say what an update costs, in a sentence; empty where all do."""
+    names = metrics.get("energy/priced_as_lif")
+    return f"Updates of {names} are priced as an LIF's: cost() of the cell would say what they cost." if names else ""
+
+
 def even(metrics: Mapping[str, Any], profile: str, accounting: str) -> str:
     """At which spike rate this network would cost what a rival of its own shape costs, in a sentence; or empty."""
     prefix = f"energy/{profile}/{accounting}/rival"

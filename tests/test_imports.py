@@ -101,7 +101,8 @@ ALLOWED["automatic"] = ALLOWED["exit_calibration"] = ALLOWED["config"] | {"confi
 ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "automatic"}
 ALLOWED["guard"] = ALLOWED["assemble"] | {"assemble"}
 ALLOWED["linear"] = {"data", "evaluate", "guard"}
-_held = {"guard", "linear", "numbers", "answer_calibration"}
+_held = {"guard", "linear", "numbers", "answer_calibration", "predictive"}
+ALLOWED["predictive"] = BAYES | {"data"}
 ALLOWED["inference_data"] = ALLOWED["assemble"] | {"assemble", "numbers"}
 ALLOWED["api"] = (
     ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "rundir", "inference_data"} | _held

@@ -1,5 +1,6 @@
 """A user's package outside the repository: every piece of it by name, from the command line, in sweeps and searches."""
 
+import html
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import jax
 import pytest
 
 from dsnn import places, resolve, rundir
+from dsnn.report import write_report
 from dsnn.run import schema
 
 HERE = Path(__file__).parent / "own_package"
@@ -88,6 +90,9 @@ def test_every_piece_of_ones_own_runs_by_its_name(piece: str, mine: Path, capsys
     assert rundir.is_done(directory)
     if piece == "cell":
         assert found["energy/priced_as_lif"] == "QIF"
+        sentence = "Updates of QIF are priced as an LIF's"
+        assert sentence in " ".join(capsys.readouterr().out.split())
+        assert sentence in html.unescape(write_report(directory).read_text())
     if piece == "network":
         assert found["gates/wide/total"] == 12
         assert found["gates/narrow/total"] == 6
@@ -128,8 +133,7 @@ def test_patience_ends_learning_where_nothing_gets_better(mine: Path) -> None:
 
 
 def test_from_the_command_line_beside_folders_of_the_repositorys_names(place: Path) -> None:
-    said = dsnn_run(place, "--config-dir", "own_conf", "experiment=clouds", "run.dir=told", "--seed=3")
-    assert "own_conf" not in said or "error" not in said
+    dsnn_run(place, "--config-dir", "own_conf", "experiment=clouds", "run.dir=told", "--seed=3")
     found = metrics(place, "told")
     assert found["experiment"] == "clouds"
     assert found["seed"] == 3

@@ -8,17 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dsnn import data, exit_calibration, programs, resolve, rng, train
 from dsnn.answer_calibration import calibrated
-from dsnn.api import given
+from dsnn.api import given, listeners
 from dsnn.api.fitted import Fitted
 from dsnn.api.progress import shown
 from dsnn.assemble import Setup, build
-from dsnn.bayes.predict import Predictor, predictor
-from dsnn.bayes.regress import regressor
-from dsnn.bayes.sequence import sequencer
+from dsnn.bayes.predict import Predictor
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.exit_calibration import Calibrated
 from dsnn.guard import Candidate, guarded, judged, milder, twin_of
@@ -26,6 +23,7 @@ from dsnn.linear import linear_model
 from dsnn.models import Stack
 from dsnn.nearest import did_you_mean
 from dsnn.optimize import OptimizerConfig
+from dsnn.predictive import predictive
 from dsnn.protocols import Finished, Progress
 from dsnn.train import SviConfig
 
@@ -190,16 +188,8 @@ def _held_to(setup: Setup, baseline: str, progress: bool | None) -> Fitted:
         first = found.made
     exits = _exits(first.setup, first.params, first._step_price, first._predict)
     made = dataclasses.replace(first, params=exits.params, exits=exits, linear=linear, fits=found)
-    return dataclasses.replace(made, metrics=_own_metrics(made))
-
-
-def _own_metrics(fitted: Fitted) -> dict[str, float]:
-    """Returns what metrics of one's own say of a fit."""
-    config, said = fitted.setup.config, dict[str, float]()
-    for name in config.metrics:
-        finished = Finished(None, config, fitted.setup.split, dict(said), fitted)
-        said |= {key: float(value) for key, value in resolve.piece("metrics", name)(finished).items()}
-    return said
+    finished = Finished(None, first.setup.config, split, {}, made)
+    return dataclasses.replace(made, metrics=listeners.measured(config.metrics, finished))
 
 
 def _named(
@@ -257,7 +247,7 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
     learned = setup.split.train  # scaled, where the data ask for it
     batch = train.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
     alike = setup.likeness
-    predict = programs.shared(alike and ("predictive", alike), lambda: _predictive(setup))
+    predict = programs.shared(alike and ("predictive", alike), lambda: predictive(setup.lifted, setup.split))
     losses, own = [], setup.config.train
     run, begin = programs.shared(alike and ("learning", alike), lambda: _programs(setup))
     run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
@@ -284,13 +274,6 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
     return Fitted(setup, params, losses, none, predict, temperature, price, diagnostics=agreed)
 
 
-def _predictive(setup: Setup) -> Any:
-    """Returns the compiled predictive of a setup's task."""
-    if setup.split.task == "regression":
-        return regressor(setup.lifted)
-    return sequencer(setup.lifted) if data.per_step(setup.split) else predictor(setup.lifted)
-
-
 def _ends(setup: Setup, state: Any, predict: Any, losses: list[float], seen: list[float]) -> bool:
     """Returns whether patience or a callback ends learning; every callback is asked."""
     params, config = setup.params(state), setup.config
@@ -301,11 +284,9 @@ def _ends(setup: Setup, state: Any, predict: Any, losses: list[float], seen: lis
         scored = {"val/rmse": error**0.5} if setup.split.task == "regression" else {"val/accuracy": 1 - error}
         record |= {**scored, "val/nll": float(lost.nll.mean())}
         seen.append(record["val/nll"])
-    bored = config.train.patience and seen and len(seen) - 1 - int(np.argmin(seen)) >= config.train.patience
     fitted = Fitted(setup, params, list(losses), Calibrated(params, math.inf, {}), predict)
     moment = Progress(len(losses), config.train.epochs, record, fitted)
-    answers = [bool(resolve.piece("callbacks", name)(moment)) for name in config.callbacks]
-    return bool(bored) or any(answers)
+    return listeners.asked(config.callbacks, moment) or listeners.lost_patience(seen, config.train.patience)
 
 
 def _candidate(fitted: Fitted) -> Candidate:

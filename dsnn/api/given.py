@@ -7,7 +7,7 @@ import scipy.sparse as sparse
 
 from dsnn import data
 from dsnn.data import own
-from dsnn.data.missing import LENGTHS
+from dsnn.data.missing import LENGTHS, lengths, over_channels
 from dsnn.data.precise import CENTRE
 from dsnn.data.split import own_fraction
 
@@ -57,7 +57,7 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
 
 
 def inputs_of(split: data.Split, x: Any) -> np.ndarray:
-    """Returns new inputs as those of a split were before they were scaled.
+    """Returns new inputs as the network of a split reads them: gaps filled, at its scale.
 
     Raises:
         ValueError: of another shape.
@@ -106,7 +106,5 @@ def _fill(train: Any) -> dict[str, np.ndarray]:
 
 def _beyond(gaps: np.ndarray) -> np.ndarray:
     """Returns where steps lie beyond the end of a series, which holds NaN in every channel from there on."""
-    empty = np.asarray(gaps.all(tuple(range(2, gaps.ndim))))
-    last = np.where((~empty).any(1), empty.shape[1] - (~empty)[:, ::-1].argmax(1), 0)
-    tail = np.arange(empty.shape[1]) >= last[:, None]
-    return np.broadcast_to(tail.reshape(*tail.shape, *[1] * (gaps.ndim - 2)), gaps.shape)
+    tail = np.arange(gaps.shape[1]) >= lengths(gaps)[:, None]
+    return np.broadcast_to(over_channels(tail, gaps), gaps.shape)

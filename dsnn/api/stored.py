@@ -19,11 +19,9 @@ from dsnn import data, resolve, rundir
 from dsnn.api.fitted import Fitted
 from dsnn.api.given import SAVED
 from dsnn.assemble import Setup, network, settings_of
-from dsnn.bayes.predict import predictor
-from dsnn.bayes.regress import regressor
-from dsnn.bayes.sequence import sequencer
 from dsnn.config import as_dict, from_dict
 from dsnn.exit_calibration import Calibrated
+from dsnn.predictive import predictive
 
 FORMAT = 1
 FILE, ARRAYS = "fitted.json", "fitted.npz"
@@ -151,14 +149,9 @@ def whole(facts: dict[str, Any], arrays: dict[str, np.ndarray], trust: bool) -> 
     start = "params/"
     params = {name[len(start) :]: jnp.asarray(value) for name, value in arrays.items() if name.startswith(start)}
     threshold = math.inf if facts["threshold"] is None else float(facts["threshold"])
-    predict: Any = predictor
-    if split.task == "regression":
-        predict = regressor
-    elif data.per_step(split):
-        predict = sequencer
     exits = Calibrated(params, threshold, dict(facts["exits"]))
     losses, found = list(facts["losses"]), dict(facts["metrics"])
-    return Fitted(setup, params, losses, exits, predict(lifted), facts["temperature"], metrics=found)
+    return Fitted(setup, params, losses, exits, predictive(lifted, split), facts["temperature"], metrics=found)
 
 
 def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> data.Split:

@@ -56,20 +56,20 @@ def filled(parts: Mapping[str, Features], temporal: bool, columns: Sequence[str]
     if any(isinstance(x, sparse.csr_array) for x in parts.values()):
         return _zeros(parts, where)
     arrays = {part: np.array(x) for part, x in parts.items()}
-    lengths = {part: _lengths(gaps) for part, gaps in where.items()} if temporal else {}
-    ended = any((steps < arrays[part].shape[1]).any() for part, steps in lengths.items())
+    lasts = {part: lengths(gaps) for part, gaps in where.items()} if temporal else {}
+    ended = any((steps < arrays[part].shape[1]).any() for part, steps in lasts.items())
     notes = []
     inside = dict(where)
     if ended:
-        tails = {part: np.arange(x.shape[1]) >= lengths[part][:, None] for part, x in arrays.items()}
-        inside = {part: gaps & ~_spread(tails[part], gaps) for part, gaps in where.items()}
+        tails = {part: np.arange(x.shape[1]) >= lasts[part][:, None] for part, x in arrays.items()}
+        inside = {part: gaps & ~over_channels(tails[part], gaps) for part, gaps in where.items()}
     if any(gaps.any() for gaps in inside.values()):
         notes.append(_fill(arrays, where, inside, columns))
     extra: dict[str, np.ndarray] = {}
     if ended:
         _end(arrays, tails)
-        extra = {f"{part}/{LENGTHS}": steps for part, steps in lengths.items()}
-        every = np.concatenate(list(lengths.values()))
+        extra = {f"{part}/{LENGTHS}": steps for part, steps in lasts.items()}
+        every = np.concatenate(list(lasts.values()))
         notes.append(
             f"series last from {every.min()} to {every.max()} steps; those beyond an end hold what is zero once scaled."
         )
@@ -81,13 +81,14 @@ def _gaps(x: Features) -> np.ndarray:
     return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
 
 
-def _lengths(gaps: np.ndarray) -> np.ndarray:
+def lengths(gaps: np.ndarray) -> np.ndarray:
     """Returns how many steps a series has until the last one with a value, int32 ``[n]``."""
     known = np.asarray(~gaps.all(tuple(range(2, gaps.ndim))))
     return np.where(known.any(1), known.shape[1] - known[:, ::-1].argmax(1), 0).astype(np.int32)
 
 
-def _spread(steps: np.ndarray, like: np.ndarray) -> np.ndarray:
+def over_channels(steps: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Returns what is said of steps ``[n, time]`` with axes for the channels of another array."""
     return steps.reshape(*steps.shape, *[1] * (like.ndim - 2))
 
 

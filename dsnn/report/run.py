@@ -234,6 +234,7 @@ def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
             *cheaper,
             *[wording.even(metrics, profile, name) for name in named],
             wording.assumption(metrics),
+            wording.unpriced(metrics),
         ]
         tables.append(CostTable(profile, list(named), rows, [remark for remark in remarks if remark]))
     return tables

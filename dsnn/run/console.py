@@ -183,7 +183,8 @@ def rivals_table(metrics: Mapping[str, Any], profile: str) -> None:
     console.print(table)
     for accounting, names in cheaper.items():
         console.print(f"cheaper than this network ({accounting}): {'; '.join(names)}", markup=False)
-    for sentence in (*[wording.even(metrics, profile, name) for name in costs], wording.assumption(metrics)):
+    even = [wording.even(metrics, profile, name) for name in costs]
+    for sentence in (*even, wording.assumption(metrics), wording.unpriced(metrics)):
         if sentence:
             console.print(sentence, markup=False)
 

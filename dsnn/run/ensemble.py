@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dsnn import data, rundir
-from dsnn.bayes.predict import predictor
-from dsnn.bayes.sequence import sequencer
+from dsnn.predictive import predictive
 from dsnn.run import assess, assess_steps
 from dsnn.run.finished import Finished, finished, options
 
@@ -28,7 +27,7 @@ ENERGIES = {
 def test_probabilities(run: Finished) -> np.ndarray:
     """Returns a member's predictive class probabilities on its test part, ``[n, class]`` or ``[n, time, class]``."""
     setup, settled = run.setup, run.settled
-    predict = sequencer(setup.lifted) if data.per_step(setup.split) else predictor(setup.lifted)
+    predict = predictive(setup.lifted, setup.split)
     given = assess.predictive_options(setup, settled)
     return np.asarray(predict(settled.params, setup.split.test.x, assess.predictive_key(setup), **given).probs)
 

@@ -16,10 +16,8 @@ import numpy as np
 from scipy.special import logit
 
 from dsnn import checkpoint, data, evaluate, mesh, programs, rng, rundir, train
-from dsnn.bayes.predict import predictor
-from dsnn.bayes.regress import regressor
-from dsnn.bayes.sequence import sequencer
 from dsnn.numbers import in_units, targets_of
+from dsnn.predictive import predictive
 from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, hooks, machine, population
 from dsnn.run.assess import EVAL_BATCH
 from dsnn.run.console import Live, console
@@ -82,7 +80,7 @@ class Member:
             alike = self.setup.likeness
             self.predict = programs.shared(
                 alike and ("predictive", alike),
-                lambda: _predictive(self.setup, jax.local_device_count() if shared else 1),
+                lambda: predictive(self.setup.lifted, self.setup.split, jax.local_device_count() if shared else 1),
             )
 
     @property
@@ -140,13 +138,6 @@ class Member:
             return None
         best = rundir.read_arrays(self.selected_in or self.directory, SELECTED)
         return int(best.pop(EPOCH)), {name: jnp.asarray(value) for name, value in best.items() if name != SCORE}
-
-
-def _predictive(setup: "Setup", devices: int) -> Any:
-    """Returns the compiled predictive of a run's task."""
-    if setup.split.task == "regression":
-        return regressor(setup.lifted)
-    return sequencer(setup.lifted) if data.per_step(setup.split) else predictor(setup.lifted, devices)
 
 
 class Learned(NamedTuple):
