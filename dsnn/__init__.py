@@ -9,8 +9,9 @@ from dsnn.allocator import keep_memory
 from dsnn.anytime import anytime
 from dsnn.compact import compact
 from dsnn.unroll import unroll
+from dsnn.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "anytime",
     "cells",

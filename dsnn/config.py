@@ -737,11 +737,6 @@ def _from_dict(kind: Any, options: Any, where: str) -> Any:
     return kind(**values)
 
 
-def identity(config: Config) -> dict[str, Any]:
-    """Returns what names a run: the configuration without what it only hands out at the end."""
-    return {name: value for name, value in as_dict(config).items() if name not in ("export", "trust")}
-
-
 def _one_of(name: str, value: str, allowed: Any) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")

@@ -1,6 +1,6 @@
 """How a deep network learns before it is converted: Adam on the cross entropy, batch norm and dropout included."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,15 @@ class DeepState(NamedTuple):
     rest: Any
     opt_state: Any
     step: Int[Array, ""]
+
+
+class DeepEpoch(NamedTuple):
+    """How many epochs are done, the network after them, the mean loss of the last, and the learner's state."""
+
+    number: int
+    network: nnx.Sequential
+    loss: float
+    state: DeepState
 
 
 def deep_learner(model: nnx.Sequential, tx: optax.GradientTransformation, root: Key[Array, ""]) -> Learner:
@@ -72,8 +81,9 @@ def fit_deep(
     learning_rate: float | int = 1e-3,
     weight_decay: float | int = 0.0,
     l2: float | int = 0.0,
-) -> Iterator[tuple[int, nnx.Sequential, float]]:
-    """Yields (epoch, network, mean loss) after every epoch, by Adam with a cosine decay to zero.
+    resumed: Callable[[DeepState], tuple[int, DeepState]] = lambda state: (0, state),
+) -> Iterator[DeepEpoch]:
+    """Yields every epoch, by Adam with a cosine decay to zero.
 
     Sparse rows are made dense a batch at a time; dense arrays stay on the device, an epoch in one call.
 
@@ -86,6 +96,7 @@ def fit_deep(
         learning_rate: peak rate.
         weight_decay: decoupled decay (AdamW) of everything.
         l2: this times every parameter is added to its gradient.
+        resumed: given the first state, returns how many epochs are done and the state after them.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -96,14 +107,15 @@ def fit_deep(
         optax.adamw(optax.cosine_decay_schedule(learning_rate, total), weight_decay=weight_decay),
     )
     learner = deep_learner(model, tx, root)
+    start, state = resumed(learner.init())
     if isinstance(arrays.x, np.ndarray | jax.Array):
         dense = Batch(jnp.asarray(arrays.x), jnp.asarray(arrays.y))
-        run = fit(learner, learner.init(), dense, epochs=epochs, batch_size=batch_size, root=root)
-        for number, state, info in run:
-            yield number + 1, with_state(model, state), float(info.loss.mean())
+        run = fit(learner, state, dense, epochs=epochs, batch_size=batch_size, root=root, start=start)
+        for number, new, info in run:
+            yield DeepEpoch(number + 1, with_state(model, new), float(info.loss.mean()), new)
         return
-    step, state = jax.jit(learner.step, donate_argnums=0), jax.tree.map(jnp.copy, learner.init())
-    for epoch in range(epochs):
+    step, state = jax.jit(learner.step, donate_argnums=0), jax.tree.map(jnp.copy, state)
+    for epoch in range(start, epochs):
         order = data.epoch_permutation(rng.stream(root, "data", epoch), arrays.x.shape[0], batch_size)
         losses = []
         for index in np.asarray(order):
@@ -112,7 +124,8 @@ def fit_deep(
         mean = float(jnp.stack(losses).mean())
         if not np.isfinite(mean):
             raise TrainingError(f"the loss must stay finite, got {mean} in epoch {epoch}; lower the learning rate.")
-        yield epoch + 1, with_state(model, jax.tree.map(jnp.copy, state)), mean
+        kept = jax.tree.map(jnp.copy, state)
+        yield DeepEpoch(epoch + 1, with_state(model, kept), mean, kept)
 
 
 def predict_deep(model: nnx.Sequential, x: Any, batch_size: int = 500) -> np.ndarray:

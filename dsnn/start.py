@@ -4,13 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
-from dsnn import rundir
+from dsnn import store
+from dsnn.bayes.complete import complete
 from dsnn.bayes.lift import Lifted
 from dsnn.config import Config, from_dict
 from dsnn.deploy import deploy
 from dsnn.models import Stack
+
+_above: list[Path] = []
+"""Runs whose networks are being built, each from the next."""
 
 
 def compacted_network(directory: str, seed: int, lift: Callable[[Config], Lifted]) -> Stack:
@@ -24,15 +27,22 @@ def compacted_network(directory: str, seed: int, lift: Callable[[Config], Lifted
     Raises:
         ValueError: the run is not finished, or is one of time steps, which a network cannot keep to itself.
     """
-    path = Path(directory.replace("SEED", str(seed)))
-    stored = rundir.read_arrays(path, "parameters.npz")
-    if not rundir.is_done(path) or not stored:
-        raise ValueError(
-            f"model.compacted must name a finished run, got {path}; finish it with the command that began it."
-        )
-    config = from_dict(rundir.read_config(path))
-    with jax.ensure_compile_time_eval():  # the programs of a run are traced around this, but here are values
-        deployed = deploy(lift(config), {name: jnp.asarray(value) for name, value in stored.items()})
+    path = Path(directory.replace("SEED", str(seed))).expanduser()
+    if path.resolve() in _above:
+        raise ValueError(f"model.compacted must name another run, {path} goes on from itself; name the first run.")
+    try:
+        store.whole(path)
+    except store.RunDirError as error:
+        raise ValueError(f"model.compacted must name a finished run, got {path}: {error}") from None
+    config = from_dict(store.read_config(path))
+    _above.append(path.resolve())
+    try:
+        with jax.ensure_compile_time_eval():  # the programs of a run are traced around this, but here are values
+            lifted = lift(config)
+            params = complete(lifted, store.read_arrays(path, "parameters.npz"), str(path / "parameters.npz"))
+            deployed = deploy(lifted, params)
+    finally:
+        _above.pop()
     if deployed.kept_steps is not None:
         raise ValueError(
             f"model.compacted takes runs without gates on time steps, got {path}; set gates.time=false there."

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from dsnn import rundir, tensorboard
+from dsnn import store, tensorboard
 
 __all__ = ["MODES", "TOOLS", "Track", "open_track"]
 
@@ -210,7 +210,7 @@ def open_track(
     run_id = run_id or _stored_id(directory) or here.get("WANDB_RUN_ID") or secrets.token_hex(4)
     group = group or here.get("WANDB_RUN_GROUP") or usual_group
     told = [tag.strip() for tag in here.get("WANDB_TAGS", "").split(",") if tag.strip()]
-    config = {**(config or {}), "environment": rundir.read_environment(directory)}
+    config = {**(config or {}), "environment": store.read_environment(directory)}
     arguments = {
         "project": project or here.get("WANDB_PROJECT") or PROJECT, "group": group,
         "name": here.get("WANDB_NAME") or name, "tags": [*tags, *told], "job_type": job_type,

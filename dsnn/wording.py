@@ -104,6 +104,21 @@ def unpriced(metrics: Mapping[str, Any]) -> str:
     return f"Updates of {names} are priced as an LIF's: cost() of the cell would say what they cost." if names else ""
 
 
+def degenerate(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """What makes the figures of a network say little, in a sentence; empty where it computes and fires."""
+    if metrics.get("gates/total") and not metrics.get("gates/kept", 1):
+        return "Every compute site is closed: the network answers from its biases; a smaller svi.lam closes fewer."
+    model = _part(config, "model")
+    has_hidden = bool(model.get("hidden", True)) or model.get("architecture", "mlp") != "mlp"
+    if has_hidden and metrics.get("compute/spike_rate") == 0:
+        return (
+            "No hidden neuron fired in the test examples that were measured: every answer is that of a silent network."
+        )
+    if not has_hidden:
+        return "The network has no hidden neurons: its readout sees the inputs, and nothing spikes."
+    return ""
+
+
 def even(metrics: Mapping[str, Any], profile: str, accounting: str) -> str:
     """At which spike rate this network would cost what a rival of its own shape costs, in a sentence; or empty."""
     prefix = f"energy/{profile}/{accounting}/rival"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dsnn import rundir
+from dsnn import store
 
 TINY = [
     "model.hidden=[12]",
@@ -35,7 +35,7 @@ def ran(*arguments: str, code: int | None = 0, module: str = "experiments.run", 
 
 
 def timeless(directory: Path) -> dict:
-    return {k: v for k, v in rundir.read_metrics(directory).items() if not k.startswith(CLOCKS)}
+    return {k: v for k, v in store.read_metrics(directory).items() if not k.startswith(CLOCKS)}
 
 
 def finished(root: Path) -> list[Path]:

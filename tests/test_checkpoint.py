@@ -13,8 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import checkpoint
-from dsnn.checkpoint import CheckpointError
+from dsnn.store import checkpoint
+from dsnn.store.checkpoint import CheckpointError
 
 
 class TrainState(NamedTuple):
@@ -153,7 +153,7 @@ def test_a_checkpoint_whose_numbers_mean_other_things_is_refused(tmp_path, monke
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
     checkpoint.save(tmp_path, 3, {"a": np.ones(2)})
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"format 1, this one has 2\); set resume=false to start over"):
+    with pytest.raises(CheckpointError, match=r"format 1, this one has 3\); set resume=false to start over"):
         checkpoint.restore(tmp_path, 3, {"a": np.zeros(2)})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from dsnn import data, rundir
+from dsnn import data, store
 from dsnn.run import assess_conversion, job, schema
 
 QUICK = ("track.tool=none", "run.report=false", "convert.learning_rate=0.02", "train.steps=8")
@@ -81,7 +81,7 @@ def test_convolutions_are_tested_over_steps_and_layers_compared(tmp_path: Path) 
     assert metrics["converted/accuracy"] == metrics["converted/accuracy_8"] == metrics["test/accuracy"]
     assert metrics["match/correlation_least"] > 0.9
     assert metrics["conversion/45nm/updates/deep_over_converted"] > 0
-    assert rundir.read_arrays(directory, "deep.npz")
+    assert store.read_arrays(directory, "deep.npz")
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_a_converted_network_goes_on_as_a_bayesian_one(tmp_path: Path) -> None:
     assert metrics["converted/accuracy"] > 0.5
     assert metrics["test/accuracy"] > metrics["converted/accuracy"] - 0.05
     assert metrics["converted/steps"] == metrics["compute/steps_total"] == 8
-    saved = rundir.read_arrays(directory, "parameters.npz")
+    saved = store.read_arrays(directory, "parameters.npz")
     assert saved["hidden0.synapse.kernel.loc"].shape == (64, 24)
 
 

@@ -266,7 +266,7 @@ def test_a_deep_network_learns_from_dense_and_from_sparse_rows(sparse: bool) -> 
     x = split.train.x.reshape(len(split.train.x), -1)
     arrays = data.Arrays(csr_array(x) if sparse else x, split.train.y)
     model = convert.deep_mlp(64, (32,), 10, key=KEY, dropout=0.1)
-    *_, (epoch, learned, _) = deep.fit_deep(
+    *_, (epoch, learned, _, _) = deep.fit_deep(
         model, arrays, epochs=6, batch_size=64, root=rng.root(0), learning_rate=2e-2
     )
     assert epoch == 6
@@ -279,7 +279,7 @@ def test_batch_norm_learns_its_statistics() -> None:
     split = data.load("digits")
     arrays = data.Arrays(split.train.x.reshape(-1, 8, 8, 1), split.train.y)
     model = convert.deep_conv((8, 8, 1), (8,), 10, key=KEY)
-    *_, (_, learned, _) = deep.fit_deep(model, arrays, epochs=4, batch_size=64, root=rng.root(0), learning_rate=1e-2)
+    *_, (_, learned, _, _) = deep.fit_deep(model, arrays, epochs=4, batch_size=64, root=rng.root(0), learning_rate=1e-2)
     assert deep.accuracy(learned, arrays) > 0.9
     assert np.abs(learned.layers[1].mean[...]).max() > 0.01
     made = convert.convert(learned, arrays.x[:200], "percentile")

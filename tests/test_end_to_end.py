@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsnn import checkpoint, nir, rundir
+from dsnn import nir, store
 from dsnn.report.run import decided
 from dsnn.run import inspect, job, schema, sweep_record
+from dsnn.store import checkpoint
 
 TINY = [
     "model.hidden=[12]",
@@ -40,7 +41,7 @@ def run(*arguments: str, code: int = 0) -> str:
 
 
 def timeless(directory: Path) -> dict:
-    return {k: v for k, v in rundir.read_metrics(directory).items() if not k.startswith(CLOCKS)}
+    return {k: v for k, v in store.read_metrics(directory).items() if not k.startswith(CLOCKS)}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
-    metrics = rundir.read_metrics(whole)
+    metrics = store.read_metrics(whole)
     names = {p.name for p in whole.iterdir()}
     files = {"config.yaml", "metrics.json", "history.jsonl", "environment.json", "gates.npz", "checkpoints", "DONE"}
     assert names >= files | {"report.html", "figures"}
@@ -85,7 +86,7 @@ def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
     gates = np.load(whole / "gates.npz")
     assert {name: gates[name].shape for name in gates.files} == {"input": (64,), "hidden0": (12,)}
     assert all(0 <= gates[name].min() <= gates[name].max() <= 1 for name in gates.files)
-    assert [record["step"] for record in rundir.read_history(whole)] == [2, 4, 6, 8]
+    assert [record["step"] for record in store.read_history(whole)] == [2, 4, 6, 8]
     assert len((whole / "report.html").read_text()) > 10_000
 
 
@@ -113,17 +114,17 @@ def test_killed_and_resumed_is_bit_identical_to_uninterrupted(
         time.sleep(0.01)
     process.send_signal(signal_number)
     said = process.communicate()[0].decode()
-    if signal_number == signal.SIGTERM and not rundir.is_done(directory):
+    if signal_number == signal.SIGTERM and not store.is_done(directory):
         assert process.returncode == 128 + signal.SIGTERM, said
         assert "goes on" in said
     run(f"run.dir={directory}")
-    assert rundir.is_done(directory)
+    assert store.is_done(directory)
     assert timeless(directory) == timeless(whole)
     for name in ("parameters.npz", "gates.npz", "records.npz"):
-        ours, theirs = rundir.read_arrays(directory, name), rundir.read_arrays(whole, name)
+        ours, theirs = store.read_arrays(directory, name), store.read_arrays(whole, name)
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours), name
-    assert rundir.read_history(directory) == rundir.read_history(whole)
+    assert store.read_history(directory) == store.read_history(whole)
 
 
 def test_examples_stop_early_in_a_whole_run_without_gates(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_examples_stop_early_in_a_whole_run_without_gates(tmp_path: Path) -> Non
     ]))  # fmt: skip
     assert 1 <= metrics["deployed/steps_mean"] <= 4
     assert not any(name.startswith("gates/") for name in metrics)
-    history = rundir.read_history(directory)
+    history = store.read_history(directory)
     assert history[-1]["svi/lam"] > 0
     assert "gates/kept_fraction" not in history[-1], "there is no gate to be kept"
     assert decided(metrics) == "after how many time steps an example is answered"
@@ -169,7 +170,7 @@ def test_own_data_trains_from_the_command_line(tmp_path: Path) -> None:
     own += ["train.epochs=50", "train.batch_size=16", "optimizer.learning_rate=0.01", "run.report=true"]
     own += ["model.hidden=[24]", "svi.kl_weight=0.01", "svi.gates_weight=0.01", "svi.lam=0.001"]
     said = run(*own, f"run.dir={directory}", f"export.nir={tmp_path}/own.nir")
-    metrics = rundir.read_metrics(directory)
+    metrics = store.read_metrics(directory)
     assert metrics["test/accuracy"] >= 0.95
     assert metrics["linear/test/accuracy"] >= 0.9
     assert metrics["twin/test/accuracy"] >= 0.9

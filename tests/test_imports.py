@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
     "bayes": BAYES,
     "mesh": {"types"},  # devices and where arrays stand; knows no model
-    "train": BAYES | {"evaluate", "rundir", "checkpoint"},
+    "train": BAYES | {"evaluate", "store"},
     "optimize": {"types", "parameters"},
     "sampling": BAYES | {"train"},  # draws of the exact posterior
     "online": BAYES | {"train", "rules"},  # rules that update within a sequence
@@ -61,28 +61,30 @@ ALLOWED: dict[str, set[str]] = {
     "decide": LOOP | {"anytime"},  # a decided network as one call into C
     "deploy": BAYES | {"compact", "activity", "decide"},
     "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
-    "deep": BAYES | {"convert", "evaluate", "train", "rundir", "checkpoint"},  # how a deep network learns
+    "deep": BAYES | {"convert", "evaluate", "train", "store"},  # how a deep network learns
     "fold": NETWORKS | {"data"},  # what learning saw of the inputs' scale, in the first weights
-    "nir": LOOP | {"compact"},
-    "data": {"types", "rng"},
+    "nir": LOOP | {"compact", "untrusted"},
+    "data": {"types", "rng", "untrusted"},
     "address": {"types"},  # a vector as a distribution over the rows of a matrix
     "encode": {"types", "rng", "data", "address"},
     # arrays and records only
     "evaluate": {"types"},
-    "energy": {"types", "places"},
+    "energy": {"types", "places", "untrusted"},
     # files and numbers only
-    "rundir": set(),
-    "checkpoint": {"types", "rundir"},
-    "track": {"rundir", "tensorboard"},
+    "untrusted": set(),
+    "version": set(),
+    "store": {"types", "untrusted"},
+    "track": {"store", "tensorboard"},
     "tensorboard": set(),
     "wording": set(),
-    "plots": {"rundir", "wording"},
-    "report": {"rundir", "plots", "wording"},
+    "plots": {"store", "wording"},
+    "report": {"store", "plots", "wording", "untrusted"},
     # assembles the parts; nothing in dsnn imports it
     # inference in fifteen lines, without a run directory
     "api": set(),
     "start": set(),
     "automatic": set(),
+    "identity": set(),
     "answer_calibration": BAYES | {"evaluate"},
     "numbers": BAYES | {"evaluate"},
     "guard": set(),
@@ -96,7 +98,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"train", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
 ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
-ALLOWED["start"] = ALLOWED["config"] | {"config", "rundir"}
+ALLOWED["identity"] = ALLOWED["config"] | {"config", "store", "version"}
+ALLOWED["start"] = ALLOWED["config"] | {"config", "store"}
 ALLOWED["automatic"] = ALLOWED["exit_calibration"] = ALLOWED["config"] | {"config"}
 ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "automatic"}
 ALLOWED["guard"] = ALLOWED["assemble"] | {"assemble"}
@@ -105,7 +108,7 @@ _held = {"guard", "linear", "numbers", "answer_calibration", "predictive"}
 ALLOWED["predictive"] = BAYES | {"data"}
 ALLOWED["inference_data"] = ALLOWED["assemble"] | {"assemble", "numbers"}
 ALLOWED["api"] = (
-    ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "rundir", "inference_data"} | _held
+    ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "store", "inference_data"} | _held
 )
 for _one in (ALLOWED[name] for name in ("assemble", "api")):
     _one |= {"protocols"}
@@ -129,7 +132,7 @@ DOORS: dict[str, set[str]] = {
     "experiments": {"experiments"},
     "wandb": {"dsnn.track"},
     "tensorboardX": {"dsnn.tensorboard"},
-    "orbax": {"dsnn.checkpoint"},
+    "orbax": {"dsnn.store"},
     "numpyro": {"dsnn.bayes", "dsnn.train"},
     "nir": {"dsnn.nir"},
     "arviz": {"dsnn.inference_data"},

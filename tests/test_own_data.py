@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 
-from dsnn import data, rundir
+from dsnn import data, store
 from dsnn.run import inspect, job, schema
 
 
@@ -170,7 +170,7 @@ def test_a_run_learns_several_labels_of_sparse_rows(tmp_path):
     assert metrics["test/f1_macro"] >= 0.95
     assert metrics["test/exact_match"] >= 0.9
     assert 3 <= metrics["gates/input/kept"] < 12  # the words that no label reads are closed
-    saved = rundir.read_arrays(directory, "records.npz")
+    saved = store.read_arrays(directory, "records.npz")
     assert saved["labels/test/probs"].shape == (100, 3)
     assert np.mean((saved["labels/test/probs"] > 0.5) == y[400:]) == pytest.approx(metrics["test/accuracy"])
     assert metrics["test/nll"] == pytest.approx(

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from dsnn import places, resolve, rundir
+from dsnn import places, resolve, store
 from dsnn.report import write_report
 from dsnn.run import schema
 
@@ -87,7 +87,7 @@ def test_every_piece_of_ones_own_runs_by_its_name(piece: str, mine: Path, capsys
         return
     directory, found = job.run(config)
     assert 0.4 <= found["test/accuracy"] <= 1
-    assert rundir.is_done(directory)
+    assert store.is_done(directory)
     if piece == "cell":
         assert found["energy/priced_as_lif"] == "QIF"
         sentence = "Updates of QIF are priced as an LIF's"
@@ -118,9 +118,9 @@ def test_a_callback_ends_learning_and_all_is_assessed_and_kept(mine: Path) -> No
 
     words = [*PLAIN, "train.epochs=9", "callbacks=[ownlab.watch:after_two]", f"run.dir={mine / 'ended'}"]
     directory, found = job.run(schema.compose(words))
-    assert rundir.is_done(directory)
+    assert store.is_done(directory)
     assert "test/accuracy" in found
-    assert [record["step"] for record in rundir.read_history(directory)] == [1, 2]
+    assert [record["step"] for record in store.read_history(directory)] == [1, 2]
 
 
 def test_patience_ends_learning_where_nothing_gets_better(mine: Path) -> None:
@@ -128,8 +128,8 @@ def test_patience_ends_learning_where_nothing_gets_better(mine: Path) -> None:
 
     words = [*PLAIN, "train.epochs=50", "train.patience=2", "train.select=nll", "optimizer.learning_rate=1e-9"]
     directory, _ = job.run(schema.compose([*words, f"run.dir={mine / 'patient'}"]))
-    assert rundir.is_done(directory)
-    assert len(rundir.read_history(directory)) < 50
+    assert store.is_done(directory)
+    assert len(store.read_history(directory)) < 50
 
 
 def test_from_the_command_line_beside_folders_of_the_repositorys_names(place: Path) -> None:

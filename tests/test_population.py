@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from sweeping import TINY, timeless
 
-from dsnn import checkpoint, rundir, train
+from dsnn import store, train
 from dsnn.config import Config
 from dsnn.run import job, loop, machine, population, schema
+from dsnn.store import checkpoint
 
 
 def composed(*overrides: str) -> Config:
@@ -122,10 +123,10 @@ def test_a_failing_member_leaves_the_others_and_a_stopped_population_goes_on(
     good, bad = (job.directory_of(member) for member in population.members(config))
     with pytest.raises(train.TrainingError, match="1 of 2 members failed; the first: the loss must stay finite"):
         job.run(config)
-    assert rundir.is_done(good)
-    assert not rundir.is_done(bad)
+    assert store.is_done(good)
+    assert not store.is_done(bad)
     assert "the loss must stay finite, got nan at step" in (bad / loop.FAILED).read_text()
-    assert rundir.read_metrics(good)["population/size"] == 2
+    assert store.read_metrics(good)["population/size"] == 2
 
     record, whole = loop.Member.record, timeless(good)
 
@@ -143,4 +144,4 @@ def test_a_failing_member_leaves_the_others_and_a_stopped_population_goes_on(
     monkeypatch.setattr(loop.Member, "record", record)
     job.run(again)
     assert timeless(places[0]) == whole
-    assert all(rundir.is_done(place) for place in places)
+    assert all(store.is_done(place) for place in places)

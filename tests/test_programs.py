@@ -11,7 +11,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import dsnn
-from dsnn import data, programs, rng, rundir
+from dsnn import data, programs, rng, store
 from dsnn.assemble import build
 from dsnn.bayes.predict import RULES
 from dsnn.data.batches import ROWS
@@ -128,8 +128,8 @@ def test_a_job_like_the_one_before_traces_nothing_anew_and_gives_its_own_numbers
     kept = dict(programs._KEPT)
     after, again = job.run(schema.compose([*other, f"run.dir={tmp_path / 'after'}"]))
     assert kept == dict(programs._KEPT)
-    theirs = rundir.read_arrays(after, "parameters.npz")
-    for name, value in rundir.read_arrays(alone, "parameters.npz").items():
+    theirs = store.read_arrays(after, "parameters.npz")
+    for name, value in store.read_arrays(alone, "parameters.npz").items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
     timed = ("time/", "carbon/", "compute/speedup", "compute/full_ms", "compute/deployed_ms")
     assert {k: v for k, v in metrics.items() if not k.startswith(timed)} == {

@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dsnn import evaluate, rundir, wording
+from dsnn import evaluate, store, wording
 from dsnn.report import figures as run_figures
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report
 from dsnn.report.page import number
 from dsnn.run import report as door
-from dsnn.rundir import RunDirError
+from dsnn.store import RunDirError
 
 STEPS, CLASSES, EXAMPLES = 16, 10, 450
 
@@ -37,15 +37,15 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
         "svi": {"budget": budget, "kl_weight": 0.01}, "bayes": {"guide": "mean_field", "samples": 32},
         "train": {"epochs": 30, "steps": STEPS}, "run": {"dir": str(directory)}, "track": {"wandb": "offline"},
     }  # fmt: skip
-    rundir.claim(directory, config)
-    rundir.write_environment(directory, seed)
+    store.claim(directory, config)
+    store.write_environment(directory, seed)
     for epoch in range(10, 31, 10):
-        rundir.append_history(directory, {
+        store.append_history(directory, {
             "step": epoch, "epoch": float(epoch), "train/loss": 20 / epoch, "val/nll": 5 / epoch,
             "val/accuracy": 1 - 1 / epoch, "gates/kept_fraction": 10 / epoch, "compute/steps_mean": 80 / epoch,
         })  # fmt: skip
     gates = {"hidden0": rng.beta(0.3, 0.5, 128), "hidden1": rng.beta(0.3, 0.5, 128), "input": rng.beta(0.3, 0.5, 64)}
-    rundir.write_arrays(directory, "gates.npz", {name: p.astype(np.float32) for name, p in gates.items()})
+    store.write_arrays(directory, "gates.npz", {name: p.astype(np.float32) for name, p in gates.items()})
     labels = rng.integers(0, CLASSES, EXAMPLES)
     logits = rng.normal(size=(EXAMPLES, CLASSES)) + 6 * np.eye(CLASSES)[labels] * rng.random((EXAMPLES, 1))
     records = {
@@ -62,7 +62,7 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
         records[f"raster/{layer}"] = rng.random((STEPS, 128)) < 0.1
         records[f"membrane/{layer}"] = rng.random((STEPS, 8)).astype(np.float32)
         records[f"threshold/{layer}"] = np.ones(1, np.float32)
-    rundir.write_arrays(directory, "records.npz", records)
+    store.write_arrays(directory, "records.npz", records)
     energies = {
         f"energy/45nm-fp32{accounting}/{network}_nj": scale * nanojoules
         for accounting, scale in (("", 1.0), ("/updates", 1.0), ("/memory", 20.0))
@@ -76,7 +76,7 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
     energies |= {"rival/quantised/bits": 5, "rival/pruned_quantised/bits": 5, "compute/spike_rate": 0.3}
     energies |= {"rival/dense_skipping/nonzero_inputs": 0.5, "rival/dense_skipping/nonzero_hidden_assumed": 0.5}
     kept = {name: int((p > 0.5).sum()) for name, p in gates.items()}
-    rundir.write_metrics(directory, {
+    store.write_metrics(directory, {
         "experiment": "digits", "seed": seed, "test/accuracy": 0.972 + 0.001 * seed, "test/nll": 0.11,
         "test/ece": 0.012, "test/brier": 0.04, "uncertainty/aleatoric": 0.1,
         "uncertainty/epistemic": 0.02, "ood/kmnist/auroc": 0.95, "deployed/accuracy": 0.965 + 0.001 * seed,
@@ -89,7 +89,7 @@ def make_run(directory: Path, seed: int = 0, budget: float = 0.5, done: bool = T
         **energies, **metrics,
     })  # fmt: skip
     if done:
-        rundir.mark_done(directory)
+        store.mark_done(directory)
     return directory
 
 
@@ -133,7 +133,7 @@ class Reader(HTMLParser):
 
 def test_page_tells_what_was_learned_where_computation_runs_and_what_it_costs(page):
     reader = Reader(page.read_text())
-    gates = rundir.read_arrays(page.parent, "gates.npz")
+    gates = store.read_arrays(page.parent, "gates.npz")
     kept = sum(int((p > 0.5).sum()) for p in gates.values())
     share = f"{100 * kept / 320:.1f} %"
     assert "97.2 % of the test examples are classified right (tempered posterior predictive" in reader
@@ -144,7 +144,7 @@ def test_page_tells_what_was_learned_where_computation_runs_and_what_it_costs(pa
     assert f"together {kept} 320 {share}" in reader
     assert f"{int((gates['input'] > 0.5).sum())} of 64 run" in reader
     assert "this network 40 nJ 800 nJ 96.5 %" in reader
-    assert rundir.read_environment(page.parent)["command"] in reader
+    assert store.read_environment(page.parent)["command"] in reader
     assert "not finished" not in reader
 
 
@@ -168,7 +168,7 @@ def test_page_shows_what_the_posterior_believes(tmp_path):
     directory = make_run(tmp_path / "run", **{"ood/kmnist/fpr95": 0.123, "conformal/coverage": 0.887})
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, 4), np.linspace(0, 1, 3)), -1)
-    rundir.write_arrays(directory, "records.npz", {
+    store.write_arrays(directory, "records.npz", {
         "posterior/hidden0.beta": rng.normal(size=50), "prior/hidden0.beta": rng.normal(size=50),
         "plane/x": grid, "plane/total": grid[..., 0] ** 2, "plane/epistemic": grid[..., 0] ** 2 / 2,
         "plane/points": rng.random((9, 2)), "plane/labels": np.arange(9) % 2,
@@ -209,8 +209,8 @@ def test_page_follows_the_theme(page):
 def test_all_text_is_escaped(tmp_path):
     bad = "<script>alert(1)</script>&\"'"
     directory = make_run(tmp_path / "<b>run</b>", **{"carbon/source": bad, "gates/<i>x/kept": 1, "gates/<i>x/total": 2})
-    config = rundir.read_config(directory)
-    rundir.write_config(directory, {**config, "experiment": bad})
+    config = store.read_config(directory)
+    store.write_config(directory, {**config, "experiment": bad})
     for html in (write_report(directory).read_text(), write_runs_report(tmp_path).read_text()):
         assert "<script>alert" not in html
         assert "<i>x" not in html
@@ -238,8 +238,8 @@ def test_what_a_run_does_not_have_is_left_out(tmp_path, left):
 
 def test_a_figure_that_cannot_be_drawn_is_told_in_its_place(tmp_path):
     directory = make_run(tmp_path / "run")
-    records = rundir.read_arrays(directory, "records.npz")
-    rundir.write_arrays(directory, "records.npz", {**records, "example/logits": np.float32(3)})
+    records = store.read_arrays(directory, "records.npz")
+    store.write_arrays(directory, "records.npz", {**records, "example/logits": np.float32(3)})
     html = write_report(directory).read_text()
     assert "running_decision could not be drawn" in Reader(html)
     assert html.count("<svg") == 11
@@ -339,7 +339,7 @@ def test_download_holds_every_metric_of_every_run(sweep):
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(data).decode())))
     assert len(rows) == 5
     row = next(row for row in rows if row["run"] == "run11")
-    metrics = rundir.read_metrics(sweep / "run11")
+    metrics = store.read_metrics(sweep / "run11")
     assert {key: row[key] for key in metrics} == {key: str(value) for key, value in metrics.items()}
     assert (row["status"], row["svi.budget"], row["seed"]) == ("done", "0.4", "1")
 
@@ -372,7 +372,7 @@ def test_door_makes_pages(sweep, capsys):
 
 def test_door_prints_the_ledger(sweep, tmp_path, capsys):
     (sweep / "deep" / "old").mkdir(exist_ok=True)
-    rundir.write_metrics(sweep / "deep" / "old", {"test/accuracy": 0.5})
+    store.write_metrics(sweep / "deep" / "old", {"test/accuracy": 0.5})
     assert door.main([f"ledger={sweep}"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "What 5 runs used" in out

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsnn import energy, plots, rundir, wording
+from dsnn import energy, plots, store, wording
 from dsnn.assemble import build
 from dsnn.config import EnergyConfig
 from dsnn.deploy import deploy
@@ -155,10 +155,10 @@ TWO = {
 def a_run(directory: Path, kl_weight: float = 1.0, seed: int = 0, **more: object) -> Path:
     """A finished run directory of the network above."""
     config = CONFIG | {"seed": seed, "svi": {"kl_weight": kl_weight, "lam": more.pop("lam", 0.1)}}
-    rundir.claim(directory, config | {"learner": more.pop("learner", "svi")})
+    store.claim(directory, config | {"learner": more.pop("learner", "svi")})
     costs = assess_energy.costs(EnergyConfig(), PRUNED, WHOLE, 4, {"hidden0": np.full(6, 0.5)})
-    rundir.write_metrics(directory, {**TWO, "seed": seed, **costs, **more})
-    rundir.mark_done(directory)
+    store.write_metrics(directory, {**TWO, "seed": seed, **costs, **more})
+    store.mark_done(directory)
     return directory
 
 
@@ -175,13 +175,13 @@ def rows(page: Path) -> list[str]:
 
 
 def printed(capsys: pytest.CaptureFixture[str], directory: Path) -> str:
-    console.final_table(rundir.read_metrics(directory), directory, None, "45nm")
+    console.final_table(store.read_metrics(directory), directory, None, "45nm")
     return capsys.readouterr().out
 
 
 def test_c1_the_table_shows_every_rival_in_both_accountings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = a_run(tmp_path / "run")
-    metrics, out = rundir.read_metrics(directory), printed(capsys, directory)
+    metrics, out = store.read_metrics(directory), printed(capsys, directory)
     for name in NAMES:
         (line,) = [line for line in out.splitlines() if line.startswith(f"│ {wording.rival(name, metrics)} ")]
         ours, theirs = (
@@ -205,7 +205,7 @@ def test_c1_the_table_shows_every_rival_in_both_accountings(tmp_path: Path, caps
 
 def test_c1_the_page_shows_every_rival_and_says_which_are_cheaper(tmp_path: Path) -> None:
     page = write_report(a_run(tmp_path / "run"))
-    metrics, said = rundir.read_metrics(page.parent), text(page)
+    metrics, said = store.read_metrics(page.parent), text(page)
     for name in NAMES:
         (row,) = [row for row in rows(page) if row.startswith(f"{wording.rival(name, metrics)} ") and "trained" in row]
         for accounting in ("updates", "memory"):
@@ -300,7 +300,7 @@ def test_c5_pages_and_tables_never_leave_the_word_out(tmp_path: Path, capsys: py
             f"placement/hidden0/{key}": 0.1
             for key in ("rate", "rate_low", "rate_high", "break_even_rate", "events_nj", "dense_nj")
         })  # fmt: skip
-        rundir.write_arrays(directory, "records.npz", drawn | probs)
+        store.write_arrays(directory, "records.npz", drawn | probs)
         page = write_report(directory)
         shown = text(page).split("How it was made")[0] + " ".join(re.findall(r"<text[^>]*>([^<]*)", page.read_text()))
         for said in (printed(capsys, directory), shown):
@@ -358,8 +358,8 @@ def test_a_sweeps_front_joins_configurations(tmp_path: Path, monkeypatch: pytest
 
 def test_a_failed_run_says_why_in_its_row(tmp_path: Path) -> None:
     a_run(tmp_path / "good")
-    rundir.claim(tmp_path / "bad", CONFIG | {"seed": 3})
-    rundir.write_text(tmp_path / "bad", "FAILED", "the loss must stay finite, got nan at step 2\n\nTraceback ...\n")
+    store.claim(tmp_path / "bad", CONFIG | {"seed": 3})
+    store.write_text(tmp_path / "bad", "FAILED", "the loss must stay finite, got nan at step 2\n\nTraceback ...\n")
     (row, *_) = [row for row in rows(write_runs_report(tmp_path)) if row.startswith("bad")]
     assert "failed: the loss must stay finite, got nan at step 2" in row
     assert "Traceback" not in row

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from sweeping import TINY, door, ran
 
-from dsnn import places, rundir
+from dsnn import places, store
 from dsnn.run import search, sweep
 from dsnn.run.search import Objective, Range, Search, read_search
 
@@ -115,7 +115,7 @@ def test_two_processes_killed_and_resumed_end_with_distinct_trials_and_a_front(t
     assert any("40 trials: 40 done, 0 pruned, 0 failed" in one for one in said), said
     assert len(list(folder.glob("runs/*/DONE"))) == 40
     assert all((path / "DONE").stat().st_mtime_ns == when for path, when in begun.items())
-    configs = [rundir.read_config(path.parent) for path in folder.glob("runs/*/DONE")]
+    configs = [store.read_config(path.parent) for path in folder.glob("runs/*/DONE")]
     assert len({config["svi"]["lam"] for config in configs}) == 40
     study = sweep.opened(folder, read_search(places.CONF / "search" / "digits_energy.yaml", TINY))
     assert len(study.best_trials) >= 5

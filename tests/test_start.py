@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sweeping import TINY
 
-from dsnn import evaluate, rundir
+from dsnn import evaluate, store
 from dsnn.config import as_dict, from_dict
 from dsnn.run import job, schema
 
@@ -39,7 +39,7 @@ def test_learning_goes_on_where_the_other_run_was_deployed(tmp_path: Path) -> No
     assert shapes["readout.synapse.kernel"][0] == 5
     x, y = jnp.asarray(setup.split.test.x[:512]), np.asarray(setup.split.test.y[:512])
     right = evaluate.accuracy(np.asarray(jax.nn.softmax(setup.lifted.forward.logits(setup.lifted.initial, x)[-1])), y)
-    np.testing.assert_allclose(right, rundir.read_metrics(tmp_path / "first-3")["deployed/accuracy"], atol=1e-6)
+    np.testing.assert_allclose(right, store.read_metrics(tmp_path / "first-3")["deployed/accuracy"], atol=1e-6)
     _, metrics = job.run(schema.compose([*options, f"run.dir={tmp_path}/second"]))
     assert metrics["compute/parameters"] == sum(int(np.prod(shape)) for shape in shapes.values())
     with pytest.raises(ValueError, match="must name a finished run"):

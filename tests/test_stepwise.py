@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import evaluate, initial, optimize, rundir
+from dsnn import evaluate, initial, optimize, store
 from dsnn.bayes.likelihood import UNLABELLED, Stepwise
 from dsnn.bayes.sequence import sequencer
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
@@ -144,7 +144,7 @@ def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: P
     assert metrics["test/accuracy_tolerant"] >= metrics["test/accuracy"] == metrics["test/accuracy_labelled"]
     assert 0 < metrics["firing/hidden0"] < 1
     assert metrics["energy/45nm/rival/lstm_nj"] > metrics["energy/45nm/rival/dense_nj"]
-    assert rundir.read_arrays(directory, "records.npz")["blocks/ece"].shape == (1,)
+    assert store.read_arrays(directory, "records.npz")["blocks/ece"].shape == (1,)
     _calls_are_chosen_on_what_certifies_and_scored_on_test(directory, metrics)
     page = write_report(directory).read_text()
     for figure in ("step_calibration", "detection", "believed_sequence"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sweeping import TINY, door, finished, ran, timeless
 
-from dsnn import programs, rundir
+from dsnn import programs, store
 from dsnn.run import job, schema, sweep_record
 
 SLURM = pytest.mark.slurm
@@ -139,8 +139,8 @@ def test_four_jobs_of_a_slurm_sweep_end(tmp_path: Path) -> None:
 
 
 def test_two_processes_share_a_run_by_waiting(tmp_path: Path) -> None:
-    code = f"from dsnn import rundir\nwith rundir.lock({str(tmp_path)!r}, wait=True): print('in')"
-    with rundir.lock(tmp_path):
+    code = f"from dsnn import store\nwith store.lock({str(tmp_path)!r}, wait=True): print('in')"
+    with store.lock(tmp_path):
         waiting = subprocess.Popen(
             [*door()[:1], "-c", code],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

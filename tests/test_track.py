@@ -304,7 +304,7 @@ def test_tensorboard_that_is_not_installed_costs_one_sentence(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_runs_that_finish_fail_and_go_on_are_read_back_from_their_offline_files(tmp_path):
-    from dsnn import rundir
+    from dsnn import store
 
     told = ["track.wandb=offline", "track.checkpoint=true", f"run.root={tmp_path}"]
     stopped = subprocess.Popen(
@@ -320,7 +320,7 @@ def test_runs_that_finish_fail_and_go_on_are_read_back_from_their_offline_files(
     assert "wandb sync" in said
     ran("train.epochs=2", "optimizer.learning_rate=1e30", *told, code=1)
     runs = {path.name: read_offline(path) for path in tmp_path.glob("digits-*")}
-    configs = {name: rundir.read_config(tmp_path / name) for name in runs}
+    configs = {name: store.read_config(tmp_path / name) for name in runs}
     resumed = next(name for name, config in configs.items() if config["seed"] == 1)
     finished = next(name for name, config in configs.items() if config["seed"] == 2)
     failed = next(name for name, config in configs.items() if config["seed"] == 0)
@@ -333,7 +333,7 @@ def test_runs_that_finish_fail_and_go_on_are_read_back_from_their_offline_files(
     assert runs[finished][0]["config"]["train"]["epochs"] == 400
     assert "git_revision" in runs[finished][0]["config"]["environment"]
     for name in (resumed, finished):
-        metrics = rundir.read_metrics(tmp_path / name)
+        metrics = store.read_metrics(tmp_path / name)
         assert runs[name][-1]["summary"]["test/nll"] == pytest.approx(metrics["test/nll"])
         tables = {key.split("/")[0] for row in runs[name][-1]["history"] for key in row if "_type" in key}
         assert tables >= {"reliability", "gates"}

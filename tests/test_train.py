@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import checkpoint, escape, optimize, rng, train
+from dsnn import escape, optimize, rng, train
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.lift import Lifted
@@ -18,6 +18,7 @@ from dsnn.forward import Forward, log_likelihood
 from dsnn.models import convnet, mlp
 from dsnn.optimize import OptimizerConfig
 from dsnn.parameters import split
+from dsnn.store import checkpoint
 from dsnn.train import Batch, SviConfig
 
 ROOT = rng.root(0)

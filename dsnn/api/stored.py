@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, resolve, rundir
+from dsnn import data, resolve, store
 from dsnn.api.fitted import Fitted
 from dsnn.api.given import SAVED
 from dsnn.assemble import Setup, network, settings_of
@@ -43,9 +43,9 @@ def save(fitted: Fitted, directory: str | Path) -> Path:
         raise ValueError(f"a fitted network goes into an empty folder, got {place}, which holds other things.")
     facts, arrays = parts(fitted)
     place.mkdir(parents=True, exist_ok=True)
-    rundir.write_arrays(place, ARRAYS, arrays)
+    store.write_arrays(place, ARRAYS, arrays)
     facts["sha256"] = hashlib.sha256((place / ARRAYS).read_bytes()).hexdigest()
-    rundir.write_text(place, FILE, json.dumps(facts, indent=1))
+    store.write_text(place, FILE, json.dumps(facts, indent=1))
     return place
 
 

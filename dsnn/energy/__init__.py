@@ -21,7 +21,7 @@ from dsnn.energy.ledger import (
 from dsnn.energy.neurons import NEURONS, NeuronCost, has_cost, neuron_cost, priced_as
 from dsnn.energy.placement import Placement, place
 from dsnn.energy.price import Interval, Price, PriceInterval, SitePrices, price, price_interval, site_prices
-from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_names
+from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile, profile, profile_file, profile_names
 from dsnn.energy.records import NeuronRecord, Record, SamplingRecord, SynapseRecord, merge
 from dsnn.energy.rivals import NONZERO_RELU, RIVALS, SAME_SHAPE, Comparison, compare, skip_zeros
 from dsnn.energy.twin import BreakEven, ann_twin, break_even, gated_twin, quantised_bits, spike_rate
@@ -76,6 +76,7 @@ __all__ = [
     "price_interval",
     "priced_as",
     "profile",
+    "profile_file",
     "profile_names",
     "quantised_bits",
     "site_prices",

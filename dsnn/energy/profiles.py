@@ -197,6 +197,15 @@ def profile_names() -> list[str]:
     return sorted([*ALIASES, *(path.stem for path in HARDWARE.glob("*.yaml")), *places.files("hardware")])
 
 
+def profile_file(name: str) -> Path | None:
+    """Returns the file of a profile of the user's own, None where dsnn brings it or there is none."""
+    try:
+        path = _path(name)
+    except ValueError:
+        return None
+    return None if path.is_relative_to(HARDWARE) else path
+
+
 def _path(name: str) -> Path:
     given = Path(name)
     if given.suffix in (".yaml", ".yml"):

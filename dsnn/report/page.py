@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
-from dsnn import plots, rundir
+from dsnn import plots, store
 
 _THEME = {plots.INK: "--ink", plots.MUTED: "--muted", plots.TINT: "--tint", plots.PAPER: "--paper"}
 
@@ -60,7 +60,7 @@ def render(template: str, path: Path, values: Mapping[str, Any]) -> Path:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, percent=percent, energy=energy)
-    return rundir.write_text(path.parent, path.name, environment.get_template(template).render(values))
+    return store.write_text(path.parent, path.name, environment.get_template(template).render(values))
 
 
 def number(value: Any) -> str:

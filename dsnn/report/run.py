@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dsnn import rundir, wording
+from dsnn import store, wording
 from dsnn.report import figures
 from dsnn.report.page import draw, energy, number, percent, render
 
@@ -28,9 +28,11 @@ def write_report(run_dir: str | Path) -> Path:
         RunDirError: The page cannot be written, or a file of the run is damaged.
     """
     directory = Path(run_dir)
-    config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
-    metrics, history = rundir.read_metrics(directory), rundir.read_history(directory)
-    gates, records = rundir.read_arrays(directory, "gates.npz"), rundir.read_arrays(directory, "records.npz")
+    if (directory / store.DONE).exists():
+        store.whole(directory)
+    config = store.read_config(directory) if (directory / "config.yaml").exists() else {}
+    metrics, history = store.read_metrics(directory), store.read_history(directory)
+    gates, records = store.read_arrays(directory, "gates.npz"), store.read_arrays(directory, "records.npz")
     belief = wording.belief(config, metrics)
     drawn = {
         name: draw(directory, name, caption, figure)
@@ -42,7 +44,7 @@ def write_report(run_dir: str | Path) -> Path:
             **figures.costing(metrics),
         }.items()
     }
-    environment = rundir.read_environment(directory)
+    environment = store.read_environment(directory)
     values = {
         "title": title(config, directory),
         "verdict": verdict(metrics, belief),
@@ -53,7 +55,7 @@ def write_report(run_dir: str | Path) -> Path:
         "quality": _quality(metrics, belief),
         "decided": decided(metrics),
         "sites": figures.site_rows(metrics),
-        "costs": _cost_tables(metrics),
+        "costs": _cost_tables(metrics, wording.degenerate(config, metrics)),
         "placement": _placement_rows(metrics),
         "belief": belief.whole,
         "spent": _spent_rows(metrics),
@@ -62,7 +64,9 @@ def write_report(run_dir: str | Path) -> Path:
         "environment": [(key, value) for key, value in environment.items() if key != "command"],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
     }
-    return render("run.html.j2", directory / "report.html", values)
+    page = render("run.html.j2", directory / "report.html", values)
+    store.reseal(directory)
+    return page
 
 
 # --- The words and numbers
@@ -212,7 +216,7 @@ class CostTable(NamedTuple):
     remarks: list[str]
 
 
-def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
+def _cost_tables(metrics: figures.Metrics, degenerate: str) -> list[CostTable]:
     tables = []
     for profile, by_accounting in figures.energies(metrics).items():
         own = by_accounting.get("")
@@ -230,6 +234,7 @@ def _cost_tables(metrics: figures.Metrics) -> list[CostTable]:
             "Rivals without an accuracy are priced, not trained: theirs may be another than ours." if untrained else ""
         )
         remarks = [
+            degenerate,
             told,
             *cheaper,
             *[wording.even(metrics, profile, name) for name in named],

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from dsnn import plots, rundir
+from dsnn import plots, store
 from dsnn.report.page import draw, number, percent, render
 
 PREDICTIVE = {
@@ -96,7 +96,7 @@ def write_runs_report(root: str | Path) -> Path:
     root = Path(root)
     runs = read_runs(root)
     if not runs:
-        raise rundir.RunDirError(f"there are no run directories below {root}; name the folder that holds them.")
+        raise store.RunDirError(f"there are no run directories below {root}; name the folder that holds them.")
     settings = varying(runs)
     energy = _energy_metric(runs)
     parts = _parts(runs, energy)
@@ -126,12 +126,12 @@ def read_runs(root: Path) -> list[Run]:
             continue
         name = directory.relative_to(root).as_posix()
         try:
-            config = rundir.flat_config(rundir.read_config(directory))
-            metrics, history = rundir.read_metrics(directory), rundir.read_history(directory)
-        except rundir.RunDirError:
+            config = store.flat_config(store.read_config(directory))
+            metrics, history = store.read_metrics(directory), store.read_history(directory)
+        except store.RunDirError:
             found.append(Run(name, "damaged", {}, {}, []))
             continue
-        status = "done" if rundir.is_done(directory) else "failed" if (directory / "FAILED").exists() else "unfinished"
+        status = "done" if store.is_done(directory) else "failed" if (directory / "FAILED").exists() else "unfinished"
         found.append(Run(name, status, config, metrics, history, _reason(directory) if status == "failed" else ""))
     return found
 

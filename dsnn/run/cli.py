@@ -6,12 +6,13 @@ from pathlib import Path
 
 import hydra
 
-from dsnn import checkpoint, places, rundir, train
+from dsnn import places, store, train
 from dsnn.run import schema, sweep_record, usage
 from dsnn.run.console import console, sweep_table
 from dsnn.run.task import SWEEP, failures, run_job, sentence
+from dsnn.store import checkpoint
 
-EXPECTED = (ValueError, rundir.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
+EXPECTED = (ValueError, store.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
 
 
 def main() -> int:

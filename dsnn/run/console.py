@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from dsnn import rundir, wording
+from dsnn import store, wording
 
 # a log has no width of its own, and tables in 80 columns are hard to read
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
@@ -89,7 +89,7 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
 
     The predictive and the deployed network are two networks: each has its own row.
     """
-    config = rundir.read_config(directory) if (directory / "config.yaml").exists() else {}
+    config = store.read_config(directory) if (directory / "config.yaml").exists() else {}
     path = config.get("data", {}).get("path")
     title = f"{metrics['experiment']}: {Path(path).name}" if path else str(metrics["experiment"])
     table = Table(show_header=False, title=escape(title), title_justify="left")
@@ -118,6 +118,8 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
     if report is not None:
         table.add_row("report", str(report))
     console.print(table)
+    if said := wording.degenerate(config, metrics):
+        console.print(said, markup=False)
     rivals_table(metrics, profile)
 
 

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn import convert, data, deep, evaluate, parameters, rng, rundir
+from dsnn import convert, data, deep, evaluate, parameters, rng, store
 from dsnn.config import Config
 from dsnn.convert.options import deep_network
+from dsnn.run import signals
 from dsnn.run.console import console
+from dsnn.run.signals import Interrupted
+from dsnn.store import checkpoint
 from dsnn.unroll import unroll
 
-DEEP = "deep.npz"
+DEEP, CHECKPOINTS = "deep.npz", "checkpoints/deep"
 EVAL_BATCH = 250
 
 
@@ -34,26 +37,63 @@ def deep_of(config: Config, split: data.Split, directory: Path) -> nnx.Sequentia
     network = deep_network(
         c, model.architecture, shape, model.hidden, model.channels, split.classes, rng.stream(root, "init")
     )
-    graph, state = nnx.split(network)
-    if (directory / DEEP).exists():
-        saved = rundir.read_arrays(directory, DEEP)
-        flat = [(path, v.replace(jnp.asarray(saved[_name(path)]))) for path, v in nnx.to_flat_state(state)]
-        return nnx.merge(graph, nnx.from_flat_state(flat))
+    if (saved := _saved(network, directory)) is not None:
+        return saved
     options: dict[str, Any] = {name: getattr(c, name) for name in ("learning_rate", "weight_decay", "l2")}
-    began = time.monotonic()
-    for epoch, learned, loss in deep.fit_deep(
-        network, split.train, epochs=c.epochs, batch_size=c.batch_size, root=root, **options
-    ):
-        network, said = learned, ""
-        if data.size(split.val):
-            record = {"step": epoch, "deep/loss": loss, "deep/val_accuracy": deep.accuracy(network, split.val)}
-            rundir.append_history(directory, record)
-            said = f", validation accuracy {record['deep/val_accuracy']:.4f}"
-        console.print(f"deep network, epoch {epoch}/{c.epochs}: loss {loss:.3f}{said}")
+    options |= {"batch_size": c.batch_size, "root": root, "resumed": lambda state: _resumed(directory, state)}
+    began = written = time.monotonic()
+    with signals.after_this_epoch(console.print) as asked:
+        for epoch in deep.fit_deep(network, split.train, epochs=c.epochs, **options):
+            network, done, said = epoch.network, epoch.number, ""
+            if data.size(split.val):
+                record = {"step": done, "deep/loss": epoch.loss, "deep/val_accuracy": deep.accuracy(network, split.val)}
+                store.append_history(directory, record)
+                said = f", validation accuracy {record['deep/val_accuracy']:.4f}"
+            console.print(f"deep network, epoch {done}/{c.epochs}: loss {epoch.loss:.3f}{said}")
+            if asked or done == c.epochs or time.monotonic() - written > config.train.checkpoint_s:
+                history = directory / store.HISTORY
+                checkpoint.save(directory / CHECKPOINTS, done, epoch.state, [history] if history.exists() else [])
+                written = time.monotonic()
+            if asked and done < c.epochs:
+                raise Interrupted(
+                    f"stopped after epoch {done} of {c.epochs} of the deep network, checkpoint written; the same "
+                    f"command (or run.dir={directory}) goes on.",
+                    asked[0],
+                )
     console.print(f"deep network: {time.monotonic() - began:.0f} s")
     arrays = {_name(path): np.asarray(v[...]) for path, v in nnx.to_flat_state(nnx.state(network))}
-    rundir.write_arrays(directory, DEEP, arrays)
+    store.write_arrays(directory, DEEP, arrays)
     return network
+
+
+def _saved(network: nnx.Sequential, directory: Path) -> nnx.Sequential | None:
+    """Returns the network with the weights that an earlier process learned, if their file is there and whole."""
+    graph, state = nnx.split(network)
+    try:
+        saved = store.read_arrays(directory, DEEP)
+    except store.RunDirError as error:
+        console.print(f"{error} The deep network is learned again.", markup=False)
+        return None
+    flat = nnx.to_flat_state(state)
+    if any(np.shape(saved.get(_name(path))) != np.shape(value[...]) for path, value in flat):
+        return None
+    return nnx.merge(graph, nnx.from_flat_state([(p, v.replace(jnp.asarray(saved[_name(p)]))) for p, v in flat]))
+
+
+def _resumed(directory: Path, state: deep.DeepState) -> tuple[int, deep.DeepState]:
+    """Returns the epochs that are done of the newest checkpoint, and the state there; history goes back with it."""
+    place = directory / CHECKPOINTS
+    for done in reversed(checkpoint.steps(place)):
+        try:
+            state = checkpoint.restore(place, done, state)
+        except checkpoint.CheckpointError as error:
+            console.print(f"{error} Going back to the checkpoint before it.", markup=False)
+            continue
+        checkpoint.put_back(place, done, directory, (store.HISTORY,))
+        console.print(f"going on after epoch {done} of the deep network")
+        return done, state
+    (directory / store.HISTORY).unlink(missing_ok=True)
+    return 0, state
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsnn import data, rundir
+from dsnn import data, store
 from dsnn.predictive import predictive
 from dsnn.run import assess, assess_steps
 from dsnn.run.finished import Finished, finished, options
@@ -67,7 +67,7 @@ def ensemble(runs: list[Finished]) -> dict[str, dict[str, float]]:
 
 
 def _energies(run: Finished) -> dict[str, float]:
-    metrics, profile = rundir.read_metrics(run.directory), run.setup.config.energy.profile
+    metrics, profile = store.read_metrics(run.directory), run.setup.config.energy.profile
     found = {name: metrics.get(key.format(profile)) for name, key in ENERGIES.items()}
     return {name: float(value) for name, value in found.items() if value is not None}
 
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = options(sys.argv[1:] if arguments is None else arguments, KNOWN)
         table = ensemble([finished(directory) for directory in given["run"].split(",")])
-    except (ValueError, rundir.RunDirError) as error:
+    except (ValueError, store.RunDirError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(markdown(table))

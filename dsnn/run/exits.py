@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from dsnn import evaluate, exit_calibration, rundir
+from dsnn import evaluate, exit_calibration, store
 from dsnn.anytime import normalised_entropy
 from dsnn.bayes import halting
 from dsnn.bayes.refit import Refit, refit
@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
             entropy = float(chosen["entropy"]) if chosen["entropy"] else None
             tables.append(compared(run, feature, entropy, int(chosen["splits"])))
             print(markdown(tables[-1]), end="\n\n", flush=True)
-    except (ValueError, rundir.RunDirError) as error:
+    except (ValueError, store.RunDirError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if chosen["figure"]:

@@ -4,12 +4,14 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from omegaconf import OmegaConf
 
-from dsnn import resolve, rundir
+from dsnn import resolve, store
 from dsnn.assemble import Setup, build
+from dsnn.bayes.complete import complete
+from dsnn.config import Config
 from dsnn.exit_calibration import Calibrated
+from dsnn.identity import reads
 from dsnn.run import schema
 
 
@@ -25,17 +27,29 @@ def finished(directory: str | Path) -> Finished:
     """Returns a finished run.
 
     Raises:
-        RunDirError: no such run, or a damaged one.
-        ValueError: the run has not finished, or was configured by another version.
+        RunDirError: no such run, one that has not finished, or a damaged one.
+        ValueError: the run was configured by another version, its data were replaced since, or it has no parameters.
     """
-    directory = Path(directory)
-    config = rundir.read_config(directory)
-    if not rundir.is_done(directory):
-        raise ValueError(f"the run must be finished, {directory} is not; the command that began it goes on.")
-    setup = build(schema.typed(OmegaConf.create(config)))
-    params = {name: jnp.asarray(value) for name, value in rundir.read_arrays(directory, "parameters.npz").items()}
-    metrics = rundir.read_metrics(directory)
+    directory = store.whole(Path(directory).expanduser())
+    config = schema.typed(OmegaConf.create(store.read_config(directory)))
+    if config.learner == "convert":
+        raise ValueError(f"a run that learned a spiking network is needed, {directory} converted one; name another.")
+    _check_reads(directory, config)
+    setup = build(config)
+    stored = store.read_arrays(directory, "parameters.npz")
+    params = complete(setup.lifted, stored, str(directory / "parameters.npz"))
+    metrics = store.read_metrics(directory)
     return Finished(directory, setup, Calibrated(params, float(metrics.get("halting/threshold", math.inf)), {}))
+
+
+def _check_reads(directory: Path, config: Config) -> None:
+    """Raises if the data that the run learned from are others now: what it would be held to is not what it knew."""
+    then, now = store.read_reads(directory), reads(config)
+    changed = sorted(name for name in then if name != "dsnn" and now.get(name) != then[name])
+    if changed:
+        raise ValueError(
+            f"{directory} must find what it read, but {', '.join(changed)} changed since; put it back, or run it again."
+        )
 
 
 def options(arguments: list[str], known: dict[str, str]) -> dict[str, str]:

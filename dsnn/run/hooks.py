@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsnn import rundir
+from dsnn import store, untrusted
 from dsnn.api import listeners
 from dsnn.api.fitted import Fitted
 from dsnn.exit_calibration import Calibrated
@@ -25,7 +25,7 @@ def fitted(
     member: "Member", params: dict[str, Any], exits: Calibrated | None = None, temperature: float = 1.0
 ) -> Fitted:
     """Returns what a run has learned, as a notebook would have it; without exits, all steps run."""
-    losses = [record["train/loss"] for record in rundir.read_history(member.directory) if "train/loss" in record]
+    losses = [record["train/loss"] for record in store.read_history(member.directory) if "train/loss" in record]
     calibrated = Calibrated(params, math.inf, {}) if exits is None else exits
     return Fitted(member.setup, params, losses, calibrated, member.predict, temperature)
 
@@ -43,13 +43,16 @@ def ends(member: "Member", params: dict[str, Any], record: dict[str, float], epo
 
 def ended(directory: Path) -> int | None:
     """Returns the epoch after which a run's learning was ended, None where it was not."""
-    file = directory / ENDED
-    return int(file.read_text()) if file.exists() else None
+    try:
+        said = untrusted.text(directory / ENDED, 32)
+    except (FileNotFoundError, untrusted.UntrustedError):
+        return None
+    return int(said) if said.isdecimal() else None
 
 
 def end(directory: Path, epoch: int) -> None:
     """Notes that learning is over, so that a run that is resumed learns no more."""
-    rundir.write_text(directory, ENDED, str(epoch))
+    store.write_text(directory, ENDED, str(epoch))
 
 
 def metrics(member: "Member", known: Mapping[str, Any], exits: Calibrated, temperature: float) -> dict[str, float]:
@@ -64,6 +67,6 @@ def metrics(member: "Member", known: Mapping[str, Any], exits: Calibrated, tempe
 
 def _scores(directory: Path) -> list[float]:
     """Returns what patience watches, validation by validation."""
-    history = rundir.read_history(directory)
+    history = store.read_history(directory)
     score = next((name for name in SCORES if any(name in record for record in history)), None)
     return [record[score] for record in history if score in record] if score else []

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import math
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,22 +11,25 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import automatic, checkpoint, data, energy, evaluate, exit_calibration, mesh, parameters, rundir, train
+from dsnn import automatic, data, energy, evaluate, exit_calibration, mesh, parameters, store, train
 from dsnn.assemble import Setup, build, network, settings_of, with_network
-from dsnn.config import Config, as_dict, identity
+from dsnn.config import Config, as_dict
 from dsnn.deploy import deploy
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
+from dsnn.identity import directory_of, identity, reads
 from dsnn.loading import load_data
-from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, hooks, machine, population
+from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, hooks, machine, population, signals
 from dsnn.run.console import console, final_table
-from dsnn.run.loop import FAILED, Interrupted, Member, Pruned, Watch, learn
+from dsnn.run.loop import Member, Pruned, Watch, learn
+from dsnn.run.signals import Interrupted
+from dsnn.store import checkpoint
 from dsnn.track import Track, open_track
 
 __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
@@ -36,13 +38,6 @@ __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network",
 TEMPERATURE = "bayes.temperature"
 WEIGHTS = {"svi": "posterior means", "nuts": "the likeliest of the draws"}
 """What the weights of an exported network are, by learner."""
-
-
-def directory_of(config: Config) -> Path:
-    """Returns the run's directory: as given, or named by the hash of the configuration."""
-    if config.run.dir:
-        return Path(config.run.dir)
-    return Path(config.run.root) / f"{config.experiment}-{rundir.config_hash(identity(config))}"
 
 
 def run(
@@ -68,18 +63,20 @@ def run(
     """
     started = time.monotonic()
     machine.prepare(config)
+    signals.heed()
     configs = population.members(config)
-    directories = [directory_of(one) for one in configs]
+    places = [_place(one) for one in configs]
+    directories = [place.directory for place in places]
     if config.learner == "convert":
-        return _converted(config, directories[0], wait)
+        return _converted(places[0], wait)
     if not mesh.leads():
         learn([Member(build(config), directories[0])])
         return directories[0], {}
     if len(configs) > 1:
-        group = group or f"population-{rundir.config_hash({'members': [path.name for path in directories]})}"
+        group = group or f"population-{store.config_hash({'members': [path.name for path in directories]})}"
     meter = energy.meter(config.energy.pue, config.energy.intensity)
     with meter, contextlib.ExitStack() as closing:
-        waiting = [one for one in configs if not _is_finished(one, closing, wait)]
+        waiting = [one for one in places if not _is_finished(one, closing, wait)]
         members = _opened(waiting, group, closing)
         if members:
             _learn_and_assess(members, meter, started, watch)
@@ -88,54 +85,69 @@ def run(
             console.print(f"to send it to W&B: {hint}")
     if failed := [member for member in members if member.failure]:
         raise train.TrainingError(f"{len(failed)} of {len(configs)} members failed; the first: {failed[0].failure}")
-    return directories[0], rundir.read_metrics(directories[0])
+    return directories[0], store.read_metrics(directories[0])
 
 
-def _converted(config: Config, directory: Path, wait: bool) -> tuple[Path, dict[str, Any]]:
+class Place(NamedTuple):
+    """Where a run lives, and what it read when it was named so."""
+
+    config: Config
+    directory: Path
+    reads: dict[str, str]
+
+
+def _place(config: Config) -> Place:
+    read = reads(config)
+    return Place(config, directory_of(config, read), read)
+
+
+def _converted(place: Place, wait: bool) -> tuple[Path, dict[str, Any]]:
     """Trains and converts a deep network; the run directory is like any other."""
     started = time.monotonic()
+    config, directory, _ = place
     with energy.meter(config.energy.pue, config.energy.intensity) as meter, contextlib.ExitStack() as closing:
-        if not _is_finished(config, closing, wait):
-            rundir.write_environment(directory, config.seed)
+        if not _is_finished(place, closing, wait):
+            store.write_environment(directory, config.seed)
             with _recorded(directory):
                 shaped, split = with_network(config, load_data(config))
+                _check_unchanged(config, place.reads)
                 metrics, records = assess_conversion.assess(shaped.config, split, directory)
             metrics = {"experiment": config.experiment, "seed": config.seed, **metrics, **meter.metrics()}
             metrics["time/total_s"] = time.monotonic() - started
-            rundir.write_arrays(directory, "records.npz", records)
-            rundir.write_metrics(directory, metrics)
+            store.write_arrays(directory, "records.npz", records)
+            store.write_metrics(directory, metrics)
             report = _report(directory) if config.run.report else None
-            rundir.mark_done(directory)
-            (directory / FAILED).unlink(missing_ok=True)
+            store.mark_done(directory)
+            (directory / store.FAILED).unlink(missing_ok=True)
             final_table(metrics, directory, report, Path(config.energy.profile).stem)
-    return directory, rundir.read_metrics(directory)
+    return directory, store.read_metrics(directory)
 
 
-def _is_finished(config: Config, closing: contextlib.ExitStack, wait: bool) -> bool:
+def _is_finished(place: Place, closing: contextlib.ExitStack, wait: bool) -> bool:
     """Claims and locks the directory of a run, unless the run is done."""
-    directory = directory_of(config)
-    if not config.resume and directory.exists():
-        _set_aside(directory)
-    if rundir.claim(directory, identity(config)) != "done":
-        closing.enter_context(rundir.lock(directory, wait=wait))
-    if not rundir.is_done(directory):  # asked again: whoever held the lock may have finished it
+    config, directory, read = place
+    claim = store.held(directory, identity(config), read, resume=config.resume, wait=wait)
+    if closing.enter_context(claim) != "done":
         return False
+    if not store.pictures_whole(directory) and config.run.report:
+        _report(directory)
+        store.mark_done(directory)
     console.print(f"{directory} is finished; run.dir=DIR or resume=false runs it anew.")
     if config.export.nir:
-        _export(build(config), directory, rundir.read_arrays(directory, "parameters.npz"))
+        _export(build(config), directory, store.read_arrays(directory, "parameters.npz"))
     return True
 
 
-def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitStack) -> list[Member]:
+def _opened(places: list[Place], group: str | None, closing: contextlib.ExitStack) -> list[Member]:
     """Builds runs and opens their tracks, which end in the state that the runs end in."""
     members: list[Member] = []
-    for config in configs:
-        directory = directory_of(config)
-        rundir.write_environment(directory, config.seed)
-        (directory / FAILED).unlink(missing_ok=True)
+    for config, directory, read in places:
+        store.write_environment(directory, config.seed)
+        (directory / store.FAILED).unlink(missing_ok=True)
         with _recorded(directory):
             setup, begun = _built(config, directory)
             _check_export(setup)
+            _check_unchanged(config, read)
         console.print(f"{config.experiment}: {_described(setup)}")
         for sentence in setup.split.notes:
             console.print(f"data: {sentence}", markup=False)
@@ -154,6 +166,7 @@ def _opened(configs: list[Config], group: str | None, closing: contextlib.ExitSt
             job_type="train",
             config=as_dict(config),
         )
+        signals.heed()
         members.append(Member(setup, directory, track, like=members[0] if members else None, begun=begun))
         closing.push(members[-1].close)
     return members
@@ -196,7 +209,7 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
             spent[name] = float(spent[name]) * share
         metrics |= spent | ({"population/size": len(members)} if len(members) > 1 else {})
     for member, metrics in assessed:
-        rundir.write_metrics(member.directory, metrics)
+        store.write_metrics(member.directory, metrics)
     pages = _reports([member.directory for member, _ in assessed if member.setup.config.run.report])
     for member, metrics in assessed:
         _finish(member, metrics, pages.get(member.directory))
@@ -225,6 +238,7 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
     members = [fit.member for fit in fits]
 
     def unless_failed(step: Callable[..., Any], member: Member, *given: Any) -> Any:
+        signals.heed()
         try:
             return None if member.failure else step(member, *given)
         except Exception as error:
@@ -239,7 +253,7 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
             setup.automatic = setup.automatic | {TEMPERATURE: answers.temperature}
             console.print(f"fitted on the selecting part: {TEMPERATURE}={answers.temperature:.3g}")
         settled = _exit_rule(setup, answers.params, fit.state, member.predict)
-        rundir.write_arrays(member.directory, "parameters.npz", settled.params)
+        store.write_arrays(member.directory, "parameters.npz", settled.params)
         return settled, *assess.predicted(setup, settled, member.predict)
 
     def measured(member: Member, made: tuple[Any, ...]) -> assess.Assessed:
@@ -256,9 +270,9 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
         times = unless_failed(timed, member, one and one[0], assessed)
         if member.failure:
             continue
-        rundir.write_arrays(member.directory, "records.npz", assessed.records)
+        store.write_arrays(member.directory, "records.npz", assessed.records)
         if assessed.gates:
-            rundir.write_arrays(member.directory, "gates.npz", assessed.gates)
+            store.write_arrays(member.directory, "gates.npz", assessed.gates)
         named = {"experiment": member.setup.config.experiment, "seed": member.setup.config.seed, **member.begun}
         chosen = member.setup.automatic.items()
         named |= {f"automatic/{name}": str(value) if isinstance(value, list) else value for name, value in chosen}
@@ -293,7 +307,7 @@ def _chosen(member: Member) -> dict[str, float]:
     """Returns the epoch that validation selected, and beside it what papers report that selected on test."""
     selected = member.selected()
     chosen: dict[str, float] = {} if selected is None else {"selected/epoch": selected[0]}
-    if member.setup.config.train.watch_test and (history := rundir.read_history(member.directory)):
+    if member.setup.config.train.watch_test and (history := store.read_history(member.directory)):
         seen = [record["test/accuracy"] for record in history]
         chosen |= {"test/accuracy_best_epoch": max(seen), "test/accuracy_last_epoch": seen[-1]}
     return chosen
@@ -302,12 +316,12 @@ def _chosen(member: Member) -> dict[str, float]:
 def _finish(member: Member, metrics: dict[str, Any], report: Path | None) -> None:
     config, directory, track = member.setup.config, member.directory, member.track
     if config.export.nir:
-        _export(member.setup, directory, rundir.read_arrays(directory, "parameters.npz"))
+        _export(member.setup, directory, store.read_arrays(directory, "parameters.npz"))
     if track is not None:
         track.summary(metrics)
         _track_results(member, track)
-    rundir.mark_done(directory)
-    (directory / FAILED).unlink(missing_ok=True)
+    store.mark_done(directory)
+    (directory / store.FAILED).unlink(missing_ok=True)
     final_table(metrics, directory, report, Path(config.energy.profile).stem)
     if metrics.get("halting/clearly_worse"):
         early, late = metrics["deployed/accuracy"], metrics["halting/accuracy_all_steps"]
@@ -322,12 +336,12 @@ def _track_results(member: Member, track: Track) -> None:
     directory = member.directory
     for figure in sorted((directory / "figures").glob("*.png")):
         track.figure(figure.stem, figure)
-    records = rundir.read_arrays(directory, "records.npz")
+    records = store.read_arrays(directory, "records.npz")
     if member.setup.split.task == "classification":
         bins = evaluate.reliability(records["test/probs"], records["test/y"])
         rows = zip(*(column.tolist() for column in bins), strict=True)
         track.table("reliability", ["confidence", "accuracy", "count"], [row for row in rows if row[2]])
-    if gates := rundir.read_arrays(directory, "gates.npz"):
+    if gates := store.read_arrays(directory, "gates.npz"):
         sites_ = [[name, site, float(p)] for name, group in gates.items() for site, p in enumerate(group)]
         track.table("gates", ["group", "site", "probability"], sites_)
     if member.setup.config.track.checkpoint and (step := checkpoint.latest(member.checkpoints)):
@@ -340,7 +354,7 @@ def _recorded(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        rundir.write_text(directory, FAILED, f"{error}\n\n{traceback.format_exc()}")
+        store.write_text(directory, store.FAILED, f"{error}\n\n{traceback.format_exc()}")
         raise
 
 
@@ -355,6 +369,13 @@ def _described(setup: Setup) -> str:
     sites_ = setup.lifted.gated_sites
     where = "" if sites_ is None else f", {sites_.total} compute sites"
     return f"{counts}; {size} parameters{where}, {forward.steps} steps, on {jax.devices()[0].device_kind}"
+
+
+def _check_unchanged(config: Config, read: dict[str, str]) -> None:
+    """Raises if what a run reads was replaced between its naming and its reading."""
+    now = reads(config)
+    if changed := sorted(name for name in now.keys() | read.keys() if now.get(name) != read.get(name)):
+        raise ValueError(f"{', '.join(changed)} changed while the run began; the same command begins anew with it.")
 
 
 def _check_export(setup: Setup) -> None:
@@ -419,12 +440,3 @@ def _report(directory: Path) -> Path:
     from dsnn.report import write_report  # drawing takes a second to import, and is not needed to learn
 
     return write_report(directory)
-
-
-def _set_aside(directory: Path) -> None:
-    """Renames a directory out of the way; nothing that a run made is lost."""
-    number = 1
-    while (target := directory.with_name(f"{directory.name}.{number}")).exists():
-        number += 1
-    shutil.move(directory, target)
-    console.print(f"the earlier {directory} is now {target}")

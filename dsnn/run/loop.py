@@ -1,12 +1,10 @@
 """The loop over epochs, of one run or of many at once: it validates, records, checkpoints, and stops when told."""
 
 import dataclasses
-import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,33 +13,27 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logit
 
-from dsnn import checkpoint, data, evaluate, mesh, programs, rng, rundir, train
+from dsnn import data, evaluate, mesh, programs, rng, store, train
 from dsnn.numbers import in_units, targets_of
 from dsnn.predictive import predictive
-from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, hooks, machine, population
+from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, hooks, machine, population, signals
 from dsnn.run.assess import EVAL_BATCH
 from dsnn.run.console import Live, console
+from dsnn.run.signals import Interrupted
+from dsnn.store import checkpoint
 from dsnn.track import Track
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
 
 VALIDATION_SAMPLES = 8
-FAILED = "FAILED"
 SELECTED = "selected.npz"
+BESIDE = (store.HISTORY, SELECTED, hooks.ENDED)
+"""Files that say how far a run got, as a checkpoint keeps them."""
 EPOCH, SCORE = "selected/epoch", "selected/score"
 
 
 Watch = Callable[[int, dict[str, float]], bool]
-
-
-class Interrupted(RuntimeError):
-    """A run that was told to stop; its checkpoint is written."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.signal_number = signal_number
-        self.exit_code = 128 + signal_number
 
 
 class Pruned(RuntimeError):
@@ -92,12 +84,12 @@ class Member:
         """Records why it stopped, with the traceback."""
         self.failure = str(error) or type(error).__name__
         text = "".join(traceback.format_exception(error))
-        rundir.write_text(self.directory, FAILED, f"{self.failure}\n\n{text}")
+        store.write_text(self.directory, store.FAILED, f"{self.failure}\n\n{text}")
 
     def close(self, kind: object, error: BaseException | None, where: object) -> None:
         """Ends the track in the state that the run ended in."""
         ours = isinstance(error, Exception) and not isinstance(error, Interrupted | Pruned)
-        if ours and not self.failure and not rundir.is_done(self.directory):
+        if ours and not self.failure and not (self.directory / store.DONE).exists():
             assert error is not None
             self.fail(error)
         ended_well = error is None or isinstance(error, Pruned)
@@ -110,10 +102,23 @@ class Member:
         params = self.setup.params(state)
         last = _validate(self.setup, params, info, self.predict, epoch)
         self.select(params, last, epoch)
-        rundir.append_history(self.directory, {"step": epoch, **last})
+        store.append_history(self.directory, {"step": epoch, **last})
         if self.track is not None:
             self.track.log(last, epoch)
         return last
+
+    def keep(self, state: Any, epoch: int) -> None:
+        """Writes a checkpoint, with the files that say how far the run got."""
+        files = [self.directory / name for name in BESIDE if (self.directory / name).exists()]
+        checkpoint.save(self.checkpoints, epoch, state, files)
+
+    def go_back(self, epoch: int) -> None:
+        """Puts those files back to what they were at a checkpoint, or at the beginning."""
+        if epoch:
+            checkpoint.put_back(self.checkpoints, epoch, self.directory, BESIDE)
+            return
+        for name in BESIDE:
+            (self.directory / name).unlink(missing_ok=True)
 
     def tell(self, info: train.Info, epoch: int) -> None:
         """Tells the track of an epoch without a validation."""
@@ -126,17 +131,16 @@ class Member:
         if by == "last":
             return
         score = -scores["val/nll"] if by == "nll" else scores["val/accuracy"]
-        best = rundir.read_arrays(self.directory, SELECTED)
-        # a later epoch than this one is of a run that was killed, and will come again
-        if not best or best[EPOCH] >= epoch or score > best[SCORE]:
+        best = store.read_arrays(self.directory, SELECTED)
+        if not best or score > best[SCORE]:
             kept: dict[str, Any] = {**params, EPOCH: np.asarray(epoch), SCORE: np.asarray(score, np.float64)}
-            rundir.write_arrays(self.directory, SELECTED, kept)
+            store.write_arrays(self.directory, SELECTED, kept)
 
     def selected(self) -> tuple[int, dict[str, Any]] | None:
         """Returns the selected epoch and its parameters, None where the last epoch is assessed."""
         if self.setup.config.train.select == "last":
             return None
-        best = rundir.read_arrays(self.selected_in or self.directory, SELECTED)
+        best = store.read_arrays(self.selected_in or self.directory, SELECTED)
         return int(best.pop(EPOCH)), {name: jnp.asarray(value) for name, value in best.items() if name != SCORE}
 
 
@@ -173,13 +177,11 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     if len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
     programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
-    for member in members:
-        rundir.truncate_history(member.directory, start)
     epochs = train.fit_program(
         together.run, together.settings, state, together.arrays, epochs=max(last_epoch, start), start=start
     )
     compiled, saved, last, written = 0.0, start, {}, time.monotonic()
-    with _stopping() as asked, Live(config.train.epochs, start) as live:
+    with signals.after_this_epoch(console.print) as asked, Live(config.train.epochs, start) as live:
         for epoch in epochs:
             done, final = epoch.number + 1, epoch.number + 1 == last_epoch
             compiled = compiled or time.monotonic() - began
@@ -208,7 +210,7 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
                 live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
                 if final or stop or time.monotonic() - written > config.train.checkpoint_s * len(members):
                     for k in going:
-                        checkpoint.save(members[k].checkpoints, done, together.of(state, k))
+                        members[k].keep(together.of(state, k), done)
                     written, saved = time.monotonic(), done
             if mesh.agreed(int(final)):
                 break
@@ -249,7 +251,11 @@ def _resumed(members: Sequence[Member], together: population.Together) -> tuple[
             console.print(f"{error} Going back to the checkpoint before it.")
             continue
         console.print(f"going on after epoch {start} of {members[0].setup.config.train.epochs}")
+        for member in members:
+            member.go_back(start)
         return start, together.joined(saved)
+    for member in members:
+        member.go_back(0)
     return 0, state
 
 
@@ -316,30 +322,3 @@ def _validate(
             if part == "val":
                 record["compute/steps_mean"] = float(prediction.steps.mean())
     return record
-
-
-@contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """Turns SIGINT, SIGTERM and a launcher's SIGUSR2 into a request that the loop reads at the end of an epoch."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        console.print("stopping after this epoch; once more stops at once")
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if callable(signal.getsignal(signal.SIGUSR2)):  # a launcher listens, and is told once the checkpoint is written
-        numbers = [signal.SIGINT, signal.SIGUSR2]
-    old = {}
-    try:
-        for number in numbers:
-            old[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread: a launcher's worker, which is stopped by its launcher
-        pass
-    try:
-        yield asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

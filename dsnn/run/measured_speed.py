@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import parameters, rng, rundir
+from dsnn import parameters, rng, store
 from dsnn.anytime import anytime
 from dsnn.deploy import deploy, never, stopping
 from dsnn.run.finished import Finished, finished, options
@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = options(sys.argv[1:] if arguments is None else arguments, KNOWN)
         runs = [finished(directory) for directory in chosen["run"].split(",")]
         tables = [measured(run, int(chosen["repeats"])) for run in runs]
-    except (ValueError, rundir.RunDirError) as error:
+    except (ValueError, store.RunDirError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(markdown(tables))

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dsnn import energy, rundir
+from dsnn import energy, store
 from dsnn.nearest import did_you_mean
 from dsnn.report import write_report, write_runs_report
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    except (rundir.RunDirError, ValueError) as error:
+    except (store.RunDirError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -55,7 +55,7 @@ def _print_ledger(folder: Path) -> None:
     """Prints what each run below the folder used, their sum, and what it compares to."""
     entries, missing = [], []
     for path in sorted(folder.rglob("metrics.json")):
-        metrics, name = rundir.read_metrics(path.parent), path.parent.relative_to(folder).as_posix()
+        metrics, name = store.read_metrics(path.parent), path.parent.relative_to(folder).as_posix()
         if "carbon/kwh" in metrics:
             entries.append(energy.entry(name, metrics, tuning=_is_tuning(path.parent)))
         else:
@@ -86,7 +86,7 @@ def _is_tuning(directory: Path) -> bool:
     """Whether the run says that it searched for settings, by the tag `tuning` or `search`."""
     if not (directory / "config.yaml").exists():
         return False
-    track = rundir.read_config(directory).get("track")
+    track = store.read_config(directory).get("track")
     tags = track.get("tags") if isinstance(track, dict) else None
     return bool({"tuning", "search"} & set(tags or []))
 

@@ -26,7 +26,7 @@ from dsnn import places
 from dsnn.energy import evaluate_claim
 from dsnn.nearest import did_you_mean
 from dsnn.run import usage
-from dsnn.rundir import config_hash, environment, write_text
+from dsnn.store import config_hash, environment, write_text
 
 RUN = "dsnn.run.cli"
 STUDIES = "experiments/studies"

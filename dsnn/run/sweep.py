@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from rich.table import Table
 
-from dsnn import places, rundir
+from dsnn import places, store
 from dsnn.nearest import did_you_mean
 from dsnn.run import schema, usage
 from dsnn.run.cli import EXPECTED
@@ -87,7 +87,7 @@ def opened(folder: Path, search: Search) -> optuna.Study:
         )
         mine = {
             "objectives": [objective.metric for objective in search.objectives],
-            "space": {name: rundir.flat_config(vars(values), ()) for name, values in search.space.items()},
+            "space": {name: store.flat_config(vars(values), ()) for name, values in search.space.items()},
             "overrides": search.overrides,
         }
         theirs = study.user_attrs.get("search")

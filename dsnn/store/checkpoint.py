@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,14 +21,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import numpy as np
 
+from dsnn import untrusted
+from dsnn.store.files import write_bytes
+
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-__all__ = ["CheckpointError", "latest", "restore", "save", "steps"]
+__all__ = ["CheckpointError", "latest", "put_back", "restore", "save", "steps"]
 
 KEEP = 2
-FORMAT = 2
-"""What the numbers of a training state mean; 2: positive points are inverse softplus."""
+MAX_AXIS = 1 << 40
+BESIDE = "beside"
+FORMAT = 3
+"""What a checkpoint holds and its numbers mean; 3: files lie beside the state."""
 
 Tree = TypeVar("Tree")
 
@@ -37,7 +42,7 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read, in one sentence."""
 
 
-def save(directory: str | Path, step: int, tree: Any) -> Path:
+def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] = ()) -> Path:
     """Writes `tree` as the checkpoint of `step`, returns its folder, and keeps the last two checkpoints.
 
     Returns only when the checkpoint is complete on disk.
@@ -46,6 +51,7 @@ def save(directory: str | Path, step: int, tree: Any) -> Path:
         directory: Folder of the checkpoints; made if it is missing.
         step: Number of the training step, ≥ 0. A checkpoint of the same step is replaced.
         tree: Pytree of arrays, numbers and random keys.
+        beside: Files of which the checkpoint keeps a copy, as they are at this step; see `put_back`.
 
     Raises:
         CheckpointError: The disk is full or read-only, or a leaf is not an array.
@@ -54,13 +60,17 @@ def save(directory: str | Path, step: int, tree: Any) -> Path:
         raise CheckpointError(f"a checkpoint's step must be at least 0, got {step}.")
     directory = Path(directory).absolute()
     leaves = _named_leaves(tree)
-    target, partial = directory / str(step), directory / f"{step}.partial"
+    target, partial = directory / str(step), directory / f"{step}.{os.getpid()}.partial"
     with _disk_errors(target):
         directory.mkdir(parents=True, exist_ok=True)
         for leftover in directory.glob("*.partial"):
-            shutil.rmtree(leftover)
+            if re.fullmatch(r"\d+(\.\d+)?\.partial", leftover.name) and leftover.is_dir():
+                shutil.rmtree(leftover)
         with _orbax() as (ocp, checkpointer):
             checkpointer.save(partial / "state", args=ocp.args.PyTreeSave(_stored(leaves)))
+        (partial / BESIDE).mkdir()
+        for file in beside:
+            shutil.copyfile(file, partial / BESIDE / file.name)
         _write_manifest(partial, {name: _describe(leaf) for name, leaf in leaves.items()})
         if target.exists():
             shutil.rmtree(target)
@@ -105,12 +115,30 @@ def restore(directory: str | Path, step: int, like: Tree) -> Tree:
     return jax.tree_util.tree_unflatten(treedef, leaves)
 
 
+def put_back(directory: str | Path, step: int, into: Path, names: Collection[str]) -> None:
+    """Puts the files that the checkpoint of `step` keeps back to where they were; others of these names are removed.
+
+    Args:
+        directory: Folder of the checkpoints.
+        step: A step that was restored.
+        into: Folder of the files.
+        names: Of the files that a checkpoint may keep.
+    """
+    kept = Path(directory).absolute() / str(step) / BESIDE
+    for name in names:
+        with _disk_errors(into / name):
+            if (kept / name).is_file():
+                write_bytes(into, name, (kept / name).read_bytes())
+            else:
+                (into / name).unlink(missing_ok=True)
+
+
 def steps(directory: str | Path) -> list[int]:
     """The steps with a checkpoint folder, in increasing order, damaged ones included."""
     directory = Path(directory)
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if re.fullmatch(r"\d+", path.name))
+    return sorted(int(path.name) for path in directory.iterdir() if re.fullmatch(r"[0-9]{1,15}", path.name))
 
 
 @contextmanager
@@ -156,13 +184,13 @@ def _describe(leaf: np.ndarray) -> dict[str, Any]:
 
 
 def _file_sums(folder: Path) -> dict[str, int]:
-    files = sorted(path for path in (folder / "state").rglob("*") if path.is_file())
+    files = sorted(path for part in ("state", BESIDE) for path in (folder / part).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes()) for path in files}
 
 
 def _write_manifest(folder: Path, leaves: dict[str, Any]) -> None:
     body = json.dumps({"format": FORMAT, "leaves": leaves, "files": _file_sums(folder)})
-    with (folder / "manifest.json").open("w") as file:
+    with (folder / "manifest.json").open("w", encoding="utf-8") as file:
         file.write(f"{zlib.crc32(body.encode())}\n{body}\n")
         file.flush()
         os.fsync(file.fileno())
@@ -170,12 +198,25 @@ def _write_manifest(folder: Path, leaves: dict[str, Any]) -> None:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        checksum, body, _ = (folder / "manifest.json").read_text().split("\n")
+        checksum, body, _ = untrusted.text(folder / "manifest.json").split("\n")
         if int(checksum) != zlib.crc32(body.encode()):
             raise ValueError
     except (OSError, ValueError) as error:
         raise CheckpointError(f"the checkpoint {folder} is damaged (its manifest.json is missing or torn).") from error
-    return json.loads(body)
+    try:
+        manifest = untrusted.parsed_json(body, "its manifest.json")
+        leaves, files = manifest["leaves"], manifest["files"]
+        for name, entry in leaves.items():
+            shape, dtype = entry["shape"], entry["dtype"]
+            if not all(type(n) is int and n >= 0 for n in shape) or (0 in shape and max(shape, default=0) > MAX_AXIS):
+                raise ValueError(f"{name} has the shape {shape}")
+            jax.numpy.dtype(dtype)
+        if not all(type(crc) is int for crc in files.values()):
+            raise ValueError("files have no checksums")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = str(error).rstrip(".") or type(error).__name__
+        raise CheckpointError(f"the checkpoint {folder} is damaged (its manifest.json is none: {said}).") from error
+    return manifest
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
