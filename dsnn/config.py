@@ -205,6 +205,7 @@ class ModelConfig:
         for name in ("hidden", "channels", "feedforward"):
             if any(n < 1 for n in getattr(self, name)):
                 raise ValueError(f"model.{name} must be positive numbers of neurons, got {getattr(self, name)}.")
+            models.check_widths(getattr(self, name), self.blocks)
         if self.feedforward and self.architecture == "conv":
             raise ValueError(
                 "model.feedforward is for an mlp, got model.architecture=conv; put its layers in model.hidden."

@@ -13,6 +13,7 @@ from dsnn.data.split import DataError
 ONE_HOT = "turn one-hot rows into class numbers with argmax"
 REGRESSION = "set data.options.task=regression to learn numbers"
 SHOWN = 5
+MAX_CLASSES = 1 << 20
 
 
 class Encoded(NamedTuple):
@@ -131,8 +132,8 @@ def _numbered(
     classes: int,
     name: str,
 ) -> Encoded:
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-        raise DataError(f"classes must be an integer of at least 2, got {classes!r}.")
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 2 <= classes <= MAX_CLASSES:
+        raise DataError(f"classes must be an integer from 2 to {MAX_CLASSES}, got {classes!r}.")
     for part, values in seen.items():
         if values.dtype.kind == "U" or (values.size and not 0 <= values.min() <= values.max() < classes):
             wrong = np.unique(values) if values.dtype.kind == "U" else values[(values < 0) | (values >= classes)]
