@@ -92,7 +92,9 @@ def mapped(path: str | Path) -> np.ndarray:
         try:
             shape, fortran, dtype = _header(stream)
         except (OSError, EOFError, *UNREADABLE) as error:
-            raise UntrustedError(f"{path} must be an .npy file written by numpy.save, got: {one_line(error)}.") from error
+            raise UntrustedError(
+                f"{path} must be an .npy file written by numpy.save, got: {one_line(error)}."
+            ) from error
         _refuse_objects(dtype, str(path))
         start = stream.tell()
         said, held = math.prod(shape) * dtype.itemsize, stream.seek(0, 2) - start
@@ -195,5 +197,3 @@ def _fill(stream: io.BufferedIOBase, array: np.ndarray) -> None:
             raise EOFError(f"it ends after {done} of {len(room)} bytes")
         room[done : done + len(part)] = part
         done += len(part)
-
-

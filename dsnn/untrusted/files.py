@@ -106,8 +106,6 @@ def text(path: str | Path, most: int = MAX_TEXT) -> str:
         raise UntrustedError(f"{path} must be text in UTF-8, got the byte {error.object[error.start]:#04x}.") from error
 
 
-
-
 # --- JSON and YAML
 
 

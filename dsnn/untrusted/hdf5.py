@@ -97,6 +97,14 @@ class Hdf5:
         """
         return isinstance(self._item(place), self._h5py.Group)
 
+    def size(self, place: str) -> int:
+        """Returns how many values a data set has.
+
+        Raises:
+            UntrustedError: no data set whose values lie in the file itself.
+        """
+        return math.prod(self._dataset(place)[0].shape)
+
     def values(self, place: str) -> np.ndarray:
         """Returns the numbers of a data set.
 
