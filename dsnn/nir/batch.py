@@ -55,6 +55,7 @@ def _nodes(graph: Any) -> Mapping[str, Any]:
     return nodes if isinstance(nodes, Mapping) else {}
 
 
-def _kind(node: Any) -> Any:
+def _kind(node: Any) -> str | None:
     kind = node.get("type") if isinstance(node, Mapping) else None
-    return kind.decode("utf8", "replace") if isinstance(kind, bytes) else kind
+    kind = kind.decode("utf8", "replace") if isinstance(kind, bytes) else kind
+    return kind if isinstance(kind, str) else None

@@ -40,21 +40,22 @@ class Clock:
     round_delays: bool = False
 
     def __post_init__(self) -> None:
-        dt = _number(self.dt)
-        if dt is None or not 0 < dt < math.inf:
-            raise NIRError(f"dt must be a positive number of seconds, got {self.dt!r}; a millisecond is 1e-3.")
-        object.__setattr__(self, "dt", dt)  # of whatever library it came from
+        seconds(self.dt)
         check_choice("method", self.method, METHODS)
 
 
-def _number(value: Any) -> float | int | None:
-    """Returns a number as Python has it, None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value if abs(value) < 1e300 else None
-    array = np.asarray(value)
-    return float(array) if array.ndim == 0 and array.dtype.kind in "iuf" else None
+def seconds(dt: Any) -> float | int:
+    """Returns the length of a step as Python has numbers, of whatever library it came from.
+
+    Raises:
+        NIRError: it is no positive number.
+    """
+    plain = dt if isinstance(dt, int | float) else None
+    if plain is None and np.ndim(dt) == 0 and np.asarray(dt).dtype.kind in "iuf":
+        plain = float(dt)
+    if plain is None or isinstance(dt, bool) or not 0 < plain < 1e300:
+        raise NIRError(f"dt must be a positive number of seconds, got {dt!r}; a millisecond is 1e-3.")
+    return plain
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ RANKS = {("Linear", "weight"): 2, ("Affine", "weight"): 2, ("Conv1d", "weight"):
 POSITIVE = ("tau", "tau_syn", "tau_mem")
 
 
-def source(name: str, node: Mapping[str, Any]) -> Source:
+def source(name: str, node: Any) -> Source:
     """Returns the checked fields of one node.
 
     Args:

@@ -144,7 +144,7 @@ class Graph(nnx.Module):
         out: dict[str, Array] = {}
         for name in self.order:
             node = self.node(name)
-            quiet = isinstance(node, Graph | Port | STATEFUL)
+            quiet = isinstance(node, (Graph, Port, *STATEFUL))
             silence = jnp.zeros((batch, *channels_first(node)))
             out[name] = silence if quiet else node(self._received(name, out, sent))
         return {name: out[name] for name in sent}
@@ -306,9 +306,10 @@ def _places(names: tuple[str, ...]) -> dict[str, str]:
     return places
 
 
-def _kind(node: Any) -> Any:
+def _kind(node: Any) -> str | None:
     kind = node.get("type") if isinstance(node, Mapping) else None
-    return kind.decode("utf8", "replace") if isinstance(kind, bytes) else kind
+    kind = kind.decode("utf8", "replace") if isinstance(kind, bytes) else kind
+    return kind if isinstance(kind, str) else None
 
 
 def _plan(raw: Mapping, checked: Mapping[str, Source], edges: tuple[Edge, ...], clock: Clock, name: str) -> Plan:

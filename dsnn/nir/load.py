@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from dsnn import untrusted
 from dsnn.nir.batch import batched, unbatched
-from dsnn.nir.fields import MAX_VALUES, Clock, NIRError, Source, metadata_of
+from dsnn.nir.fields import MAX_VALUES, Clock, NIRError, Source, metadata_of, seconds
 from dsnn.nir.graph import MAX_DEPTH, MAX_NODES, Graph, build
 
-MAX_ITEMS = 16 * MAX_NODES
+MAX_ITEMS = 10 * MAX_NODES
 """Groups and arrays of a file."""
 
 MAX_BYTES = 1 << 32
@@ -18,7 +18,7 @@ MAX_BYTES = 1 << 32
 def load(
     path: str | Path,
     *,
-    dt: float | int | None = None,
+    dt: SupportsFloat | None = None,
     method: str | None = None,
     round_delays: bool = False,
     max_values: int = MAX_VALUES,
@@ -40,7 +40,7 @@ def load(
 
 
 def from_nir(
-    graph: Any, *, dt: float | int | None = None, method: str | None = None, round_delays: bool = False
+    graph: Any, *, dt: SupportsFloat | None = None, method: str | None = None, round_delays: bool = False
 ) -> Graph:
     """Returns the network of a NIR graph in memory.
 
@@ -61,7 +61,7 @@ def from_nir(
         raise NIRError(
             "NIR is continuous in time and this graph names no step, so dt must be given, got None; dt=1e-4."
         )
-    clock = Clock(dt, method, round_delays)
+    clock = Clock(seconds(dt), method, round_delays)
     try:
         return build(nodes, clock)
     except NIRError as error:

@@ -185,13 +185,13 @@ def _double(source: Source, field: str, default: float | None = None) -> np.ndar
 def _decay(source: Source, field: str, clock: Clock) -> np.ndarray:
     tau = _double(source, field)
     if clock.method == "exp":
-        return np.exp(-clock.dt / tau)
+        return np.asarray(np.exp(-clock.dt / tau))
     if (tau < clock.dt * (1 - 1e-12)).any():
         raise NIRError(
             f"{field} of node {source.name!r} must be at least dt = {clock.dt} seconds, got {tau.min()}; choose a "
             'smaller dt or method="exp".'
         )
-    return np.maximum(1 - clock.dt / tau, 0)
+    return np.asarray(np.maximum(1 - clock.dt / tau, 0))
 
 
 def _plain(array: np.ndarray) -> Any:
@@ -209,7 +209,7 @@ def _value(parameter: Any) -> Any:
     return parameter[...] if isinstance(parameter, nnx.Variable) else parameter
 
 
-def _spiking(source: Source, dt: float) -> dict[str, Any]:
+def _spiking(source: Source, dt: float | int) -> dict[str, Any]:
     """Returns threshold, reset and, where this library wrote the file, what NIR has no field for."""
     notes = source.notes
     if unknown := notes.keys() - {*NOTED, "noise", "surrogate", "cell"}:

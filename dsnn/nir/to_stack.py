@@ -17,8 +17,8 @@ from dsnn.nir.graph import Edge, Graph, Port, first_shape, last
 from dsnn.nir.neurons import Comparison, Neuron
 from dsnn.nir.synapses import Convolution, Flat, Pooling, Product, Shape
 
-RESERVED = {"readout_kind", "names", "share"}
-"""What a stack keeps beside its layers."""
+RESERVED = {"self", "cls", "readout_kind", "names", "share"}
+"""What a stack keeps beside its layers, and what its constructor calls itself."""
 
 
 def stack(graph: Graph, readout: str | None = None) -> Stack:

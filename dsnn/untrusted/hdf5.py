@@ -18,7 +18,7 @@ from dsnn.untrusted.files import UntrustedError, one_line, opened, size_of
 MAX_HDF5 = 1 << 34
 """Bytes that the values which are read may take: 16 GiB."""
 
-MAX_CHILDREN = 200_000
+MAX_CHILDREN = 20_000
 """Names in a group."""
 
 MAX_WIDTH = 1 << 16
@@ -74,7 +74,9 @@ class Hdf5:
     """
 
     def __init__(self, h5py: Any, file: Any, path: Path, held: int, most: int):
-        self._h5py, self._file, self._path, self._held, self.left = h5py, file, path, max(held, 1), most
+        self._h5py, self._path, self._held, self.left = h5py, path, max(held, 1), most
+        self._groups: dict[str, Any] = {"": file}
+        self._looked: tuple[str, Any, np.dtype] | None = None
 
     def children(self, place: str = "") -> tuple[str, ...]:
         """Returns the names in a group.
@@ -161,6 +163,8 @@ class Hdf5:
         return [np.asarray(row, inner) for rows in blocks for row in rows]
 
     def _dataset(self, place: str) -> tuple[Any, np.dtype]:
+        if self._looked is not None and self._looked[0] == place:
+            return self._looked[1:]
         dataset = self._item(place)
         if not isinstance(dataset, self._h5py.Dataset):
             raise self._error(place, "must be a data set, got a group")
@@ -170,21 +174,26 @@ class Hdf5:
         if self._asked(place, lambda: dataset.shape) is None:
             raise self._error(place, "must hold a value, got an empty data set")
         self._check_packing(place, dataset)
+        self._looked = place, dataset, dtype
         return dataset, dtype
 
     def _item(self, place: str) -> Any:
-        item = self._file
-        for name in place.split("/") if place else ():
-            if not isinstance(item, self._h5py.Group):
-                raise self._error(place, f"must lie in groups, got a data set above {name!r}")
-            link = self._asked(place, lambda item=item, name=name: item.get(name, getlink=True))
-            if link is None:
-                raise self._error(place, "is missing")
-            if not isinstance(link, self._h5py.HardLink):
-                raise self._error(place, "must lie in the file itself, got a link")
-            item = self._asked(place, lambda item=item, name=name: item[name])
+        if place in self._groups:
+            return self._groups[place]
+        above, _, name = place.rpartition("/")
+        group = self._item(above)
+        if not isinstance(group, self._h5py.Group):
+            raise self._error(place, f"must lie in groups, got a data set above {name!r}")
+        link = self._asked(place, lambda: group.get(name, getlink=True))
+        if link is None:
+            raise self._error(place, "is missing")
+        if not isinstance(link, self._h5py.HardLink):
+            raise self._error(place, "must lie in the file itself, got a link")
+        item = self._asked(place, lambda: group[name])
         if not isinstance(item, self._h5py.Group | self._h5py.Dataset):
             raise self._error(place, f"must be a group or a data set, got a {type(item).__name__}")
+        if isinstance(item, self._h5py.Group):
+            self._groups[place] = item
         return item
 
     def _check_packing(self, place: str, dataset: Any) -> None:
@@ -199,8 +208,9 @@ class Hdf5:
         if dataset.chunks is None:
             return
         size = math.prod(dataset.chunks) * dataset.dtype.itemsize
-        if size > self.left:
-            raise self._error(place, f"may have chunks of {size_of(self.left)}, got {size_of(size)}")
+        most = max(INFLATED, 2 * math.prod(dataset.shape) * dataset.dtype.itemsize)
+        if size > min(most, self.left):
+            raise self._error(place, f"may have chunks of {size_of(min(most, self.left))}, got {size_of(size)}")
         if 1 in numbers:
             self._check_inflation(place, dataset, size)
 
