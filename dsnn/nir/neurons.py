@@ -194,13 +194,13 @@ def _decay(source: Source, field: str, clock: Clock) -> np.ndarray:
     return np.asarray(np.maximum(1 - clock.dt / tau, 0))
 
 
-def _plain(array: np.ndarray) -> Any:
+def _plain(array: np.ndarray | np.floating) -> Any:
     """Returns equal values as one number, which a compiler can fold, and others as an array."""
     array = np.asarray(array)
     return float(array.flat[0]) if array.size and (array == array.flat[0]).all() else array
 
 
-def _array(array: np.ndarray) -> Any:
+def _array(array: np.ndarray | np.floating) -> Any:
     plain = _plain(array)
     return plain if isinstance(plain, float) else nnx.Variable(jnp.asarray(plain, jnp.float32))
 
