@@ -176,8 +176,8 @@ def _refuse_objects(dtype: np.dtype, where: str) -> None:
     if dtype.hasobject:
         raise UntrustedError(
             f"arrays must be plain numbers, got pickled objects in {where}, which are refused because loading them "
-            "runs code; save it with a numeric dtype, series of unequal length filled up to the longest with NaN, and "
-            "names as text (dtype=str)."
+            "runs code; save plain arrays of a numeric dtype, series of unequal length filled up to the longest with "
+            "NaN, and names as text (dtype=str)."
         )
 
 

@@ -57,7 +57,7 @@ def hdf5(path: str | Path, most: int = MAX_HDF5) -> Iterator["Hdf5"]:
     try:
         file = h5py.File(path, "r", locking=False)
     except Exception as error:  # whatever HDF5 says of bytes that make no sense
-        raise UntrustedError(f"{path} must be an HDF5 file, got: {one_line(error)}.") from error
+        raise UntrustedError(f"{path} must be HDF5, got: {one_line(error)}.") from error
     with file:
         yield Hdf5(h5py, file, Path(path), held, most)
 
