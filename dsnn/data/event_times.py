@@ -63,7 +63,7 @@ def numbers(times: np.ndarray, where: str) -> np.ndarray:
     return real
 
 
-def clocked(times: Sequence[np.ndarray], duration: float, names: Sequence[str]) -> Clocked:
+def clocked(times: Sequence[np.ndarray], duration: float | int, names: Sequence[str]) -> Clocked:
     """Returns times that count from near 0, and how far the bins reach.
 
     Args:
@@ -110,7 +110,7 @@ def bin_of(times: np.ndarray, span: float, steps: int) -> np.ndarray:
     return np.where(real <= span, index, steps).astype(np.int64)
 
 
-def _since(times: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+def _since(times: np.ndarray, ends: tuple[float | int, float | int]) -> np.ndarray:
     """Returns times from the first one, in whole numbers as long as those reach."""
     first, last = ends
     if times.dtype.kind == "f":

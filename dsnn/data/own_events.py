@@ -33,7 +33,7 @@ def load(
     *,
     path: str | Path | None = None,
     steps: int = 0,
-    duration: float = 0.0,
+    duration: float | int = 0.0,
     channels: list[int] | tuple[int, ...] | int = 0,
     counts: bool = False,
     dtype: str = "float32",
@@ -133,11 +133,11 @@ class _Frames:
         return np.unique(every, return_counts=True)
 
     def _most(self) -> float:
-        return 255 if self.dtype == "uint8" else math.inf
+        return 255.0 if self.dtype == "uint8" else math.inf
 
 
 def _frames(
-    recordings: Sequence[Events], size: tuple[int, ...], steps: int, duration: float, counts: bool, dtype: str
+    recordings: Sequence[Events], size: tuple[int, ...], steps: int, duration: float | int, counts: bool, dtype: str
 ) -> _Frames:
     """Returns the grid of all recordings, which has been found to fit."""
     axes = event_files.check_alike(list(recordings))
