@@ -112,6 +112,9 @@ for _one in (ALLOWED[name] for name in ("assemble", "api")):
 for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere, and pieces are found alike
     _one |= {"nearest", "resolve", "untrusted"}
 ALLOWED["nearest"] = ALLOWED["untrusted"] = set()  # "untrusted" reads what somebody else may have written
+ALLOWED["typed"] = set()  # values of the kinds that a configuration names
+for _one in (ALLOWED[name] for name in ("config", "assemble", "api")):
+    _one |= {"typed"}
 ALLOWED["config"].add("rules")
 ALLOWED["run"] = set(ALLOWED)  # the runner, which nothing else imports
 ALLOWED["__main__"] = {"run"}

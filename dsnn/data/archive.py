@@ -30,7 +30,8 @@ def members(place: Path) -> Iterator[tuple[str, bytes]]:
                 left -= max(member.size, 0)
                 if left < 0 or count > MAX_MEMBERS:
                     raise DataError(
-                        f"{place} may unpack to {MAX_BYTES} bytes in {MAX_MEMBERS} files, got more; do not use this file."
+                        f"{place} may unpack to {MAX_BYTES} bytes in {MAX_MEMBERS} files, got more; do not use "
+                        "this file."
                     )
                 if member.isfile() and (stream := archive.extractfile(member)) is not None:
                     yield member.name, stream.read()

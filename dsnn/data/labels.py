@@ -60,7 +60,7 @@ def readable(y: np.ndarray, task: str, where: str) -> np.ndarray:
     if y.dtype.kind == "S":
         return np.char.decode(y, "utf-8", "replace")
     if np.issubdtype(y.dtype, np.floating):
-        known = y[~np.isnan(y)]
+        known = y[~np.isnan(y)].astype(np.float64)
         if (odd := known[known != np.round(known)]).size:
             raise DataError(f"labels must be integers or text, got {odd.flat[0]:g} in {where}; {REGRESSION}.")
         if (wild := known[np.abs(known) > 2**53]).size:
