@@ -29,6 +29,8 @@ def build_model(
         key: initialises the kernels; consumed.
         noise_width: takes the place of the configuration's; may be traced.
     """
+    if config.architecture == "mlp":
+        models.check_widths((math.prod(in_shape), *config.hidden, *config.feedforward, classes), config.blocks)
     keys = (rng.stream(key, "init", layer) for layer in itertools.count())
 
     def cell(neurons: int) -> Any:

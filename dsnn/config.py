@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsnn import data, energy, initial, models, resolve, rules, track
+from dsnn import data, energy, initial, models, resolve, rules, track, typed
 from dsnn.bayes import guides, priors
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.halting import FEATURES
@@ -205,6 +205,7 @@ class ModelConfig:
         for name in ("hidden", "channels", "feedforward"):
             if any(n < 1 for n in getattr(self, name)):
                 raise ValueError(f"model.{name} must be positive numbers of neurons, got {getattr(self, name)}.")
+            models.check_widths(getattr(self, name), self.blocks)
         if self.feedforward and self.architecture == "conv":
             raise ValueError(
                 "model.feedforward is for an mlp, got model.architecture=conv; put its layers in model.hidden."
@@ -727,13 +728,15 @@ def _from_dict(kind: Any, options: Any, where: str) -> Any:
     if not isinstance(options, dict):
         raise ValueError(f"{where or 'a configuration'} must hold options by name, got {options!r}.")
     known = {one.name: one for one in dataclasses.fields(kind)}
-    if unknown := sorted(options.keys() - known.keys()):
+    kinds = typed.hints(kind)
+    if unknown := sorted(map(str, options.keys() - known.keys())):
         raise ValueError(f"{where}{unknown[0]} is no option of this version of dsnn; take the one that stored it.")
     values = {}
     for name, value in options.items():
         inner: Any = known[name].default_factory
         group = isinstance(inner, type) and dataclasses.is_dataclass(inner)
-        values[name] = _from_dict(inner, value, f"{where}{name}.") if group else value
+        plain = None if group else typed.checked(f"{where}{name}", kinds[name], value)
+        values[name] = _from_dict(inner, value, f"{where}{name}.") if group else plain
     return kind(**values)
 
 

@@ -1,7 +1,8 @@
 """Networks: a stack of named layers, its readout over time, and the model zoo."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from dsnn.layers import Conv, Dense, Layer, LayerState, Pool
 from dsnn.types import Array, Float, Key
 
 READOUTS = ("mean", "last", "max", "sum", "vote")
+MAX_LAYERS, MAX_NEURONS, MAX_WEIGHTS = 1 << 10, 1 << 24, 1 << 32
+"""What a network may have: layers, neurons or channels in one of them, and weights between two (16 GiB)."""
 
 
 def running_logits(
@@ -159,6 +162,28 @@ class Stack(nnx.Module):
 def layer_key(key: Key[Array, ""] | None, index: int) -> Key[Array, ""] | None:
     """Returns layer ``index``'s key of one time step, the same in every schedule."""
     return None if key is None else jax.random.fold_in(key, index)
+
+
+def check_widths(widths: Sequence[int], blocks: int = 0) -> None:
+    """Checks, before anything is made of them, that layers are such that a machine could hold.
+
+    Args:
+        widths: values that each layer gives, from the input on where it is known.
+        blocks: residual blocks, as wide as the last layer.
+
+    Raises:
+        ValueError: too many layers, neurons or weights.
+    """
+    if (depth := len(widths) + blocks) > MAX_LAYERS:
+        raise ValueError(f"a network may have {MAX_LAYERS} layers, got {depth}; take some out of it.")
+    if (widest := max(widths, default=0)) > MAX_NEURONS:
+        raise ValueError(f"a layer may have {MAX_NEURONS} neurons, inputs or channels, got {widest}; make it narrower.")
+    most, pair = max(((a * b, (a, b)) for a, b in itertools.pairwise(widths)), default=(0, (0, 0)))
+    if most > MAX_WEIGHTS:
+        raise ValueError(
+            f"two layers may have {MAX_WEIGHTS} weights between them, got {pair[0]} and {pair[1]} neurons; make them "
+            "narrower."
+        )
 
 
 def mlp(

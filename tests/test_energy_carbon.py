@@ -141,3 +141,24 @@ def test_missing_codecarbon_stops_with_the_fix(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon.input", None)
     with pytest.raises(ImportError, match=r"pip install codecarbon"):
         carbon.codecarbon_intensity_g_per_kwh("FRA")
+
+
+@pytest.mark.parametrize(("intensity", "pue"), [("50", "1.2"), (50, 1.2), ("5e1", "+1.2"), (50.0, "1.2")])
+def test_f10_intensity_and_effectiveness_as_numbers(intensity, pue, tmp_path):
+    with carbon.Meter(pue=pue, intensity=intensity, powercap=tmp_path) as running:
+        pass
+    found = running.metrics()
+    assert found["carbon/co2e_g"] == pytest.approx(50 * found["carbon/kwh"])
+    assert carbon.named(carbon.PUE, pue).value == 1.2
+
+
+def test_f10_numbers_on_the_command_line_reach_the_meter():
+    from dsnn.run import schema
+
+    energy = schema.compose(["energy.intensity=50", "energy.pue=1.2"]).energy
+    made = meter(energy.pue, energy.intensity)
+    assert carbon.named(carbon.PUE, made.pue).value == 1.2
+    assert carbon.named(carbon.INTENSITY_G_PER_KWH, made.intensity).value == 50
+    for value in ("0.5", "-1", "nan", "inf", "0", "one"):
+        with pytest.raises(ValueError, match=rf"got '?{value}"):
+            meter(pue=value)

@@ -113,8 +113,11 @@ ALLOWED["api"] = (
 for _one in (ALLOWED[name] for name in ("assemble", "api")):
     _one |= {"protocols"}
 for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere, and pieces are found alike
-    _one |= {"nearest", "resolve"}
-ALLOWED["nearest"] = set()
+    _one |= {"nearest", "resolve", "untrusted"}
+ALLOWED["nearest"] = ALLOWED["untrusted"] = set()  # "untrusted" reads what somebody else may have written
+ALLOWED["typed"] = set()  # values of the kinds that a configuration names
+for _one in (ALLOWED[name] for name in ("config", "assemble", "api")):
+    _one |= {"typed"}
 ALLOWED["config"].add("rules")
 ALLOWED["run"] = set(ALLOWED)  # the runner, which nothing else imports
 ALLOWED["__main__"] = {"run"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dsnn import data, deploy, exit_calibration, parameters, resolve, rng
+from dsnn import data, deploy, exit_calibration, parameters, resolve, rng, typed
 from dsnn.api.given import inputs_of
 from dsnn.assemble import Setup
 from dsnn.bayes.predict import Prediction
@@ -20,6 +20,8 @@ from dsnn.guard import Guarded
 from dsnn.linear import LinearModel
 from dsnn.models import Stack
 from dsnn.numbers import in_units, margins, targets_of, widened
+
+MAX_SAMPLES = 1 << 20
 
 
 @dataclasses.dataclass
@@ -191,7 +193,7 @@ def _unpickled(facts: dict[str, Any], arrays: dict[str, np.ndarray], pieces: dic
 
 
 def predict(
-    fitted: Fitted, x: Any, *, samples: int = 32, level: float = 0.9, seed: int = 0
+    fitted: Fitted, x: Any, *, samples: int | float = 32, level: float = 0.9, seed: int | float = 0
 ) -> Prediction | Regression | Sequence:
     """Returns the posterior predictive: ``probs`` ``[n, class]``, ``aleatoric`` entropies and mean ``steps`` ``[n]``.
 
@@ -208,6 +210,11 @@ def predict(
     Raises:
         ValueError: inputs of another shape, or an input that is not finite.
     """
+    samples, seed = typed.checked("samples", int, samples), typed.checked("seed", int, seed)
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise ValueError(f"the number of posterior samples must be at least 1, got {samples}; {MAX_SAMPLES} at most.")
+    if not 0 < typed.checked("level", float, level) < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}; 0.9 is nine of ten examples.")
     inputs = inputs_of(fitted.setup.split, x)
     key, split = rng.stream(rng.root(seed), "noise"), fitted.setup.split
     if data.per_step(split):

@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dsnn import data, exit_calibration, programs, resolve, rng, train
+from dsnn import data, exit_calibration, programs, resolve, rng, train, typed
 from dsnn.answer_calibration import calibrated
 from dsnn.api import given, listeners
 from dsnn.api.fitted import Fitted
@@ -82,7 +83,7 @@ def fit(
     metrics: Sequence[Any] = (),
     callbacks: Sequence[Any] = (),
     progress: bool | None = None,
-    seed: int = 0,
+    seed: int | float = 0,
     config: Config | None = None,
     **options: Any,
 ) -> Fitted:
@@ -134,14 +135,17 @@ def fit(
     """
     if baseline not in ("none", "linear", "full"):
         raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
+    _check_call(temporal, halting, start, config, held_out, {"metrics": metrics, "callbacks": callbacks})
+    seed = typed.checked("seed", int, seed)
     split = given.split_of(x, y, task, temporal, held_out, seed)
     pieces = _named(network, cell, guide, gates, metrics, callbacks)
     if data.per_step(split):
         pieces.setdefault("readout", "last")
     options |= {name: resolve.name_of(options[name]) for name in ("transform", "optimizer") if name in options}
-    typed = _configured(config, pieces | options, bayesian, halting, seed, (data.size(split.train), len(split.test.x)))
-    programs.use_cache(typed.compute.cache, unless_set=True)
-    setup = _from(start, build(typed, split))
+    sizes = data.size(split.train), data.size(split.test)
+    chosen = _configured(config, pieces | options, bayesian, halting, seed, sizes)
+    programs.use_cache(chosen.compute.cache, unless_set=True)
+    setup = _from(start, build(chosen, split))
     return _held_to(setup, baseline if not data.per_step(split) else "none", progress)
 
 
@@ -324,6 +328,29 @@ def _filled(given: Any, usual: Any) -> Any:
     return type(given)(**values)
 
 
+def _option(called: str, group: str, name: str, value: Any) -> Any:
+    """Returns an option of a call as the configuration has it; one layer is a list of one."""
+    place = {one.name: one.default_factory for one in dataclasses.fields(Config)}[group] if group else Config
+    kind = typed.hints(place)[name]
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return typed.checked(called, kind, [value] if kind == list[int] and number else value)
+
+
+def _check_call(temporal: Any, halting: Any, start: Any, config: Any, held_out: Any, several: dict[str, Any]) -> None:
+    """Checks the kinds of what a call gives besides data and options."""
+    if config is not None and not isinstance(config, Config):
+        raise ValueError(f"config must be a dsnn.config.Config, got a {type(config).__name__}; dsnn.config.Config().")
+    if start is not None and not isinstance(start, Fitted):
+        raise ValueError(f"start must be what dsnn.fit returned, got a {type(start).__name__}.")
+    if halting is not None and not isinstance(halting, bool | HaltingConfig):
+        raise ValueError(f"halting must be true, false or a dsnn.config.HaltingConfig, got {halting!r}.")
+    typed.checked("temporal", bool, temporal)
+    typed.checked("held_out", float | None, held_out)
+    for name, pieces in several.items():
+        if isinstance(pieces, str) or not isinstance(pieces, Sequence):
+            raise ValueError(f"{name} must be a list of functions, got {pieces!r}; [function] is one.")
+
+
 def _configured(
     config: Config | None,
     options: dict[str, Any],
@@ -360,17 +387,17 @@ def _configured(
             hint = did_you_mean(name, PATHS, "others go in config.", most=1)
             raise ValueError(f"fit takes the options {', '.join(PATHS)}, got {name!r}; {hint}")
         group, _, renamed = PATHS[name].partition(".")
-        groups.setdefault(group, {})[renamed or name] = value
+        groups.setdefault(group, {})[renamed or name] = _option(name, group, renamed or name, value)
     top = groups.pop("", {})
     parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()} | top
     learner = "map" if not bayesian else start.learner if config is not None else "svi"
-    typed = dataclasses.replace(
+    made = dataclasses.replace(
         start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
     )
     size, whole = sizes
-    if typed.train.batch_size > size and learner != "nuts":
+    if made.train.batch_size > size and learner != "nuts":
         raise ValueError(
-            f"batch_size must be at most the {size} examples that train, of {whole}, got {typed.train.batch_size}; "
+            f"batch_size must be at most the {size} examples that train, of {whole}, got {made.train.batch_size}; "
             "lower it."
         )
-    return typed
+    return made

@@ -2,17 +2,22 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sparse
 
 from dsnn import data
-from dsnn.data import own
+from dsnn.data import labels, own
 from dsnn.data.missing import LENGTHS, lengths, over_channels
 from dsnn.data.precise import CENTRE
 from dsnn.data.split import own_fraction
+from dsnn.untrusted import one_line
 
 FILL = "given/fill"
 """Where `Split.extra` has what a gap of each column is filled with."""
+
+MOST_LEVELS = 20
+"""Whole numbers in floating point that are classes; more of them may be numbers to predict."""
 
 TASKS = ("auto", "classification", "multilabel", "regression")
 NAME, SAVED = "yours", "saved"
@@ -33,8 +38,7 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
     Raises:
         ValueError: what cannot be learned, in one sentence.
     """
-    inputs = sparse.csr_array(x) if sparse.issparse(x) else np.asarray(x)
-    targets = np.asarray(y)
+    inputs, targets = numbers(x), _targets(y)
     if task not in TASKS:
         raise ValueError(f"task must be auto, classification or regression, or multilabel, got {task!r}.")
     if held_out is not None and not 0 <= held_out < 1:
@@ -44,7 +48,11 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
         raise ValueError(
             f"y must hold one target for each of {count} inputs, got {targets.dtype} of shape {targets.shape}."
         )
-    task = _task(targets, task)
+    notes: tuple[str, ...] = ()
+    if task == "auto":
+        task, notes = _task(targets)
+    inputs, targets, left_out = _with_targets(inputs, targets, task)
+    notes += left_out
     if task == "regression" and targets.ndim == 1:
         targets = targets[:, None]
     whole = own.Raw(inputs, targets)
@@ -52,7 +60,7 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
     divided = own.divided(
         {"train": whole, "test": whole}, NAME, "y", seed=seed, val_fraction=fraction, test_fraction=None, task=task
     )
-    made = own.split_of(divided.parts, NAME, temporal=temporal, task=task, notes=divided.notes)
+    made = own.split_of(divided.parts, NAME, temporal=temporal, task=task, notes=(*notes, *divided.notes))
     return data.check(made._replace(extra={**made.extra, **_fill(divided.parts["train"].x)}))
 
 
@@ -60,9 +68,10 @@ def inputs_of(split: data.Split, x: Any) -> np.ndarray:
     """Returns new inputs as the network of a split reads them: gaps filled, at its scale.
 
     Raises:
-        ValueError: of another shape.
+        ValueError: of another shape, or no real numbers.
     """
-    values = x.toarray() if sparse.issparse(x) else np.asarray(x)
+    values = numbers(x)
+    values = values.toarray() if isinstance(values, sparse.csr_array) else values
     wanted = split.train.x.shape[1:]
     if (*values.shape[1:], 1) == wanted:  # grey images, which convolutions read with a channel axis
         values = values[..., None]
@@ -70,7 +79,8 @@ def inputs_of(split: data.Split, x: Any) -> np.ndarray:
         raise ValueError(f"x must be [n, {', '.join(map(str, wanted))}], got shape {values.shape}.")
     if CENTRE in split.extra:
         values = np.asarray(values, np.float64) - split.extra[CENTRE]
-    values = np.asarray(values, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is said not to be finite
+        values = np.asarray(values, np.float32)
     gaps = np.isnan(values)
     scale = data.scaling_of(split)
     ended = _beyond(gaps) if split.temporal and f"train/{LENGTHS}" in split.extra else np.zeros(gaps.shape, bool)
@@ -81,18 +91,95 @@ def inputs_of(split: data.Split, x: Any) -> np.ndarray:
     return np.where(ended, np.float32(0), values)
 
 
-def _task(targets: np.ndarray, task: str) -> str:
-    if task != "auto":
-        return task
-    if targets.dtype.kind != "f":
-        return "classification"
-    known = targets[~np.isnan(targets)]
-    if known.size and not (known % 1 != 0).any():
+def numbers(x: Any) -> Any:
+    """Returns inputs of a call as an array, or as sparse rows; masked values are gaps.
+
+    Raises:
+        ValueError: no real numbers, or rows of unequal length.
+    """
+    if sparse.issparse(x):
+        if x.ndim != 2 or x.dtype.kind not in "biuf":
+            raise ValueError(f"sparse x must be [n, features] of real numbers, got {x.dtype} of shape {x.shape}.")
+        return sparse.csr_array(x if x.dtype != np.float16 else x.astype(np.float32))
+    values = _array(x, "x")
+    if values.dtype.kind == "O":
+        values = _mixed(values, "x")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"x must hold real numbers, got dtype {values.dtype}; convert it.")
+    return values
+
+
+def _targets(y: Any) -> np.ndarray:
+    """Returns targets of a call as numbers or text."""
+    if sparse.issparse(y):
+        y = y.toarray()
+    values = _array(y, "y")
+    return _mixed(values, "y") if values.dtype.kind == "O" and values.ndim else values
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.astype(np.float64).filled(np.nan) if values.dtype.kind in "biuf" else values.filled()
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
         raise ValueError(
-            f"y must be labels (integers or text), or numbers to predict (fractions, or task='regression'), got whole "
-            f"numbers as {targets.dtype}; y.astype(int) is classes."
+            f"{name} must be an array, got one that is none ({one_line(error)}); series of unequal length are filled "
+            "up to the longest with NaN."
+        ) from error
+    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):  # bfloat16 and the like
+        return array.astype(np.float32)
+    return array
+
+
+def _mixed(values: np.ndarray, name: str) -> np.ndarray:
+    """Returns an array of Python's objects as what they all are: text, truth values or numbers, None a gap in these."""
+    flat = values.ravel().tolist()
+    kinds = {type(one) for one in flat}
+    if kinds <= {str}:
+        return np.array(flat, dtype=str).reshape(values.shape)
+    if kinds <= {bool, np.bool_}:
+        return np.array(flat, bool).reshape(values.shape)
+    plain = [np.nan if one is None else one for one in flat]
+    odd = [one for one in plain if not isinstance(one, bool | int | float | np.number) or isinstance(one, complex)]
+    if odd:
+        raise ValueError(
+            f"{name} must hold numbers{' or text' if name == 'y' else ''} of one kind, got {str(odd[0])[:40]!r} among "
+            f"{', '.join(sorted(kind.__name__ for kind in kinds))}; convert it."
         )
-    return "regression"
+    try:
+        return np.array(plain, int if all(isinstance(one, int) for one in plain) else float).reshape(values.shape)
+    except OverflowError as error:
+        raise ValueError(f"{name} must hold numbers, got one of more than 64 bits; name classes by text.") from error
+
+
+def _with_targets(inputs: Any, targets: np.ndarray, task: str) -> tuple[Any, np.ndarray, tuple[str, ...]]:
+    """Returns the examples that have a target; one at every step may be missing at some."""
+    stepwise = task == "classification" and targets.ndim == 2 and targets.shape[1] > 1
+    none = np.zeros(len(targets), bool) if stepwise else labels.missing(targets)
+    if not none.any():
+        return inputs, targets, ()
+    if none.all():
+        raise ValueError(f"y must hold a target for some of {len(targets)} inputs, got none.")
+    return inputs[~none], targets[~none], (f"{none.sum()} examples have no target and were left out.",)
+
+
+def _task(targets: np.ndarray) -> tuple[str, tuple[str, ...]]:
+    """Returns the task that targets stand for, and what is said of it."""
+    if targets.dtype.kind != "f":
+        return "classification", ()
+    known = targets[~np.isnan(targets)]
+    if not known.size or (known % 1 != 0).any():
+        return "regression", ()
+    levels = len(np.unique(known))
+    if (targets.ndim > 1 and targets.shape[1] > 1) or not 2 <= levels <= min(MOST_LEVELS, len(known) / 2):
+        raise ValueError(
+            f"y must be labels (integers or text), or numbers to predict (fractions, or task='regression'), got "
+            f"{levels} whole numbers as {targets.dtype}; y.astype(int) is classes."
+        )
+    return "classification", (
+        f"y holds {levels} whole numbers, which are classes; task='regression' predicts numbers.",
+    )
 
 
 def _fill(train: Any) -> dict[str, np.ndarray]:

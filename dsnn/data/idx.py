@@ -10,6 +10,7 @@ import numpy as np
 from dsnn.data.files import File, locate
 from dsnn.data.split import Arrays, DataError, Split, check_fraction, check_seed, size
 
+MAX_BYTES = 1 << 30
 IMAGE_CLASSES = 10
 PUBLISHED_VALIDATION = 5000
 SEQUENCES = ("image", "rows", "pixels")
@@ -27,9 +28,11 @@ def read(place: Path, rank: int) -> np.ndarray:
     """
     try:
         with gzip.open(place) as stream:
-            content = stream.read()
+            content = stream.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{place} must be a whole gzip file, got one that does not unpack ({error}).") from error
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{place} may unpack to {MAX_BYTES} bytes, got more; get the published file.")
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or content[3] != rank:
         raise DataError(
             f"{place} must hold IDX unsigned bytes of rank {rank} (it begins 000008{rank:02x}), got "

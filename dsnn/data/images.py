@@ -1,17 +1,21 @@
 """A user's folder of pictures: a folder per class, in ``train`` and ``test`` or with a test part to be drawn."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsnn.data import folder
+from dsnn import untrusted
+from dsnn.data import folder, foreign
 from dsnn.data.split import DataError, Split
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 1 << 26
 """Of a file before it is scaled down, 67 million."""
+
+MAX_BYTES = 1 << 29
 
 
 class Header(NamedTuple):
@@ -73,7 +77,7 @@ def header(path: Path) -> Header:
         DataError: it is no picture, or has too many pixels.
     """
     with _opened(path) as picture:
-        turned = picture.getexif().get(0x0112, 1) > 4  # orientations that swap height and width
+        turned = _asked(path, picture.getexif).get(0x0112, 1) in (5, 6, 7, 8)  # orientations that swap height and width
         width, height = picture.size[::-1] if turned else picture.size
         return Header(height, width, picture.mode not in ("1", "L", "LA", "I", "I;16", "F"))
 
@@ -87,10 +91,7 @@ def pixels(path: Path, shape: tuple[int, int], grey: bool) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with _opened(path) as opened:
-        try:
-            picture = ImageOps.exif_transpose(opened)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path} must be a whole png or jpg picture, got: {error}.") from error
+        picture = _asked(path, lambda: ImageOps.exif_transpose(opened))
         if picture.mode in ("I", "I;16", "F"):  # more than eight bits, which conversions would cut off
             wide = np.asarray(picture, np.float32) / 65535
             picture = Image.fromarray(wide).resize(shape[::-1], Image.Resampling.BILINEAR)
@@ -102,6 +103,16 @@ def pixels(path: Path, shape: tuple[int, int], grey: bool) -> np.ndarray:
         return (np.asarray(picture, np.float32) / 255).reshape(*shape, 1 if grey else 3)
 
 
+def _asked(path: Path, question: Callable[[], Any]) -> Any:
+    """Returns what pillow answers, which may be any error where a picture is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return question()
+    except Exception as error:
+        raise DataError(f"{path} must be a whole png or jpg picture, got: {untrusted.one_line(error)}.") from error
+
+
 def _opened(path: Path) -> Any:
     try:
         from PIL import Image
@@ -109,13 +120,16 @@ def _opened(path: Path) -> Any:
         raise DataError(
             "pictures are read by pillow, got an installation without it; pip install 'dsnn[images]'."
         ) from error
+    with foreign.sentences(path, "a png or jpg picture"):
+        untrusted.plain(path, MAX_BYTES)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(path, formats=("PNG", "JPEG"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"a picture may have {MAX_PIXELS} pixels, got more in {path}; scale it down.") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # whatever pillow says of bytes that make no sense
         raise DataError(f"{path} must be a png or jpg picture, got a file that is none; take it out.") from error
     if picture.width * picture.height > MAX_PIXELS:
         picture.close()

@@ -13,6 +13,7 @@ from dsnn.data.split import DataError
 ONE_HOT = "turn one-hot rows into class numbers with argmax"
 REGRESSION = "set data.options.task=regression to learn numbers"
 SHOWN = 5
+MAX_CLASSES = 1 << 20
 
 
 class Encoded(NamedTuple):
@@ -59,7 +60,7 @@ def readable(y: np.ndarray, task: str, where: str) -> np.ndarray:
     if y.dtype.kind == "S":
         return np.char.decode(y, "utf-8", "replace")
     if np.issubdtype(y.dtype, np.floating):
-        known = y[~np.isnan(y)]
+        known = y[~np.isnan(y)].astype(np.float64)
         if (odd := known[known != np.round(known)]).size:
             raise DataError(f"labels must be integers or text, got {odd.flat[0]:g} in {where}; {REGRESSION}.")
         if (wild := known[np.abs(known) > 2**53]).size:
@@ -131,8 +132,8 @@ def _numbered(
     classes: int,
     name: str,
 ) -> Encoded:
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-        raise DataError(f"classes must be an integer of at least 2, got {classes!r}.")
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 2 <= classes <= MAX_CLASSES:
+        raise DataError(f"classes must be an integer from 2 to {MAX_CLASSES}, got {classes!r}.")
     for part, values in seen.items():
         if values.dtype.kind == "U" or (values.size and not 0 <= values.min() <= values.max() < classes):
             wrong = np.unique(values) if values.dtype.kind == "U" else values[(values < 0) | (values >= classes)]

@@ -1,20 +1,23 @@
 """A user's own arrays, from one ``.npz`` file without pickled objects."""
 
-import zipfile
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn.data import own
+from dsnn import untrusted
+from dsnn.data import foreign, own
 from dsnn.data.split import DataError, Split
 
 PARTS = ("train", "val", "test")
 CSR = ("data", "indices", "indptr", "shape")
 MAX_BYTES = 1 << 34
 """What the arrays of a file may take once they are unpacked."""
+
+LARGEST = 1 << 31
+SHOWN = 20
 
 
 def load(
@@ -63,34 +66,21 @@ def load(
 
 
 def _read(place: Path) -> dict[str, Any]:
-    with ExitStack() as open_files:
-        try:
-            stream = open_files.enter_context(open(place, "rb"))  # numpy leaves a file that is no archive open
-            archive = np.load(stream, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            said = getattr(error, "strerror", None) or "not a .npz archive of plain arrays"
-            raise DataError(f"{place} must be an .npz file written by numpy.savez, got: {said}.") from error
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"{place} must be an .npz file, got a single .npy array; write it with numpy.savez.")
-        open_files.enter_context(archive)
-        _check_size(archive, place)
-        keys = _keys(archive, place)
-        return {part: own.Raw(*(_values(archive, key, place) for key in pair)) for part, pair in keys.items()}
+    with foreign.sentences(place, "an .npz file written by numpy.savez"):
+        chosen: dict[str, tuple[str, str]] = {}
+
+        def wanted(names: list[str]) -> list[str]:
+            chosen.update(_keys(names, place))
+            every = [key for pair in chosen.values() for key in pair]
+            return [name for key in every for name in ([key] if key in names else [f"{key}_{part}" for part in CSR])]
+
+        arrays = untrusted.arrays(place, wanted, MAX_BYTES)
+    return {part: own.Raw(*(_values(arrays, key, place) for key in pair)) for part, pair in chosen.items()}
 
 
-def _check_size(archive: np.lib.npyio.NpzFile, place: Path) -> None:
-    """Checks what the arrays say they take, before any is unpacked."""
-    assert archive.zip is not None
-    total = sum(member.file_size for member in archive.zip.infolist())
-    if total > MAX_BYTES:
-        raise DataError(
-            f"{place} may unpack to {MAX_BYTES >> 30} GiB, got {total / 2**30:.1f} GiB; give fewer rows, or data=npy."
-        )
-
-
-def _keys(archive: np.lib.npyio.NpzFile, place: Path) -> dict[str, tuple[str, str]]:
+def _keys(names: list[str], place: Path) -> dict[str, tuple[str, str]]:
     """Returns the names of inputs and targets by part."""
-    present = set(archive.files)
+    present = set(names)
     inputs = [f"x_{part}" for part in PARTS]
     has = present | {key for key in inputs if {f"{key}_{field}" for field in CSR} <= present}
     keys = {part: (f"x_{part}", f"y_{part}") for part in PARTS}
@@ -100,36 +90,35 @@ def _keys(archive: np.lib.npyio.NpzFile, place: Path) -> dict[str, tuple[str, st
     for part, pair in found.items():
         if missing := [key for key in pair if key not in has]:
             what = f"both of {' and '.join(pair)} or neither" if part == "val" else "x_train, y_train, x_test, y_test"
-            raise DataError(
-                f"{place} must hold {what}, got {', '.join(archive.files) or 'nothing'}; add {', '.join(missing)}."
-            )
+            given = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            raise DataError(f"{place} must hold {what}, got {given or 'nothing'}; add {', '.join(missing)}.")
     return found
 
 
-def _values(archive: np.lib.npyio.NpzFile, key: str, place: Path) -> Any:
-    return _array(archive, key, place) if key in archive.files else _rows(archive, key, place)
+def _values(arrays: Mapping[str, np.ndarray], key: str, place: Path) -> Any:
+    return arrays[key] if key in arrays else _rows(*(arrays[f"{key}_{part}"] for part in CSR), key, place)
 
 
-def _rows(archive: np.lib.npyio.NpzFile, key: str, place: Path) -> sparse.csr_array:
+def _rows(
+    data: np.ndarray, indices: np.ndarray, pointers: np.ndarray, shape: np.ndarray, key: str, place: Path
+) -> sparse.csr_array:
     """Returns sparse rows, every index checked before scipy's compiled code sees it."""
-    data, indices, pointers, shape = (_array(archive, f"{key}_{part}", place) for part in CSR)
     integers = all(np.issubdtype(a.dtype, np.integer) for a in (indices, pointers, shape))
-    if not integers or shape.shape != (2,) or pointers.shape != (int(shape[0]) + 1,) or data.ndim != 1:
-        raise DataError(f"{key}_shape in {place} must be (rows, columns) with rows + 1 pointers, got {shape.tolist()}.")
-    good = len(data) == len(indices) == pointers[-1] and pointers[0] == 0 and (np.diff(pointers) >= 0).all()
-    if not good or (len(indices) and not 0 <= indices.min() <= indices.max() < shape[1]):
-        raise DataError(f"{key}_indices in {place} must be columns below {shape[1]}, one per value.")
-    return sparse.csr_array((data, indices, pointers), shape=tuple(int(n) for n in shape))
+    size = [int(n) for n in shape.ravel()] if integers else []
+    if len(size) != 2 or pointers.shape != (size[0] + 1,) or data.ndim != 1 or not 0 <= size[1] < LARGEST:
+        raise DataError(f"{key}_shape in {place} must be (rows, columns) with rows + 1 pointers, got {_short(shape)}.")
+    if data.dtype.kind not in "biuf" or data.dtype.itemsize > 8 or data.dtype == np.float16:
+        raise DataError(f"{key}_data in {place} must be real numbers, got dtype {data.dtype}; convert it.")
+    low, high = (int(pointers.min()), int(pointers.max()))
+    good = indices.ndim == 1 and len(data) == len(indices) == pointers[-1] and pointers[0] == 0 <= low <= high
+    if not good or high >= LARGEST or (pointers[1:] < pointers[:-1]).any():
+        raise DataError(f"{key}_indptr in {place} must rise from 0 to the number of values, {len(data)}.")
+    if len(indices) and not 0 <= indices.min() <= indices.max() < size[1]:
+        raise DataError(f"{key}_indices in {place} must be columns below {size[1]}, one per value.")
+    native = data.astype(data.dtype.newbyteorder("="), copy=False)
+    whole = np.int32 if max(high, *size) < LARGEST - 1 else np.int64
+    return sparse.csr_array((native, indices.astype(whole), pointers.astype(whole)), shape=(size[0], size[1]))
 
 
-def _array(archive: np.lib.npyio.NpzFile, key: str, place: Path) -> np.ndarray:
-    try:
-        return archive[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"arrays must be plain numbers, got pickled objects in {key} of {place}, which are refused because "
-                f"loading them runs code; save {key} with a numeric dtype, series of unequal length filled up to the "
-                f"longest with NaN, and names as text (dtype=str)."
-            ) from error
-        raise DataError(f"{key} in {place} cannot be read ({error}); write the file again.") from error
+def _short(array: np.ndarray) -> str:
+    return str(array.ravel()[:4].tolist())

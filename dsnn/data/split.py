@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn.types import Array
+from dsnn.untrusted import printable
 
 Features: TypeAlias = np.ndarray | Array | sparse.csr_array
 OWN_VALIDATION, OWN_MOST = 0.2, 5000
@@ -16,6 +17,9 @@ TASKS = ("classification", "multilabel", "regression")
 
 class DataError(ValueError):
     """Data that cannot be used; the message is one sentence with the rule, the value received and the fix."""
+
+    def __init__(self, sentence: str = ""):
+        super().__init__(printable(sentence))
 
 
 class Arrays(NamedTuple):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dsnn.data import own
+from dsnn import untrusted
+from dsnn.data import foreign, own
 from dsnn.data.missing import listed
 from dsnn.data.split import TASKS, DataError, Split
 
@@ -132,11 +133,9 @@ def read(place: Path) -> "pandas.DataFrame":
     if suffix not in (*SEPARATORS, *PARQUET):
         known = ", ".join((*SEPARATORS, *PARQUET))
         raise DataError(f"a table must end in one of {known}, got {place.name!r}; rename or convert it.")
+    with foreign.sentences(place, "a table that pandas can read"):
+        untrusted.plain(place, MAX_BYTES)
     try:
-        if place.stat().st_size > MAX_BYTES:
-            raise DataError(
-                f"{place} may have {MAX_BYTES >> 30} GiB, got {place.stat().st_size / 2**30:.1f}; split it."
-            )
         frame = _parquet(place) if suffix in PARQUET else _text(pandas, place, SEPARATORS[suffix])
     except DataError:
         raise
@@ -145,8 +144,8 @@ def read(place: Path) -> "pandas.DataFrame":
             f"{place.name} is read by pyarrow, got an installation without it; pip install 'dsnn[table]'."
         ) from error
     except Exception as error:  # whatever a reader of another library says of a file that it cannot read
-        said = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"{place} must be a table that pandas can read, got: {said.rstrip('.')}.") from error
+        said = getattr(error, "strerror", None) or untrusted.one_line(error)
+        raise DataError(f"{place} must be a table that pandas can read, got: {said}.") from error
     if not len(frame):
         raise DataError(f"{place} must have rows below the names of its columns, got none; add some.")
     twice = frame.columns[frame.columns.duplicated()]

@@ -72,18 +72,29 @@ def named(table: dict[str, Sourced], value: str | Number) -> Sourced:
 
     Args:
         table: `PUE` or `INTENSITY_G_PER_KWH`.
-        value: A name in it, or a positive number.
+        value: A name in it, or a positive number, which may be written as text, as a configuration has it.
 
     Raises:
         ValueError: No such name, or not a positive finite number.
     """
+    if isinstance(value, str) and value not in table and (number := _number(value)) is not None:
+        value = number
     if isinstance(value, str):
         if value not in table:
             raise ValueError(f"The value must be a number or one of {', '.join(table)}, got {value!r}; name one.")
         return table[value]
     if not 0 < value < float("inf"):
         raise ValueError(f"The value must be positive and finite, got {value}; or name one of {', '.join(table)}.")
+    if table is PUE and value < 1:
+        raise ValueError(f"A power usage effectiveness must be at least 1, got {value}; 1 is the machine alone.")
     return Sourced(float(value), "given by the user")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def training_kwh(

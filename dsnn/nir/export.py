@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from dsnn.escape import Gaussian, Logistic
 from dsnn.escape.parameters import value
 from dsnn.layers import Conv, Dense, Layer, Pool
 from dsnn.models import Stack
-from dsnn.nir.fields import NOTES, Clock, NIRError
+from dsnn.nir.fields import NOTES, Clock, NIRError, seconds
 from dsnn.nir.graph import Graph, first_shape
 from dsnn.nir.synapses import Shape
 
@@ -22,7 +22,7 @@ def save(
     model: Stack | Graph,
     path: str | Path,
     *,
-    dt: float | int | None = None,
+    dt: SupportsFloat | None = None,
     method: str = "euler",
     notes: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def save(
 def to_nir(
     model: Stack | Graph,
     *,
-    dt: float | int | None = None,
+    dt: SupportsFloat | None = None,
     method: str = "euler",
     notes: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -79,8 +79,9 @@ def _node(nir: Any, graph: Mapping[str, Any]) -> Any:
 
 
 def _dictionary(
-    model: Stack | Graph, dt: float | int | None, method: str, notes: Mapping[str, Any] | None
+    model: Stack | Graph, dt: SupportsFloat | None, method: str, notes: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
+    dt = None if dt is None else seconds(dt)
     if isinstance(model, Graph):
         if dt not in (None, model.clock.dt):
             raise NIRError(f"a graph that was read keeps its seconds, got dt={dt}; load it with that dt instead.")

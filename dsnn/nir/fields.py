@@ -1,20 +1,28 @@
 """What a NIR node may hold, checked before anything is built of it."""
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from dsnn import untrusted
 from dsnn.escape.parameters import check_choice
 
 METHODS = ("euler", "exp")
 NOTES = "dsnn"
+MAX_VALUES = 1 << 28
+"""Numbers that a file may hold in all, and that a node may give at a step."""
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class NIRError(ValueError):
     """A NIR graph that cannot be read; the message is one sentence that names the node."""
+
+    def __init__(self, sentence: str = ""):
+        super().__init__(untrusted.printable(sentence))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +40,22 @@ class Clock:
     round_delays: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.dt, bool) or not isinstance(self.dt, (int, float)) or not 0 < self.dt < float("inf"):
-            raise NIRError(f"dt must be a positive number of seconds, got {self.dt!r}; a millisecond is 1e-3.")
+        seconds(self.dt)
         check_choice("method", self.method, METHODS)
+
+
+def seconds(dt: Any) -> float | int:
+    """Returns the length of a step as Python has numbers, of whatever library it came from.
+
+    Raises:
+        NIRError: it is no positive number.
+    """
+    plain = dt if isinstance(dt, int | float) else None
+    if plain is None and np.ndim(dt) == 0 and np.asarray(dt).dtype.kind in "iuf":
+        plain = float(dt)
+    if plain is None or isinstance(dt, bool) or not 0 < plain < 1e300:
+        raise NIRError(f"dt must be a positive number of seconds, got {dt!r}; a millisecond is 1e-3.")
+    return plain
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,9 +84,9 @@ class Source:
         if NOTES not in self.metadata:
             return {}
         try:
-            notes = json.loads(str(self.metadata[NOTES]))
-        except json.JSONDecodeError as error:
-            raise NIRError(f"metadata {NOTES!r} of node {self.name!r} must be JSON, got: {error.msg}.") from None
+            notes = untrusted.parsed_json(str(self.metadata[NOTES]), f"metadata {NOTES!r} of node {self.name!r}")
+        except untrusted.UntrustedError as error:
+            raise NIRError(str(error)) from None
         if not isinstance(notes, dict):
             raise NIRError(f"metadata {NOTES!r} of node {self.name!r} must be a JSON object, got {notes!r}.")
         return notes
@@ -113,7 +134,7 @@ RANKS = {("Linear", "weight"): 2, ("Affine", "weight"): 2, ("Conv1d", "weight"):
 POSITIVE = ("tau", "tau_syn", "tau_mem")
 
 
-def source(name: str, node: Mapping[str, Any]) -> Source:
+def source(name: str, node: Any) -> Source:
     """Returns the checked fields of one node.
 
     Args:
@@ -123,9 +144,11 @@ def source(name: str, node: Mapping[str, Any]) -> Source:
     Raises:
         NIRError: an unknown type, a missing or unknown field, or a value out of range; the sentence names the node.
     """
+    if not isinstance(node, Mapping):
+        raise NIRError(f"node {name!r} must hold its fields by name, got {type(node).__name__}.")
     kind = node.get("type")
     kind = kind.decode("utf8", "replace") if isinstance(kind, bytes) else kind
-    if kind not in REQUIRED:
+    if not isinstance(kind, str) or kind not in REQUIRED:
         raise NIRError(f"node {name!r} has the unknown type {kind!r}; known are {', '.join(REQUIRED)} and NIRGraph.")
     known = (*REQUIRED[kind], *OPTIONAL.get(kind, ()))
     given = {key: value for key, value in node.items() if key not in ("type", "metadata")}
@@ -134,8 +157,21 @@ def source(name: str, node: Mapping[str, Any]) -> Source:
     if unknown := sorted(given.keys() - set(known)):
         raise NIRError(f"node {name!r} of type {kind} has the unknown field {unknown[0]!r}; it may hold {known}.")
     fields = {key: _field(name, kind, key, value) for key, value in given.items() if value is not None}
-    metadata = node.get("metadata") or {}
-    return Source(name, kind, fields, metadata)
+    return Source(name, kind, fields, metadata_of(name, node))
+
+
+def metadata_of(name: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the metadata of a node, empty where it has none.
+
+    Raises:
+        NIRError: they are not given by name.
+    """
+    metadata = node.get("metadata")
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise NIRError(f"metadata of node {name!r} must be given by name, got {type(metadata).__name__}.")
+    return metadata
 
 
 def _field(name: str, kind: str, key: str, value: Any) -> Any:
@@ -145,14 +181,48 @@ def _field(name: str, kind: str, key: str, value: Any) -> Any:
         if key == "padding" and value in ("same", "valid"):
             return value
         raise NIRError(f"{key} of node {name!r} must be numbers, got the text {value!r}.")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise NIRError(f"{key} of node {name!r} must be numbers, got: {error}.") from None
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
         raise NIRError(f"{key} of node {name!r} must be real numbers, got dtype {array.dtype}.")
     if not np.isfinite(array).all():
         raise NIRError(f"{key} of node {name!r} must be finite, got {array[~np.isfinite(array)].flat[0]}.")
+    if array.size and (np.abs(array.astype(np.float64)) > LARGEST).any():
+        raise NIRError(f"{key} of node {name!r} must be numbers in single precision, got {np.abs(array).max()}.")
     rank = RANKS.get((kind, key))
     if rank is not None and array.ndim != rank:
         raise NIRError(f"{key} of node {name!r} must have {rank} axes, got shape {array.shape}.")
     if key in POSITIVE and not (array > 0).all():
         raise NIRError(f"{key} of node {name!r} must be positive seconds, got {array.min()}.")
     return array
+
+
+def whole(node: Source, field: str, value: Any) -> tuple[int, ...]:
+    """Returns a field as integers.
+
+    Raises:
+        NIRError: fractions, more than one axis, or numbers that no shape can have.
+    """
+    array = np.atleast_1d(value)
+    if array.ndim != 1 or array.dtype.kind not in "biuf" or (array != np.round(array)).any():
+        raise NIRError(f"{field} of node {node.name!r} must be integers, got {_shown(array)}.")
+    if array.size and not -(2.0**31) < float(array.min()) <= float(array.max()) < 2.0**31:
+        raise NIRError(f"{field} of node {node.name!r} must be integers below 2^31, got {_shown(array)}.")
+    return tuple(int(n) for n in array)
+
+
+def check_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of what a node gives.
+
+    Raises:
+        NIRError: it is empty, negative, or too large.
+    """
+    if min(shape, default=1) < 1 or math.prod(shape) > MAX_VALUES or len(shape) > 16:
+        raise NIRError(f"node {name!r} may give 1 to {MAX_VALUES} values, got shape {shape[:16]}.")
+    return shape
+
+
+def _shown(array: np.ndarray) -> str:
+    return str(array.ravel()[:8].tolist())

@@ -1,6 +1,6 @@
 """A NIR graph that runs: nodes in an order that its edges allow, and what returns arrives one step later."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.nir.fields import Clock, NIRError, Source, source
+from dsnn.nir.fields import Clock, NIRError, Source, check_shape, metadata_of, source, whole
 from dsnn.nir.neurons import Comparison, Delayed, Neuron
-from dsnn.nir.synapses import SYNAPSES, Shape
+from dsnn.nir.synapses import SYNAPSES, Convolution, Product, Shape
 from dsnn.types import Array, Key
 
 NEURONS: dict[str, Any] = {"Delay": Delayed, "Threshold": Comparison}
 STATEFUL = (Neuron, Comparison, Delayed)
 MEMORY = ("I", "LI", "IF", "LIF", "CubaLI", "CubaLIF", "Delay")
-MAX_NODES = 10_000
+MAX_NODES, MAX_EDGES, MAX_DEPTH = 10_000, 100_000, 16
+"""Nodes and edges of a graph, and graphs within each other."""
+
 Edge = tuple[str, str]
 
 
@@ -39,12 +41,15 @@ class Graph(nnx.Module):
         out_shape: shape of one output, images channels-last.
         edges: (from, to), as read.
         feedback: the edges that carry the step before.
+        nodes: by name; one that a Python object cannot carry has another place there, see `node`.
     """
 
     def __init__(self, nodes: dict[str, Any], plan: "Plan", clock: Clock, edges: tuple[Edge, ...], origin: Source):
         self.clock, self.edges, self.source = clock, edges, origin
         self.order, self.feedback, self.inputs, self.outputs = plan
-        self.nodes = nnx.Dict(nodes)
+        self.places = _places(tuple(nodes))
+        self.nodes = nnx.Dict({self.places[name]: node for name, node in nodes.items()})
+        self.into = _into(edges)
         self.shape = nodes[self.inputs].out_shape
         self.in_shape, self.out_shape = last(self.shape), last(nodes[self.outputs].out_shape)
 
@@ -52,14 +57,17 @@ class Graph(nnx.Module):
         """Returns the state at rest for inputs of shape ``batch_shape``, (batch,) or (batch, ...)."""
         batch = batch_shape[0]
         states: dict[str, Any] = {}
-        for name, node in self.nodes.items():
+        for name in self.places:
+            node = self.node(name)
             if isinstance(node, Graph):
                 states[name] = node.init((batch,))
             elif isinstance(node, STATEFUL):
                 states[name] = node.init(batch)
-        senders = {sender for sender, _ in self.feedback}
-        sent = {name: jnp.zeros((batch, *channels_first(self.nodes[name]))) for name in sorted(senders)}
-        return GraphState(states, sent)
+        return GraphState(states, self._at_rest(batch))
+
+    def node(self, name: str) -> Any:
+        """Returns a node by the name that the graph gives it."""
+        return self.nodes[self.places[name]]
 
     def step(self, state: GraphState, x: Array, key: Key[Array, ""] | None = None) -> tuple[GraphState, Array]:
         """Returns the next state and the output for one input ``[batch, ...]``; a key is consumed."""
@@ -73,9 +81,9 @@ class Graph(nnx.Module):
     def advance(self, state: GraphState, x: Array, key: Key[Array, ""] | None = None) -> tuple[GraphState, Array]:
         """Returns the next state and the output for one input, images channels-first."""
         states, out = dict(state.nodes), {self.inputs: x}
-        late = [name for name in self.order if isinstance(self.nodes[name], Delayed) and self.nodes[name].strict]
+        late = [name for name in self.order if isinstance(self.node(name), Delayed) and self.node(name).strict]
         for index, name in enumerate(self.order):
-            node = self.nodes[name]
+            node = self.node(name)
             if name in late:
                 out[name] = node.read(states[name])
                 continue
@@ -91,13 +99,14 @@ class Graph(nnx.Module):
                 case _:
                     out[name] = node(given)
         for name in late:
-            states[name] = self.nodes[name].write(states[name], self._received(name, out, state.sent))
+            states[name] = self.node(name).write(states[name], self._received(name, out, state.sent))
         return GraphState(states, {name: out[name] for name in state.sent}), out[self.outputs]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the graph as `nir.NIRNode.to_dict` would; what nothing has changed has the bits that were read."""
         nodes: dict[str, Any] = {}
-        for name, node in self.nodes.items():
+        for name in self.places:
+            node = self.node(name)
             if isinstance(node, Graph):
                 nodes[name] = node.to_dict()
             else:
@@ -111,15 +120,34 @@ class Graph(nnx.Module):
     def __repr__(self) -> str:
         lines = [f"Graph {self.in_shape} -> {self.out_shape}, dt = {self.clock.dt} s, {self.clock.method}"]
         for name in self.order:
-            node = self.nodes[name]
+            node = self.node(name)
             kind = "NIRGraph" if isinstance(node, Graph) else node.source.kind
-            into = [a if (a, b) not in self.feedback else f"{a} (one step before)" for a, b in self.edges if b == name]
+            late = {a for a, b in self.feedback if b == name}
+            into = [a if a not in late else f"{a} (one step before)" for a in self.into.get(name, ())]
             lines.append(f"  {name}: {kind} {node.out_shape}{' <- ' + ', '.join(into) if into else ''}")
         return "\n".join(lines)
 
     def _received(self, name: str, out: dict[str, Array], sent: Mapping[str, Array]) -> Array:
-        terms = [sent[a] if (a, b) in self.feedback else out[a] for a, b in self.edges if b == name]
+        late = {a for a, b in self.feedback if b == name}
+        terms = [sent[a] if a in late else out[a] for a in self.into[name]]
         return sum(terms[1:], start=terms[0])
+
+    def _at_rest(self, batch: int) -> dict[str, Array]:
+        """Returns what nodes send back before the first step: of no spikes, which an Affine answers with its bias."""
+        sent = {
+            name: jnp.zeros((batch, *channels_first(self.node(name)))) for name in sorted({a for a, _ in self.feedback})
+        }
+        if not any(
+            isinstance(self.node(name), Product | Convolution) and self.node(name).bias is not None for name in sent
+        ):
+            return sent
+        out: dict[str, Array] = {}
+        for name in self.order:
+            node = self.node(name)
+            quiet = isinstance(node, (Graph, Port, *STATEFUL))
+            silence = jnp.zeros((batch, *channels_first(node)))
+            out[name] = silence if quiet else node(self._received(name, out, sent))
+        return {name: out[name] for name in sent}
 
 
 class Port(nnx.Module):
@@ -132,7 +160,7 @@ class Port(nnx.Module):
 
     def __init__(self, source: Source, in_shape: Shape):
         self.source, self.out_shape = source, in_shape
-        named = tuple(int(n) for n in np.atleast_1d(source["shape"]))
+        named = whole(source, "shape", source["shape"])
         if named != in_shape:
             raise NIRError(f"node {source.name!r} must have the shape {named} that it names, got {in_shape}.")
 
@@ -154,7 +182,9 @@ class Plan(NamedTuple):
     outputs: str
 
 
-def build(graph: Mapping[str, Any], clock: Clock, name: str = "", in_shape: Shape | None = None) -> Graph:
+def build(
+    graph: Mapping[str, Any], clock: Clock, name: str = "", in_shape: Shape | None = None, depth: int = 0
+) -> Graph:
     """Returns the network of a graph given as nested dictionaries.
 
     Args:
@@ -162,32 +192,37 @@ def build(graph: Mapping[str, Any], clock: Clock, name: str = "", in_shape: Shap
         clock: how continuous time becomes steps.
         name: of a graph within a graph.
         in_shape: what a graph within a graph receives.
+        depth: how many graphs it lies in.
 
     Raises:
         NIRError: a node or an edge that is not understood; the sentence names it.
     """
+    if depth > MAX_DEPTH:
+        raise NIRError(f"graphs may be nested {MAX_DEPTH} deep, got more at {name!r}.")
     raw, edges = _parts(graph, name)
+    into = _into(edges)
     places = {key: f"{name}/{key}" if name else key for key in raw}
     checked = {key: source(places[key], node) for key, node in raw.items() if _kind(node) != "NIRGraph"}
     plan = _plan(raw, checked, edges, clock, name)
     built: dict[str, Any] = {}
     for key in plan.order:
-        shapes = {channels_first(built[a]) for a, b in edges if b == key and a in built}
+        shapes = {channels_first(built[a]) for a in into.get(key, ()) if a in built}
         if len(shapes) > 1:
             raise NIRError(f"edges into node {places[key]!r} must carry one shape, got {sorted(shapes)}.")
         if key not in checked:
-            built[key] = build(raw[key], clock, places[key], shapes.pop() if shapes else None)
+            built[key] = build(raw[key], clock, places[key], shapes.pop() if shapes else None, depth + 1)
         else:
             shape = shapes.pop() if shapes else _own_shape(checked[key])
             if key == plan.inputs and in_shape not in (None, shape):
                 raise NIRError(f"node {places[key]!r} takes shape {shape}, got {in_shape}; make them agree.")
-            built[key] = _node(checked[key], shape, clock)
+            built[key] = _node(checked[key], check_shape(places[key], shape), clock)
+            check_shape(places[key], built[key].out_shape)
     for a, b in edges:  # what an order cannot see: shapes that come back
         if channels_first(built[a]) != _takes(built[b]):
             raise NIRError(
                 f"edge {a!r} to {b!r} must carry what {b!r} takes, {_takes(built[b])}, got {channels_first(built[a])}."
             )
-    origin = Source(name or "graph", "NIRGraph", {}, graph.get("metadata") or {})
+    origin = Source(name or "graph", "NIRGraph", {}, metadata_of(name or "graph", graph))
     return Graph(built, plan, clock, edges, origin)
 
 
@@ -195,7 +230,9 @@ def _own_shape(checked: Source) -> Shape:
     """Returns the shape that a node names itself: an Input, or a Delay that answers before it is asked."""
     if checked.kind == "Delay":
         return checked["delay"].shape
-    return tuple(int(n) for n in np.atleast_1d(checked["shape"]))
+    if "shape" not in checked.fields:
+        raise NIRError(f"node {checked.name!r} of type {checked.kind} must be fed by a node before it, got none.")
+    return whole(checked, "shape", checked["shape"])
 
 
 def _node(checked: Source, shape: Shape, clock: Clock) -> Any:
@@ -222,22 +259,57 @@ def _parts(graph: Mapping[str, Any], name: str) -> tuple[dict[str, Any], tuple[E
         raise NIRError(f"{where} must be a NIRGraph with nodes, got type {_kind(graph)!r}.")
     if len(nodes) > MAX_NODES:
         raise NIRError(f"{where} may hold {MAX_NODES} nodes, got {len(nodes)}; it is too large.")
-    edges = []
-    for edge in graph.get("edges", ()):
-        ends = [e.decode("utf8", "replace") if isinstance(e, bytes) else e for e in edge]
-        if len(ends) != 2 or any(end not in nodes for end in ends):
-            missing = [end for end in ends if end not in nodes]
-            raise NIRError(f"edges of {where} must join two of its nodes, got {ends}; {missing} is none.")
-        edges.append((ends[0], ends[1]))
+    if odd := [key for key in nodes if not isinstance(key, str) or not key]:
+        raise NIRError(f"nodes of {where} must have names, got {odd[0]!r}.")
+    edges = [_edge(edge, nodes, where) for edge in _listed(graph.get("edges", ()), where)]
     if len(set(edges)) < len(edges):
         twice = next(e for e in edges if edges.count(e) > 1)
         raise NIRError(f"edges of {where} must differ, got {twice[0]!r} to {twice[1]!r} twice.")
     return dict(nodes), tuple(edges)
 
 
-def _kind(node: Any) -> Any:
+def _listed(edges: Any, where: str) -> list[Any]:
+    if isinstance(edges, str | bytes | Mapping) or not isinstance(edges, Iterable) or np.ndim(edges) == 0:
+        raise NIRError(f"edges of {where} must be a list of pairs, got {type(edges).__name__}.")
+    listed = list(edges)
+    if len(listed) > MAX_EDGES:
+        raise NIRError(f"{where} may have {MAX_EDGES} edges, got {len(listed)}; it is too large.")
+    return listed
+
+
+def _edge(edge: Any, nodes: Mapping, where: str) -> Edge:
+    pair = list(edge) if isinstance(edge, list | tuple | np.ndarray) and np.ndim(edge) else [edge]
+    ends = [end.decode("utf8", "replace") if isinstance(end, bytes) else end for end in pair]
+    if len(ends) != 2 or not all(isinstance(end, str) and end in nodes for end in ends):
+        lost = [end for end in ends if not isinstance(end, str) or end not in nodes][:2]
+        raise NIRError(f"edges of {where} must join two of its nodes, got {ends[:3]}; {lost} is none.")
+    return str(ends[0]), str(ends[1])
+
+
+def _into(edges: tuple[Edge, ...]) -> dict[str, tuple[str, ...]]:
+    """Returns the nodes that feed each node."""
+    found: dict[str, list[str]] = {}
+    for a, b in edges:
+        found.setdefault(b, []).append(a)
+    return {name: tuple(senders) for name, senders in found.items()}
+
+
+def _places(names: tuple[str, ...]) -> dict[str, str]:
+    """Returns where each node is kept: under its name, unless that means something to Python's objects."""
+    places: dict[str, str] = {}
+    plain = {name for name in names if not hasattr(nnx.Dict, name) and not name.startswith("_")}
+    for name in names:
+        place = name if name in plain else f"node_{name}"
+        while name not in plain and place in plain | set(places.values()):
+            place += "_"
+        places[name] = place
+    return places
+
+
+def _kind(node: Any) -> str | None:
     kind = node.get("type") if isinstance(node, Mapping) else None
-    return kind.decode("utf8", "replace") if isinstance(kind, bytes) else kind
+    kind = kind.decode("utf8", "replace") if isinstance(kind, bytes) else kind
+    return kind if isinstance(kind, str) else None
 
 
 def _plan(raw: Mapping, checked: Mapping[str, Source], edges: tuple[Edge, ...], clock: Clock, name: str) -> Plan:
@@ -260,10 +332,10 @@ def _plan(raw: Mapping, checked: Mapping[str, Source], edges: tuple[Edge, ...], 
     feedback: list[Edge] = []
     for start in (ports["Input"], *strict, *raw):
         path: list[str] = []
-        rest = []
+        rest, at = [], dict[str, int]()
         if start not in state:
             state[start] = 1
-            path, rest = [start], [iter(following[start])]
+            path, rest, at = [start], [iter(following[start])], {start: 0}
         while path:
             key = next(rest[-1], None)
             if key is None:
@@ -273,10 +345,10 @@ def _plan(raw: Mapping, checked: Mapping[str, Source], edges: tuple[Edge, ...], 
             elif key in strict or state.get(key) == 2:
                 continue
             elif state.get(key) == 1:
-                _check_cycle(path[path.index(key) :], raw, where)
+                _check_cycle(path[at[key] :], raw, where)
                 feedback.append((path[-1], key))
             else:
-                state[key] = 1
+                state[key], at[key] = 1, len(path)
                 path.append(key)
                 rest.append(iter(following[key]))
     return Plan(tuple(finished[::-1]), tuple(feedback), ports["Input"], ports["Output"])

@@ -2,22 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
-import numpy as np
+from dsnn import untrusted
+from dsnn.nir.batch import batched, unbatched
+from dsnn.nir.fields import MAX_VALUES, Clock, NIRError, Source, metadata_of, seconds
+from dsnn.nir.graph import MAX_DEPTH, MAX_NODES, Graph, build
 
-from dsnn.nir.fields import Clock, NIRError, Source
-from dsnn.nir.graph import Graph, build
+MAX_ITEMS = 10 * MAX_NODES
+"""Groups and arrays of a file."""
 
-MAX_NODES = 10_000
-MAX_VALUES = 1 << 28
-MAX_DEPTH = 16
+MAX_BYTES = 1 << 32
 
 
 def load(
     path: str | Path,
     *,
-    dt: float | int | None = None,
+    dt: SupportsFloat | None = None,
     method: str | None = None,
     round_delays: bool = False,
     max_values: int = MAX_VALUES,
@@ -39,7 +40,7 @@ def load(
 
 
 def from_nir(
-    graph: Any, *, dt: float | int | None = None, method: str | None = None, round_delays: bool = False
+    graph: Any, *, dt: SupportsFloat | None = None, method: str | None = None, round_delays: bool = False
 ) -> Graph:
     """Returns the network of a NIR graph in memory.
 
@@ -53,77 +54,70 @@ def from_nir(
         NIRError: a graph that is not understood.
     """
     nodes = graph if isinstance(graph, Mapping) else graph.to_dict()
-    notes = Source("graph", "NIRGraph", {}, nodes.get("metadata") or {}).notes
+    notes = Source("graph", "NIRGraph", {}, metadata_of("graph", nodes)).notes
     dt = notes.get("dt") if dt is None else dt
     method = notes.get("method", "euler") if method is None else method
     if dt is None:
         raise NIRError(
             "NIR is continuous in time and this graph names no step, so dt must be given, got None; dt=1e-4."
         )
-    return build(nodes, Clock(dt, method, round_delays))
+    clock = Clock(seconds(dt), method, round_delays)
+    try:
+        return build(nodes, clock)
+    except NIRError as error:
+        if not batched(nodes):
+            raise
+        try:
+            return build(unbatched(nodes), clock)
+        except NIRError:
+            raise error from None
 
 
 def read(path: Path, max_values: int = MAX_VALUES) -> dict[str, Any]:
-    """Returns the nested dictionary of a NIR file, every size checked before it is read."""
+    """Returns the nested dictionary of a NIR file, every size checked before it is read.
+
+    Raises:
+        NIRError: the file is no NIR, or too large.
+    """
     try:
-        import h5py  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise NIRError(
-            "reading NIR needs the package h5py, which is not installed; pip install nir, or set DSNN_EXTRAS=nir."
-        ) from error
-    try:
-        with h5py.File(path, "r") as file:
-            if "node" not in file:
+        with untrusted.hdf5(path, MAX_BYTES) as file:
+            if "node" not in (names := file.children()):
                 raise NIRError(
-                    f"{path} must be a NIR file with the group 'node', got {sorted(file) or 'an empty file'}."
+                    f"{path} must be a NIR file with the group 'node', got {sorted(names)[:8] or 'an empty file'}."
                 )
-            return _Reader(h5py, max_values).group(file["node"], "", 0)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise NIRError(f"{path} must be a NIR file in HDF5, got: {error}.") from error
+            if not file.is_group("node"):
+                raise NIRError(f"{path} must be a NIR file with the group 'node', got an array of that name.")
+            return _Reader(file, max_values).group("node", "", 0)
+    except (untrusted.UntrustedError, FileNotFoundError) as error:
+        said = str(error) if isinstance(error, untrusted.UntrustedError) else "got: No such file or directory."
+        raise NIRError(f"{path} must be a NIR file in HDF5: {said.removeprefix(f'{path} ')}") from error
 
 
 class _Reader:
     """Walks an HDF5 file and counts what it reads."""
 
-    def __init__(self, h5py: Any, max_values: int):
-        self.h5py, self.left, self.nodes = h5py, max_values, 0
+    def __init__(self, file: untrusted.Hdf5, max_values: int):
+        self.file, self.left, self.items = file, max_values, 0
 
-    def group(self, group: Any, where: str, depth: int) -> dict[str, Any]:
+    def group(self, place: str, where: str, depth: int) -> dict[str, Any]:
         if depth > MAX_DEPTH:
             raise NIRError(f"groups may be nested {MAX_DEPTH} deep, got more at {where!r}; a group may hold itself.")
         out: dict[str, Any] = {}
-        for name in group:
-            place = f"{where}/{name}" if where else name
-            self.nodes += 1
-            if self.nodes > 16 * MAX_NODES:
-                raise NIRError(f"a NIR file may hold {16 * MAX_NODES} items, got more at {place!r}; it is too large.")
-            if not isinstance(group.get(name, getlink=True), self.h5py.HardLink):
-                raise NIRError(f"{place!r} must lie in the file itself, got a link; links are not followed.")
-            item = group[name]
-            if isinstance(item, self.h5py.Group):
-                out[name] = self.group(item, place, depth + 1)
-            elif isinstance(item, self.h5py.Dataset):
-                out[name] = self.values(item, place)
-            else:
-                raise NIRError(f"{place!r} must be a group or an array, got {type(item).__name__}.")
+        for name in self.file.children(place):
+            inner = f"{where}/{name}" if where else name
+            self.items += 1
+            if self.items > MAX_ITEMS:
+                raise NIRError(f"a NIR file may hold {MAX_ITEMS} items, got more at {inner!r}; it is too large.")
+            below = f"{place}/{name}"
+            out[name] = self.group(below, inner, depth + 1) if self.file.is_group(below) else self.value(below, inner)
         return out
 
-    def values(self, dataset: Any, place: str) -> Any:
-        if dataset.is_virtual or dataset.external:
-            raise NIRError(f"{place!r} must hold its values itself, got a reference to another file.")
-        if dataset.shape is None:
-            raise NIRError(f"{place!r} must hold a value, got an empty array.")
-        self.left -= int(np.prod(dataset.shape, dtype=object))
+    def value(self, place: str, where: str) -> Any:
+        self.left -= self.file.size(place)
         if self.left < 0:
             raise NIRError(
-                f"a NIR file may hold max_values numbers in all, got more at {place!r} of shape {dataset.shape}; raise "
-                "max_values if you trust the file."
+                f"a NIR file may hold max_values numbers in all, got more at {where!r}; raise max_values "
+                "if you trust the file."
             )
-        kind = dataset.dtype
-        text = self.h5py.check_string_dtype(kind) is not None
-        if not (text or kind.kind in "iufb"):
-            raise NIRError(f"{place!r} must hold numbers or text, got dtype {kind}.")
-        value = dataset[()]
-        if isinstance(value, bytes):
-            return value.decode("utf8", "replace")
-        return value
+        value = self.file.text(place) if self.file.is_text(place) else self.file.values(place)
+        return value[()] if value.ndim else value.item() if value.dtype.kind == "U" else value[()]

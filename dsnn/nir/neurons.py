@@ -9,10 +9,11 @@ from flax import nnx
 
 from dsnn import escape
 from dsnn.cells import LI, LIF, CuBaLIF
-from dsnn.nir.fields import Clock, NIRError, Source
+from dsnn.nir.fields import LARGEST, MAX_VALUES, Clock, NIRError, Source
 from dsnn.nir.synapses import Shape, fitting
 from dsnn.surrogate import get, heaviside
 from dsnn.types import Array, Key
+from dsnn.untrusted import one_line
 
 NOISES = {"Logistic": escape.Logistic, "Gaussian": escape.Gaussian}
 NOTED = ("reset", "reset_timing", "compare", "refractory", "detach_reset")
@@ -34,7 +35,13 @@ class Neuron(nnx.Module):
         self.source, self.out_shape = source, in_shape
         for field in source.fields:
             fitting(source, field, in_shape)
-        self.gain, self.synapse, self.cell, self.offset = _parts(source, clock)
+        try:
+            with np.errstate(all="ignore"):
+                self.gain, self.synapse, self.cell, self.offset = _parts(source, clock)
+        except NIRError:
+            raise
+        except (ValueError, TypeError, OverflowError, AttributeError) as error:
+            raise NIRError(f"node {source.name!r} of type {source.kind} is out of range: {one_line(error)}.") from None
 
     def init(self, batch: int) -> tuple[Any, Any]:
         """Returns the states at rest of the synapse (None without one of its own) and of the cell."""
@@ -67,6 +74,8 @@ def _parts(source: Source, clock: Clock) -> tuple[Any, Any, Any, Any]:
         k = (1 - decay) * r
     slow = _decay(source, "tau_syn", clock) if cuba else np.zeros(())
     drive = (1 - slow) * _double(source, "w_in", 1.0)
+    if not all(np.abs(value).max(initial=0.0) <= LARGEST for value in (decay, k, slow, drive)):
+        raise NIRError(f"node {source.name!r} of type {source.kind} leaves single precision with dt = {dt} seconds.")
     options: dict[str, Any] = {"beta": _plain(decay), "input_scale": _plain(k)}
     match source.kind:
         case "I" | "LI":
@@ -74,12 +83,9 @@ def _parts(source: Source, clock: Clock) -> tuple[Any, Any, Any, Any]:
         case "CubaLI":
             return 1.0, LI(beta=_plain(slow), input_scale=_plain(drive)), LI(**options), _array(rest)
     options |= {"rest": _plain(rest), **_spiking(source, dt)}
-    try:
-        if source.kind == "CubaLIF":
-            return _array(drive), None, CuBaLIF(alpha=_plain(slow), **options), 0.0
-        return 1.0, None, LIF(**options), 0.0
-    except ValueError as error:
-        raise NIRError(f"node {source.name!r} of type {source.kind} is out of range: {error}") from None
+    if source.kind == "CubaLIF":
+        return _array(drive), None, CuBaLIF(alpha=_plain(slow), **options), 0.0
+    return 1.0, None, LIF(**options), 0.0
 
 
 class Comparison(nnx.Module):
@@ -125,7 +131,13 @@ class Delayed(nnx.Module):
     def __init__(self, source: Source, in_shape: Shape, clock: Clock):
         self.source, self.out_shape = source, fitting(source, "delay", in_shape)
         seconds = np.broadcast_to(_double(source, "delay"), in_shape)
-        steps = np.round(seconds / clock.dt).astype(np.int64)
+        with np.errstate(over="ignore"):
+            counted = np.round(seconds / clock.dt)
+        if np.abs(counted).max(initial=0) > MAX_STEPS:
+            raise NIRError(
+                f"delay of node {source.name!r} must be at most {MAX_STEPS} steps, got {np.abs(counted).max():g}."
+            )
+        steps = counted.astype(np.int64)
         if steps.min(initial=0) < 0:
             raise NIRError(f"delay of node {source.name!r} must not be negative, got {seconds.min()} seconds.")
         if not clock.round_delays and (np.abs(steps * clock.dt - seconds) > 1e-3 * clock.dt).any():
@@ -135,8 +147,10 @@ class Delayed(nnx.Module):
                 "another dt or set round_delays=True."
             )
         self.longest = int(steps.max(initial=0))
-        if self.longest > MAX_STEPS:
-            raise NIRError(f"delay of node {source.name!r} must be at most {MAX_STEPS} steps, got {self.longest}.")
+        if self.longest * steps.size > MAX_VALUES:
+            raise NIRError(
+                f"node {source.name!r} may remember {MAX_VALUES} values, got {self.longest} steps of {steps.size}."
+            )
         self.steps = nnx.Variable(jnp.asarray(steps, jnp.int32))
         self.strict = bool(steps.min(initial=1) >= 1)
 
@@ -171,22 +185,22 @@ def _double(source: Source, field: str, default: float | None = None) -> np.ndar
 def _decay(source: Source, field: str, clock: Clock) -> np.ndarray:
     tau = _double(source, field)
     if clock.method == "exp":
-        return np.exp(-clock.dt / tau)
+        return np.asarray(np.exp(-clock.dt / tau))
     if (tau < clock.dt * (1 - 1e-12)).any():
         raise NIRError(
             f"{field} of node {source.name!r} must be at least dt = {clock.dt} seconds, got {tau.min()}; choose a "
             'smaller dt or method="exp".'
         )
-    return np.maximum(1 - clock.dt / tau, 0)
+    return np.asarray(np.maximum(1 - clock.dt / tau, 0))
 
 
-def _plain(array: np.ndarray) -> Any:
+def _plain(array: np.ndarray | np.floating) -> Any:
     """Returns equal values as one number, which a compiler can fold, and others as an array."""
     array = np.asarray(array)
     return float(array.flat[0]) if array.size and (array == array.flat[0]).all() else array
 
 
-def _array(array: np.ndarray) -> Any:
+def _array(array: np.ndarray | np.floating) -> Any:
     plain = _plain(array)
     return plain if isinstance(plain, float) else nnx.Variable(jnp.asarray(plain, jnp.float32))
 
@@ -195,7 +209,7 @@ def _value(parameter: Any) -> Any:
     return parameter[...] if isinstance(parameter, nnx.Variable) else parameter
 
 
-def _spiking(source: Source, dt: float) -> dict[str, Any]:
+def _spiking(source: Source, dt: float | int) -> dict[str, Any]:
     """Returns threshold, reset and, where this library wrote the file, what NIR has no field for."""
     notes = source.notes
     if unknown := notes.keys() - {*NOTED, "noise", "surrogate", "cell"}:
@@ -210,8 +224,8 @@ def _spiking(source: Source, dt: float) -> dict[str, Any]:
         if "surrogate" in notes:
             options["surrogate"] = get(notes["surrogate"][0], **dict(notes["surrogate"][1]))
         return options | ({"noise": _noise(source, notes["noise"])} if notes.get("noise") else {})
-    except (TypeError, IndexError, KeyError, ValueError) as error:
-        raise NIRError(f"metadata of node {source.name!r} is not what dsnn writes: {error}.") from None
+    except (TypeError, IndexError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        raise NIRError(f"metadata of node {source.name!r} is not what dsnn writes: {one_line(error)}.") from None
 
 
 def _noise(source: Source, noted: Any) -> Any:

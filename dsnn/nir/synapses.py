@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.nir.fields import NIRError, Source
+from dsnn.nir.fields import NIRError, Source, whole
 from dsnn.types import Array
 
 Shape = tuple[int, ...]
@@ -151,10 +151,10 @@ class Flat(nnx.Module):
     def __init__(self, source: Source, in_shape: Shape):
         self.source = source
         rank = len(in_shape)
-        first, last = (int(source[key]) for key in ("start_dim", "end_dim"))
+        first, last = (_per_axis(source, key, 1, -rank)[0] for key in ("start_dim", "end_dim"))
         first, last = first + rank * (first < 0), last + rank * (last < 0)
         given = source.fields.get("input_type")
-        if given is not None and tuple(int(n) for n in np.atleast_1d(given)) != in_shape:
+        if given is not None and whole(source, "input_type", given) != in_shape:
             raise NIRError(f"node {source.name!r} must get the shape {given} that it names, got {in_shape}.")
         if not 0 <= first <= last < rank:
             raise NIRError(f"node {source.name!r} must flatten axes of {in_shape}, got {first} to {last}.")
@@ -222,8 +222,11 @@ def _weights(module: Any) -> dict[str, Any]:
 
 def _per_axis(source: Source, field: str, axes: int, least: int) -> Shape:
     value = source.fields[field]
-    if isinstance(value, str) or not np.array_equal(value, np.round(value)) or np.min(value) < least:
-        raise NIRError(f"{field} of node {source.name!r} must be integers of at least {least}, got {value}.")
-    if np.size(value) not in (1, axes):
-        raise NIRError(f"{field} of node {source.name!r} must be one number or {axes}, got {value}.")
-    return tuple(int(n) for n in np.broadcast_to(np.ravel(value), axes))
+    if isinstance(value, str):
+        raise NIRError(f"{field} of node {source.name!r} must be integers of at least {least}, got {value!r}.")
+    numbers = whole(source, field, np.ravel(value))
+    if len(numbers) not in (1, axes):
+        raise NIRError(f"{field} of node {source.name!r} must be one number or {axes}, got {list(numbers[:8])}.")
+    if min(numbers) < least:
+        raise NIRError(f"{field} of node {source.name!r} must be integers of at least {least}, got {list(numbers)}.")
+    return numbers if len(numbers) == axes else numbers * axes

@@ -1,6 +1,9 @@
 """A NIR graph that is a chain of layers, as a stack that can be trained, gated, priced and compacted."""
 
-from typing import Any
+import keyword
+import re
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +11,14 @@ import numpy as np
 from flax import nnx
 
 from dsnn.layers import Conv, Dense, Layer, Pool
-from dsnn.models import Stack
+from dsnn.models import READOUTS, Stack
 from dsnn.nir.fields import NIRError
-from dsnn.nir.graph import Graph, first_shape, last
+from dsnn.nir.graph import Edge, Graph, Port, first_shape, last
 from dsnn.nir.neurons import Comparison, Neuron
 from dsnn.nir.synapses import Convolution, Flat, Pooling, Product, Shape
 
-SYNAPSE = (Product, Convolution)
+RESERVED = {"self", "cls", "readout_kind", "names", "share"}
+"""What a stack keeps beside its layers, and what its constructor calls itself."""
 
 
 def stack(graph: Graph, readout: str | None = None) -> Stack:
@@ -28,21 +32,21 @@ def stack(graph: Graph, readout: str | None = None) -> Stack:
     Raises:
         NIRError: a node that a stack of layers has no place for; the sentence names it.
     """
-    follow: dict[str, list[str]] = {}
-    for a, b in graph.edges:
-        follow.setdefault(a, []).append(b)
+    chain = _inlined(graph)
     layers: dict[str, Layer] = {}
     before: list[Any] = []
     synapse: Any = None
-    node, shape = _next(graph, follow, graph.inputs, ()), last(graph.shape)
+    node, shape = _next(chain, chain.inputs, ()), last(graph.shape)
     flat_from: Shape | None = None
-    while node != graph.outputs:
-        module = graph.nodes[node]
+    while node != chain.outputs:
+        module = chain.nodes[node]
         skip: tuple[str, ...] = ()
         match module:
+            case Port():  # of a graph within the graph
+                pass
             case Pooling() if synapse is None:
-                after = _next(graph, follow, node, ())
-                either = isinstance(graph.nodes[after], Comparison) and not module.mean
+                after = _next(chain, node, ())
+                either = isinstance(chain.nodes[after], Comparison) and not module.mean
                 before.append(_pool(module, shape, either, node))
                 node, shape = (after if either else node), before[-1].out_shape
             case Flat() if synapse is None and module.out_shape == (int(np.prod(shape)),):
@@ -54,43 +58,104 @@ def stack(graph: Graph, readout: str | None = None) -> Stack:
                 synapse, name = _conv(module, shape, node), node
                 shape = synapse.out_shape
             case Neuron() if synapse is not None and module.synapse is None:
-                label = name.removesuffix("_synapse").replace(".", "_")
-                label = f"layer{label}" if not label.isidentifier() else label
+                skip = _recurrent(chain, node)
                 layer = Layer(synapse, _cell(module, node), before=tuple(before))
-                skip = _recurrent(graph, follow, node)
                 if skip:
-                    layer.recurrent = nnx.data(nnx.Param(graph.nodes[skip[0]].weight[...].T))
-                layers[label] = layer
+                    _wire_back(layer, chain.nodes[skip[0]], skip[0])
+                layers[_label(name, layers)] = layer
                 before, synapse = [], None
             case _:
-                kind = type(module).__name__ if isinstance(module, Graph) else module.source.kind
-                raise NIRError(f"node {node!r} of type {kind} has no place in a stack of layers here; use the graph.")
-        node = _next(graph, follow, node, skip)
+                raise NIRError(
+                    f"node {node!r} of type {module.source.kind} has no place in a stack of layers here; use the graph."
+                )
+        node = _next(chain, node, skip)
     if synapse is not None or not layers:
         raise NIRError(
             f"the chain must end with a neuron, got {name if layers or synapse else 'no layer'!r}; use the graph."
         )
-    return Stack(readout or graph.source.notes.get("readout", "mean"), **layers)
+    kind = readout or graph.source.notes.get("readout", "mean")
+    if kind not in READOUTS:
+        raise NIRError(f"readout must be one of {', '.join(READOUTS)}, got {kind!r}.")
+    return Stack(kind, **layers)
 
 
-def _next(graph: Graph, follow: dict[str, list[str]], node: str, skip: tuple[str, ...]) -> str:
-    onward = [key for key in follow.get(node, []) if key not in skip]
+class _Chain(NamedTuple):
+    """Nodes by their whole names, those of graphs within the graph among them, and what joins them."""
+
+    nodes: dict[str, Any]
+    edges: tuple[Edge, ...]
+    feedback: tuple[Edge, ...]
+    inputs: str
+    outputs: str
+
+
+def _inlined(graph: Graph, name: str = "") -> _Chain:
+    """Returns a graph without graphs in it: an edge to one leads to its Input, one from it comes from its Output."""
+    within = f"{name}/" if name else ""
+    nodes: dict[str, Any] = {}
+    edges: list[Edge] = []
+    feedback: list[Edge] = []
+    enter: dict[str, str] = {}
+    leave: dict[str, str] = {}
+    for key in graph.order:
+        module = graph.node(key)
+        if isinstance(module, Graph):
+            inner = _inlined(module, within + key)
+            nodes |= inner.nodes
+            edges += inner.edges
+            feedback += inner.feedback
+            enter[key], leave[key] = inner.inputs, inner.outputs
+        else:
+            nodes[within + key] = module
+            enter[key] = leave[key] = within + key
+    edges += [(leave[a], enter[b]) for a, b in graph.edges]
+    feedback += [(leave[a], enter[b]) for a, b in graph.feedback]
+    return _Chain(nodes, tuple(edges), tuple(feedback), enter[graph.inputs], leave[graph.outputs])
+
+
+def _label(name: str, taken: Collection[str]) -> str:
+    """Returns what a layer is called: its synapse's name, in signs that a Python name may have and no other has."""
+    label = re.sub(r"\W", "_", name.removesuffix("_synapse"))
+    if not label.isidentifier() or keyword.iskeyword(label):
+        label = f"layer{label}"
+    while label in taken or hasattr(Stack, label) or label in RESERVED or label.startswith("_"):
+        label = f"layer_{label}"
+    return label
+
+
+def _next(chain: _Chain, node: str, skip: tuple[str, ...]) -> str:
+    onward = [b for a, b in chain.edges if a == node and b not in skip]
     if len(onward) != 1:
         raise NIRError(f"node {node!r} must lead to one other in a stack of layers, got {onward}; use the graph.")
-    into = [a for a, b in graph.edges if b == onward[0] and (a, b) not in graph.feedback]
+    into = [a for a, b in chain.edges if b == onward[0] and (a, b) not in chain.feedback]
     if len(into) != 1:
         raise NIRError(f"node {onward[0]!r} must follow one other in a stack of layers, got {into}; use the graph.")
     return onward[0]
 
 
-def _recurrent(graph: Graph, follow: dict[str, list[str]], node: str) -> tuple[str, ...]:
-    """Returns the Linear node through which a neuron feeds itself, or nothing."""
-    own = [key for key in follow.get(node, []) if (key, node) in graph.edges]
+def _recurrent(chain: _Chain, node: str) -> tuple[str, ...]:
+    """Returns the Linear or Affine node through which a neuron feeds itself, or nothing."""
+    own = [b for a, b in chain.edges if a == node and (b, node) in chain.edges]
     for key in own:
-        module = graph.nodes[key]
-        if not isinstance(module, Product) or module.bias is not None or follow.get(key) != [node]:
-            raise NIRError(f"node {key!r} must be one Linear node to be a recurrent kernel here; use the graph.")
+        onward = [b for a, b in chain.edges if a == key]
+        into = [a for a, b in chain.edges if b == key]
+        if not isinstance(chain.nodes[key], Product) or onward != [node] or into != [node] or len(own) > 1:
+            raise NIRError(
+                f"node {key!r} must be one Linear or Affine node to be a recurrent kernel here; use the graph."
+            )
     return tuple(own)
+
+
+def _wire_back(layer: Layer, module: Product, name: str) -> None:
+    """Gives a layer its recurrent kernel; a bias of it joins that of the synapse, since both come at every step."""
+    layer.recurrent = nnx.data(nnx.Param(module.weight[...].T))
+    if module.bias is None:
+        return
+    synapse = layer.synapse
+    if not isinstance(synapse, Dense):
+        raise NIRError(f"node {name!r} must have no bias to be wired back to a convolution here; use the graph.")
+    bias = module.bias[...] if synapse.bias is None else synapse.bias[...] + module.bias[...]
+    synapse.bias = nnx.Param(bias)
 
 
 def _pool(module: Pooling, shape: Shape, either: bool, name: str) -> Pool:
