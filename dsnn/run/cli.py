@@ -7,9 +7,9 @@ from pathlib import Path
 import hydra
 
 from dsnn import checkpoint, places, rundir, train
-from dsnn.run import schema, sweep_record, usage
+from dsnn.run import launcher, schema, sweep_record, usage
 from dsnn.run.console import console, sweep_table
-from dsnn.run.task import SWEEP, failures, run_job, sentence
+from dsnn.run.task import COMMAND, SWEEP, failures, run_job, sentence
 
 EXPECTED = (ValueError, rundir.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
 
@@ -34,8 +34,7 @@ def main() -> int:
         schema.register()
         if any(flag in ("-m", "--multirun") for flag in words.flags):
             sweep = sweep_record.record_file(Path(_option("run.root", "outputs")).absolute(), ["-m", *overrides])
-            sweep.parent.mkdir(parents=True, exist_ok=True)
-            os.environ[SWEEP] = str(sweep)
+            os.environ[SWEEP], os.environ[COMMAND] = str(sweep), sweep_record.begin(sweep)
         if not words.flags and not words.packages and not any(a.startswith("hydra") for a in overrides):
             from dsnn.run import job
 
@@ -58,7 +57,9 @@ def main() -> int:
         return 1
     if sweep is None:
         return 0
-    jobs = sweep_record.jobs(sweep)
+    if lost := sweep_record.damaged(sweep):
+        console.print(f"{lost} damaged lines of {sweep} are passed over.", markup=False)
+    jobs = sweep_record.jobs(sweep, os.environ[COMMAND])
     sweep_table(jobs)
     if front := sweep_record.draw_front(jobs, sweep.with_suffix(".png")):
         console.print(f"accuracy over energy: {front}", markup=False)
@@ -69,6 +70,7 @@ def main() -> int:
 
 def _launch() -> bool:
     """Gives the jobs to Hydra's launcher; returns whether it gave up, and the record then says what became of each."""
+    launcher.install()
     try:
         hydra.main(config_path=str(places.CONF), config_name="config", version_base="1.3")(run_job)()
     except SystemExit as end:

@@ -3,8 +3,9 @@
 import os
 import signal
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -12,6 +13,8 @@ from dsnn.run import schema, sweep_record
 from dsnn.run.console import console
 
 SWEEP = "DSNN_SWEEP"
+COMMAND = "DSNN_SWEEP_COMMAND"
+"""Where a sweep is recorded, and under which name its command is, in the environment of its jobs."""
 
 failures: list[BaseException] = []
 """What ended jobs of this process that are no part of a sweep, and what stopped a sweep."""
@@ -22,9 +25,12 @@ def run_job(composed: Any) -> None:
     from dsnn.run import job
 
     sweep = Path(os.environ[SWEEP]) if SWEEP in os.environ else None
+    told = HydraConfig.get()
     entry: dict[str, Any] = {
+        "command": os.environ.get(COMMAND, ""),
+        "job": told.job.num if sweep else 0,
         "dir": "",
-        "overrides": " ".join(HydraConfig.get().overrides.task).replace("\\:", ":"),
+        "overrides": _said(told.overrides.task),
         "status": "running",
     }
     try:
@@ -51,6 +57,26 @@ def run_job(composed: Any) -> None:
     finally:
         if sweep:
             sweep_record.add(sweep, entry)
+
+
+def record_failure(number: int, overrides: Sequence[str], reason: str) -> None:
+    """Records that a job of the sweep failed, for one that could not do it itself."""
+    console.print(f"{' '.join(overrides)} failed: {reason}", markup=False)
+    if SWEEP in os.environ:
+        sweep_record.fail(Path(os.environ[SWEEP]), os.environ.get(COMMAND, ""), number, _said(overrides), reason)
+
+
+def stop(signal_number: int) -> NoReturn:
+    """Ends a sweep that was told to stop, whose jobs have ended."""
+    from dsnn.run.job import Interrupted
+
+    told = "the sweep was told to stop; the same command goes on with what is left."
+    failures.append(Interrupted(told, signal_number))
+    raise KeyboardInterrupt from None  # Hydra would print any other as a traceback
+
+
+def _said(overrides: Sequence[str]) -> str:
+    return " ".join(overrides).replace("\\:", ":")
 
 
 def sentence(error: BaseException) -> str:
