@@ -47,7 +47,7 @@ def run_job(composed: Any) -> None:
             signal.raise_signal(stop.signal_number)  # the launcher's turn: it puts the job back into its queue
         if sweep:
             raise KeyboardInterrupt from None  # ends the sweep, not only this job
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a piece of one's own may exit, and a sweep goes on
         entry["status"] = f"failed: {sentence(error)}"
         if not sweep:
             failures.append(error)
