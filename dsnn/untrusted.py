@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -42,6 +43,7 @@ MAX_DEPTH = 64
 """Mappings and lists within each other."""
 
 _HEADER = 1 << 16
+_Stream = IO[bytes] | BufferedIOBase  # a member of an archive is the latter only
 
 
 class UntrustedError(ValueError):
@@ -153,8 +155,12 @@ def parsed_yaml(said: str, where: str) -> Any:
     Raises:
         UntrustedError: the text is not such YAML, or nested too deep.
     """
+    depth = 0
     try:
         for event in yaml.parse(said, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # asked here, since the parser takes ever longer the deeper it is
+                raise UntrustedError(f"{where} may be nested {MAX_DEPTH} deep, got deeper.")
             if isinstance(event, yaml.AliasEvent):
                 raise UntrustedError(f"{where} must be YAML without aliases, got *{event.anchor}.")
         value = yaml.safe_load(said)
@@ -219,7 +225,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
 
 
-def _refuse_single(stream: IO[bytes], path: Path) -> None:
+def _refuse_single(stream: _Stream, path: Path) -> None:
     if stream.read(6) == b"\x93NUMPY":
         raise UntrustedError(f"{path} must be an .npz file, got a single .npy array; write it with numpy.savez.")
     stream.seek(0)
@@ -264,7 +270,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, path: Pa
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: _Stream) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         found = np.lib.format.read_array_header_1_0(stream, max_header_size=_HEADER)
@@ -277,7 +283,7 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return found
 
 
-def _fill(stream: IO[bytes], array: np.ndarray) -> None:
+def _fill(stream: _Stream, array: np.ndarray) -> None:
     room, done = array.data, 0
     while done < len(room):
         part = stream.read(min(1 << 22, len(room) - done))

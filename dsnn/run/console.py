@@ -214,8 +214,9 @@ def sweep_table(runs: list[dict[str, Any]]) -> None:
             table.add_column(column, overflow="fold")
         for run, overrides in zip(runs, own, strict=True):
             cells = [_found(run.get("metrics", {}), name) for name in columns.values()]
-            shown = ["" if cell is None else f"{cell:.4g}" for cell in cells]
-            table.add_row(Path(run["dir"]).name, overrides, *shown, run["status"].split(":")[0])
+            shown = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
+            words = (Path(run["dir"]).name, overrides, *shown, run["status"].split(":")[0])
+            table.add_row(*(escape(word) for word in words))
         console.print(table)
     for run, overrides in zip(runs, own, strict=True):
         if run["status"] != "done":
