@@ -1,8 +1,8 @@
 """``dsnn run [experiment=NAME] [option=value ...]``, with ``-m`` to sweep values."""
 
+import importlib.metadata
 import os
 import sys
-from pathlib import Path
 
 import hydra
 
@@ -19,6 +19,9 @@ def main() -> int:
     from dsnn.run.job import Interrupted
 
     sweep, gave_up = None, False
+    if "--version" in sys.argv[1:]:
+        print(f"dsnn {importlib.metadata.version('dsnn')}, Hydra {hydra.__version__}")
+        return 0
     try:
         if usage.wants_help():
             places.add(usage.read([a for a in sys.argv[1:] if a not in usage.HELP]).folders)
@@ -26,14 +29,19 @@ def main() -> int:
             return 0
         words = usage.read(sys.argv[1:])
         places.add(words.folders)
-        usage.check(words.overrides)
-        overrides = schema.completed(words.overrides)
+        shows = any(flag in usage.SHOWING for flag in words.flags)
+        overrides = words.overrides
+        if "--hydra-help" in words.flags:  # of Hydra alone
+            overrides = [override for override in overrides if override.startswith("hydra")]
+        elif not {"-sc", "--shell-completion"} & {*words.flags}:  # whose words are none of ours
+            usage.check(overrides)
+            overrides = schema.completed(schema.last(overrides))
         path = schema.searchpath(words.packages)
         # flags before values, which Hydra's own parser insists on
-        sys.argv[1:] = [*words.flags, *(schema.appended(override) for override in overrides), *path]
+        sys.argv[1:] = [*usage.for_hydra(words.flags), *(schema.appended(override) for override in overrides), *path]
         schema.register()
-        if any(flag in ("-m", "--multirun") for flag in words.flags):
-            sweep = sweep_record.record_file(Path(_option("run.root", "outputs")).absolute(), ["-m", *overrides])
+        if not shows and any(flag in ("-m", "--multirun") for flag in words.flags):
+            sweep = sweep_record.record_file(schema.root(overrides), ["-m", *overrides])
             os.environ[SWEEP], os.environ[COMMAND] = str(sweep), sweep_record.begin(sweep)
         if not words.flags and not words.packages and not any(a.startswith("hydra") for a in overrides):
             from dsnn.run import job
@@ -79,10 +87,6 @@ def _launch() -> bool:
         print("error: the launcher gave up; the same command goes on with what is left.", file=sys.stderr)
         return True
     return False
-
-
-def _option(name: str, default: str) -> str:
-    return next((a.split("=", 1)[1] for a in sys.argv[1:] if a.startswith(f"{name}=")), default)
 
 
 if __name__ == "__main__":

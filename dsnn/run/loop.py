@@ -43,6 +43,9 @@ class Interrupted(RuntimeError):
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
+        return Interrupted, (str(self), self.signal_number)
+
 
 class Pruned(RuntimeError):
     """A run that its watch found not worth more time."""

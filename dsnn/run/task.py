@@ -34,7 +34,7 @@ def run_job(composed: Any) -> None:
         "status": "running",
     }
     try:
-        typed = schema.named(composed)
+        typed = schema.named(composed, _began_in(told))
         entry["dir"] = str(job.directory_of(typed))
         if sweep:
             sweep_record.add(sweep, entry)
@@ -73,6 +73,17 @@ def stop(signal_number: int) -> NoReturn:
     told = "the sweep was told to stop; the same command goes on with what is left."
     failures.append(Interrupted(told, signal_number))
     raise KeyboardInterrupt from None  # Hydra would print any other as a traceback
+
+
+def _began_in(told: Any) -> str:
+    """Returns the folder that paths of this job are relative to, where Hydra has changed into another; else nothing."""
+    if not told.job.chdir:
+        return ""
+    base = str(told.runtime.cwd)
+    for name in ("DSNN_DATA", "DSNN_CACHE"):
+        if name in os.environ:
+            os.environ[name] = os.path.join(base, os.environ[name])
+    return base
 
 
 def _said(overrides: Sequence[str]) -> str:

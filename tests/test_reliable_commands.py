@@ -1,0 +1,186 @@
+"""The command line holds: Hydra's own options beside overrides, homes, options given twice, and narrow terminals."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsnn.run import schema, sweep_record, usage
+from dsnn.run.loop import Interrupted
+
+ROOT = Path(__file__).parents[1]
+
+
+SERVER = """
+import json, os, sys, traceback
+from dsnn.run import cli, job, main
+for number, words in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        os.environ["DSNN_CONFIG_DIR"] = ""
+        for name, file in (("out", 1), ("err", 2)):
+            os.dup2(os.open(f"{sys.argv[2]}/{number}.{name}", os.O_WRONLY | os.O_CREAT), file)
+        sys.argv = ["dsnn", *words]
+        try:
+            status = main.main()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
+        os._exit(int(status or 0))
+    open(f"{sys.argv[2]}/{number}.status", "w").write(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+"""
+STAND_IN = """
+import json, os
+from dsnn.run import job
+def run(config, **options):
+    place = [os.getcwd(), config.data.path, config.run.root]
+    return job.directory_of(config), {f"test/{name}": value for name, value in zip("abc", place)}
+job.run = run
+"""
+
+
+def told(commands: list[list[str]], folder: Path, prelude: str = "") -> list[tuple[int, str, str]]:
+    """Gives commands in a folder, and returns the status, the output and the complaints of each.
+
+    Each has a process of its own, since Hydra closes what a process logs to; they share their imports.
+    """
+    kept = folder.parent / f"{folder.name} said"
+    kept.mkdir()
+    code = [sys.executable, "-W", "ignore", "-c", prelude + SERVER, json.dumps(commands), str(kept)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run(code, cwd=folder, env=environment, check=True)
+    texts = [[(kept / f"{k}.{n}").read_text(encoding="utf-8") for n in ("out", "err")] for k in range(len(commands))]
+    return [(int((kept / f"{k}.status").read_text()), *texts[k]) for k in range(len(commands))]
+
+
+def own(folder: Path) -> Path:
+    (folder / "experiment").mkdir(parents=True)
+    text = "# @package _global_\n# Mine.\nexperiment: mine\ntrain: {epochs: 7}\n"
+    (folder / "experiment" / "mine.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+SHOWN = [
+    (["--cfg", "job", "seed=3"], "\nseed: 3\n"),
+    (["seed=3", "-c", "job"], "\nseed: 3\n"),
+    (["seed=3", "--cfg=job", "--resolve"], "\nseed: 3\n"),
+    (["--cfg", "job", "-p", "train", "train.epochs=9"], "# @package train\nepochs: 9\n"),
+    (["--cfg", "hydra", "seed=3"], "hydra:\n"),
+    (["--cfg", "all", "seed=3"], "\nseed: 3\n"),
+    (["--info", "searchpath", "seed=3"], "Config search path"),
+    (["seed=3", "-i", "defaults-tree"], "experiment: digits"),
+    (["--info", "seed=3"], "seed: 3"),
+    (["seed=3", "--info", "plugins"], "Installed Hydra Plugins"),
+    (["seed=3", "--hydra-help"], "Hydra (1."),
+    (["-m", "seed=3,4", "--hydra-help"], "Hydra (1."),
+    (["seed=3", "-sc", "install=bash"], "hydra_bash_completion"),
+    (["seed=3", "--help"], "Options"),
+    (["-h"], "Options"),
+    (["seed=3", "--version"], "Hydra 1."),
+    (["--seed=3", "--cfg", "job", "train.epochs=9"], "\nseed: 3\n"),
+    *[(["seed=3", *flag, "experiment=mine", "-c", "job"], "epochs: 7") for flag in (
+        ["-cd", "own"], ["--config-dir", "own"], ["--config-dir=own"], ["-cd=own"])],
+]  # fmt: skip
+"""Words of a command that only shows something, and some of what it shows."""
+
+WRONG = [
+    (["--cfg", "jop"], "--cfg must be one of job, hydra, all, got 'jop'; did you mean 'job'?"),
+    (["--info=serchpath"], "--info must be one of all, config,"),
+    (["-cd", "nowhere"], "a configuration folder must exist"),
+    (["--versoin"], "'--versoin' is no flag; did you mean '--version'?"),
+    (["experiment=mine"], "experiment must be one of"),
+]
+
+
+def test_f5_hydras_own_options_stand_beside_overrides(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    own(folder / "own")
+    answers = told([["run", *words] for words, _ in SHOWN] + [["sweep", "--cfg", "job", "seed=3"]], folder)
+    for (words, said), (status, out, err) in zip([*SHOWN, (["sweep"], "\nseed: 3\n")], answers, strict=True):
+        assert (status, err) == (0, ""), words
+        assert said in out, words
+    assert [path.name for path in folder.iterdir()] == ["own"], "nothing is run, and nothing recorded"
+
+
+def test_f5_a_flag_that_cannot_be_meant_is_one_sentence(tmp_path: Path) -> None:
+    answers = told([["run", "seed=3", *words] for words, _ in WRONG], tmp_path)
+    for (words, sentence), (status, _, err) in zip(WRONG, answers, strict=True):
+        assert status == 1, words
+        assert sentence in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("quoted", ["~/out", '"~/out"', "'~/out'"])
+def test_f14_a_home_is_expanded(quoted: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "it's"))
+    home = str(tmp_path / "it's" / "out")
+    read = usage.read([f"run.root={quoted}", f"--compute.cache={quoted}", f"+run.dir={quoted}"]).overrides
+    usage.check([word.lstrip("+") for word in read])
+    config = schema.compose(["data=npz", *(f"{name}={quoted}" for name in schema.PATHS if name != "model.compacted")])
+    assert [config.run.root, config.run.dir, config.data.path, config.data.root] == [home] * 4
+    assert [config.compute.cache, config.export.nir] == [home] * 2
+    assert schema.root(read[:1]) == Path(home)
+
+
+def test_f14_what_is_no_path_or_no_home_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    for word in ("seed=~/x", "run.root=a~b", "compute.cache=none", "data.path='a~'"):
+        assert schema.at_home(word) == word
+    assert schema.at_home("data.path=~/a,b,~/c") == "data.path='/h/a','b','/h/c'"
+    assert schema.compose(["compute.cache=none"]).compute.cache == "none"
+    assert schema.compose([]).run.dir is None
+
+
+def test_f14_an_option_given_twice_is_what_it_was_last() -> None:
+    words = ["seed=1", "model.hidden=[3]", "seed=2,3", "experiment=digits", "+seed=5", "experiment=two_moons", "not one"]
+    assert schema.last(words) == ["model.hidden=[3]", "+seed=5", "experiment=two_moons", "not one"]
+    config = schema.compose(["experiment=digits", "seed=1", "experiment=two_moons", "seed=2"])
+    assert (config.experiment, config.seed) == ("two_moons", 2)
+
+
+def test_f14_a_sweeps_record_is_where_its_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quoted, in one's home, given twice, from an experiment's file: the record and the runs are in one folder."""
+    folder = tmp_path / "here"
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    file = own(folder / "own") / "experiment" / "mine.yaml"
+    file.write_text(file.read_text(encoding="utf-8") + "run: {root: ~/theirs}\n", encoding="utf-8")
+    given = [
+        (["run.root='a b'"], folder / "a b"),
+        (["run.root='~/out'"], folder / "home" / "out"),
+        (["run.root=~/again"], folder / "home" / "again"),
+        (["run.root=x", "run.root=y"], folder / "y"),
+        (["experiment=mine", "-cd", "own"], folder / "home" / "theirs"),
+    ]
+    answers = told([["run", "-m", "seed=1", "seed=7,8", *words] for words, _ in given], folder, STAND_IN)
+    for (words, root), (status, out, err) in zip(given, answers, strict=True):
+        assert status == 0, (words, out, err)
+        assert "2 of 2 jobs are done" in " ".join(out.split())
+        (record,) = (root / "sweeps").glob("*.jsonl")
+        assert {(folder / found["dir"]).parent for found in sweep_record.jobs(record)} == {root}
+    assert {path.name for path in folder.iterdir()} - {".cache"} == {"a b", "home", "own", "y"}
+
+
+def test_f18_relative_paths_are_those_of_the_folder_where_the_command_was_given(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    np.savez(folder / "own.npz", x_train=np.zeros((4, 2)), y_train=[0, 1, 0, 1])
+    words = ["run", "-m", "seed=1,2", "data=npz", "data.path=own.npz", "hydra.job.chdir=true"]
+    ((status, out, _),) = told([words], folder, STAND_IN)
+    assert status == 0, out
+    (record,) = folder.glob("outputs/sweeps/*.jsonl")
+    seen = [found["metrics"] for found in sweep_record.jobs(record)]
+    assert len(seen) == 2
+    for place in seen:
+        assert Path(place["test/a"]).parent == folder / "outputs" / "sweeps", "Hydra has changed into a sweep's folder"
+        assert (place["test/b"], place["test/c"]) == (str(folder / "own.npz"), str(folder / "outputs"))
+
+
+def test_f18_interrupted_survives_pickling() -> None:
+    stop = Interrupted("stopped after epoch 3", 15)
+    for again in (pickle.loads(pickle.dumps(stop, protocol)) for protocol in range(2, 6)):
+        assert (str(again), again.signal_number, again.exit_code) == (str(stop), 15, 143)
