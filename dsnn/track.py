@@ -336,7 +336,7 @@ def _id_file(directory: Path) -> Path:
 
 def _stored_id(directory: Path) -> str | None:
     try:
-        return _id_file(directory).read_text().strip() or None
+        return _id_file(directory).read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 
@@ -345,7 +345,7 @@ def _store_id(directory: Path, run_id: str) -> None:
     path = _id_file(directory)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
-    partial.write_text(run_id + "\n")
+    partial.write_text(run_id + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 

@@ -44,7 +44,7 @@ def ends(member: "Member", params: dict[str, Any], record: dict[str, float], epo
 def ended(directory: Path) -> int | None:
     """Returns the epoch after which a run's learning was ended, None where it was not."""
     file = directory / ENDED
-    return int(file.read_text()) if file.exists() else None
+    return int(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def end(directory: Path, epoch: int) -> None:

@@ -10,16 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dsnn import energy, rundir
 from dsnn.nearest import did_you_mean
 from dsnn.report import files, write_report, write_runs_report
-
-console = Console(highlight=False, soft_wrap=True)
-
+from dsnn.run.console import console
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0, 1 for a failure, 2 for a command that cannot be meant."""

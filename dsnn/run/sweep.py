@@ -265,7 +265,7 @@ def _end(study: optuna.Study, search: Search, folder: Path) -> int:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -274,7 +274,7 @@ def _taken(folder: Path, number: int) -> Any:
     """Returns the lock of a trial, which goes with the process that holds it, or None if another one does."""
     path = folder / "trials" / f"{number}.lock"
     path.parent.mkdir(exist_ok=True)
-    file = path.open("w")
+    file = path.open("wb")
     with suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return file

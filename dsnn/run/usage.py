@@ -120,7 +120,7 @@ def experiments() -> dict[str, dict[str, str]]:
     """Returns the headers of the experiment files: title, command, time and expected result by name."""
     found = {}
     for name, file in sorted(places.files("experiment").items()):
-        lines = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
+        lines = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
         header = {"title": next((line for line in lines if line and not line.startswith("@")), "")}
         for line in lines:
             if match := re.match(r"(command|time|expected):\s*(.*)", line):
