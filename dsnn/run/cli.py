@@ -9,7 +9,7 @@ import hydra
 from dsnn import checkpoint, places, rundir, train
 from dsnn.run import launcher, schema, sweep_record, usage
 from dsnn.run.console import console, sweep_table
-from dsnn.run.task import COMMAND, SWEEP, failures, run_job, sentence
+from dsnn.run.task import COMMAND, SWEEP, failures, run, run_job, sentence, unrecorded
 
 EXPECTED = (ValueError, rundir.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
 
@@ -44,9 +44,7 @@ def main() -> int:
             sweep = sweep_record.record_file(schema.root(overrides), ["-m", *overrides])
             os.environ[SWEEP], os.environ[COMMAND] = str(sweep), sweep_record.begin(sweep)
         if not words.flags and not words.packages and not any(a.startswith("hydra") for a in overrides):
-            from dsnn.run import job
-
-            job.run(schema.compose(overrides))
+            run(schema.compose(overrides))
         else:
             gave_up = _launch()
         if failures:
@@ -73,7 +71,7 @@ def main() -> int:
         console.print(f"accuracy over energy: {front}", markup=False)
     failed = [job for job in jobs if job["status"] != "done"]
     console.print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are done; all of them are in {sweep}.")
-    return int(bool(failed) or gave_up or not jobs)
+    return int(bool(failed or unrecorded) or gave_up or not jobs)
 
 
 def _launch() -> bool:

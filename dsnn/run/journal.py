@@ -49,9 +49,9 @@ class Journal(BaseJournalBackend):
                 size = file.tell()
                 try:
                     _write(file.fileno(), added)
-                except OSError:
+                except OSError as error:
                     os.ftruncate(file.fileno(), size)
-                    raise
+                    raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

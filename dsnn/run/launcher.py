@@ -106,3 +106,5 @@ def _run(
         job_subdir_key="hydra.sweep.subdir",
     )
     _ = done.return_value  # raises what the job did
+    if task.unrecorded:
+        raise OSError(task.unrecorded.pop())

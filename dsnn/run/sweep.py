@@ -25,6 +25,7 @@ from dsnn.run import schema, usage
 from dsnn.run.console import console
 from dsnn.run.journal import Journal
 from dsnn.run.search import Search, read_search, searches
+from dsnn.run.task import run
 
 FIRST_TRIALS = 5
 """Trials that have been as far before one can be stopped for being behind."""
@@ -155,7 +156,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path)
         directory = job.directory_of(config)
         trial.set_user_attr("dir", str(directory))
         trial.set_user_attr(BEGAN, [*trial.user_attrs.get(BEGAN, []), _reached(directory)])
-        _, metrics = job.run(config, group=folder.name, wait=True, watch=_watch(trial, search))
+        _, metrics = run(config, group=folder.name, wait=True, watch=_watch(trial, search))
         values = [float(metrics[objective.metric]) for objective in search.objectives]
         trial.set_user_attr("also", {name: float(metrics[name]) for name in search.also if name in metrics})
     except job.Pruned:

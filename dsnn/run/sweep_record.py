@@ -5,6 +5,7 @@ adds a line when it begins, and each of its jobs one when it starts and one when
 what the last command said of each of its runs, so a command that was corrected does not count the mistaken one's jobs.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -41,12 +42,20 @@ def begin(record: Path) -> str:
 
 
 def add(record: Path, entry: Mapping[str, Any]) -> None:
-    """Adds a line; one write, so that the lines of parallel jobs do not mix, and none is joined to a torn one."""
+    """Adds a line; one write, so that the lines of parallel jobs do not mix, and none is joined to a torn one.
+
+    Raises:
+        OSError: The disk does not take it; the error names the record.
+    """
     file = os.open(record, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(file).st_size
         torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-        os.write(file, b"\n" * torn + (json.dumps(entry) + "\n").encode())
+        line = b"\n" * torn + (json.dumps(entry) + "\n").encode()
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(record)) from None
     finally:
         os.close(file)
 

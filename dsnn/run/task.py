@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 
+from dsnn import rundir, track
+from dsnn.config import Config
 from dsnn.run import schema, sweep_record
 from dsnn.run.console import console
 
@@ -18,6 +20,26 @@ COMMAND = "DSNN_SWEEP_COMMAND"
 
 failures: list[BaseException] = []
 """What ended jobs of this process that are no part of a sweep, and what stopped a sweep."""
+
+
+unrecorded: list[str] = []
+"""Why lines that belong into the record of a sweep are not there."""
+
+
+def run(config: Config, **options: Any) -> tuple[Path, dict[str, Any]]:
+    """Runs a configuration as `dsnn.run.job.run` does, and tells W&B the end of runs that were killed after theirs."""
+    from dsnn.run import job, population
+
+    directories = [job.directory_of(one) for one in population.members(config)]
+    ended = [directory for directory in directories if config.resume and rundir.is_done(directory)]
+    found = job.run(config, **options)
+    for directory in ended:
+        told = track.settle(directory, tool=config.track.tool, mode=config.track.wandb)
+        if told is not None and told.complete:
+            console.print(f"W&B has been told the end of {directory}, which was killed before it could.", markup=False)
+            if hint := told.sync_hint:
+                console.print(f"to send it to W&B: {hint}", markup=False)
+    return found
 
 
 def run_job(composed: Any) -> None:
@@ -37,8 +59,8 @@ def run_job(composed: Any) -> None:
         typed = schema.named(composed, _began_in(told))
         entry["dir"] = str(job.directory_of(typed))
         if sweep:
-            sweep_record.add(sweep, entry)
-        _, entry["metrics"] = job.run(typed, group=sweep.stem if sweep else None, wait=sweep is not None)
+            _record(sweep, entry)
+        _, entry["metrics"] = run(typed, group=sweep.stem if sweep else None, wait=sweep is not None)
         entry["status"] = "done"
     except job.Interrupted as stop:
         entry["status"] = f"stopped: {stop}"
@@ -56,14 +78,27 @@ def run_job(composed: Any) -> None:
         console.print(entry["status"], markup=False)
     finally:
         if sweep:
-            sweep_record.add(sweep, entry)
+            _record(sweep, entry)
 
 
 def record_failure(number: int, overrides: Sequence[str], reason: str) -> None:
     """Records that a job of the sweep failed, for one that could not do it itself."""
     console.print(f"{' '.join(overrides)} failed: {reason}", markup=False)
     if SWEEP in os.environ:
-        sweep_record.fail(Path(os.environ[SWEEP]), os.environ.get(COMMAND, ""), number, _said(overrides), reason)
+        record = Path(os.environ[SWEEP])
+        try:
+            sweep_record.fail(record, os.environ.get(COMMAND, ""), number, _said(overrides), reason)
+        except OSError as error:
+            unrecorded.append(sentence(error))
+
+
+def _record(record: Path, entry: dict[str, Any]) -> None:
+    """Adds a line to the record; a disk that does not take it must not hide how the job ended."""
+    try:
+        sweep_record.add(record, entry)
+    except OSError as error:
+        unrecorded.append(sentence(error))
+        console.print(f"the record of the sweep lacks a line: {unrecorded[-1]}", markup=False)
 
 
 def stop(signal_number: int) -> NoReturn:
