@@ -1,5 +1,6 @@
-"""What W&B's own file of a run says, as far as it was written: a killed run leaves it cut anywhere, or all but empty."""
+"""What W&B's own file of a run says, as far as it was written: a killed run leaves it cut anywhere, or empty."""
 
+import importlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +17,16 @@ _MOST = 1 << 31
 
 def logged_steps(path: Path) -> set[int]:
     """Returns the steps at which a ``.wandb`` file holds history; none where it cannot be read."""
-    from google.protobuf.message import DecodeError
-    from wandb.proto import wandb_internal_pb2  # an optional library
-
+    # An optional library, whose messages are made while it is imported
+    messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    unreadable = importlib.import_module("google.protobuf.message").DecodeError
     steps = set()
     try:
         for content in _records(untrusted.content(path, _MOST)):
-            record = wandb_internal_pb2.Record.FromString(content)
+            record = messages.Record.FromString(content)
             if record.HasField("history"):
                 steps.add(int(record.history.step.num))
-    except (untrusted.UntrustedError, OSError, DecodeError):  # what was read so far was written
+    except (untrusted.UntrustedError, OSError, unreadable):  # what was read so far was written
         pass
     return steps
 

@@ -169,7 +169,9 @@ class WandbRun:
             for record in rundir.read_history(self._directory):
                 step = int(record["step"])
                 if before is None or step < before:
-                    self.log({name: value for name, value in record.items() if value is not None and name != "step"}, step)
+                    self.log(
+                        {name: value for name, value in record.items() if value is not None and name != "step"}, step
+                    )
 
     def figure(self, name: str, path: str | Path) -> None:
         """Logs the image in a file."""

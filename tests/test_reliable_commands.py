@@ -138,7 +138,15 @@ def test_f14_what_is_no_path_or_no_home_stays(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_f14_an_option_given_twice_is_what_it_was_last() -> None:
-    words = ["seed=1", "model.hidden=[3]", "seed=2,3", "experiment=digits", "+seed=5", "experiment=two_moons", "not one"]
+    words = [
+        "seed=1",
+        "model.hidden=[3]",
+        "seed=2,3",
+        "experiment=digits",
+        "+seed=5",
+        "experiment=two_moons",
+        "not one",
+    ]
     assert schema.last(words) == ["model.hidden=[3]", "+seed=5", "experiment=two_moons", "not one"]
     config = schema.compose(["experiment=digits", "seed=1", "experiment=two_moons", "seed=2"])
     assert (config.experiment, config.seed) == ("two_moons", 2)

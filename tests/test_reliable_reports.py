@@ -78,7 +78,7 @@ def test_reliability_10_what_is_no_plain_file_or_is_missing_is_told(tmp_path: Pa
     os.mkfifo(tmp_path / "pipe" / "metrics.json")
     (tmp_path / "no_config" / "config.yaml").unlink()
     found = {run.name: run for run in runs_page.read_runs(tmp_path)}
-    assert {name: run.status for name, run in found.items()} == {name: "damaged" for name in found} | {"good": "done"}
+    assert {name: run.status for name, run in found.items()} == dict.fromkeys(found, "damaged") | {"good": "done"}
     assert len(found) == 6
     assert found["no_metrics"].reason.startswith("metrics.json is missing")
     assert found["no_config"].reason.startswith("config.yaml is missing")
@@ -143,7 +143,8 @@ def test_reliability_10_damaged_arrays_are_one_sentence(name: str, content: byte
 
 
 @pytest.mark.parametrize(
-    "name", ["javascript:alert(1)", "a#b", "a?b=c", "100%", "%41", "a b", "ü", 'q"uote', "a&b", "//evil.example", "\udcff"]
+    "name",
+    ["javascript:alert(1)", "a#b", "a?b=c", "100%", "%41", "a b", "ü", 'q"uote', "a&b", "//evil.example", "\udcff"],
 )
 def test_reliability_17_links_are_relative_and_quoted(name: str, tmp_path: Path) -> None:
     root = tmp_path / "runs"

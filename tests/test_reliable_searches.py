@@ -1,7 +1,6 @@
 """Searches that hold: journals torn, zeroed and garbled, full disks, trials that die or kill."""
 
 import random
-
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -191,5 +190,3 @@ def test_a_trial_that_was_told_to_stop_is_not_given_up(folder: Path, monkeypatch
         with pytest.raises(job.Interrupted):
             sweep._run(study, trial, WANTED, folder)
         held.close()
-
-

@@ -1,4 +1,4 @@
-"""Sweeps that hold: killed workers, jobs at fault, told to stop, a parent that is gone, records with mistakes in them."""
+"""Sweeps that hold: killed workers, jobs at fault, signals, a parent that is gone, records with mistakes in them."""
 
 import functools
 import json
@@ -169,7 +169,13 @@ def test_f6_a_corrected_sweep_forgets_the_mistake(tmp_path: Path) -> None:
 
 
 def entry(command: str, number: int, status: str, **more: object) -> dict:
-    return {"command": command, "job": number, "dir": f"d{number}", "overrides": f"seed={number}", "status": status} | more
+    return {
+        "command": command,
+        "job": number,
+        "dir": f"d{number}",
+        "overrides": f"seed={number}",
+        "status": status,
+    } | more
 
 
 def test_f6_a_record_says_what_the_last_command_said_of_each_run(tmp_path: Path) -> None:
@@ -194,7 +200,16 @@ def test_reliability_24_lines_that_are_no_entries_are_dropped_and_counted(tmp_pa
     record = tmp_path / "s.jsonl"
     command = sweep_record.begin(record)
     sweep_record.add(record, entry(command, 0, "done", metrics={"test/accuracy": 0.5}))
-    bad = ["[1]", "5", "null", '"text"', "{}", '{"overrides": 3, "dir": "", "status": "done"}', "[" * 100_000, "\x00\x00"]
+    bad = [
+        "[1]",
+        "5",
+        "null",
+        '"text"',
+        "{}",
+        '{"overrides": 3, "dir": "", "status": "done"}',
+        "[" * 100_000,
+        "\x00\x00",
+    ]
     with record.open("ab") as file:
         file.write("".join(f"{line}\n" for line in bad).encode() + b"\xff\xfe\n" + b'{"overr')
     sweep_record.add(record, entry(command, 1, "done", metrics={"a": None, "b": [1], "c": 2.0}))

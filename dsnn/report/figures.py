@@ -97,10 +97,10 @@ def believed(records: Arrays, belief: wording.Belief) -> Drawings:
     """What the posterior believes: parameters, the plane, intervals of numbers."""
     drawings: Drawings = {}
     if {"test/mean", "test/lower", "test/upper", "test/y"} <= records.keys():
-        columns = [records[f"test/{name}"] for name in ("mean", "lower", "upper", "y")]
+        mean, lower, upper, y = (records[f"test/{name}"] for name in ("mean", "lower", "upper", "y"))
         drawings["intervals"] = (
             f"What is promised for each test example, and what came true ({belief.predictive}).",
-            lambda: plots.intervals(*(np.asarray(column)[:, 0] for column in columns)),
+            lambda: plots.intervals(mean[:, 0], lower[:, 0], upper[:, 0], y[:, 0]),
         )
     if "plane/x" in records:
         drawings["uncertainty_map"] = (

@@ -44,7 +44,7 @@ def config(directory: Path) -> dict[str, Any]:
         RunDirError: The file is damaged, or a setting that has to be a number is none.
     """
     path = directory / "config.yaml"
-    found = _read(untrusted.yaml_mapping, path, {})
+    found: dict[str, Any] = _read(untrusted.yaml_mapping, path, {})
     with _told(path):
         _check_whole_numbers(found)
         for name in SETTINGS:
@@ -63,7 +63,7 @@ def metrics(directory: Path) -> Metrics:
         RunDirError: The file is damaged, or a value is not what its name says.
     """
     path = directory / "metrics.json"
-    found = _read(untrusted.json_object, path, {})
+    found: Metrics = _read(untrusted.json_object, path, {})
     with _told(path):
         for name, value in found.items():
             number = name.startswith(NUMBERS) and name not in TEXTS
@@ -118,7 +118,7 @@ def first_line(path: Path) -> str:
     return next((line.strip() for line in lines if line.strip()), "")
 
 
-def _read(read: Callable[[Path], Read], path: Path, without: Read) -> Read:
+def _read(read: Callable[..., Read], path: Path, without: Read) -> Read:
     if not path.exists() and not path.is_symlink():
         return without
     with _told(path):

@@ -285,7 +285,7 @@ def _no_formula(value: Any) -> Any:
     return f"'{text}" if text[:1] in _CONTROLS or text.lstrip()[:1] in _FORMULAS else value
 
 
-_FORMULAS = tuple("=+-@＝＋－＠")  # noqa: RUF001  # some spreadsheets take the wide forms for the others
+_FORMULAS = tuple("=+-@＝＋－＠")  # some spreadsheets take the wide forms for the others
 _CONTROLS = tuple("\t\r\n")
 
 

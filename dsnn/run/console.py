@@ -221,8 +221,8 @@ def sweep_table(runs: list[dict[str, Any]]) -> None:
         for run, overrides in zip(runs, own, strict=True):
             cells = [_found(run.get("metrics", {}), name) for name in columns.values()]
             shown = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
-            words = (Path(run["dir"]).name, overrides, *shown, run["status"].split(":")[0])
-            table.add_row(*(escape(word) for word in words))
+            row = (Path(run["dir"]).name, overrides, *shown, run["status"].split(":")[0])
+            table.add_row(*(escape(word) for word in row))
         console.print(table)
     for run, overrides in zip(runs, own, strict=True):
         if run["status"] != "done":

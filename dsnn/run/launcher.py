@@ -43,7 +43,7 @@ class Workers(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs and returns what each returned; what became of one that did not is in the sweep's record."""
-        import cloudpickle  # comes with joblib
+        import cloudpickle  # type: ignore[import-untyped]  # comes with joblib
 
         setup_globals()
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)

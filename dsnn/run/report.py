@@ -18,6 +18,7 @@ from dsnn.nearest import did_you_mean
 from dsnn.report import files, write_report, write_runs_report
 from dsnn.run.console import console
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0, 1 for a failure, 2 for a command that cannot be meant."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)

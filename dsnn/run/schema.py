@@ -17,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 from dsnn import data, places, resolve
 from dsnn.config import OWN, PYTHON, Config, as_dict
 
-
 PATHS = ("run.root", "run.dir", "data.path", "data.root", "compute.cache", "export.nir", "model.compacted")
 """Options that name a file or a folder: ~ in front is one's home."""
 

@@ -98,7 +98,9 @@ def read(arguments: Sequence[str]) -> Words:
 
 def _check_shown(flag: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise UsageError(f"{flag} must be one of {', '.join(known)}, got {value!r}; {did_you_mean(value, known, HELPED)}")
+        raise UsageError(
+            f"{flag} must be one of {', '.join(known)}, got {value!r}; {did_you_mean(value, known, HELPED)}"
+        )
 
 
 def _next(left: list[str], flag: str) -> str:
