@@ -6,6 +6,7 @@ also stands in the run directory's own files, so nothing is lost when W&B is.
 """
 
 import contextlib
+import json
 import netrc
 import os
 import queue
@@ -15,19 +16,22 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from dsnn import store, tensorboard
+from dsnn import offline, store, tensorboard, untrusted
 
-__all__ = ["MODES", "TOOLS", "Track", "open_track"]
+__all__ = ["MODES", "TOOLS", "Track", "open_track", "settle"]
 
 TOOLS = ("wandb", "tensorboard", "none")
 MODES = ("auto", "offline", "online", "disabled")
 PROJECT = "dsnn"
 """W&B project where neither the configuration nor the environment names one."""
+
+OPENED, COMPLETE = "opened.json", "complete"
+"""Files of the run directory's ``wandb/``: how the run was opened, and that its end has been told."""
 
 _Job = Callable[[Any], None]
 
@@ -38,6 +42,7 @@ class Track:
     Attributes:
         run_id: The W&B run id, the same each time the run directory is opened; empty when tracking is disabled.
         warnings: The sentences this track has printed, in order.
+        complete: Whether it has been told the end of a run that ended well, and has closed.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Track:
         self.run_id = run_id
         self.tool = tool
         self.warnings: list[str] = []
+        self.complete = self._summed = self._failed = False
         self._jobs: queue.SimpleQueue[_Job | int] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if open_run is not None:
@@ -61,6 +67,7 @@ class Track:
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """Sets the run's final numbers, such as those of ``metrics.json``."""
         values = dict(metrics)
+        self._summed = True
         self._put(lambda run: run.summary(values))
 
     def figure(self, name: str, path: str | Path) -> None:
@@ -88,6 +95,10 @@ class Track:
                 f"{self.tool} has not finished after {timeout_s:g} s and is left behind; send the rest with: "
                 f"wandb sync --include-online {self._parts('*run')}"
             )
+        elif not exit_code and self._summed and not self._failed and self.run_id:
+            self.complete = True
+            with contextlib.suppress(OSError):  # it is told once more then
+                _store(self.directory, COMPLETE, self.run_id)
 
     @property
     def sync_hint(self) -> str:
@@ -118,6 +129,7 @@ class Track:
                     job(run)
                 run.finish(exit_code=job)
             except Exception as error:  # whatever W&B raises, training goes on
+                self._failed = True
                 here = f"the run goes on, and its files stay in {self.directory}"
                 self._warn(f"{self.tool} tracking stopped ({_sentence(error)}); {here}.")
                 if run is not None:
@@ -126,18 +138,40 @@ class Track:
 
 
 class WandbRun:
-    """A W&B run as `Track` speaks to it."""
+    """A W&B run as `Track` speaks to it.
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    A process that is killed takes along what W&B had not written yet. The run's own history has it, and it is logged
+    again before anything else is; what W&B has is not logged twice.
+    """
 
-    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+    def __init__(self, run: Any, directory: Path, logged: Collection[int] = ()) -> None:
+        self._run, self._directory = run, directory
+        self._logged = set(logged) if run.offline else set()
+        self._begins = 0 if run.offline else int(run.step)  # the server's next step
+        self._caught_up = False
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
         """Logs numbers by name at a step."""
-        self._run.log(values, step=step)
+        self._catch_up(step)
+        if step >= self._begins and step not in self._logged:
+            self._run.log(values, step=step)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets what the run ends with."""
+        self._catch_up(None)
         self._run.summary.update(values)
+
+    def _catch_up(self, before: int | None) -> None:
+        if self._caught_up:
+            return
+        self._caught_up = True
+        with contextlib.suppress(store.RunDirError):  # whoever goes on with the run says what is damaged
+            for record in store.read_history(self._directory):
+                step = int(record["step"])
+                if before is None or step < before:
+                    self.log(
+                        {name: value for name, value in record.items() if value is not None and name != "step"}, step
+                    )
 
     def figure(self, name: str, path: str | Path) -> None:
         """Logs the image in a file."""
@@ -211,17 +245,63 @@ def open_track(
     group = group or here.get("WANDB_RUN_GROUP") or usual_group
     told = [tag.strip() for tag in here.get("WANDB_TAGS", "").split(",") if tag.strip()]
     config = {**(config or {}), "environment": store.read_environment(directory)}
-    arguments = {
+    arguments: dict[str, Any] = {
         "project": project or here.get("WANDB_PROJECT") or PROJECT, "group": group,
         "name": here.get("WANDB_NAME") or name, "tags": [*tags, *told], "job_type": job_type,
         "config": config, "id": run_id, "dir": str(directory), "resume": "allow",
     }  # fmt: skip
 
-    def open_run(warn: Callable[[str], None]) -> Any:
-        _store_id(directory, run_id)
-        return WandbRun(_open(mode, arguments, system_metrics, warn))
+    return Track(directory, run_id, _opening(directory, mode, arguments, system_metrics))
 
-    return Track(directory, run_id, open_run)
+
+def _opening(
+    directory: Path, mode: str, arguments: dict[str, Any], system_metrics: bool
+) -> Callable[[Callable[[str], None]], WandbRun]:
+    """Returns what opens a W&B run, and leaves in the run directory how that was done."""
+
+    def open_run(warn: Callable[[str], None]) -> WandbRun:
+        (directory / "wandb" / COMPLETE).unlink(missing_ok=True)
+        _store(directory, ID, arguments["id"] + "\n")
+        opened = {name: value for name, value in arguments.items() if name != "dir"}
+        _store(directory, OPENED, json.dumps(opened | {"system_metrics": system_metrics}, default=str))
+        run = _open(mode, arguments, system_metrics, warn)
+        parts = directory.glob(f"wandb/*run-*-{arguments['id']}/*.wandb") if run.offline else ()
+        logged = {step for part in parts for step in offline.logged_steps(part)}
+        return WandbRun(run, directory, logged)
+
+    return open_run
+
+
+def settle(directory: str | Path, *, tool: str = "wandb", mode: str = "auto") -> Track | None:
+    """Tells W&B the end of a finished run whose process was killed before it could; the track has ended.
+
+    Args:
+        directory: The run directory.
+        tool: As of `open_track`.
+        mode: As of `open_track`.
+
+    Returns:
+        The track, or None where W&B has been told, or never was to be, or another process is at it.
+    """
+    directory = Path(directory).absolute()
+    folder = directory / "wandb"
+    mode = _mode(mode)
+    if tool != "wandb" or mode == "disabled" or not store.is_done(directory) or (folder / COMPLETE).exists():
+        return None
+    try:
+        arguments = untrusted.json_object(folder / OPENED)
+        with store.lock(directory):
+            system_metrics = bool(arguments.pop("system_metrics", False))
+            run_id = str(arguments["id"])
+            opening = _opening(directory, mode, {**arguments, "dir": str(directory)}, system_metrics)
+            track = Track(directory, run_id, opening)
+            track.summary(store.read_metrics(directory))
+            for figure in sorted((directory / "figures").glob("*.png")):
+                track.figure(figure.stem, figure)
+            track.finish()
+            return track
+    except (FileNotFoundError, KeyError, untrusted.UntrustedError, store.RunDirError):
+        return None
 
 
 def _mode(mode: str) -> str:
@@ -330,22 +410,21 @@ def _sentence(error: object) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:120]
 
 
-def _id_file(directory: Path) -> Path:
-    return directory / "wandb" / "run_id"
+ID = "run_id"
 
 
 def _stored_id(directory: Path) -> str | None:
     try:
-        return _id_file(directory).read_text().strip() or None
+        return (directory / "wandb" / ID).read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 
 
-def _store_id(directory: Path, run_id: str) -> None:
-    path = _id_file(directory)
+def _store(directory: Path, name: str, text: str) -> None:
+    path = directory / "wandb" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    partial.write_text(run_id + "\n")
+    partial = path.with_name(f"{name}.tmp")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

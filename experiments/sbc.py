@@ -36,7 +36,7 @@ def main(file: str | None = None, seed: str = "0") -> int:
         console.print(f"{name:10s}", "  ".join(f"{key} {value:.3f}" for key, value in row.items()))
     console.print(f"{time.monotonic() - started:.0f} s")
     if file is not None:
-        Path(file).write_text(json.dumps(rows, indent=2) + "\n")
+        Path(file).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return int(any(r["chi_square_p"] < 0.01 or not 0.85 <= r["coverage_90"] <= 0.95 for r in rows.values()))
 
 

@@ -302,9 +302,9 @@ def _rapl(powercap: Path) -> list[Counter]:
     counters = []
     for zone in sorted(powercap.glob("intel-rapl:*")) if powercap.is_dir() else []:
         try:
-            label = (zone / "name").read_text().strip()
-            range_j = int((zone / "max_energy_range_uj").read_text()) * 1e-6
-            int((zone / "energy_uj").read_text())
+            label = (zone / "name").read_text(encoding="utf-8").strip()
+            range_j = int((zone / "max_energy_range_uj").read_text(encoding="utf-8")) * 1e-6
+            int((zone / "energy_uj").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # absent, or readable by root only: the estimate stands in and says so
         part = "cpu" if label.startswith("package") else "memory" if label == "dram" else None
@@ -315,7 +315,7 @@ def _rapl(powercap: Path) -> list[Counter]:
 
 def _read_uj(path: Path) -> float | None:
     try:
-        return int(path.read_text()) * 1e-6
+        return int(path.read_text(encoding="utf-8")) * 1e-6
     except (OSError, ValueError):
         return None
 

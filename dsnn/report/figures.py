@@ -32,8 +32,8 @@ def learned(
         )
     if not {"test/probs", "test/y"} <= records.keys():
         return drawings
+    # Nothing is computed before a figure is drawn: an array of another shape than a run's spoils its own figure only.
     probs, labels = records["test/probs"], records["test/y"]
-    score = entropy(probs)
     ece = metrics.get("test/ece")
     drawings["reliability"] = (
         f"How often it is right when it says it is sure ({belief.predictive}). On the diagonal, confidence can be "
@@ -41,15 +41,17 @@ def learned(
         lambda: plots.reliability(*reliability(probs, labels), ece if isinstance(ece, float) else None),
     )
     if outside := under(records, "ood/"):
-        foreign = {name.removesuffix("/probs"): entropy(p) for name, p in outside.items() if name.endswith("/probs")}
+        foreign = {name.removesuffix("/probs"): p for name, p in outside.items() if name.endswith("/probs")}
         drawings["uncertainty"] = (
             f"How uncertain it is on its own test data and on data it never saw ({belief.predictive}). Well apart is "
             "good.",
-            lambda: plots.uncertainty_histogram(score, foreign),
+            lambda: plots.uncertainty_histogram(
+                entropy(probs), {name: entropy(other) for name, other in foreign.items()}
+            ),
         )
     drawings["risk_coverage"] = (
         f"The error if it may stay silent on what it is least sure of ({belief.predictive}).",
-        lambda: plots.risk_coverage(*risk_coverage(score, probs.argmax(axis=-1) != labels)),
+        lambda: plots.risk_coverage(*risk_coverage(entropy(probs), probs.argmax(axis=-1) != labels)),
     )
     return drawings
 
@@ -59,7 +61,8 @@ def in_time(metrics: Metrics, records: Arrays, belief: wording.Belief) -> Drawin
     drawings: Drawings = {}
     total = int(metrics.get("compute/steps_total", 1))
     for prefix, whose in (("blocks/", f"the {belief.predictive}"), ("deployed_blocks/", "the deployed network")):
-        if blocks := under(records, prefix):
+        blocks = under(records, prefix)
+        if {"first", "accuracy", "confidence"} <= blocks.keys():
             columns = (blocks["first"], blocks["accuracy"], blocks["confidence"])
             drawings["step_calibration"] = (
                 f"How sure {whose} is as time goes on, and how often it is right then. Where they part, confidence is "
@@ -81,10 +84,11 @@ def in_time(metrics: Metrics, records: Arrays, belief: wording.Belief) -> Drawin
             ),
         )
     if sequence := under(records, "sequence/"):
-        names = [str(name) for name in sequence.get("names", ())]
         drawings["believed_sequence"] = (
             "One test sequence: what the network believes after every step, under the true classes.",
-            lambda: plots.believed_sequence(sequence["probs"][0], sequence["y"][0], names),
+            lambda: plots.believed_sequence(
+                sequence["probs"][0], sequence["y"][0], [str(name) for name in sequence.get("names", ())]
+            ),
         )
     return drawings
 
@@ -93,17 +97,21 @@ def believed(records: Arrays, belief: wording.Belief) -> Drawings:
     """What the posterior believes: parameters, the plane, intervals of numbers."""
     drawings: Drawings = {}
     if {"test/mean", "test/lower", "test/upper", "test/y"} <= records.keys():
-        mean, lower, upper, y = (np.asarray(records[f"test/{name}"])[:, 0] for name in ("mean", "lower", "upper", "y"))
+        mean, lower, upper, y = (records[f"test/{name}"] for name in ("mean", "lower", "upper", "y"))
         drawings["intervals"] = (
             f"What is promised for each test example, and what came true ({belief.predictive}).",
-            lambda: plots.intervals(mean, lower, upper, y),
+            lambda: plots.intervals(mean[:, 0], lower[:, 0], upper[:, 0], y[:, 0]),
         )
     if "plane/x" in records:
-        kinds = {"all doubt": records["plane/total"], "epistemic part": records["plane/epistemic"]}
         drawings["uncertainty_map"] = (
             "Where in the plane the network does not know. Doubt between classes is in the data; doubt far from all "
             "examples has to be epistemic.",
-            lambda: plots.uncertainty_map(records["plane/x"], kinds, records["plane/points"], records["plane/labels"]),
+            lambda: plots.uncertainty_map(
+                records["plane/x"],
+                {"all doubt": records["plane/total"], "epistemic part": records["plane/epistemic"]},
+                records["plane/points"],
+                records["plane/labels"],
+            ),
         )
     if draws := under(records, "posterior/"):
         drawings["posterior"] = (
@@ -117,21 +125,15 @@ def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
     """Where and when computation runs: gates, one example in time, steps."""
     drawings: Drawings = {}
     example = records.get("example/x")
-    stop = int(records["example/step"]) if "example/step" in records else None
+    stop = _whole(records, "example/step")
     if gates:
         shape = None if example is None else example.shape
-        groups = _in_network_order(gates)
-        kept: dict[str, int | float] = {name: runs for name, runs, _ in site_rows(metrics)}
-        if "test/steps" in records and (total := int(metrics.get("compute/steps_total", 1))) > 1:
-            taken = np.asarray(records["test/steps"], float)
-            needed = np.array([np.clip(taken - step + 1, 0, 1).mean() for step in range(1, total + 1)])
-            groups, kept = {**groups, "time steps": needed}, {**kept, "time steps": float(taken.mean())}
         drawings["gate_map"] = (
             "Every square is a place where computation can run, as dark as it is likely to be needed. The input "
             "keeps its picture; neurons are sorted; a time step is as dark as there are examples of the predictive "
             "that still run then. What is switched off costs nothing once the network is compacted. Pale squares are "
             "undecided and, below one half, switched off: blank pixels cost nothing, so nothing decides them.",
-            lambda: plots.gate_map(groups, shape, kept),
+            lambda: plots.gate_map(*_gate_map(metrics, gates, records, shape)),
         )
     for name, which in EXAMPLES.items():
         if f"{name}/logits" in records:
@@ -150,10 +152,11 @@ def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
             lambda: plots.exit_curves(curves, total, point),
         )
     if "test/steps" in records:
-        steps_total = int(metrics.get("compute/steps_total", np.ceil(records["test/steps"].max())))
         drawings["steps"] = (
             "When the examples were answered; what would come after is not computed.",
-            lambda: plots.steps_histogram(records["test/steps"], steps_total),
+            lambda: plots.steps_histogram(
+                records["test/steps"], int(metrics.get("compute/steps_total", np.ceil(records["test/steps"].max())))
+            ),
         )
     if spikes := under(records, "raster/"):
         drawings["raster"] = (
@@ -161,10 +164,12 @@ def running(metrics: Metrics, gates: Arrays, records: Arrays) -> Drawings:
             lambda: plots.raster(spikes, stop),
         )
     if traces := under(records, "membrane/"):
-        thresholds = {name: float(np.mean(value)) for name, value in under(records, "threshold/").items()}
+        thresholds = under(records, "threshold/")
         drawings["membrane"] = (
             "The membranes of a few neurons; one that reaches its threshold tends to spike and is reset.",
-            lambda: plots.membrane_traces(traces, thresholds, stop),
+            lambda: plots.membrane_traces(
+                traces, {name: float(np.mean(value)) for name, value in thresholds.items()}, stop
+            ),
         )
     return drawings
 
@@ -258,20 +263,37 @@ def exit_curves(records: Arrays) -> dict[str, tuple[Shaped[np.ndarray, "..."], S
     """Mean steps and accuracy of each stopping rule that was recorded."""
     found = under(records, "exits/")
     names = [name.removesuffix("/steps") for name in found if name.endswith("/steps")]
-    return {name: (found[f"{name}/steps"], found[f"{name}/accuracy"]) for name in names}
+    return {name: (found[f"{name}/steps"], found[f"{name}/accuracy"]) for name in names if f"{name}/accuracy" in found}
 
 
 def _decision(example: Arrays) -> Callable[[], Figure]:
-    stop = int(example["step"]) if "step" in example else None
-    label = int(example["y"]) if "y" in example else None
     return lambda: plots.running_decision(
         example["logits"],
-        stop,
-        label,
+        _whole(example, "step"),
+        _whole(example, "y"),
         picture=example.get("x"),
         stopped=example.get("stopped"),
         quantile=float(example.get("quantile", np.float32(0.5))),
     )
+
+
+def _whole(arrays: Arrays, name: str) -> int | None:
+    """A whole number among the arrays; None where there is none of that name, or it is no number."""
+    value = arrays.get(name)
+    return int(value) if value is not None and value.size == 1 and value.dtype.kind in "iufb" else None
+
+
+def _gate_map(
+    metrics: Metrics, gates: Arrays, records: Arrays, shape: tuple[int, ...] | None
+) -> tuple[dict[str, Shaped[np.ndarray, "..."]], tuple[int, ...] | None, dict[str, int | float]]:
+    """The groups of a gate map, the shape of the input's, and how many of each run."""
+    groups = _in_network_order(gates)
+    kept: dict[str, int | float] = {name: runs for name, runs, _ in site_rows(metrics)}
+    if "test/steps" in records and (total := int(metrics.get("compute/steps_total", 1))) > 1:
+        taken = np.asarray(records["test/steps"], float)
+        needed = np.array([np.clip(taken - step + 1, 0, 1).mean() for step in range(1, total + 1)])
+        groups, kept = {**groups, "time steps": needed}, {**kept, "time steps": float(taken.mean())}
+    return groups, shape, kept
 
 
 def _in_network_order(gates: Arrays) -> dict[str, Shaped[np.ndarray, "..."]]:

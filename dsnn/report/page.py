@@ -38,7 +38,7 @@ def draw(directory: Path, name: str, caption: str, figure: Callable[[], Figure])
         drawn = figure()
         plots.save_png(drawn, directory / "figures" / f"{name}.png")
         return Picture(themed(plots.to_svg(drawn)), caption, wide=drawn.get_figwidth() > 5)
-    except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+    except Exception as error:  # what an odd array makes a drawing raise depends on the drawing
         return Picture("", caption, f"{name} could not be drawn: {type(error).__name__}: {error}")
 
 
@@ -60,7 +60,9 @@ def render(template: str, path: Path, values: Mapping[str, Any]) -> Path:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, percent=percent, energy=energy)
-    return store.write_text(path.parent, path.name, environment.get_template(template).render(values))
+    page = environment.get_template(template).render(values)
+    # JSON and the names of files may hold halves of characters, which no file of text can
+    return store.write_text(path.parent, path.name, page.encode("utf-8", "replace").decode())
 
 
 def number(value: Any) -> str:

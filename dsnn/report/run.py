@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from dsnn import store, wording
-from dsnn.report import figures
+from dsnn.report import figures, files
 from dsnn.report.page import draw, energy, number, percent, render
 
 
@@ -30,9 +30,8 @@ def write_report(run_dir: str | Path) -> Path:
     directory = Path(run_dir)
     if (directory / store.DONE).exists():
         store.whole(directory)
-    config = store.read_config(directory) if (directory / "config.yaml").exists() else {}
-    metrics, history = store.read_metrics(directory), store.read_history(directory)
-    gates, records = store.read_arrays(directory, "gates.npz"), store.read_arrays(directory, "records.npz")
+    config, metrics, history = files.config(directory), files.metrics(directory), files.history(directory)
+    gates, records = files.arrays(directory, "gates.npz"), files.arrays(directory, "records.npz")
     belief = wording.belief(config, metrics)
     drawn = {
         name: draw(directory, name, caption, figure)
@@ -44,7 +43,7 @@ def write_report(run_dir: str | Path) -> Path:
             **figures.costing(metrics),
         }.items()
     }
-    environment = store.read_environment(directory)
+    environment = files.environment(directory)
     values = {
         "title": title(config, directory),
         "verdict": verdict(metrics, belief),
@@ -295,11 +294,14 @@ class PlacementRow(NamedTuple):
 def _placement_rows(metrics: figures.Metrics) -> list[PlacementRow]:
     rows = []
     for name, value in metrics.items():
-        if not name.endswith("/p_events"):
+        if not (name.startswith("placement/") and name.endswith("/p_events")):
             continue
         layer, p = name.split("/")[1], float(value)
-        at = {key: float(metrics[f"placement/{layer}/{key}"]) for key in (
+        of_layer = {key: f"placement/{layer}/{key}" for key in (
             "rate", "rate_low", "rate_high", "break_even_rate", "events_nj", "dense_nj")}  # fmt: skip
+        if not metrics.keys() >= {*of_layer.values()}:
+            continue
+        at = {key: float(metrics[full]) for key, full in of_layer.items()}
         where = "event-driven core" if p >= 0.5 else "dense engine"
         rate = f"{number(at['rate'])} ({number(at['rate_low'])} to {number(at['rate_high'])})"
         costs = (energy(at["events_nj"]), energy(at["dense_nj"]))

@@ -3,6 +3,8 @@
 import base64
 import csv
 import io
+import os
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dsnn import plots, store
+from dsnn.report import files
 from dsnn.report.page import draw, number, percent, render
 
 PREDICTIVE = {
@@ -47,11 +50,12 @@ class Run(NamedTuple):
 
     Args:
         name: Its path below the folder of runs.
-        status: "done", "failed" or "unfinished".
+        status: "done", "failed", "unfinished" or "damaged".
         config: Its configuration by dotted key.
         metrics: Its metrics.
         history: Its evaluations.
-        reason: Why it failed, in a line.
+        reason: Why it failed or what is damaged, in a line.
+        link: The address of its page, relative to the folder of runs; empty where it has none.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Run(NamedTuple):
     metrics: dict[str, float | int | str]
     history: list[dict[str, Any]]
     reason: str = ""
+    link: str = ""
 
 
 class Cell(NamedTuple):
@@ -109,40 +114,45 @@ def write_runs_report(root: str | Path) -> Path:
         "title": f"{len(runs)} runs",
         "where": root.resolve().name,
         "counts": _counts(runs),
-        "tables": [_table(root, title, runs, [*settings, *metrics]) for title, metrics in parts.items()],
+        "tables": [_table(title, runs, [*settings, *metrics]) for title, metrics in parts.items()],
         "seeds": [Means(title, found["headings"], found["rows"]) for title, found in means if found],
         "figures": figures,
-        "csv": base64.b64encode(to_csv(runs, settings).encode()).decode(),
+        "csv": base64.b64encode(to_csv(runs, settings).encode("utf-8", "replace")).decode(),
     }
     return render("runs.html.j2", root / "report.html", values)
 
 
 def read_runs(root: Path) -> list[Run]:
     """The runs below a folder, by name; a damaged one is told by its status and does not hide the others."""
-    found = []
-    for path in sorted(root.rglob("config.yaml")):
-        directory = path.parent
-        if any(part.startswith(".") or part == "wandb" for part in directory.relative_to(root).parts):
-            continue
-        name = directory.relative_to(root).as_posix()
-        try:
-            config = store.flat_config(store.read_config(directory))
-            metrics, history = store.read_metrics(directory), store.read_history(directory)
-        except store.RunDirError:
-            found.append(Run(name, "damaged", {}, {}, []))
-            continue
-        status = "done" if store.is_done(directory) else "failed" if (directory / "FAILED").exists() else "unfinished"
-        found.append(Run(name, status, config, metrics, history, _reason(directory) if status == "failed" else ""))
-    return found
+    found = {path.parent for name in ("config.yaml", "DONE") for path in root.rglob(name)}
+    return [_read(root, directory) for directory in sorted(found) if not _is_hidden(directory.relative_to(root))]
 
 
-def _reason(directory: Path) -> str:
-    """The first line of what a failed run left, which says why."""
+def _is_hidden(place: Path) -> bool:
+    return any(part.startswith(".") or part == "wandb" for part in place.parts)
+
+
+def _read(root: Path, directory: Path) -> Run:
+    place = directory.relative_to(root)
+    name = os.fsencode(place.as_posix()).decode("utf-8", "replace")  # names of files need not be text
+    page = (directory / "report.html").exists()
+    link = urllib.parse.quote(os.fsencode(place / "report.html")) if page else ""
     try:
-        lines = (directory / "FAILED").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in lines if line.strip()), "")
+        config = store.flat_config(files.config(directory))
+        metrics, history = files.metrics(directory), files.history(directory)
+        done = (directory / store.DONE).exists()
+        if done:
+            store.whole(directory)
+        for missing in ("config.yaml", *["metrics.json"] * done):
+            if not (directory / missing).exists():
+                raise store.RunDirError(f"{missing} is missing; put back a copy of it, or run the command again.")
+    except store.RunDirError as error:
+        return Run(name, "damaged", {}, {}, [], str(error).replace(f"{directory}/", ""), link)
+    if done:
+        return Run(name, "done", config, metrics, history, "", link)
+    if (directory / "FAILED").exists():
+        return Run(name, "failed", config, metrics, history, files.first_line(directory / "FAILED"), link)
+    return Run(name, "unfinished", config, metrics, history, "", link)
 
 
 def varying(runs: Sequence[Run]) -> list[str]:
@@ -176,7 +186,7 @@ def to_csv(runs: Sequence[Run], settings: Sequence[str]) -> str:
     metrics = sorted({name for run in runs for name in run.metrics})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "status", *settings, *metrics])
+    writer.writerow([_no_formula(name) for name in ("run", "status", *settings, *metrics)])
     for run in runs:
         values = [run.config.get(key, "") for key in settings] + [run.metrics.get(name, "") for name in metrics]
         writer.writerow([_no_formula(value) for value in (run.name, run.status, *values)])
@@ -194,9 +204,9 @@ def _parts(runs: Sequence[Run], energy: str) -> dict[str, list[str]]:
     return {title: names for title, names in known.items() if names} or {"runs": []}
 
 
-def _table(root: Path, title: str, runs: Sequence[Run], columns: Sequence[str]) -> Table:
+def _table(title: str, runs: Sequence[Run], columns: Sequence[str]) -> Table:
     headings = [("run", "run"), ("status", "status"), *[(_heading(name, columns), name) for name in columns]]
-    return Table(title, headings, [_row(root, run, columns) for run in runs])
+    return Table(title, headings, [_row(run, columns) for run in runs])
 
 
 CHEAPEST = "energy/cheapest rival"
@@ -226,10 +236,9 @@ def _heading(name: str, columns: Sequence[str]) -> str:
     return tail if sum(other.rsplit(".", 1)[-1] == tail for other in columns) == 1 else name
 
 
-def _row(root: Path, run: Run, columns: Sequence[str]) -> list[Cell]:
-    page = f"{run.name}/report.html" if (root / run.name / "report.html").exists() else ""
+def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
     status = f"{run.status}: {run.reason}" if run.reason else run.status
-    cells = [Cell(run.name, run.name, page), Cell(status, status, status=run.status)]
+    cells = [Cell(run.name, run.name, run.link), Cell(status, status, status=run.status)]
     for name in columns:
         value = _value(run, name)
         value = run.config.get(name) if value is None else value
@@ -258,7 +267,8 @@ def _mean_and_spread(name: str, values: Sequence[float | int | str]) -> str:
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     if not numbers:
         return "–"
-    mean, spread = float(np.mean(numbers)), float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread = float(np.mean(numbers)), float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
     if spread <= 1e-12 * abs(mean):
         return _shown(name, mean)
     if name in SHARES:
@@ -267,8 +277,26 @@ def _mean_and_spread(name: str, values: Sequence[float | int | str]) -> str:
 
 
 def _no_formula(value: Any) -> Any:
-    # A spreadsheet would run a text that begins like a formula.
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    """A cell that a spreadsheet shows and does not run: a text that begins like a formula gets a quote before it.
+
+    So OWASP advises under CSV Injection. Negative numbers stay as they are, also as texts.
+    """
+    text = str(value)
+    if isinstance(value, int | float) or (text[:1] == "-" and _is_number(text)):
+        return value
+    return f"'{text}" if text[:1] in _CONTROLS or text.lstrip()[:1] in _FORMULAS else value
+
+
+_FORMULAS = tuple("=+-@＝＋－＠")  # some spreadsheets take the wide forms for the others
+_CONTROLS = tuple("\t\r\n")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text == text.strip()
 
 
 def _known(runs: Sequence[Run], name: str) -> bool:
@@ -305,10 +333,9 @@ def _figures(runs: Sequence[Run], energy: str) -> dict[str, tuple[str, Callable[
         histories = {run.name: run.history for run in runs}
         drawings["curves"] = ("The course of training.", lambda: plots.overlaid_curves(histories, curve))
     if len(complete) > 2:
-        axes = _axes(complete, settings, energy)
         drawings["parallel"] = (
             "Every line is a run, from its settings (left) to its results (right); the most accurate are blue.",
-            lambda: plots.parallel_coordinates(axes, ACCURACY),
+            lambda: plots.parallel_coordinates(_axes(complete, settings, energy), ACCURACY),
         )
     return drawings
 

@@ -1,15 +1,15 @@
 """``dsnn run [experiment=NAME] [option=value ...]``, with ``-m`` to sweep values."""
 
+import importlib.metadata
 import os
 import sys
-from pathlib import Path
 
 import hydra
 
 from dsnn import places, store, train
-from dsnn.run import schema, sweep_record, usage
+from dsnn.run import launcher, schema, sweep_record, usage
 from dsnn.run.console import console, sweep_table
-from dsnn.run.task import SWEEP, failures, run_job, sentence
+from dsnn.run.task import COMMAND, SWEEP, failures, run, run_job, sentence, unrecorded
 from dsnn.store import checkpoint
 
 EXPECTED = (ValueError, store.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
@@ -20,6 +20,9 @@ def main() -> int:
     from dsnn.run.job import Interrupted
 
     sweep, gave_up = None, False
+    if "--version" in sys.argv[1:]:
+        print(f"dsnn {importlib.metadata.version('dsnn')}, Hydra {hydra.__version__}")
+        return 0
     try:
         if usage.wants_help():
             places.add(usage.read([a for a in sys.argv[1:] if a not in usage.HELP]).folders)
@@ -27,20 +30,22 @@ def main() -> int:
             return 0
         words = usage.read(sys.argv[1:])
         places.add(words.folders)
-        usage.check(words.overrides)
-        overrides = schema.completed(words.overrides)
+        shows = any(flag in usage.SHOWING for flag in words.flags)
+        overrides = words.overrides
+        if "--hydra-help" in words.flags:  # of Hydra alone
+            overrides = [override for override in overrides if override.startswith("hydra")]
+        elif not {"-sc", "--shell-completion"} & {*words.flags}:  # whose words are none of ours
+            usage.check(overrides)
+            overrides = schema.completed(schema.last(overrides))
         path = schema.searchpath(words.packages)
         # flags before values, which Hydra's own parser insists on
-        sys.argv[1:] = [*words.flags, *(schema.appended(override) for override in overrides), *path]
+        sys.argv[1:] = [*usage.for_hydra(words.flags), *(schema.appended(override) for override in overrides), *path]
         schema.register()
-        if any(flag in ("-m", "--multirun") for flag in words.flags):
-            sweep = sweep_record.record_file(Path(_option("run.root", "outputs")).absolute(), ["-m", *overrides])
-            sweep.parent.mkdir(parents=True, exist_ok=True)
-            os.environ[SWEEP] = str(sweep)
+        if not shows and any(flag in ("-m", "--multirun") for flag in words.flags):
+            sweep = sweep_record.record_file(schema.root(overrides), ["-m", *overrides])
+            os.environ[SWEEP], os.environ[COMMAND] = str(sweep), sweep_record.begin(sweep)
         if not words.flags and not words.packages and not any(a.startswith("hydra") for a in overrides):
-            from dsnn.run import job
-
-            job.run(schema.compose(overrides))
+            run(schema.compose(overrides))
         else:
             gave_up = _launch()
         if failures:
@@ -59,17 +64,20 @@ def main() -> int:
         return 1
     if sweep is None:
         return 0
-    jobs = sweep_record.jobs(sweep)
+    if lost := sweep_record.damaged(sweep):
+        console.print(f"{lost} damaged lines of {sweep} are passed over.", markup=False)
+    jobs = sweep_record.jobs(sweep, os.environ[COMMAND])
     sweep_table(jobs)
     if front := sweep_record.draw_front(jobs, sweep.with_suffix(".png")):
         console.print(f"accuracy over energy: {front}", markup=False)
     failed = [job for job in jobs if job["status"] != "done"]
     console.print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are done; all of them are in {sweep}.")
-    return int(bool(failed) or gave_up or not jobs)
+    return int(bool(failed or unrecorded) or gave_up or not jobs)
 
 
 def _launch() -> bool:
     """Gives the jobs to Hydra's launcher; returns whether it gave up, and the record then says what became of each."""
+    launcher.install()
     try:
         hydra.main(config_path=str(places.CONF), config_name="config", version_base="1.3")(run_job)()
     except SystemExit as end:
@@ -78,10 +86,6 @@ def _launch() -> bool:
         print("error: the launcher gave up; the same command goes on with what is left.", file=sys.stderr)
         return True
     return False
-
-
-def _option(name: str, default: str) -> str:
-    return next((a.split("=", 1)[1] for a in sys.argv[1:] if a.startswith(f"{name}=")), default)
 
 
 if __name__ == "__main__":

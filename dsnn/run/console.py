@@ -1,5 +1,6 @@
 """What a person sees: one bar while it learns, plain lines where there is no terminal, a short table at the end."""
 
+import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from dsnn import store, wording
+
+for stream in (sys.stdout, sys.stderr):
+    # A terminal of another encoding shows ? for what it cannot say, and a run does not end for a superscript.
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="replace")
 
 # a log has no width of its own, and tables in 80 columns are hard to read
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
@@ -216,8 +222,9 @@ def sweep_table(runs: list[dict[str, Any]]) -> None:
             table.add_column(column, overflow="fold")
         for run, overrides in zip(runs, own, strict=True):
             cells = [_found(run.get("metrics", {}), name) for name in columns.values()]
-            shown = ["" if cell is None else f"{cell:.4g}" for cell in cells]
-            table.add_row(Path(run["dir"]).name, overrides, *shown, run["status"].split(":")[0])
+            shown = [f"{cell:.4g}" if isinstance(cell, int | float) else "" for cell in cells]
+            row = (Path(run["dir"]).name, overrides, *shown, run["status"].split(":")[0])
+            table.add_row(*(escape(word) for word in row))
         console.print(table)
     for run, overrides in zip(runs, own, strict=True):
         if run["status"] != "done":

@@ -36,7 +36,10 @@ def main() -> int:
         print(f"error: a command must be one of {', '.join(COMMANDS)}, got {given[0]!r}; {hint}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"dsnn.run.{COMMANDS[given[0]][0]}")
-    sys.argv = [f"dsnn {given[0]}", *(["-m"] if given[0] == "sweep" and "-m" not in given else []), *given[1:]]
+    sweeps = given[0] == "sweep" and not {"-m", "--multirun"} & {*given}
+    if sweeps and not any(word.partition("=")[0] in module.usage.SHOWING for word in given):
+        given.insert(1, "-m")
+    sys.argv = [f"dsnn {given[0]}", *given[1:]]
     return int(module.main() or 0)
 
 

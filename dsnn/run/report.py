@@ -5,18 +5,18 @@ runs=DIR    makes one page over all runs below DIR, DIR/report.html
 ledger=DIR  prints the energy and carbon that the runs below DIR used
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dsnn import energy, store
 from dsnn.nearest import did_you_mean
-from dsnn.report import write_report, write_runs_report
-
-console = Console(highlight=False, soft_wrap=True)
+from dsnn.report import files, write_report, write_runs_report
+from dsnn.run.console import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,13 +53,19 @@ def _page_of_runs(folder: Path) -> None:
 
 def _print_ledger(folder: Path) -> None:
     """Prints what each run below the folder used, their sum, and what it compares to."""
-    entries, missing = [], []
+    entries, missing, damaged = [], [], []
     for path in sorted(folder.rglob("metrics.json")):
-        metrics, name = store.read_metrics(path.parent), path.parent.relative_to(folder).as_posix()
-        if "carbon/kwh" in metrics:
-            entries.append(energy.entry(name, metrics, tuning=_is_tuning(path.parent)))
-        else:
-            missing.append(name)
+        name = os.fsencode(path.parent.relative_to(folder).as_posix()).decode("utf-8", "replace")
+        try:
+            metrics = files.metrics(path.parent)
+            if "carbon/kwh" in metrics:
+                entries.append(energy.entry(name, metrics, tuning=_is_tuning(path.parent)))
+            else:
+                missing.append(name)
+        except (store.RunDirError, ValueError) as error:
+            damaged.append(f"{name}: {error}")
+    for said in damaged:
+        console.print(said, markup=False)
     total = energy.ledger(entries)
     table = Table(title=f"What {total.runs} runs used", title_justify="left", show_footer=True)
     table.add_column("run", "together", overflow="fold")
@@ -73,7 +79,7 @@ def _print_ledger(folder: Path) -> None:
     table.add_column("source", f"tuning: {100 * total.tuning_share:.0f} % of the energy", overflow="fold")
     for run in entries:
         numbers = (run.kwh, run.co2e_g, run.device_hours, run.petaflops_days)
-        table.add_row(run.name, *(f"{value:.4g}" for value in numbers), run.source)
+        table.add_row(escape(run.name), *(f"{value:.4g}" for value in numbers), escape(run.source))
     console.print(table)
     console.print(total.source, markup=False)
     for name, share in energy.as_references(total.co2e_g).items():
@@ -84,11 +90,9 @@ def _print_ledger(folder: Path) -> None:
 
 def _is_tuning(directory: Path) -> bool:
     """Whether the run says that it searched for settings, by the tag `tuning` or `search`."""
-    if not (directory / "config.yaml").exists():
-        return False
-    track = store.read_config(directory).get("track")
+    track = files.config(directory).get("track")
     tags = track.get("tags") if isinstance(track, dict) else None
-    return bool({"tuning", "search"} & set(tags or []))
+    return any(tag in ("tuning", "search") for tag in tags) if isinstance(tags, list) else False
 
 
 _COMMANDS: dict[str, Callable[[Path], None]] = {
@@ -105,7 +109,7 @@ def _parsed(argument: str) -> tuple[Callable[[Path], None], Path]:
     if name not in _COMMANDS:
         hint = did_you_mean(name, _COMMANDS, "see --help.", most=1)
         raise UsageError(f"the options are {', '.join(_COMMANDS)}, got {name!r}; {hint}")
-    folder = Path(value)
+    folder = Path(value).expanduser()
     if not folder.is_dir():
         raise UsageError(f"{name} must name a folder that exists, got {value!r}; check the path.")
     return _COMMANDS[name], folder

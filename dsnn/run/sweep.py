@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from rich.table import Table
@@ -23,12 +22,22 @@ from rich.table import Table
 from dsnn import places, store
 from dsnn.nearest import did_you_mean
 from dsnn.run import schema, usage
-from dsnn.run.cli import EXPECTED
 from dsnn.run.console import console
+from dsnn.run.journal import Journal
 from dsnn.run.search import Search, read_search, searches
+from dsnn.run.task import run
+from dsnn.store import checkpoint
 
 FIRST_TRIALS = 5
 """Trials that have been as far before one can be stopped for being behind."""
+
+BEGAN = "began"
+"""Attribute of a trial: the newest checkpoint that there was each time it was begun, since it was last told to stop."""
+
+DEATHS = 2
+"""Processes that a trial may take with it without getting further."""
+
+DEADLY = f"{DEATHS} processes ended at it without a word (killed, or out of memory)"
 
 RISING = ("accuracy", "r2")
 """Ends of the names of records that should be large."""
@@ -46,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, options, overrides = _parsed(arguments)
         search = read_search(places.file("search", name), overrides)
         search.trials = int(options.get("trials", search.trials))
-        folder = Path(options.get("root", "outputs/search")) / name
+        folder = Path(options.get("root", "outputs/search")).expanduser() / name
         study = opened(folder, search)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -59,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         console.print(f"{stop} The search goes on with the same command, from this trial.")
         return stop.exit_code
+    except KeyboardInterrupt:
+        console.print("stopped at once; the search goes on with the same command, from this trial's last checkpoint.")
+        return 130
+    except (ValueError, OSError) as error:  # of the study; a trial's own end the trial
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     return _end(study, search, folder)
 
 
@@ -66,12 +81,10 @@ def opened(folder: Path, search: Search) -> optuna.Study:
     """Returns the study in a folder, made if there is none.
 
     Raises:
-        ValueError: The study there searches something else.
+        ValueError: The study there searches something else, or its journal is damaged before its end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    journal = str(folder / "journal.log")
-    storage = optuna.storages.JournalStorage(JournalFileBackend(journal, JournalFileOpenLock(journal)))
     pruner = (
         optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=search.prune_after)
         if search.prune_after and len(search.objectives) == 1
@@ -80,7 +93,7 @@ def opened(folder: Path, search: Search) -> optuna.Study:
     with _locked(folder / "study.lock"):
         study = optuna.create_study(
             study_name=folder.name,
-            storage=storage,
+            storage=optuna.storages.JournalStorage(Journal(folder / "journal.log")),
             pruner=pruner,
             directions=[StudyDirection[objective.direction.upper()] for objective in search.objectives],
             load_if_exists=True,
@@ -105,6 +118,11 @@ def _next(study: optuna.Study, search: Search, folder: Path) -> tuple[optuna.Tri
         trials = study.get_trials(deepcopy=False)
         for left in (trial for trial in trials if trial.state == TrialState.RUNNING):
             if held := _taken(folder, left.number):
+                if _is_deadly(left):
+                    study.tell(left.number, state=TrialState.FAIL)
+                    console.print(f"trial {left.number} is given up: {DEADLY}.")
+                    held.close()
+                    continue
                 console.print(f"trial {left.number} goes on: its process is gone.")
                 return optuna.Trial(study, left._trial_id), held
         number = len(trials)
@@ -136,21 +154,35 @@ def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path)
     console.print(f"trial {trial.number}: {' '.join(f'{k}={v}' for k, v in trial.params.items())}", markup=False)
     try:
         config = schema.compose(overrides)
-        trial.set_user_attr("dir", str(job.directory_of(config)))
-        _, metrics = job.run(config, group=folder.name, wait=True, watch=_watch(trial, search))
+        directory = job.directory_of(config)
+        trial.set_user_attr("dir", str(directory))
+        trial.set_user_attr(BEGAN, [*trial.user_attrs.get(BEGAN, []), _reached(directory)])
+        _, metrics = run(config, group=folder.name, wait=True, watch=_watch(trial, search))
         values = [float(metrics[objective.metric]) for objective in search.objectives]
         trial.set_user_attr("also", {name: float(metrics[name]) for name in search.also if name in metrics})
     except job.Pruned:
         study.tell(trial, state=TrialState.PRUNED)
         console.print(f"trial {trial.number} is pruned.")
-    except job.Interrupted:
+    except (job.Interrupted, KeyboardInterrupt):
+        trial.set_user_attr(BEGAN, [])  # told to stop is no death
         raise
-    except (*EXPECTED, KeyError) as error:
+    except (Exception, SystemExit) as error:  # whatever it died of, the next command must not meet it again
         trial.set_user_attr("failure", f"{type(error).__name__}: {' '.join(str(error).split())}")
         study.tell(trial, state=TrialState.FAIL)
         console.print(f"trial {trial.number} failed: {error}", markup=False)
     else:
         study.tell(trial, values)
+
+
+def _reached(directory: Path | str) -> int:
+    """Returns the epoch of a run's newest checkpoint, 0 where there is none."""
+    return max(checkpoint.steps(Path(directory) / "checkpoints"), default=0)
+
+
+def _is_deadly(left: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial took two processes with it that began where it still stands."""
+    began = left.user_attrs.get(BEGAN, [])
+    return began[-DEATHS:] == [_reached(left.user_attrs.get("dir", ""))] * DEATHS
 
 
 def _watch(trial: optuna.Trial, search: Search) -> Callable[[int, dict[str, float]], bool] | None:
@@ -199,7 +231,7 @@ def _end(study: optuna.Study, search: Search, folder: Path) -> int:
     console.print(f"{len(trials)} trials: {done} done, {counts[TrialState.PRUNED]} pruned, {failed} failed.")
     for trial in trials:
         if trial.state == TrialState.FAIL:
-            console.print(f"  trial {trial.number}: {trial.user_attrs.get('failure', 'unknown')}", markup=False)
+            console.print(f"  trial {trial.number}: {trial.user_attrs.get('failure', DEADLY)}", markup=False)
     if not done:
         return 1
     best = sorted(study.best_trials, key=lambda trial: trial.values[0])
@@ -235,7 +267,7 @@ def _end(study: optuna.Study, search: Search, folder: Path) -> int:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -244,7 +276,7 @@ def _taken(folder: Path, number: int) -> Any:
     """Returns the lock of a trial, which goes with the process that holds it, or None if another one does."""
     path = folder / "trials" / f"{number}.lock"
     path.parent.mkdir(exist_ok=True)
-    file = path.open("w")
+    file = path.open("wb")
     with suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return file

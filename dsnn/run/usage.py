@@ -26,9 +26,15 @@ ELSEWHERE = {
 
 
 SWITCHES = ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "-sc", "--shell-completion")
-VALUED = ("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "--experimental-rerun")
+VALUED = (
+    "-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cp", "--config-path", "--experimental-rerun",
+)  # fmt: skip
+CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-"""Hydra's own flags, those of them that take a value, and what --info may show."""
+"""Hydra's own flags, those of them that take a value, and what --cfg and --info may show."""
+
+SHOWING = ("-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion")
+"""Those with which nothing is run."""
 
 
 class UsageError(ValueError):
@@ -65,9 +71,14 @@ def read(arguments: Sequence[str]) -> Words:
         if name in ("-cd", "--config-dir"):
             words.folders.append(value if equals else _next(left, name))
         elif name in VALUED:
-            words.flags.extend([name, value if equals else _next(left, name)])
+            given = value if equals else _next(left, name)
+            if name in ("-c", "--cfg"):
+                _check_shown(name, given, CFG)
+            words.flags.extend([name, given])
         elif name in ("-i", "--info"):
             shown = value if equals else left.pop(0) if left and left[0] in INFO else ""
+            if equals:
+                _check_shown(name, shown, INFO)
             words.flags.extend([name, shown] if shown else [name])
         elif argument in SWITCHES:
             words.flags.append(argument)
@@ -76,13 +87,20 @@ def read(arguments: Sequence[str]) -> Words:
                 place = words.packages if entry.startswith("pkg:") else words.folders
                 place.append(entry if entry.startswith("pkg:") else entry.removeprefix("file://"))
         elif argument.startswith("--") and equals:
-            words.overrides.append(argument[2:])
+            words.overrides.append(schema.at_home(argument[2:]))
         elif argument.startswith("-"):
-            known = ("--config-dir", "--info", "--help", *SWITCHES, *VALUED)
+            known = ("--config-dir", "--info", "--help", "--version", *SWITCHES, *VALUED)
             raise UsageError(f"{argument!r} is no flag; {did_you_mean(argument, known, HELPED, most=1)}")
         else:
-            words.overrides.append(argument)
+            words.overrides.append(schema.at_home(argument))
     return words
+
+
+def _check_shown(flag: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(
+            f"{flag} must be one of {', '.join(known)}, got {value!r}; {did_you_mean(value, known, HELPED)}"
+        )
 
 
 def _next(left: list[str], flag: str) -> str:
@@ -91,11 +109,20 @@ def _next(left: list[str], flag: str) -> str:
     return left.pop(0)
 
 
+def for_hydra(flags: Sequence[str]) -> list[str]:
+    """Returns flags as they may stand before overrides: --info, whose value may be missing, would take the first."""
+    following = [*flags[1:], ""]
+    return [
+        "--info=all" if flag in ("-i", "--info") and after not in INFO else flag
+        for flag, after in zip(flags, following, strict=True)
+    ]
+
+
 def experiments() -> dict[str, dict[str, str]]:
     """Returns the headers of the experiment files: title, command, time and expected result by name."""
     found = {}
     for name, file in sorted(places.files("experiment").items()):
-        lines = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
+        lines = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
         header = {"title": next((line for line in lines if line and not line.startswith("@")), "")}
         for line in lines:
             if match := re.match(r"(command|time|expected):\s*(.*)", line):
@@ -161,7 +188,8 @@ def show_help() -> None:
     console.print("\n-m sweeps comma-separated values: dsnn run -m seed=0,1,2 train.epochs=2")
     console.print("--config-dir DIR adds experiment/, paper/, search/ and hardware/ files of your own.")
     console.print(
-        "What options mean: dsnn/config.py. --cfg job shows what is composed; --info and --hydra-help are Hydra's."
+        "What options mean: dsnn/config.py. --cfg job shows what is composed; --info and --hydra-help are Hydra's.\n"
+        "An option that is given twice is what it was given last."
     )
 
 
