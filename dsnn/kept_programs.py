@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +29,16 @@ TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Programs that dsnn ha
 ENTRY = re.compile(r".+-[0-9a-f]{64}-cache")
 OURS = re.compile(rf"{ENTRY.pattern}|.+-[0-9a-f]{{64}}-atime|\.lockfile|xla_gpu_\w+|{re.escape(NOTES)}.*|{TAG}|private")
 PAUSE_S = 0.1
+MOST_S = 2.0
+"""Time for looking at entries: thousands of them that no process has looked at yet are shared among several."""
+
 PIECE = 2**20
 ZSTD = b"\x28\xb5\x2f\xfd"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+Note = list[int | str]
+"""Size, times of the last two changes, the start of the machine under which it was seen whole, and its digest."""
 
 
 class Entry(NamedTuple):
@@ -63,28 +71,32 @@ def own_folder(chosen: Path) -> Path:
 def repair(folder: Path) -> int:
     """Removes programs that were damaged, and returns their number.
 
+    It takes no longer than about `MOST_S`.
+
     Args:
         folder: of JAX's entries; what else lies there is left alone, and so is what vanishes meanwhile.
     """
+    boot = BOOT.read_text().strip() if BOOT.exists() else uuid.uuid4().hex  # a machine that does not say: never seen
     notes = _notes(folder)
-    boot = BOOT.read_text().strip() if BOOT.exists() else ""
-    known = notes["entries"]
-    seen: dict[str, list[int | str]] = {}
-    doubtful = []
-    for entry in entries(folder):
-        state = [entry.size, entry.modified_ns, entry.changed_ns]
-        note = known.get(entry.path.name)
-        if note is not None and boot and notes["boot"] == boot and note[:3] == state:
-            seen[entry.path.name] = note
-        elif (found := _digest_of_whole(entry.path, note)) is not None:
-            seen[entry.path.name] = [*state, found]
-        else:
+    listed = list(entries(folder))
+    seen = {entry.path.name: notes[entry.path.name] for entry in listed if entry.path.name in notes}
+    fresh = [entry for entry in listed if seen.get(entry.path.name, [])[:4] != [*entry[1:], boot]]
+    fresh.sort(key=lambda entry: entry.path.name not in seen)  # what has changed is looked at first
+    until, doubtful = time.monotonic() + MOST_S, []
+    for entry in fresh:
+        if time.monotonic() > until:
+            break  # the next process goes on
+        name = entry.path.name
+        found = _digest_of_whole(entry.path, seen.pop(name, None))
+        if found is None:
             doubtful.append(entry)
+        else:
+            seen[name] = [*entry[1:], boot, found]
     if doubtful:
         time.sleep(PAUSE_S)  # JAX writes entries in place: another process may be at them
     damaged = sum(_unchanged(entry) and _removed(entry.path) for entry in doubtful)
-    if seen != known or notes["boot"] != boot:
-        _write(folder / NOTES, json.dumps({"boot": boot, "entries": seen}))
+    if seen != notes:
+        _write(folder / NOTES, json.dumps(seen))
     return damaged
 
 
@@ -113,14 +125,14 @@ def entries(folder: Path) -> Iterator[Entry]:
                 continue
 
 
-def _digest_of_whole(path: Path, note: list[int | str] | None) -> str | None:
+def _digest_of_whole(path: Path, note: Note | None) -> str | None:
     """Returns the digest of an entry that has the digest it had, or that can be unpacked; None of a damaged one."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     found = digest(data)
-    return found if (note is not None and note[3] == found) or _unpacks(data) else None
+    return found if (note is not None and note[-1] == found) or _unpacks(data) else None
 
 
 def _unpacks(data: bytes) -> bool:
@@ -177,15 +189,13 @@ def _tagged(folder: Path) -> bool:
         return False
 
 
-def _notes(folder: Path) -> dict:
-    """Returns what was noted of a folder, nothing if the notes cannot be read."""
-    nothing: dict = {"boot": None, "entries": {}}
+def _notes(folder: Path) -> dict[str, Note]:
+    """Returns what was noted of each entry, nothing if the notes cannot be read."""
     try:
         read = json.loads((folder / NOTES).read_text())
-        entries = {str(k): [*map(int, v[:3]), str(v[3])] for k, v in read["entries"].items()}
-        return {"boot": read["boot"], "entries": entries}
+        return {str(name): [*map(int, note[:3]), *map(str, note[3:])] for name, note in read.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return nothing
+        return {}
 
 
 def _write(path: Path, text: str) -> None:

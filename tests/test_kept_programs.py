@@ -123,12 +123,12 @@ def test_reliability_25_an_entry_that_another_process_is_writing_is_left(
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"boot": 1, "entries": {"a": [1]}}', '{"boot": 1, "entries": 3}'])
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"a": [1]}', '{"a": 3}', '{"a": ["b", 1, 1, "", ""]}'])
 def test_reliability_25_damaged_notes_are_written_anew(text: str, tmp_path: Path) -> None:
     entry(tmp_path, "a")
     (tmp_path / kept_programs.NOTES).write_text(text)
     assert kept_programs.repair(tmp_path) == 0
-    assert set(kept_programs._notes(tmp_path)["entries"]) == {f"jit_a-{KEY}-cache"}
+    assert set(kept_programs._notes(tmp_path)) == {f"jit_a-{KEY}-cache"}
 
 
 def test_reliability_3_only_the_oldest_programs_go_and_nothing_that_others_wrote(
@@ -248,3 +248,21 @@ def test_reliability_19_what_jobs_hold_is_not_said_in_a_folder_that_others_can_w
 def test_the_folder_says_to_backups_what_it_is(tmp_path: Path) -> None:
     programs.use_cache(str(tmp_path / "new"))
     assert (tmp_path / "new" / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def test_reliability_25_many_new_entries_are_shared_among_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [entry(tmp_path, name) for name in "abcd"]
+    assert kept_programs.repair(tmp_path) == 0
+    late = [entry(tmp_path, name) for name in "efgh"]
+    for path in (paths[3], late[0], late[3]):
+        zeroed(path)
+    monkeypatch.setattr(kept_programs, "MOST_S", 0.5)
+    ticks = iter(range(100))
+    monkeypatch.setattr(kept_programs.time, "monotonic", lambda: next(ticks) * 0.3)  # time for one entry a call
+    found = [kept_programs.repair(tmp_path) for _ in range(6)]
+    assert found[0] == 1  # one that has changed is looked at before new ones
+    assert sum(found) == 3
+    assert found[5] == 0
+    assert len(kept_programs._notes(tmp_path)) == 5
