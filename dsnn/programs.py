@@ -5,6 +5,7 @@ data are loaded or a network learns; tracing is not done there, since NumPyro's 
 """
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -33,7 +34,10 @@ QUICKLY: dict[str, Any] = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
-"""Compiles a CPU's program at about a fifth of the price, which then runs about five times slower."""
+"""Compiles a CPU's program at about a fifth of the price, which then runs about five times slower.
+
+Not every version of XLA knows all of them, see `quickly`.
+"""
 
 
 def cache_folder() -> Path:
@@ -83,7 +87,22 @@ def quickly(level: int = 0) -> dict[str, Any] | None:
     """
     if jax.default_backend() != "cpu":
         return None
-    return {"xla_backend_optimization_level": level} if level else QUICKLY
+    return {"xla_backend_optimization_level": level} if level else _known_of_quickly()
+
+
+@functools.cache
+def _known_of_quickly() -> dict[str, Any]:
+    """Returns the options of `QUICKLY` that this version of XLA knows; it refuses a program for one that it does not."""
+    nothing = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jax.numpy.float32))
+
+    def known(options: dict[str, Any]) -> bool:
+        try:
+            nothing.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError:
+            return False
+        return True
+
+    return QUICKLY if known(QUICKLY) else {name: value for name, value in QUICKLY.items() if known({name: value})}
 
 
 def shared(likeness: Hashable | None, make: Callable[[], Made]) -> Made:
