@@ -5,10 +5,10 @@ data are loaded or a network learns; tracing is not done there, since NumPyro's 
 """
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+from dsnn import kept_programs
 
 CACHE = "DSNN_CACHE"
 KEPT_BYTES = 2 * 2**30
@@ -32,7 +34,10 @@ QUICKLY: dict[str, Any] = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
-"""Compiles a CPU's program at about a fifth of the price, which then runs about five times slower."""
+"""Compiles a CPU's program at about a fifth of the price, which then runs about five times slower.
+
+Not every version of XLA knows all of them, see `quickly`.
+"""
 
 
 def cache_folder() -> Path:
@@ -43,12 +48,14 @@ def cache_folder() -> Path:
 
 
 def use_cache(folder: str = "auto", *, unless_set: bool = False) -> None:
-    """Keeps compiled programs in a folder that later processes read; a folder that cannot be written is passed over.
+    """Keeps compiled programs in a folder that later processes read; one that cannot be used is passed over.
 
-    Small programs are kept as well: there are hundreds of them, and reading one takes a tenth of compiling it.
+    Small programs are kept as well: there are hundreds of them, and reading one takes a tenth of compiling it. Programs
+    that were damaged since they were written are removed, and the oldest beyond `KEPT_BYTES`; what else lies in the
+    folder stays, see `dsnn.kept_programs`.
 
     Args:
-        folder: "auto", "none" or a path.
+        folder: "auto", "none" or a path. One that holds other things gets a folder ``dsnn-programs``.
         unless_set: leaves a folder as it is that JAX has been given already.
     """
     if unless_set and jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
@@ -56,20 +63,20 @@ def use_cache(folder: str = "auto", *, unless_set: bool = False) -> None:
     if folder == "none":
         jax.config.update("jax_compilation_cache_dir", None)
         return
-    chosen = cache_folder() if folder == "auto" else Path(folder)
+    log = logging.getLogger(__name__)
     try:
-        chosen.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=chosen):
-            pass
-    except OSError as error:
-        logging.getLogger(__name__).warning("compiled programs are not kept: %s", error)
+        chosen = kept_programs.own_folder(cache_folder() if folder == "auto" else Path(folder))
+        if damaged := kept_programs.repair(chosen):
+            log.warning("%d damaged programs in %s were removed and will be compiled again", damaged, chosen)
+        kept_programs.prune(chosen, KEPT_BYTES)
+    except (OSError, RuntimeError) as error:  # or the user has no home
+        log.warning("compiled programs are not kept: %s", error)
         return
     if jax.config.jax_compilation_cache_dir != str(chosen):  # type: ignore[attr-defined]
         compilation_cache.reset_cache()  # JAX remembers from its first program that there was no folder
     jax.config.update("jax_compilation_cache_dir", str(chosen))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    _prune(chosen)
 
 
 def quickly(level: int = 0) -> dict[str, Any] | None:
@@ -80,7 +87,22 @@ def quickly(level: int = 0) -> dict[str, Any] | None:
     """
     if jax.default_backend() != "cpu":
         return None
-    return {"xla_backend_optimization_level": level} if level else QUICKLY
+    return {"xla_backend_optimization_level": level} if level else _known_of_quickly()
+
+
+@functools.cache
+def _known_of_quickly() -> dict[str, Any]:
+    """Returns the options of `QUICKLY` that this version of XLA knows; it refuses a program for one that it does not."""
+    nothing = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jax.numpy.float32))
+
+    def known(options: dict[str, Any]) -> bool:
+        try:
+            nothing.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError:
+            return False
+        return True
+
+    return QUICKLY if known(QUICKLY) else {name: value for name, value in QUICKLY.items() if known({name: value})}
 
 
 def shared(likeness: Hashable | None, make: Callable[[], Made]) -> Made:
@@ -162,14 +184,3 @@ def _signature(arguments: Any) -> Hashable:
     """Returns structure, shapes and kinds of arguments: what a program is compiled for."""
     leaves, tree = jax.tree.flatten(arguments)
     return tree, tuple((jax.numpy.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
-
-
-def _prune(folder: Path) -> None:
-    """Removes the oldest programs of a folder that has grown beyond its bound; JAX needs another library for that."""
-    files = sorted((file.stat().st_mtime, file.stat().st_size, file.path) for file in os.scandir(folder))
-    excess = sum(size for _, size, _ in files) - KEPT_BYTES
-    for _, size, path in files:
-        if excess <= 0:
-            return
-        Path(path).unlink(missing_ok=True)
-        excess -= size

@@ -1,5 +1,6 @@
 """What every test shares: a quiet, offline process, the data marker, and the tracer-leak check."""
 
+import importlib.metadata
 import importlib.util
 import os
 import tempfile
@@ -16,12 +17,14 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["DSNN_CACHE"])
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tests compile far more than they compute, and these make compiling three to four times cheaper; XLA_FLAGS= (empty)
-# tests what users run. The second and the third would slow an accelerator down, whose plugin is in that package.
+# tests what users run. The second and the third would slow an accelerator down, whose plugin is in that package. XLA
+# ends the process at a flag that it does not know, and newer ones know the fourth no more.
+JAXLIB = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
 QUICKLY_COMPILED = (
     "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_use_fusion_emitters=false",
+    *(("--xla_cpu_use_fusion_emitters=false",) if JAXLIB < (0, 11) else ()),
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 if importlib.util.find_spec("jax_plugins") is None:

@@ -30,14 +30,16 @@ ALLOWED: dict[str, set[str]] = {
     "protocols": {"types"},  # and whatever type checkers need, see `NAMED_ONLY`
     "places": set(),  # where configuration files are
     "allocator": set(),
-    "programs": set(),  # how functions are compiled; knows none of them
+    "private_folder": set(),  # where what is run may lie
+    "kept_programs": {"private_folder"},
+    "programs": {"kept_programs"},  # how functions are compiled; knows none of them
     "rng": {"types"},
     "parameters": {"types"},  # a module as a function of named arrays; knows no cell
     "surrogate": {"types"},
     "escape": {"types", "rng", "surrogate"},
     "cells": CELLS,
     "initial": {"types"},
-    "events": {"types"},
+    "events": {"types", "private_folder"},
     "convolve": {"types"},
     "layers": CELLS | {"events", "convolve"},
     "describe": set(),

@@ -181,3 +181,17 @@ def test_batches_of_nearly_one_size_have_one_shape(n: int, batch: int) -> None:
     made = data.eval_batches(n, 256)
     assert made.indices.shape[1] == batch
     np.testing.assert_array_equal(made.indices[made.mask], np.arange(n))
+
+
+def test_what_is_compiled_quickly_is_asked_for_by_options_that_this_compiler_knows() -> None:
+    options = programs.quickly()
+    if jax.default_backend() != "cpu":
+        assert options is None
+        return
+    assert options is not None
+    assert options.items() <= programs.QUICKLY.items()
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.ones(()))[()] == 2
+    unknown = {**programs.QUICKLY, "xla_no_such_option": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "QUICKLY", unknown)
+        assert programs._known_of_quickly.__wrapped__() == options

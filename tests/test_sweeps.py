@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sweeping import TINY, door, finished, ran, timeless
 
-from dsnn import programs, store
+from dsnn import store
 from dsnn.run import job, schema, sweep_record
 
 SLURM = pytest.mark.slurm
@@ -186,12 +186,3 @@ def test_jobs_take_different_accelerators_and_their_share_of_memory(
     assert claiming(share, tmp_path).communicate()[0] == f"{seen[0]}\n"
     for other in jobs[1:]:
         other.communicate()
-
-
-def test_a_cache_that_has_grown_too_large_loses_its_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "KEPT_BYTES", 250)
-    for age, name in enumerate(("new", "middle", "old")):
-        (tmp_path / name).write_bytes(b"x" * 100)
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    programs._prune(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["middle", "new"]

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 
+from dsnn.private_folder import digest, only_mine, private, settle
 from dsnn.types import Array
 
 HERE = Path(__file__).parent
@@ -36,8 +38,9 @@ def problem() -> str | None:
     """Returns why what is written in C cannot be used in this process, or None; the first call compiles it.
 
     Programs that are lowered for another device than a CPU leave it out in any case, see `call`.
-    The library is kept in ``$XDG_CACHE_HOME/dsnn`` (default ``~/.cache/dsnn``) under a name that changes with the
-    source, the compiler, the version of JAX and the processor.
+    The libraries are kept in ``$XDG_CACHE_HOME/dsnn`` (default ``~/.cache/dsnn``) under names that change with the
+    source, the compiler, the version of JAX and the processor, and that end with a digest of what the file holds: a
+    damaged one is noticed before it is loaded, and compiled again.
     """
     with _lock:
         return _problem()
@@ -69,30 +72,44 @@ def _problem() -> str | None:
     if compiler is None:
         return "no C compiler was found; install gcc or clang, or name one in CC"
     try:
+        program = _program(compiler)
         with _folder() as folder:
             built = (
-                (_compiled(compiler, folder), TARGETS),
-                (_compiled(compiler, folder, LOOPS, LOOP_FLAGS), LOOP_TARGETS),
-                (_compiled(compiler, folder, DECIDE, LOOP_FLAGS), ("dsnn_decide",)),
+                (_compiled(program, folder), TARGETS),
+                (_compiled(program, folder, LOOPS, LOOP_FLAGS), LOOP_TARGETS),
+                (_compiled(program, folder, DECIDE, LOOP_FLAGS), ("dsnn_decide",)),
             )
             loaded = [(ctypes.CDLL(str(path)), targets) for path, targets in built]
         for library, targets in loaded:
             for target in targets:
                 jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
+    except (OSError, AttributeError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         return f"{compiler} could not build them: {detail.strip().splitlines()[0] if detail.strip() else error!r}"
     return None
 
 
+def _program(compiler: str) -> list[str]:
+    """Returns CC as the words of a command: one program, whose path may hold spaces, or a program and its options.
+
+    Raises:
+        ValueError: no words, or a quote that is not closed.
+    """
+    if shutil.which(compiler):
+        return [compiler]
+    words = shlex.split(compiler)
+    if not words:
+        raise ValueError(f"CC must name a C compiler, got {compiler!r}; leave it unset for cc, gcc or clang")
+    return words
+
+
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """Yields where libraries are kept or, without a folder that only this user can write to, one for this process."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsnn"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        usable = _only_mine(folder) and os.access(folder, os.W_OK)
-    except OSError:
+        folder = private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsnn")
+        usable = os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # or the user has no home
         usable = False
     if usable:
         yield folder
@@ -101,30 +118,44 @@ def _folder() -> Iterator[Path]:
         yield Path(scratch)  # once loaded, a library needs its file no longer
 
 
-def _compiled(compiler: str, folder: Path, source: Path = SOURCE, flags: tuple[str, ...] = ()) -> Path:
-    command = [*compiler.split(), *FLAGS, *flags, "-I", jax.ffi.include_dir()]
-    version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=True, timeout=60)
+def _compiled(program: list[str], folder: Path, source: Path = SOURCE, flags: tuple[str, ...] = ()) -> Path:
+    """Returns a library of the folder, which is compiled unless a whole one is there."""
+    command = [*program, *FLAGS, *flags, "-I", jax.ffi.include_dir()]
+    version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True, timeout=60)
     headers = (header.read_text() for header in HEADERS)
     parts = (source.read_text(), *headers, *command, version.stdout, jax.__version__, _processor())
     kind = "events" if source == SOURCE else source.stem
-    path = folder / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / path.name
-            subprocess.run(
-                [*command, "-I", str(HERE), "-o", str(made), str(source), "-lm"],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=300,
-            )
-            made.replace(path)  # whole or not at all, also with two processes at it
+    name = f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
+    found = sorted(folder.glob(f"{name}-*.so"))
+    for path in found:
+        if _whole(path):
+            return path
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / f"{name}.so"
+        subprocess.run(
+            [*command, "-I", str(HERE), "-o", str(made), str(source), "-lm"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        made.chmod(0o700)  # whatever the umask is
+        settle(made)
+        path = folder / f"{name}-{digest(made.read_bytes())}.so"
+        made.replace(path)  # whole or not at all, and over a damaged one, also with two processes at it
+        settle(folder)
+    for damaged in found:
+        if damaged != path:
+            damaged.unlink(missing_ok=True)
     return path
 
 
-def _only_mine(folder: Path) -> bool:
-    status = folder.stat()
-    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+def _whole(path: Path) -> bool:
+    """Returns whether a library holds what its name says, and is this user's; another could end the process."""
+    try:
+        return only_mine(path) and digest(path.read_bytes()) == path.stem.rpartition("-")[2]
+    except OSError:
+        return False
 
 
 def _processor() -> str:

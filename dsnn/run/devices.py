@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
+from dsnn.private_folder import private
+
 SHARE = 0.9  # of an accelerator's memory; the rest is the driver's and the display's
 
 _held: list[IO[str]] = []  # closing them would give the accelerators back
@@ -27,7 +29,7 @@ def claim(wanted: float, memory_fraction: float = 0.0) -> None:
         memory_fraction: share of their memory to take; 0 divides it among those who share.
 
     Raises:
-        ValueError: there are too few, or others have taken them.
+        ValueError: there are too few, others have taken them, or another user made the folder where jobs say so.
     """
     if memory_fraction:
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{memory_fraction:g}"
@@ -38,8 +40,10 @@ def claim(wanted: float, memory_fraction: float = 0.0) -> None:
         raise ValueError(f"compute.devices_per_job must be at most the {len(names)} accelerators here, got {wanted:g}.")
     sharers = max(1, int(1 / wanted))
     seats = [(name, seat) for seat in range(sharers) for name in names]
-    folder = Path(tempfile.gettempdir()) / f"dsnn-devices-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder = private(Path(tempfile.gettempdir()) / f"dsnn-devices-{os.getuid()}")
+    except OSError as error:
+        raise ValueError(f"compute.devices_per_job needs a folder of its own: {error}") from error
     taken: list[str] = []
     for name, seat in seats:
         file = (folder / f"{name.replace('/', '_')}.{seat}").open("w")

@@ -1,5 +1,6 @@
 """What a process takes of its machine, settled before JAX starts: accelerators, memory, compiled programs, peers."""
 
+import contextlib
 import os
 
 import jax
@@ -33,11 +34,6 @@ def _host_devices(compute: ComputeConfig, members: int) -> None:
     count = compute.host_devices
     if not count and members > 1:
         count = min(members, cores())
-    if count > 1 and not _started():
-        jax.config.update("jax_num_cpu_devices", count)
-
-
-def _started() -> bool:
-    from jax._src import xla_bridge  # JAX has no public word for it
-
-    return xla_bridge.backends_are_initialized()
+    if count > 1:
+        with contextlib.suppress(RuntimeError):  # JAX's word for having started
+            jax.config.update("jax_num_cpu_devices", count)
