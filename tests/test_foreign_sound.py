@@ -26,19 +26,12 @@ def wav(path, values, rate=RATE, kind=1, bits=16, extensible=False, sizes=None, 
     elif bits == 8:
         raw = np.round(np.asarray(values) * 127 + 128).astype(np.uint8).tobytes()
     else:
-        whole = (
-            np.round(np.asarray(values) * (2 ** (bits - 1) - 1)).astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width]
-        )
-        raw = (whole[:, ::-1] if order == ">" else whole).tobytes()
-    layout = struct.pack(
-        f"{order}HHIIHH",
-        0xFFFE if extensible else kind,
-        channels,
-        rate,
-        rate * width * channels,
-        width * channels,
-        bits,
-    )
+        whole = np.round(np.asarray(values) * (2 ** (bits - 1) - 1)).astype("<i8")
+        least_first = whole.view(np.uint8).reshape(-1, 8)[:, :width]
+        raw = (least_first[:, ::-1] if order == ">" else least_first).tobytes()
+    block = width * channels
+    each = (rate * block & 0xFFFFFFFF, block & 0xFFFF, bits)
+    layout = struct.pack(f"{order}HHIIHH", 0xFFFE if extensible else kind, channels, rate, *each)
     if extensible:
         layout += struct.pack(f"{order}HHIH", 22, bits, 4, kind) + bytes.fromhex("000000001000800000aa00389b71")
     body = extra + b"fmt " + struct.pack(f"{order}I", len(layout)) + layout + b"data"
@@ -207,10 +200,10 @@ def test_f12_what_is_no_sound_gets_a_sentence(name, tmp_path, monkeypatch):
     assert "low/0." in str(said.value)
 
 
-@pytest.mark.parametrize("options", [{"rate": 100}, {"rate": 1.5}, {"bands": 0}, {"steps": 10**12}, {"threshold": "a"}])
+@pytest.mark.parametrize("options", [{"rate": 100}, {"bands": 0}, {"steps": 10**12}, {"threshold": 1.5}])
 def test_f12_options_out_of_range_get_a_sentence(options, tmp_path):
     root = folder_of(tmp_path, lambda p, hz: wav(p, tone(hz)))
-    with pytest.raises((data.DataError, TypeError), match=r"must be|violates"):
+    with pytest.raises(data.DataError, match="must be"):
         load(root, **options)
 
 
