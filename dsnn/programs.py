@@ -92,7 +92,7 @@ def quickly(level: int = 0) -> dict[str, Any] | None:
 
 @functools.cache
 def _known_of_quickly() -> dict[str, Any]:
-    """Returns the options of `QUICKLY` that this version of XLA knows; it refuses a program for one that it does not."""
+    """Returns the options of `QUICKLY` that this version of XLA knows; it refuses a program for any other."""
     nothing = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jax.numpy.float32))
 
     def known(options: dict[str, Any]) -> bool:

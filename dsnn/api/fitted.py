@@ -210,7 +210,7 @@ def predict(
     Raises:
         ValueError: inputs of another shape, or an input that is not finite.
     """
-    samples, seed = typed.checked("samples", int, samples), typed.checked("seed", int, seed)
+    samples, seed = int(typed.checked("samples", int, samples)), int(typed.checked("seed", int, seed))
     if not 1 <= samples <= MAX_SAMPLES:
         raise ValueError(f"the number of posterior samples must be at least 1, got {samples}; {MAX_SAMPLES} at most.")
     if not 0 < typed.checked("level", float, level) < 1:

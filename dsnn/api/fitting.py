@@ -136,7 +136,7 @@ def fit(
     if baseline not in ("none", "linear", "full"):
         raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
     _check_call(temporal, halting, start, config, held_out, {"metrics": metrics, "callbacks": callbacks})
-    seed = typed.checked("seed", int, seed)
+    seed = int(typed.checked("seed", int, seed))
     split = given.split_of(x, y, task, temporal, held_out, seed)
     pieces = _named(network, cell, guide, gates, metrics, callbacks)
     if data.per_step(split):

@@ -119,7 +119,8 @@ def _targets(y: Any) -> np.ndarray:
 
 def _array(values: Any, name: str) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
-        values = values.astype(np.float64).filled(np.nan) if values.dtype.kind in "biuf" else values.filled()
+        masked: Any = values
+        values = masked.astype(np.float64).filled(np.nan) if masked.dtype.kind in "biuf" else masked.filled()
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:

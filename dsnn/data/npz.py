@@ -96,7 +96,10 @@ def _keys(names: list[str], place: Path) -> dict[str, tuple[str, str]]:
 
 
 def _values(arrays: Mapping[str, np.ndarray], key: str, place: Path) -> Any:
-    return arrays[key] if key in arrays else _rows(*(arrays[f"{key}_{part}"] for part in CSR), key, place)
+    if key in arrays:
+        return arrays[key]
+    data, indices, pointers, shape = (arrays[f"{key}_{part}"] for part in CSR)
+    return _rows(data, indices, pointers, shape, key, place)
 
 
 def _rows(

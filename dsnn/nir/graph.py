@@ -269,7 +269,7 @@ def _parts(graph: Mapping[str, Any], name: str) -> tuple[dict[str, Any], tuple[E
 
 
 def _listed(edges: Any, where: str) -> list[Any]:
-    if isinstance(edges, str | bytes | Mapping) or not isinstance(edges, Iterable) or np.ndim(edges) == 0:
+    if isinstance(edges, str | bytes | Mapping) or not isinstance(edges, Iterable) or getattr(edges, "ndim", 1) == 0:
         raise NIRError(f"edges of {where} must be a list of pairs, got {type(edges).__name__}.")
     listed = list(edges)
     if len(listed) > MAX_EDGES:

@@ -75,7 +75,7 @@ def _saved(network: nnx.Sequential, directory: Path) -> nnx.Sequential | None:
         console.print(f"{error} The deep network is learned again.", markup=False)
         return None
     flat = nnx.to_flat_state(state)
-    if any(np.shape(saved.get(_name(path))) != np.shape(value[...]) for path, value in flat):
+    if any(_name(path) not in saved or saved[_name(path)].shape != value[...].shape for path, value in flat):
         return None
     return nnx.merge(graph, nnx.from_flat_state([(p, v.replace(jnp.asarray(saved[_name(p)]))) for p, v in flat]))
 

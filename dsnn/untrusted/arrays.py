@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import IO, Literal, NoReturn
 
 import numpy as np
 
@@ -24,6 +24,8 @@ MAX_MEMBERS = 100_000
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """How NumPy packs arrays; other methods may take memory before they give any."""
+
+_Stream = IO[bytes] | io.BufferedIOBase  # a member of an archive is the latter only
 
 MAGIC = b"\x93NUMPY"
 
@@ -136,7 +138,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, path: Pa
         with archive.open(info) as stream:
             shape, fortran, dtype = _header(stream)
             _refuse_objects(dtype, f"{name} of {path}")
-            values = math.prod(shape)
+            values = math.prod(list(shape))
             said, held = values * dtype.itemsize, info.file_size - stream.tell()
             if said != held:
                 refuse(f"its header says {said} bytes, the archive {held}")
@@ -154,7 +156,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, path: Pa
         refuse(one_line(error), error)
 
 
-def _header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: _Stream) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     with warnings.catch_warnings():  # old spellings of a header are read as well
         warnings.simplefilter("ignore")
@@ -167,7 +169,7 @@ def _header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]
     shape, _, dtype = found
     if any(length < 0 for length in shape):
         raise ValueError(f"the shape {shape} is none")
-    if dtype.subdtype is not None or dtype.names is not None or (not dtype.itemsize and math.prod(shape)):
+    if dtype.subdtype is not None or dtype.names is not None or (not dtype.itemsize and 0 not in shape):
         raise ValueError(f"values of dtype {dtype} are no numbers")
     return found
 
@@ -189,7 +191,7 @@ def _characters(array: np.ndarray) -> bool:
     return bool(codes.max() <= _LAST)
 
 
-def _fill(stream: io.BufferedIOBase, array: np.ndarray) -> None:
+def _fill(stream: _Stream, array: np.ndarray) -> None:
     room, done = array.data, 0
     while done < len(room):
         part = stream.read(min(1 << 22, len(room) - done))

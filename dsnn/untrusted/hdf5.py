@@ -4,6 +4,7 @@ HDF5 can point out of a file (external links, external storage, virtual data set
 and say more than it holds (packed chunks, lists that are all one). None of it is followed further than the caps.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator
@@ -224,7 +225,8 @@ class Hdf5:
 
         self._asked(place, lambda: dataset.id.chunk_iter(look))
         for chunk in large:
-            mask, raw = self._asked(place, lambda chunk=chunk: dataset.id.read_direct_chunk(chunk.chunk_offset))
+            read = functools.partial(dataset.id.read_direct_chunk, chunk.chunk_offset)
+            mask, raw = self._asked(place, read)
             if mask:
                 raise self._error(place, "must be packed alike throughout, got a chunk that is not")
             inflate = zlib.decompressobj()
@@ -245,7 +247,7 @@ class Hdf5:
         row = max(math.prod(dataset.shape[1:]), 1)
         step = max(AT_ONCE // (self._held * row), 1)
         for start in range(0, dataset.shape[0], min(step, 1024)):
-            rows = self._asked(place, lambda start=start: dataset[start : start + min(step, 1024)])
+            rows = self._asked(place, functools.partial(dataset.__getitem__, slice(start, start + min(step, 1024))))
             self._take(place, sum(map(size, np.ravel(rows) if rows.ndim > 1 else rows)), dataset.shape)
             yield rows
 
