@@ -76,7 +76,9 @@ def repair(folder: Path) -> int:
     Args:
         folder: of JAX's entries; what else lies there is left alone, and so is what vanishes meanwhile.
     """
-    boot = BOOT.read_text().strip() if BOOT.exists() else uuid.uuid4().hex  # a machine that does not say: never seen
+    boot = (
+        BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else uuid.uuid4().hex
+    )  # a machine that does not say: never seen
     notes = _notes(folder)
     listed = list(entries(folder))
     seen = {entry.path.name: notes[entry.path.name] for entry in listed if entry.path.name in notes}
@@ -184,7 +186,7 @@ def _removed(path: Path) -> bool:
 
 def _tagged(folder: Path) -> bool:
     try:
-        return (folder / TAG).read_text() == TAG_TEXT
+        return (folder / TAG).read_text(encoding="utf-8") == TAG_TEXT
     except (OSError, ValueError):
         return False
 
@@ -192,7 +194,7 @@ def _tagged(folder: Path) -> bool:
 def _notes(folder: Path) -> dict[str, Note]:
     """Returns what was noted of each entry, nothing if the notes cannot be read."""
     try:
-        read = json.loads((folder / NOTES).read_text())
+        read = json.loads((folder / NOTES).read_text(encoding="utf-8"))
         return {str(name): [*map(int, note[:3]), *map(str, note[3:])] for name, note in read.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}

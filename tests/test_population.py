@@ -125,7 +125,7 @@ def test_a_failing_member_leaves_the_others_and_a_stopped_population_goes_on(
         job.run(config)
     assert store.is_done(good)
     assert not store.is_done(bad)
-    assert "the loss must stay finite, got nan at step" in (bad / loop.FAILED).read_text()
+    assert "the loss must stay finite, got nan at step" in (bad / store.FAILED).read_text()
     assert store.read_metrics(good)["population/size"] == 2
 
     record, whole = loop.Member.record, timeless(good)

@@ -67,7 +67,7 @@ def load(directory: str | Path, trust: bool = False) -> Fitted:
         if (place / name).stat().st_size > most:
             raise ValueError(f"{place / name} may have {most} bytes, got {(place / name).stat().st_size}.")
     try:
-        facts = json.loads((place / FILE).read_text())
+        facts = json.loads((place / FILE).read_text(encoding="utf-8"))
         version, digest = facts["format"], facts["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{place / FILE} must be what fitted.save wrote, got: {error}; save it again.") from None

@@ -121,9 +121,11 @@ def _folder() -> Iterator[Path]:
 def _compiled(program: list[str], folder: Path, source: Path = SOURCE, flags: tuple[str, ...] = ()) -> Path:
     """Returns a library of the folder, which is compiled unless a whole one is there."""
     command = [*program, *FLAGS, *flags, "-I", jax.ffi.include_dir()]
-    version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True, timeout=60)
-    headers = (header.read_text() for header in HEADERS)
-    parts = (source.read_text(), *headers, *command, version.stdout, jax.__version__, _processor())
+    version = subprocess.run(
+        [*program, "--version"], capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60
+    )
+    headers = (header.read_text(encoding="utf-8") for header in HEADERS)
+    parts = (source.read_text(encoding="utf-8"), *headers, *command, version.stdout, jax.__version__, _processor())
     kind = "events" if source == SOURCE else source.stem
     name = f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
     found = sorted(folder.glob(f"{name}-*.so"))
@@ -135,7 +137,8 @@ def _compiled(program: list[str], folder: Path, source: Path = SOURCE, flags: tu
         subprocess.run(
             [*command, "-I", str(HERE), "-o", str(made), str(source), "-lm"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=True,
             timeout=300,
         )
@@ -161,7 +164,7 @@ def _whole(path: Path) -> bool:
 def _processor() -> str:
     """Returns what -march=native may depend on: a home directory can be shared by unlike machines."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
     return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))

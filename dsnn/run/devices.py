@@ -46,7 +46,7 @@ def claim(wanted: float, memory_fraction: float = 0.0) -> None:
         raise ValueError(f"compute.devices_per_job needs a folder of its own: {error}") from error
     taken: list[str] = []
     for name, seat in seats:
-        file = (folder / f"{name.replace('/', '_')}.{seat}").open("w")
+        file = (folder / f"{name.replace('/', '_')}.{seat}").open("w", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(markdown(table))
     if given["json"]:
-        Path(given["json"]).write_text(json.dumps(table, indent=2) + "\n")
+        Path(given["json"]).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

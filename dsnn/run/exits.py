@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
         curves = {name: (np.array(steps), np.array(a)) for name, (steps, a) in tables[0]["curves"].items()}
         plots.save_png(plots.exit_curves(curves, tables[0]["steps_total"]), chosen["figure"])
     if chosen["json"]:
-        Path(chosen["json"]).write_text(json.dumps(tables, indent=1) + "\n")
+        Path(chosen["json"]).write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

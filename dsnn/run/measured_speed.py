@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(markdown(tables))
     if chosen["json"]:
-        Path(chosen["json"]).write_text(json.dumps(tables, indent=1) + "\n")
+        Path(chosen["json"]).write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
