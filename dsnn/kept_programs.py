@@ -204,7 +204,7 @@ def _write(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     handle, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(name, path)
     except OSError:
