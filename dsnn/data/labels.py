@@ -72,7 +72,7 @@ def missing(y: np.ndarray) -> np.ndarray:
     """Returns a bool ``[n]``: whether an example has no target, or not all of its outputs."""
     if not np.issubdtype(y.dtype, np.floating):
         return np.zeros(len(y), bool)
-    return np.isnan(y).reshape(len(y), -1).any(1)
+    return np.isnan(y).any(tuple(range(1, y.ndim)))
 
 
 def by_appearance(y: np.ndarray) -> np.ndarray:
