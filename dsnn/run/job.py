@@ -354,7 +354,8 @@ def _recorded(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        store.write_text(directory, store.FAILED, f"{error}\n\n{traceback.format_exc()}")
+        with contextlib.suppress(store.RunDirError):  # a full disk must not hide the reason
+            store.write_text(directory, store.FAILED, f"{error}\n\n{traceback.format_exc()}")
         raise
 
 

@@ -1,5 +1,6 @@
 """The loop over epochs, of one run or of many at once: it validates, records, checkpoints, and stops when told."""
 
+import contextlib
 import dataclasses
 import time
 import traceback
@@ -84,7 +85,8 @@ class Member:
         """Records why it stopped, with the traceback."""
         self.failure = str(error) or type(error).__name__
         text = "".join(traceback.format_exception(error))
-        store.write_text(self.directory, store.FAILED, f"{self.failure}\n\n{text}")
+        with contextlib.suppress(store.RunDirError):  # a full disk must not hide the reason
+            store.write_text(self.directory, store.FAILED, f"{self.failure}\n\n{text}")
 
     def close(self, kind: object, error: BaseException | None, where: object) -> None:
         """Ends the track in the state that the run ended in."""
