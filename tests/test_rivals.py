@@ -301,6 +301,7 @@ def test_c5_pages_and_tables_never_leave_the_word_out(tmp_path: Path, capsys: py
             for key in ("rate", "rate_low", "rate_high", "break_even_rate", "events_nj", "dense_nj")
         })  # fmt: skip
         store.write_arrays(directory, "records.npz", drawn | probs)
+        store.mark_done(directory)
         page = write_report(directory)
         shown = text(page).split("How it was made")[0] + " ".join(re.findall(r"<text[^>]*>([^<]*)", page.read_text()))
         for said in (printed(capsys, directory), shown):

@@ -28,10 +28,10 @@ def write_report(run_dir: str | Path) -> Path:
         RunDirError: The page cannot be written, or a file of the run is damaged.
     """
     directory = Path(run_dir)
-    if (directory / store.DONE).exists():
-        store.whole(directory)
     config, metrics, history = files.config(directory), files.metrics(directory), files.history(directory)
     gates, records = files.arrays(directory, "gates.npz"), files.arrays(directory, "records.npz")
+    if (directory / store.DONE).exists():
+        store.whole(directory)
     belief = wording.belief(config, metrics)
     drawn = {
         name: draw(directory, name, caption, figure)
