@@ -263,3 +263,10 @@ def test_reliability_23_whoever_reads_or_writes_text_names_its_encoding(tmp_path
         encoding="utf-8",
     )
     assert without_encoding(tmp_path / "x.py") == [1, 3, 5, 7, 9]
+
+
+def test_f5_flags_for_hydra_may_be_none_at_all() -> None:
+    assert usage.for_hydra([]) == []
+    assert usage.for_hydra(["-m"]) == ["-m"]
+    assert usage.for_hydra(["--info"]) == ["--info=all"]
+    assert usage.for_hydra(["--info", "searchpath", "-m"]) == ["--info", "searchpath", "-m"]

@@ -111,7 +111,7 @@ def _next(left: list[str], flag: str) -> str:
 
 def for_hydra(flags: Sequence[str]) -> list[str]:
     """Returns flags as they may stand before overrides: --info, whose value may be missing, would take the first."""
-    following = [*flags[1:], ""]
+    following = [*flags, ""][1:]
     return [
         "--info=all" if flag in ("-i", "--info") and after not in INFO else flag
         for flag, after in zip(flags, following, strict=True)
