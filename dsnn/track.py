@@ -6,6 +6,7 @@ also stands in the run directory's own files, so nothing is lost when W&B is.
 """
 
 import contextlib
+import importlib
 import json
 import netrc
 import os
@@ -266,10 +267,24 @@ def _opening(
         _store(directory, OPENED, json.dumps(opened | {"system_metrics": system_metrics}, default=str))
         run = _open(mode, arguments, system_metrics, warn)
         parts = directory.glob(f"wandb/*run-*-{arguments['id']}/*.wandb") if run.offline else ()
-        logged = {step for part in parts for step in offline.logged_steps(part)}
+        logged = {step for part in parts for step in logged_steps(part)}
         return WandbRun(run, directory, logged)
 
     return open_run
+
+
+def logged_steps(path: Path) -> set[int]:
+    """Returns the steps at which a ``.wandb`` file holds history; none where it cannot be read."""
+    # An optional library, whose messages are made while it is imported
+    messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    unreadable = importlib.import_module("google.protobuf.message").DecodeError
+    steps = set()
+    with contextlib.suppress(unreadable):  # what was read so far was written
+        for content in offline.records(path):
+            record = messages.Record.FromString(content)
+            if record.HasField("history"):
+                steps.add(int(record.history.step.num))
+    return steps
 
 
 def settle(directory: str | Path, *, tool: str = "wandb", mode: str = "auto") -> Track | None:

@@ -374,7 +374,7 @@ X, Y = np.zeros((30, 5)), np.arange(30) % 3
         ({"y_train": np.eye(3)[Y]}, {}, "argmax"),
         ({"y_train": np.nan * X[:, 0]}, {"task": "regression", "val_fraction": 0.0}, "got 0 examples with a target"),
         ({}, {"classes": 2}, "class numbers from 0 to 1, got 2"),
-        ({}, {"classes": 1}, "classes must be an integer of at least 2, got 1"),
+        ({}, {"classes": 1}, "classes must be an integer from 2 to 1048576, got 1"),
         ({}, {"task": "regresion"}, "task must be one of .* got 'regresion'"),
         ({}, {"tempral": True}, "got 'tempral'; did you mean 'temporal'"),
         ({}, {"val_fraction": 1.5}, r"val_fraction must be in \[0, 1\), got 1.5"),

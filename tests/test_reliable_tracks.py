@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_track import read_offline
 
-from dsnn import offline, store, track
+from dsnn import store, track
 from dsnn.config import Config
 from dsnn.run import job, sweep_record, task
 from dsnn.track import open_track, settle
@@ -59,23 +59,23 @@ def test_f17_steps_are_logged_once_wherever_the_file_was_cut(whole: int, tmp_pat
     content = file.read_bytes()
     size = next(n for n in range(7, len(content) + 1) if _steps(file, content[:n]) == set(range(1, whole + 1)))
     file.write_bytes(content[: size + 3])
-    assert offline.logged_steps(file) == set(range(1, whole + 1))
+    assert track.logged_steps(file) == set(range(1, whole + 1))
     lines = (tmp_path / "history.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "history.jsonl").write_text("".join(lines[:2]), encoding="utf-8")
     again = learned(tmp_path, range(3, 6))
-    assert offline.logged_steps(again) == set(range(1, 6)) - set(range(1, whole + 1))
+    assert track.logged_steps(again) == set(range(1, 6)) - set(range(1, whole + 1))
 
 
 def _steps(file: Path, content: bytes) -> set[int]:
     file.write_bytes(content)
-    return offline.logged_steps(file)
+    return track.logged_steps(file)
 
 
 @pytest.mark.parametrize("content", [b"", b":W&B", b"\x00" * 5000, b":W&B\xe0\xac\x00" + b"\xff" * 70_000])
 def test_f17_a_file_that_is_none_holds_no_steps(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.wandb").write_bytes(content)
-    assert offline.logged_steps(tmp_path / "x.wandb") == set()
-    assert offline.logged_steps(tmp_path / "nowhere") == set()
+    assert track.logged_steps(tmp_path / "x.wandb") == set()
+    assert track.logged_steps(tmp_path / "nowhere") == set()
 
 
 def test_f17_records_longer_than_a_block_are_read(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_f17_records_longer_than_a_block_are_read(tmp_path: Path) -> None:
     told.finish()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert file.stat().st_size > 4 * 32768
-    assert offline.logged_steps(file) == {1, 2, 3}
+    assert track.logged_steps(file) == {1, 2, 3}
 
 
 KILLED = """

@@ -1,7 +1,9 @@
 """What a run directory is: whose it is, that nothing of the user's is moved, that no damaged file gives a number."""
 
+import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from dsnn import store
 from dsnn.config import Config
 from dsnn.identity import directory_of, reads
 from dsnn.report import write_report
-from dsnn.run import job, loop, schema, signals
+from dsnn.run import cli, job, schema, signals, sweep
 from dsnn.run.finished import finished
 from dsnn.store import RunDirError, checkpoint
 
@@ -284,21 +286,29 @@ def test_r15_a_network_that_goes_on_from_itself_is_one_sentence(run, tmp_path):
 
 
 def test_r13_a_signal_whose_exception_was_lost_is_heeded_later():
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            signals._told(2, None)
+    before = signal.getsignal(signal.SIGINT)
+    with signals.heard():
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a callback of the garbage collector
+            signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signals.heed()
-    finally:
-        signals.forget()
+        with pytest.raises(KeyboardInterrupt), signals.after_this_epoch(print):
+            pass
     signals.heed()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_r13_the_commands_that_learn_hear_signals(monkeypatch):
+    heard = []
+    monkeypatch.setattr(cli.usage, "wants_help", lambda: heard.append(signal.getsignal(signal.SIGINT)) or True)
+    monkeypatch.setattr(sys, "argv", ["dsnn run", "--help"])
+    assert cli.main() == 0
+    monkeypatch.setattr(sweep, "searches", lambda: heard.append(signal.getsignal(signal.SIGINT)) or [])
+    assert sweep.main(["--help"]) == 0
+    assert heard == [signals._told] * 2
 
 
 def test_done_lists_the_digests_of_every_other_file(run):
     listed = json.loads((run / "DONE").read_text())["sha256"]
     present = {path.name for path in run.iterdir() if path.is_file()} - {"DONE", ".lock"}
     assert present == {name for name in listed if "/" not in name}
-
-
-def test_what_a_checkpoint_keeps_is_what_says_how_far_a_run_got():
-    assert set(loop.BESIDE) == {"history.jsonl", "selected.npz", "ENDED"}

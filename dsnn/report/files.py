@@ -10,13 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from jaxtyping import Shaped
-
 from dsnn import untrusted
 from dsnn.store import RunDirError
 
-__all__ = ["arrays", "config", "environment", "first_line", "history", "metrics"]
+__all__ = ["config", "first_line", "history", "metrics"]
 
 Read = TypeVar("Read")
 Metrics = dict[str, float | int | str]
@@ -89,24 +86,6 @@ def history(directory: Path) -> list[dict[str, float | int | str]]:
                 raise ValueError(f"line {number} must be a JSON object, got {_said(record)}")
         records.append({name: value for name, value in record.items() if _is_number(value) or isinstance(value, str)})
     return records
-
-
-def arrays(directory: Path, name: str) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Returns the arrays in a file of a run; empty where there is no such file.
-
-    Raises:
-        RunDirError: The file is damaged.
-    """
-    return _read(untrusted.arrays, directory / name, {})
-
-
-def environment(directory: Path) -> dict[str, Any]:
-    """Returns what a run recorded of its environment; empty where it recorded nothing.
-
-    Raises:
-        RunDirError: The file is damaged.
-    """
-    return _read(untrusted.json_object, directory / "environment.json", {})
 
 
 def first_line(path: Path) -> str:

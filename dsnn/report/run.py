@@ -29,7 +29,7 @@ def write_report(run_dir: str | Path) -> Path:
     """
     directory = Path(run_dir)
     config, metrics, history = files.config(directory), files.metrics(directory), files.history(directory)
-    gates, records = files.arrays(directory, "gates.npz"), files.arrays(directory, "records.npz")
+    gates, records = store.read_arrays(directory, "gates.npz"), store.read_arrays(directory, "records.npz")
     if (directory / store.DONE).exists():
         store.whole(directory)
     belief = wording.belief(config, metrics)
@@ -43,7 +43,7 @@ def write_report(run_dir: str | Path) -> Path:
             **figures.costing(metrics),
         }.items()
     }
-    environment = files.environment(directory)
+    environment = store.read_environment(directory)
     values = {
         "title": title(config, directory),
         "verdict": verdict(metrics, belief),

@@ -7,7 +7,7 @@ import sys
 import hydra
 
 from dsnn import places, store, train
-from dsnn.run import launcher, schema, sweep_record, usage
+from dsnn.run import launcher, schema, signals, sweep_record, usage
 from dsnn.run.console import console, sweep_table
 from dsnn.run.task import COMMAND, SWEEP, failures, run, run_job, sentence, unrecorded
 from dsnn.store import checkpoint
@@ -15,6 +15,7 @@ from dsnn.store import checkpoint
 EXPECTED = (ValueError, store.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
 
 
+@signals.heard()
 def main() -> int:
     """Runs or sweeps; returns the exit status."""
     from dsnn.run.job import Interrupted

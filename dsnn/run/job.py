@@ -131,7 +131,6 @@ def _is_finished(place: Place, closing: contextlib.ExitStack, wait: bool) -> boo
         return False
     if not store.pictures_whole(directory) and config.run.report:
         _report(directory)
-        store.mark_done(directory)
     console.print(f"{directory} is finished; run.dir=DIR or resume=false runs it anew.")
     if config.export.nir:
         _export(build(config), directory, store.read_arrays(directory, "parameters.npz"))

@@ -35,7 +35,11 @@ def main() -> int:
         hint = did_you_mean(given[0], COMMANDS, "see dsnn --help.", most=1)
         print(f"error: a command must be one of {', '.join(COMMANDS)}, got {given[0]!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"dsnn.run.{COMMANDS[given[0]][0]}")
+    try:
+        module = importlib.import_module(f"dsnn.run.{COMMANDS[given[0]][0]}")
+    except KeyboardInterrupt:
+        print("stopped before anything began; the same command begins.", file=sys.stderr)
+        return 130
     sweeps = given[0] == "sweep" and not {"-m", "--multirun"} & {*given}
     if sweeps and not any(word.partition("=")[0] in module.usage.SHOWING for word in given):
         given.insert(1, "-m")

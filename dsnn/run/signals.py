@@ -24,20 +24,25 @@ class Interrupted(RuntimeError):
         return str(self.args[0])
 
 
-def listen() -> None:
-    """Notes every SIGINT from now on, beside raising KeyboardInterrupt; for the main thread of a command."""
-    signal.signal(signal.SIGINT, _told)
+@contextmanager
+def heard() -> Iterator[None]:
+    """Notes every SIGINT of a command, beside raising KeyboardInterrupt."""
+    try:
+        before = signal.signal(signal.SIGINT, _told)
+    except ValueError:  # not the main thread, which alone is told
+        yield
+        return
+    try:
+        yield
+    finally:
+        _asked.clear()
+        signal.signal(signal.SIGINT, before)
 
 
 def heed() -> None:
     """Raises KeyboardInterrupt if a SIGINT was noted whose own exception went nowhere."""
     if _asked:
         raise KeyboardInterrupt
-
-
-def forget() -> None:
-    """Forgets what was asked, once a command has ended by it."""
-    _asked.clear()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from dsnn import places, store
 from dsnn.nearest import did_you_mean
-from dsnn.run import schema, usage
+from dsnn.run import schema, signals, usage
 from dsnn.run.console import console
 from dsnn.run.journal import Journal
 from dsnn.run.search import Search, read_search, searches
@@ -43,6 +43,7 @@ RISING = ("accuracy", "r2")
 """Ends of the names of records that should be large."""
 
 
+@signals.heard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Searches, and returns the exit status: 0, 1 if no trial ended well, 2 for a command that cannot be meant."""
     from dsnn.run.job import Interrupted

@@ -208,7 +208,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         leaves, files = manifest["leaves"], manifest["files"]
         for name, entry in leaves.items():
             shape, dtype = entry["shape"], entry["dtype"]
-            if not all(type(n) is int and n >= 0 for n in shape) or (0 in shape and max(shape, default=0) > MAX_AXIS):
+            if not all(type(n) is int and 0 <= n <= MAX_AXIS for n in shape):
                 raise ValueError(f"{name} has the shape {shape}")
             jax.numpy.dtype(dtype)
         if not all(type(crc) is int for crc in files.values()):

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,22 +141,21 @@ def write_arrays(directory: str | Path, name: str, arrays: Mapping[str, Any]) ->
 
 def read_arrays(directory: str | Path, name: str) -> dict[str, np.ndarray]:
     """The arrays in ``name``; empty where there is no such file."""
-    try:
-        return untrusted.arrays(Path(directory) / name)
-    except FileNotFoundError:
-        return {}
-    except untrusted.UntrustedError as error:
-        raise RunDirError(f"{Path(directory) / name} is damaged ({_bare(error)}); {_AGAIN}.") from error
+    return _read(untrusted.arrays, Path(directory) / name)
 
 
 def read_json(directory: str | Path, name: str) -> dict[str, Any]:
     """The object in the JSON file ``name``; empty where there is no such file."""
+    return _read(untrusted.json_object, Path(directory) / name)
+
+
+def _read(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
     try:
-        return untrusted.json_object(Path(directory) / name)
+        return read(path)
     except FileNotFoundError:
         return {}
     except untrusted.UntrustedError as error:
-        raise RunDirError(f"{Path(directory) / name} is damaged ({_bare(error)}); {_AGAIN}.") from error
+        raise RunDirError(f"{path} is damaged ({_bare(error)}); {_AGAIN}.") from error
 
 
 # --- Writing

@@ -207,7 +207,7 @@ def claim(
         _refuse_foreign(directory)
         if (directory / DONE).exists():
             (directory / DONE).unlink()
-        write_text(directory, IDENTITY, json.dumps(_identity(config, reads), indent=1) + "\n")
+        write_text(directory, IDENTITY, json.dumps({"format": FORMAT, "reads": dict(reads or {})}, indent=1) + "\n")
         write_config(directory, config)
         return "fresh"
     _refuse_others(directory, config, reads, exclude)
@@ -337,10 +337,6 @@ def _broken(directory: Path, damaged: str) -> str:
         f"{directory} is damaged: {damaged}; the command that made it makes it anew, "
         "and resume=false sets it aside and begins again."
     )
-
-
-def _identity(config: Mapping[str, Any], reads: Mapping[str, str] | None) -> dict[str, Any]:
-    return {"format": FORMAT, "reads": dict(reads or {})}
 
 
 def _refuse_others(
