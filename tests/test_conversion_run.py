@@ -1,12 +1,13 @@
 """A run that converts: its metrics, its going on as a Bayesian one, and that sparse rows stay sparse."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from dsnn import data, store
+from dsnn import data, deep, store
 from dsnn.run import assess_conversion, job, schema
 
 QUICK = ("track.tool=none", "run.report=false", "convert.learning_rate=0.02", "train.steps=8")
@@ -110,3 +111,28 @@ def test_a_converted_network_goes_on_as_a_bayesian_one(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_gets_a_sentence(tmp_path: Path, overrides: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         composed(tmp_path, *overrides)
+
+
+def test_r14_a_killed_conversion_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = ("learner=convert", "convert.method=max", "model.hidden=[8]", "convert.epochs=4", "convert.steps=[4]")
+    quick = (*quick, "train.checkpoint_s=0")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    metrics = job.run(composed(whole, *quick))[1]
+    scored, times = deep.accuracy, iter(range(9))
+
+    def dies(*given: Any) -> float:
+        if next(times) == 2:  # in the third epoch, before its line is written
+            raise KeyboardInterrupt
+        return scored(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deep, "accuracy", dies)
+        with pytest.raises(KeyboardInterrupt):
+            job.run(composed(killed, *quick))
+    assert [record["step"] for record in store.read_history(killed)] == [1, 2]
+    again = job.run(composed(killed, *quick))[1]
+    assert (killed / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+    clocks = ("time/", "carbon/")
+    assert {k: v for k, v in again.items() if not k.startswith(clocks)} == {
+        k: v for k, v in metrics.items() if not k.startswith(clocks)
+    }

@@ -102,6 +102,7 @@ def test_reliability_10_history_keeps_what_can_be_drawn(tmp_path: Path) -> None:
     ]
     (directory / "history.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert files.history(directory) == [{"step": 1, "epoch": "x"}, {"step": 2, "kept": 0.5}]
+    store.mark_done(directory)
     assert "could not be drawn" not in write_report(directory).read_text(encoding="utf-8")
 
 
@@ -124,6 +125,7 @@ def test_reliability_10_an_array_of_another_shape_spoils_its_own_figure_only(nam
         "test/mean": np.zeros((3, 1)), "test/lower": np.zeros((3, 1)), "test/upper": np.ones((3, 1)),
     }  # fmt: skip
     store.write_arrays(directory, "records.npz", records | {name: array})
+    store.mark_done(directory)
     page = write_report(directory).read_text(encoding="utf-8")
     assert '<figure class="card" id="learning_curves">' in page
     assert page.count("<svg") >= 5
@@ -176,6 +178,7 @@ def test_half_characters_and_markup_stay_text(tmp_path: Path, capsys) -> None:
     directory = made(tmp_path / "[/b]")
     metrics = {**store.read_metrics(directory), "mine": "\ud800 $\\frac$", "carbon/source": "[/x] estimated"}
     (directory / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    store.mark_done(directory)
     write_report(directory)
     write_runs_report(tmp_path)
     assert door.main([f"ledger={tmp_path}"]) == 0

@@ -175,6 +175,7 @@ def test_page_shows_what_the_posterior_believes(tmp_path):
         "test/mean": np.zeros((8, 1)), "test/lower": -np.ones((8, 1)), "test/upper": np.ones((8, 1)),
         "test/y": np.linspace(-2, 2, 8)[:, None],
     })  # fmt: skip
+    store.mark_done(directory)
     html = write_report(directory).read_text()
     ids = {value for tag, name, value in Reader(html).attributes if (tag, name) == ("figure", "id")}
     assert {"posterior", "uncertainty_map", "intervals"} <= ids
@@ -211,6 +212,7 @@ def test_all_text_is_escaped(tmp_path):
     directory = make_run(tmp_path / "<b>run</b>", **{"carbon/source": bad, "gates/<i>x/kept": 1, "gates/<i>x/total": 2})
     config = store.read_config(directory)
     store.write_config(directory, {**config, "experiment": bad})
+    store.mark_done(directory)
     for html in (write_report(directory).read_text(), write_runs_report(tmp_path).read_text()):
         assert "<script>alert" not in html
         assert "<i>x" not in html
@@ -240,6 +242,7 @@ def test_a_figure_that_cannot_be_drawn_is_told_in_its_place(tmp_path):
     directory = make_run(tmp_path / "run")
     records = store.read_arrays(directory, "records.npz")
     store.write_arrays(directory, "records.npz", {**records, "example/logits": np.float32(3)})
+    store.mark_done(directory)
     html = write_report(directory).read_text()
     assert "running_decision could not be drawn" in Reader(html)
     assert html.count("<svg") == 11

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sweeping import timeless
 
-from dsnn import store
+from dsnn import store, wording
 from dsnn.config import Config
 from dsnn.identity import directory_of, reads
 from dsnn.report import write_report
@@ -312,3 +312,30 @@ def test_done_lists_the_digests_of_every_other_file(run):
     listed = json.loads((run / "DONE").read_text())["sha256"]
     present = {path.name for path in run.iterdir() if path.is_file()} - {"DONE", ".lock"}
     assert present == {name for name in listed if "/" not in name}
+
+
+def test_f2_what_makes_figures_say_little_is_said():
+    kept = {"gates/total": 72, "gates/kept": 5, "compute/spike_rate": 0.1}
+    mlp = {"model": {"hidden": [8], "architecture": "mlp"}}
+    assert wording.degenerate(mlp, kept) == ""
+    assert "Every compute site is closed" in wording.degenerate(mlp, kept | {"gates/kept": 0})
+    assert "No hidden neuron fired" in wording.degenerate(mlp, kept | {"compute/spike_rate": 0.0})
+    assert "no hidden neurons" in wording.degenerate({"model": {"hidden": []}}, kept | {"compute/spike_rate": 0.0})
+
+
+def test_f2_r1_a_network_that_closes_every_site_ends_with_metrics(tmp_path, capsys):
+    _, metrics = job.run(schema.compose([*QUICK, "svi.lam=1e3", "train.epochs=12", f"run.dir={tmp_path / 'run'}"]))
+    assert (metrics["gates/kept"], metrics["compute/spike_rate"]) == (0, 0)
+    assert store.is_done(tmp_path / "run")
+    assert "Every compute site is closed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_f2_r1_inputs_of_zeros_and_no_hidden_layer_end_with_metrics(tmp_path):
+    labels = np.arange(60) % 2
+    zeros = np.zeros((60, 3), np.float32)
+    np.savez(tmp_path / "zeros.npz", x_train=zeros, y_train=labels, x_test=zeros[:20], y_test=labels[:20])
+    own = ["data=npz", f"data.path={tmp_path / 'zeros.npz'}"]
+    for k, options in enumerate((own, ["model.hidden=[]"])):
+        job.run(schema.compose([*QUICK, *options, f"run.dir={tmp_path / str(k)}"]))
+        assert store.is_done(tmp_path / str(k))

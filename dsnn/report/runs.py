@@ -141,11 +141,11 @@ def _read(root: Path, directory: Path) -> Run:
         config = store.flat_config(files.config(directory))
         metrics, history = files.metrics(directory), files.history(directory)
         done = (directory / store.DONE).exists()
-        if done:
-            store.whole(directory)
         for missing in ("config.yaml", *["metrics.json"] * done):
             if not (directory / missing).exists():
                 raise store.RunDirError(f"{missing} is missing; put back a copy of it, or run the command again.")
+        if done:
+            store.whole(directory)
     except store.RunDirError as error:
         return Run(name, "damaged", {}, {}, [], str(error).replace(f"{directory}/", ""), link)
     if done:
