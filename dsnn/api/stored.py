@@ -5,20 +5,18 @@ stored by their import path, and run again only where the process was told their
 """
 
 import hashlib
-import io
 import json
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, resolve, store
+from dsnn import data, resolve, store, untrusted
 from dsnn.api.fitted import Fitted
 from dsnn.api.given import SAVED
 from dsnn.assemble import Setup, network, settings_of
+from dsnn.bayes.complete import complete
 from dsnn.config import as_dict, from_dict
 from dsnn.exit_calibration import Calibrated
 from dsnn.predictive import predictive
@@ -67,20 +65,16 @@ def load(directory: str | Path, trust: bool = False) -> Fitted:
         if (place / name).stat().st_size > most:
             raise ValueError(f"{place / name} may have {most} bytes, got {(place / name).stat().st_size}.")
     try:
-        facts = json.loads((place / FILE).read_text(encoding="utf-8"))
+        facts = untrusted.json_object(place / FILE, MAX_JSON)
         version, digest = facts["format"], facts["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place / FILE} must be what fitted.save wrote, got: {error}; save it again.") from None
     if version != FORMAT:
         raise ValueError(f"{place} must be of format {FORMAT}, got {version!r}; take the dsnn that saved it.")
-    content = (place / ARRAYS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(f"{place / ARRAYS} is damaged: its digest is not that of {FILE}; save it again.")
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{place / ARRAYS} must be an npz of plain arrays, got: {error}.") from None
+    with (place / ARRAYS).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise ValueError(f"{place / ARRAYS} is damaged: its digest is not that of {FILE}; save it again.")
+    arrays = untrusted.arrays(place / ARRAYS, most=MAX_ARRAYS)
     try:
         return whole(facts, arrays, trust)
     except (AttributeError, KeyError, TypeError) as error:
@@ -147,7 +141,8 @@ def whole(facts: dict[str, Any], arrays: dict[str, np.ndarray], trust: bool) -> 
     lifted, sites = network(config, split, settings_of(config), traced=False)
     setup = Setup(config, split, lifted, sites, settings_of(config), automatic=dict(facts["automatic"]))
     start = "params/"
-    params = {name[len(start) :]: jnp.asarray(value) for name, value in arrays.items() if name.startswith(start)}
+    kept = {name[len(start) :]: value for name, value in arrays.items() if name.startswith(start)}
+    params = complete(lifted, kept, ARRAYS)
     threshold = math.inf if facts["threshold"] is None else float(facts["threshold"])
     exits = Calibrated(params, threshold, dict(facts["exits"]))
     losses, found = list(facts["losses"]), dict(facts["metrics"])
