@@ -51,6 +51,8 @@ def opened(path: str | Path) -> Iterator[io.BufferedReader]:
         stream = path.open("rb")
     except (FileNotFoundError, UntrustedError):
         raise
+    except NotADirectoryError as error:  # below a file there is nothing either
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     except (OSError, ValueError) as error:
         raise UntrustedError(f"{path} must be a file that can be read, got: {reason(error)}.") from error
     with stream:
