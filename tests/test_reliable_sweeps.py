@@ -140,7 +140,7 @@ def check_sweep(grid: list[str], count: int, last: list[str], root: Path) -> Non
     assert process.returncode == 1, said
     assert said.count("the job is run again") == 1
     assert f"{count - 1} of {count} jobs are done" in said
-    assert f"\n{' '.join(last)} failed: cannot write {place}" in said
+    assert f"\n{' '.join(last)} failed: {place} must be a directory, got a file" in said
     done = {path: (path / "metrics.json").stat().st_mtime_ns for path in finished(root)}
     assert len(done) == count - 1
     place.unlink()

@@ -96,6 +96,7 @@ told = open_track(sys.argv[1], group="g", tags=["t"], config={"seed": 3})
 for step in (1, 2, 3):
     store.append_history(sys.argv[1], {"step": step, "val/nll": 1 / step})
     told.log({"val/nll": 1 / step}, step)
+store.write_config(sys.argv[1], {"seed": 3})
 store.write_metrics(sys.argv[1], {"test/nll": 0.25})
 told.summary({"test/nll": 0.25})
 while not os.path.exists(sys.argv[1] + "/wandb/opened.json"):
@@ -126,7 +127,9 @@ def test_f17_reliability_20_a_run_killed_just_after_its_end_is_told_by_the_same_
 def test_reliability_20_what_ended_as_it_should_is_not_told_again(tmp_path: Path) -> None:
     told = open_track(tmp_path)
     told.summary({"test/nll": 1.0})
+    store.write_config(tmp_path, {"seed": 3})
     store.mark_done(tmp_path)
+    assert store.is_done(tmp_path)
     told.finish()
     assert told.complete
     assert settle(tmp_path) is None
@@ -138,6 +141,7 @@ def test_reliability_20_what_ended_as_it_should_is_not_told_again(tmp_path: Path
 
 def test_reliability_20_the_same_command_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    store.write_config(tmp_path, {})
     monkeypatch.setattr(job, "run", lambda config, **_: (store.mark_done(tmp_path), (tmp_path, {"a": 1}))[1])
     monkeypatch.setattr(track, "settle", lambda directory, **how: asked.append((directory, how)))
     config = Config()

@@ -67,6 +67,8 @@ def read(arguments: Sequence[str]) -> Words:
     left = list(arguments)
     while left:
         argument = left.pop(0)
+        if argument in HELP:  # which is shown before anything else is read
+            continue
         name, equals, value = argument.partition("=")
         if name in ("-cd", "--config-dir"):
             words.folders.append(value if equals else _next(left, name))
