@@ -76,9 +76,8 @@ def repair(folder: Path) -> int:
     Args:
         folder: of JAX's entries; what else lies there is left alone, and so is what vanishes meanwhile.
     """
-    boot = (
-        BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else uuid.uuid4().hex
-    )  # a machine that does not say: never seen
+    # a machine that does not say is one that was never seen
+    boot = BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else uuid.uuid4().hex
     notes = _notes(folder)
     listed = list(entries(folder))
     seen = {entry.path.name: notes[entry.path.name] for entry in listed if entry.path.name in notes}
