@@ -18,15 +18,25 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
+PYTHONS = ["3.11", "3.12", "3.13"]
+LOCKS = [f"requirements-{python}.lock" for python in PYTHONS]
 
 # Plays every part of Python that the scripts call, and writes each call down.
 STUB = r"""#!/usr/bin/env bash
 echo "${0##*/} $*" >> "$STUB_LOG"
 case "$1 $2 ${3:-}" in
-    "-c import sys"*) exit "${STUB_OLD:-0}" ;;
+    "-c import sys"*)
+        [ "${0##*/}" != "${STUB_SHIM:-}" ] || [[ "$0" = */versions/* ]] || exit 127
+        case "$0" in
+            */python3.*) found="${0##*/python}" ;;
+            */python3) found="${STUB_PYTHON3:-3.11}" ;;
+            *) read -r _ _ found <"${0%/bin/*}/pyvenv.cfg" ;;
+        esac
+        echo "${STUB_OLD:-$found}" ;;
     "-c import pip"* | "-m ensurepip"*) exit "${STUB_NO_PIP:-0}" ;;
     "-m venv --clear")
         rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python"
+        echo "version = $("$0" -c "import sys")" >"$4/pyvenv.cfg"
         exit "${STUB_VENV:-0}" ;;
     "-m pip "*) [ "${STUB_PIP:-0}" = 0 ] || { echo "pip: no network" >&2; exit 1; } ;;
     "-m ruff check") exit "${STUB_RUFF:-0}" ;;
@@ -45,21 +55,32 @@ def checkout(tmp_path):
     """A checkout with the real scripts, in a folder whose name needs quoting, on a PATH where python3 is the stub."""
     root = tmp_path / "a checkout"
     (root / "scripts").mkdir(parents=True)
-    for name in ("scripts/run.sh", "scripts/test.sh", "scripts/setup.sh", "pyproject.toml", "requirements.lock"):
+    for name in ("scripts/run.sh", "scripts/test.sh", "scripts/setup.sh", "pyproject.toml", *LOCKS):
         shutil.copy(ROOT / name, root / name)
     binaries = tmp_path / "bin"
     binaries.mkdir()
     for tool in ("bash", "cat", "cksum", "cp", "dirname", "mkdir", "rm", "sleep"):
         (binaries / tool).symlink_to(shutil.which(tool))
-    (binaries / "python3").write_text(STUB)
-    (binaries / "python3").chmod(0o755)
+    stub(binaries / "python3")
     return root
+
+
+def stub(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(STUB)
+    path.chmod(0o755)
+    return path
 
 
 def start(root, script, *arguments, **environment):
     return subprocess.Popen(
         ["bash", str(root / "scripts" / script), *arguments],
-        env={"PATH": str(root.parent / "bin"), "STUB_LOG": str(root.parent / "log"), **environment},
+        env={
+            "PATH": str(root.parent / "bin"),
+            "HOME": str(root.parent),
+            "STUB_LOG": str(root.parent / "log"),
+            **environment,
+        },
         cwd=root.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,7 +106,7 @@ def installations(root):
 def test_first_call_installs_at_locked_versions_and_the_second_does_not(checkout):
     assert call(checkout, "run.sh")[0] == 0
     (line,) = installations(checkout)
-    assert f"-c {checkout}/requirements.lock" in line
+    assert f"-c {checkout}/requirements-3.11.lock" in line
     assert f"-e {checkout}[sweep]" in line
     before = len(calls(checkout))
     assert call(checkout, "run.sh")[0] == 0
@@ -119,7 +140,7 @@ def test_a_signal_reaches_the_run_itself(checkout):
     process.communicate(timeout=10)  # nobody else holds the pipe
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "requirements-3.11.lock", ".venv/pyvenv.cfg"])
 def test_a_changed_requirement_installs_again(checkout, name):
     call(checkout, "run.sh")
     with (checkout / name).open("a") as file:
@@ -174,7 +195,7 @@ def test_an_environment_without_pip_is_made_again(checkout):
 
 
 def test_without_a_recent_python_there_is_a_sentence(checkout):
-    code, _, err = call(checkout, "run.sh", STUB_OLD="1")
+    code, _, err = call(checkout, "run.sh", STUB_OLD="3.10")
     assert code != 0
     assert err.strip().startswith("dsnn: no Python 3.11 or newer was found; install one")
 
@@ -191,11 +212,75 @@ def test_uv_is_used_when_installed_and_pip_when_uv_fails(checkout):
     uv.chmod(0o755)
     assert call(checkout, "run.sh")[0] == 0
     assert [line.split()[0] for line in installations(checkout)] == ["uv"]
-    assert f"--python {checkout}/.venv/bin/python -c {checkout}/requirements.lock" in installations(checkout)[0]
-    with (checkout / "requirements.lock").open("a") as file:
+    assert f"--python {checkout}/.venv/bin/python -c {checkout}/requirements-3.11.lock" in installations(checkout)[0]
+    with (checkout / "requirements-3.11.lock").open("a") as file:
         file.write("# changed\n")
     assert call(checkout, "run.sh", STUB_UV="1")[0] == 0
     assert [line.split()[0] for line in installations(checkout)] == ["uv", "uv", "python"]
+
+
+def made(root):
+    """Returns the interpreters that environments were made with, and where."""
+    return [(line.split()[0], line.rsplit("/", 1)[1]) for line in calls(root) if "-m venv" in line]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_each_python_takes_its_own_lock(checkout, python):
+    assert call(checkout, "run.sh", STUB_PYTHON3=python)[0] == 0
+    assert f"-c {checkout}/requirements-{python}.lock" in installations(checkout)[0]
+
+
+def test_a_python_newer_than_every_lock_takes_the_newest_and_says_so(checkout):
+    code, _, err = call(checkout, "run.sh", STUB_PYTHON3="3.19")
+    assert code == 0
+    assert f"-c {checkout}/requirements-3.13.lock" in installations(checkout)[0]
+    assert "dsnn: Python 3.19 has no lock file yet; taking that of 3.13 (PYTHON=python3.13 is what was tried).\n" in err
+
+
+def test_the_python_asked_for_makes_the_environment_anew_and_is_kept(checkout):
+    stub(checkout.parent / "bin/python3.13")
+    call(checkout, "run.sh")
+    assert call(checkout, "run.sh", PYTHON="python3.13")[0] == 0
+    assert made(checkout) == [("python3", ".venv"), ("python3.13", ".venv")]
+    assert f"-c {checkout}/requirements-3.13.lock" in installations(checkout)[-1]
+    before = len(calls(checkout))
+    call(checkout, "run.sh")
+    assert calls(checkout)[before:] == ["python -P -m dsnn run"]
+    call(checkout, "run.sh", PYTHON=str(checkout.parent / "bin/python3.13"))
+    assert len(installations(checkout)) == 2
+
+
+def test_what_is_run_does_not_inherit_the_wish_for_a_python(checkout):
+    call(checkout, "run.sh")
+    python = checkout / ".venv/bin/python"
+    python.write_text(STUB.replace("shift 4", 'echo "PYTHON=${PYTHON:-}"'))
+    assert call(checkout, "run.sh", PYTHON="python3")[1].startswith("PYTHON=\n")
+
+
+def test_the_python_asked_for_is_found_behind_a_shim_that_does_not_run(checkout):
+    stub(checkout.parent / "bin/python3.12")
+    stub(checkout.parent / ".pyenv/versions/3.12.1/bin/python3.12")
+    assert call(checkout, "run.sh", PYTHON="python3.12", STUB_SHIM="python3.12")[0] == 0
+    assert made(checkout) == [("python3.12", ".venv")]
+    assert f"-c {checkout}/requirements-3.12.lock" in installations(checkout)[0]
+
+
+@pytest.mark.parametrize("wish", ["python3.13", "/nonexistent/python"])
+def test_a_python_that_does_not_run_is_refused_in_a_sentence(checkout, wish):
+    code, out, err = call(checkout, "run.sh", PYTHON=wish)
+    assert code != 0
+    assert out == ""
+    assert err == (
+        f"dsnn: PYTHON must name a Python 3.11 or newer that runs, got {wish}; write PYTHON=python3.13, or its path.\n"
+    )
+    assert made(checkout) == []
+
+
+def test_a_python3_without_a_lock_gives_way_to_the_newest_that_has_one(checkout):
+    for name in ("python3.11", "python3.12"):
+        stub(checkout.parent / "bin" / name)
+    assert call(checkout, "run.sh", STUB_PYTHON3="3.19")[0] == 0
+    assert made(checkout) == [("python3.12", ".venv")]
 
 
 def test_the_checks_run_in_order_and_pytest_gets_the_arguments(checkout):
@@ -216,6 +301,41 @@ def test_a_failing_check_is_named_and_the_others_still_run(checkout):
     assert any(line.startswith("python -m pytest") for line in calls(checkout))
 
 
+def passes_of_pytest(root):
+    return [line for line in calls(root) if line.startswith("python -m pytest")]
+
+
+def test_a_quick_part_runs_on_the_newest_python_in_an_environment_of_its_own(checkout):
+    for version in ("3.9.1", "3.12.1", "3.13.0"):
+        stub(checkout.parent / f".pyenv/versions/{version}/bin/python{version.rpartition('.')[0]}")
+    assert call(checkout, "test.sh")[0] == 0
+    assert made(checkout) == [("python3", ".venv"), ("python3.13", ".venv-3.13")]
+    assert f"-c {checkout}/requirements-3.13.lock" in installations(checkout)[1]
+    whole, quick = passes_of_pytest(checkout)
+    files = re.findall(r"tests/test_\w+\.py", quick)
+    assert "tests/test_imports.py" in files
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    assert "tests/test_" not in whole
+    call(checkout, "test.sh", "-k", "lif")  # whoever asks for some tests gets those alone
+    assert len(passes_of_pytest(checkout)) == 3
+
+
+def test_a_newest_python_that_cannot_be_set_up_is_a_failed_check(checkout):
+    call(checkout, "test.sh")
+    stub(checkout.parent / "bin/python3.13")
+    code, _, err = call(checkout, "test.sh", STUB_PIP="1")
+    assert code != 0
+    assert err.splitlines()[-1] == "dsnn: failed: pytest on Python 3.13."
+
+
+def test_where_no_python_is_newer_one_line_says_so(checkout):
+    stub(checkout.parent / "bin/python3.12")
+    code, _, err = call(checkout, "test.sh", STUB_PYTHON3="3.13")
+    assert code == 0
+    assert err.splitlines()[-1] == "dsnn: no Python newer than 3.13 was found; the tests ran on that one alone."
+    assert len(passes_of_pytest(checkout)) == 1
+
+
 @pytest.mark.parametrize("present", [True, False])
 def test_ci_calls_the_tests_and_names_the_data_that_lie_beside_the_checkout(checkout, present):
     text = (ROOT / ".ci/run").read_text()
@@ -232,11 +352,11 @@ def test_ci_calls_the_tests_and_names_the_data_that_lie_beside_the_checkout(chec
     assert out == f"data={expected}\n"
 
 
-# --- the lock
+# --- the locks
 
 
-def lock() -> dict[str, Version]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+def lock(python) -> dict[str, Version]:
+    lines = (ROOT / f"requirements-{python}.lock").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.]+", pin) for pin in pins), "name==version and nothing else"
     names = [pin.split("==")[0] for pin in pins]
@@ -248,19 +368,26 @@ def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+def test_every_supported_python_has_a_lock_and_a_classifier():
+    assert sorted(path.name for path in ROOT.glob("requirements*.lock")) == LOCKS
+    known = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line) for line in project()["classifiers"]]
+    assert [match[1] for match in known if match] == PYTHONS
+
+
 @pytest.mark.parametrize("group", ["", "sweep", "dev", "nir", "data", "carbon", "docs"])
-def test_lock_satisfies_what_the_project_asks_for(group):
-    pins = lock()
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_satisfies_what_the_project_asks_for(python, group):
+    pins = lock(python)
     wanted = project()["optional-dependencies"][group] if group else project()["dependencies"]
     for text in wanted:
         requirement = Requirement(text)
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
 
 
-@pytest.mark.parametrize("python", ["3.11", "3.12"])
+@pytest.mark.parametrize("python", PYTHONS)
 def test_lock_names_everything_that_the_two_commands_install(python):
     """Follows the requirements of the installed distributions: one left out would be installed at any version."""
-    pins = lock()
+    pins = lock(python)
     environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
     extras = project()["optional-dependencies"]
     queue = [
@@ -274,7 +401,7 @@ def test_lock_names_everything_that_the_two_commands_install(python):
         if (name, *requirement.extras) in seen:
             continue
         seen.add((name, *requirement.extras))
-        assert name in pins, f"requirements.lock lacks {name}"
+        assert name in pins, f"requirements-{python}.lock lacks {name}"
         try:
             requires = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
