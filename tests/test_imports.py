@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -253,6 +254,77 @@ def test_imports_form_no_cycle():
         assert ready, f"these modules may import each other in a circle: {sorted(remaining)}"
         placed |= ready
         remaining = {name: allowed for name, allowed in remaining.items() if name not in ready}
+
+
+PRIVATE = re.compile(r"jax(lib)?(\.\w+)*\.(_(?!_)\w*|interpreters)(\.\w+)*")
+
+
+def dotted(node: ast.expr, bound: dict[str, str]) -> str:
+    """Returns the full name of an attribute of something imported, "" of anything else."""
+    if isinstance(node, ast.Name):
+        return bound.get(node.id, "")
+    if isinstance(node, ast.Attribute) and (base := dotted(node.value, bound)):
+        return f"{base}.{node.attr}"
+    return ""
+
+
+def private_names(source: str) -> set[str]:
+    """Returns the names inside JAX that a source imports, reaches by attributes or spells out for somebody to patch."""
+    tree = ast.parse(source)
+    names = {name for _, name in imported(tree, [])}
+    bound = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            bound |= {
+                a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names
+            }
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            bound |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names.add(dotted(node, bound))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+    return {name for name in names if PRIVATE.fullmatch(name)}
+
+
+def test_no_private_name_of_jax_is_used():
+    """What is inside JAX moves with every version, and two of them are supported at once."""
+    files = [path for room in ("dsnn", "experiments", "scripts", "tests") for path in ROOT.glob(f"{room}/**/*.py")]
+    assert len(files) > 300
+    assert {str(path): names for path in files if (names := private_names(path.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax._src.core",
+        "from jax._src import core",
+        "from jax import _src",
+        "from jax.interpreters import mlir",
+        "import jax\njax.interpreters.ad",
+        "import jax.numpy as jnp\njnp._inside(3)",
+        "from jax import lax as l\nl.slicing._gather(3).x",
+        "import importlib\nimportlib.import_module('jax._src.core')",
+        "monkeypatch.setattr('jax._src.core.f', None)",
+        "import jaxlib\njaxlib._jax",
+    ],
+)
+def test_private_names_of_jax_are_seen(source):
+    assert private_names(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax\njax.__version__",
+        "import jax\njax.lax.scan(f)._x",
+        "from mine import _src",
+        "a = 'see jax._src here'",
+    ],
+)
+def test_other_names_are_not_taken_for_private_ones_of_jax(source):
+    assert private_names(source) == set()
 
 
 def undeclared(names: set[str]) -> set[str]:
