@@ -17,10 +17,10 @@ QUICK=(
     tests/test_rng.py
     tests/test_store.py
     tests/test_rundir.py
-    tests/test_api.py
-    tests/test_scripts.py
+    tests/test_api.py::test_fit_learns_and_predict_says_how_sure_it_is
 )
 
+TWO=(-n 2 --dist loadfile --no-loadscope-reorder) # the order of files is that of tests/conftest.py
 failed=""
 check() {
     local name="$1" started=$SECONDS
@@ -44,13 +44,13 @@ quick() ( # in a subshell: an installation that fails is a failed check
     VENV="$ROOT/.venv-$(version "$1")"
     PYTHON="$VENV/bin/python"
     setup "$EXTRAS"
-    "$PYTHON" -m pytest -n 2 --dist loadfile "${QUICK[@]}"
+    "$PYTHON" -m pytest "${TWO[@]}" "${QUICK[@]}"
 )
 
 check "ruff check" "$PYTHON" -m ruff check .
 check "ruff format --check" "$PYTHON" -m ruff format --check .
 check "mypy" "$PYTHON" -m mypy
-check "pytest" "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
+check "pytest" "$PYTHON" -m pytest "${TWO[@]}" "$@"
 if [ $# = 0 ]; then
     if found="$(newer)"; then
         check "pytest on Python $(version "$found")" quick "$found"

@@ -270,17 +270,19 @@ def dotted(node: ast.expr, bound: dict[str, str]) -> str:
 
 def private_names(source: str) -> set[str]:
     """Returns the names inside JAX that a source imports, reaches by attributes or spells out for somebody to patch."""
+    if "jax" not in source:
+        return set()
     tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
     names = {name for _, name in imported(tree, [])}
     bound = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
-            bound |= {
-                a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names
-            }
+            bound |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            bound |= {top: top for alias in node.names if not alias.asname for top in [alias.name.split(".")[0]]}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             bound |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             names.add(dotted(node, bound))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -16,7 +16,7 @@ from sweeping import TINY, door, finished, ran
 from dsnn.run import job, launcher, schema, sweep_record, workers
 
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-PLAIN = ["baseline=none", "halting.enabled=false"]
+PLAIN = ["learner=map", "baseline=none", "halting.enabled=false"]
 """What makes a run quicker, and has no part in a sweep."""
 
 
@@ -150,7 +150,7 @@ def check_sweep(grid: list[str], count: int, last: list[str], root: Path) -> Non
 
 
 def test_reliability_8_a_sweep_with_a_killed_worker_and_a_job_at_fault(tmp_path: Path) -> None:
-    check_sweep(["seed=0,1,2,3"], 4, ["seed=3"], tmp_path / "root")
+    check_sweep(["seed=0,1,2"], 3, ["seed=2"], tmp_path / "root")
 
 
 @pytest.mark.slow

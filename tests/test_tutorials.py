@@ -44,6 +44,7 @@ def test_python_blocks_run_in_order(text, tmp_path):
     (tmp_path / "all.py").write_text("\n\n".join(blocks(text, "python")))
     command = [sys.executable, "all.py"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "MPLBACKEND": "Agg"}
+    environment |= {name: os.environ[name] for name in ("XLA_FLAGS", "DSNN_CACHE") if name in os.environ}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     if text == "README.md":
