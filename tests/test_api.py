@@ -16,7 +16,7 @@ from dsnn.models import mlp
 @pytest.fixture(scope="module")
 def fitted():
     split = load("digits")
-    return split, dsnn.fit(split.train.x, split.train.y, hidden=[32], epochs=30, steps=8, lam=0.05)
+    return split, dsnn.fit(split.train.x, split.train.y, hidden=[32], epochs=30, steps=8, lam=0.05, baseline="none")
 
 
 def test_fit_learns_and_predict_says_how_sure_it_is(fitted):
@@ -53,7 +53,8 @@ def test_summaries_count_what_there_is(fitted):
 def test_the_deterministic_twin_has_no_map():
     rng = np.random.default_rng(0)
     x = rng.random((40, 6, 5)).astype(np.float32)
-    network = dsnn.fit(x, (x.mean((1, 2)) > 0.5).astype(int), temporal=True, bayesian=False, epochs=2, hidden=[4])
+    y = (x.mean((1, 2)) > 0.5).astype(int)
+    network = dsnn.fit(x, y, temporal=True, bayesian=False, epochs=2, hidden=[4], baseline="none")
     assert dsnn.predict(network, x).steps.tolist() == [6] * 40
     with pytest.raises(ValueError, match="has none"):
         dsnn.where(network)

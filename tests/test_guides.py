@@ -102,7 +102,8 @@ def test_every_guide_learns_draws_and_predicts_under_gates_and_halting(name: str
         assert jnp.isfinite(g).all(), own
         assert own.startswith("halting") or float(jnp.abs(g).max()) > 0, f"{own} is not trained"
     params = net.finish(params, X, Y, KEY)
-    one, two = (net.draw(params, jax.random.key(k), k) for k in (1, 2))
+    draw = jax.jit(lambda key, member: net.draw(params, key, member))
+    one, two = (draw(jax.random.key(k), k) for k in (1, 2))
     assert set(one.weights) == set(net.forward.template.names)
     for n, v in net.initial.items():
         assert one.weights[n].shape == net.centre(params).weights[n].shape == v.shape
