@@ -84,7 +84,7 @@ def test_commands_are_what_the_doors_take(command, tmp_path):
     elif words[:2] == ["python", "-m"]:
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file()
     else:
-        assert words[0].startswith(("python3", "/tmp/clean/"))
+        raise AssertionError(f"no door takes {command}")
 
 
 @pytest.mark.parametrize("text", [*TEXTS, COOKBOOK])
