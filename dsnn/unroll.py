@@ -17,6 +17,7 @@ from flax import nnx
 
 from dsnn import loops
 from dsnn.cells import parallel
+from dsnn.derivatives import both_ways
 from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
 from dsnn.types import Array, Float, Key
@@ -216,7 +217,7 @@ def _unroll_layers(model, xs, key, record, length, held, memory, associative, ru
             keys = None if key is None else jax.vmap(lambda t, index=index: layer_key(_time_key(key, t), index))(times)
             after, sent = parallel.run(layer.cell, state[name].cell, currents, keys)
             final[name], states[name] = LayerState(jax.tree.map(lambda a: a[-1], after), None), LayerState(after, None)
-        elif whole and record is None and memory == "full" and not constant and loops.supports(layer):
+        elif whole and record is None and memory == "full" and not constant and loops.supports(layer, currents):
             final[name], sent = loops.run(layer, currents)
         else:
             plain = layer.recurrent is None or running is not None
@@ -262,17 +263,17 @@ def _scan_recurrent(layer, state, currents, constant, key, times, index, memory,
 
     def forward(kernel, weights, state, currents, fixed):  # type: ignore[no-untyped-def]
         out, pullback = jax.vjp(lambda *moving: loop(kernel, *moving, fixed), weights, state, currents)
-        return out, (pullback, kernel, jnp.concatenate([state.spikes[None], out[1][:-1]]))
+        return out, (pullback, kernel, weights, jnp.concatenate([state.spikes[None], out[1][:-1]]))
 
     def backward(kept: Any, grad: Any) -> tuple[Array, Any, Any, Array, None]:
-        pullback, kernel, before = kept
+        pullback, kernel, weights, before = kept
         to_weights, to_state, to_currents = pullback(grad)
         rows = before.reshape(-1, before.shape[-1])
-        product = jax.vjp(lambda kernel: layer.feed_back(rows, kernel), kernel)[1]
+        inner = nnx.merge(graph, weights)
+        product = jax.vjp(lambda kernel: inner.feed_back(rows, kernel), kernel)[1]
         return product(to_currents.reshape(rows.shape))[0], to_weights, to_state, to_currents, None
 
-    run = jax.custom_vjp(loop)
-    run.defvjp(forward, backward)
+    run = both_ways(loop, forward, backward)
     return run(layer.recurrent[...], weights, state, currents, (key, times))
 
 

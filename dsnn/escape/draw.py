@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from dsnn.derivatives import elementwise
 from dsnn.types import Array, Float, Key, Shaped
 
 LEVELS = 2**16
@@ -48,16 +49,12 @@ def threefry(seed: Shaped[Array, "2"], blocks: int) -> tuple[Shaped[Array, "bloc
     return x, y
 
 
-@jax.custom_jvp
 def with_gradient_of(value: Array, soft: Array) -> Array:
-    """Returns ``value`` unchanged, to be differentiated as if it were ``soft``."""
-    del soft
-    return value
+    """Returns ``value`` unchanged, to be differentiated as if it were ``soft``, of the same shape."""
+    return _value(value, soft)
 
 
-@with_gradient_of.defjvp
-def _with_gradient_of_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    return primals[0], tangents[1]
+_value = elementwise("with_gradient_of", lambda value, soft: value, lambda operands, tangents: tangents[1])
 
 
 def _is_threefry(key: Array) -> bool:
