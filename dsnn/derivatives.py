@@ -37,7 +37,7 @@ def elementwise(name: str, value: Callable[..., Any], tangent: Callable[..., Any
     def jvp(operands: Any, tangents: Any, **static: Any) -> Any:
         moves = [None if type(each) is ad.Zero else each for each in tangents]
         out, change = primitive.bind(*operands, **static), tangent(operands, moves, **static)
-        return out, ad.Zero.from_primal_value(out) if change is None else change
+        return out, _zero(out) if change is None else change
 
     def batch(operands: Any, axes: Any, **static: Any) -> Any:
         size = next(each.shape[axis] for each, axis in zip(operands, axes, strict=True) if axis is not None)
@@ -53,6 +53,11 @@ def elementwise(name: str, value: Callable[..., Any], tangent: Callable[..., Any
     batching.primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(value, multiple_results=False))
     return primitive.bind
+
+
+def _zero(like: Any) -> Any:
+    """Returns the tangent of an array that does not move."""
+    return ad.Zero(jax.core.ShapedArray(like.shape, like.dtype))
 
 
 def both_ways(
@@ -117,7 +122,7 @@ def _pushed(
         def function(*values: Any) -> Leaves:
             given = iter(values)
             placed = [next(given) if moves else leaf for leaf, moves in zip(point, moving, strict=True)]
-            return jax.tree.leaves(plain(*tree.unflatten(placed)))
+            return jax.tree.leaves(plain(*jax.tree.unflatten(tree, placed)))
 
         return function, tuple(leaf for leaf, moves in zip(point, moving, strict=True) if moves)
 
@@ -126,7 +131,9 @@ def _pushed(
         return jax.jvp(function, at, tuple(vector))[1]
 
     def pull(residuals: Leaves, cotangents: Leaves) -> Leaves:
-        given = backward(saved_tree.unflatten(residuals[len(leaves) :]), out_tree.unflatten(cotangents))
+        given = backward(
+            jax.tree.unflatten(saved_tree, residuals[len(leaves) :]), jax.tree.unflatten(out_tree, cotangents)
+        )
         back = [leaf for each, operand in zip(given, operands, strict=True) for leaf in _leaves(each, operand)]
         return [leaf for leaf, moves in zip(back, moving, strict=True) if moves]
 
@@ -137,7 +144,7 @@ def _pushed(
     vector = [change for change, moves in zip(changes, moving, strict=True) if moves]
     there, back = _Map(push, push, _shapes(outs)), _Map(pull, smooth_pull, _shapes(vector))
     residuals = [*leaves, *saved]
-    return out_tree.unflatten(_linear.bind(*residuals, *vector, fixed=len(residuals), there=there, back=back))
+    return jax.tree.unflatten(out_tree, _linear.bind(*residuals, *vector, fixed=len(residuals), there=there, back=back))
 
 
 def _leaves(cotangent: Any, operand: Any) -> Leaves:
@@ -213,7 +220,7 @@ def _jvp(operands: Any, tangents: Any, *, fixed: int, there: _Map, back: _Map) -
 
         parts.append(jax.jvp(of, tuple(operands[i] for i in moving), tuple(tangents[i] for i in moving))[1])
     if not parts:
-        return out, [ad.Zero.from_primal_value(each) for each in out]
+        return out, [_zero(each) for each in out]
     return out, parts[0] if len(parts) == 1 else [a + b for a, b in zip(*parts, strict=True)]
 
 

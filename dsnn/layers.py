@@ -28,13 +28,13 @@ def multiply(
     product: str = "auto",
     dtype: str | None = None,
 ) -> Float[Array, "row neuron"]:
-    """Returns x W in float32 as a `Dense` synapse with these options computes it."""
-    if product == "events":
+    """Returns x W, in float32 or wider, as a `Dense` synapse with these options computes it."""
+    if product == "events" and kernel.dtype == jnp.float32:
         return events.drive(x.astype(jnp.float32), kernel)
     if product == "auto" and dtype in (None, "float32") and events.worthwhile(kernel):
         return events.product(x.astype(jnp.float32), kernel)
     if dtype in (None, "float32"):
-        return jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+        return jnp.dot(x, kernel, preferred_element_type=jnp.promote_types(jnp.result_type(x, kernel), jnp.float32))
     return _narrow(str(dtype))(x, kernel)
 
 
@@ -110,8 +110,8 @@ class Dense(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch neuron"]:
         """Returns the currents that ``x`` drives."""
-        current = multiply(x.reshape(x.shape[0], -1), self.kernel[...], self.product, self.dtype)
-        return current if self.bias is None else current + self.bias[...]
+        current = multiply(x.reshape(x.shape[0], math.prod(x.shape[1:])), self.kernel[...], self.product, self.dtype)
+        return current if self.bias is None else current + jnp.broadcast_to(self.bias[...], current.shape)
 
 
 class Conv(nnx.Module):
@@ -166,7 +166,7 @@ class Conv(nnx.Module):
         if self.dtype is not None:
             x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         current = convolve(x, kernel, self.strides, self.padding).astype(jnp.float32)
-        return current if self.bias is None else current + self.bias[...]
+        return current if self.bias is None else current + jnp.broadcast_to(self.bias[...], current.shape)
 
 
 class Pool(nnx.Module):

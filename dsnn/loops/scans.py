@@ -32,7 +32,7 @@ def adaptive(kind: Kind, currents: Array, _numbers: Array, kernel: Array, consta
 
 def adapting(
     kind: Kind, currents: Array, kernel: Array, constants: Array
-) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     """Returns the final (membrane, adaptation), and d, u and a at every step, of LIF or ALIF neurons."""
     beta, rho, theta, strength, scale = constants
 
