@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import convolve, events, loops
+from dsnn import convolve, escape, events, loops
 from dsnn.cells import ALIF, BRF, LIF
 from dsnn.derivatives import both_ways
 from dsnn.layers import Dense, Layer
@@ -138,3 +138,23 @@ def test_both_ways_holds_in_any_order_for_a_function_known_exactly() -> None:
     assert (jax.vmap(jax.grad(cube), (None, 0))(x, jnp.asarray([1, 2])) == jnp.asarray([12.0, 24.0])).all()
     assert jax.grad(jax.checkpoint(lambda x: jnp.sin(of(x))))(x) == pytest.approx(60 * np.cos(40), rel=1e-4)
     assert jax.linear_transpose(lambda t: jax.jvp(of, (x,), (t,))[1], x)(jnp.float32(1.0))[0] == 60
+
+
+@pytest.mark.parametrize("noise", [None, escape.Logistic(0.3)])
+def test_second_derivatives_of_spikes_in_a_scan_are_those_of_the_loop_written_out(noise: Any) -> None:
+    cell, key = LIF(0.8, threshold=0.4, noise=noise), None if noise is None else KEY
+    xs, target = jax.random.normal(KEY, (4, 2)), jax.random.normal(jax.random.key(1), (4, 2))
+
+    def scanned(xs: jax.Array) -> jax.Array:
+        return ((dsnn.unroll(cell, xs, key)[0] - target) ** 2).sum()
+
+    def written_out(xs: jax.Array) -> jax.Array:
+        state, total = cell.init((2,)), 0.0
+        for t, x in enumerate(xs):
+            state, spikes = cell.step(state, x, None if key is None else jax.random.fold_in(key, t))
+            total = total + ((spikes - target[t]) ** 2).sum()
+        return total
+
+    ours, expected = (jax.hessian(function)(xs) for function in (scanned, written_out))
+    assert float(jnp.abs(expected).max()) > 0.1
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
