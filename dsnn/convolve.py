@@ -4,13 +4,14 @@ XLA's CPU compiler has fast convolutions, but the gradients of one inside `jax.l
 posterior draws live, it computes number by number (jax-ml/jax issue 12868). Matrix products are fast in both places.
 """
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from dsnn.derivatives import both_ways
 from dsnn.types import Array, Float
 
 __all__ = ["convolve"]
@@ -19,14 +20,13 @@ PATCH_BYTES = 2**24
 """Size of the patches that are made at once, of as many examples as fit: they are read from the cache."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     x: Float[Array, "batch height width channel"],
     kernel: Float[Array, "rows columns channel feature"],
     strides: tuple[int, int] = (1, 1),
     padding: str = "SAME",
 ) -> Float[Array, "batch out_height out_width feature"]:
-    """Returns the convolution (cross-correlation) of images with a kernel; differentiable in reverse mode.
+    """Returns the convolution (cross-correlation) of images with a kernel.
 
     Args:
         x: images.
@@ -34,15 +34,22 @@ def convolve(
         strides: steps of the window.
         padding: "SAME" or "VALID".
     """
-    return _plain(x, kernel, strides, padding)
+    return _with_gradient(tuple(strides), padding)(x, kernel)
+
+
+@functools.cache
+def _with_gradient(strides: tuple[int, int], padding: str) -> Callable[..., Array]:
+    def run(x: Array, kernel: Array) -> Array:
+        return _plain(x, kernel, strides, padding)
+
+    def forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+        return run(x, kernel), (x, kernel)
+
+    return both_ways(run, forward, functools.partial(_backward, strides, padding))
 
 
 def _plain(x: Array, kernel: Array, strides: tuple[int, int], padding: str) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _forward(x: Array, kernel: Array, strides: tuple[int, int], padding: str) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel, strides, padding), (x, kernel)
 
 
 def _backward(strides: tuple[int, int], padding: str, kept: tuple[Array, Array], grad: Array) -> Any:
@@ -50,9 +57,6 @@ def _backward(strides: tuple[int, int], padding: str, kept: tuple[Array, Array],
         return lambda x, kernel, grad: jax.vjp(lambda *given: form(*given, strides, padding), x, kernel)[1](grad)
 
     return jax.lax.platform_dependent(*kept, grad, cpu=of(_by_patches), default=of(_plain))
-
-
-convolve.defvjp(_forward, _backward)
 
 
 def _by_patches(x: Array, kernel: Array, strides: tuple[int, int], padding: str) -> Array:

@@ -6,15 +6,16 @@ scanned; `dsnn.unroll` relies on this. Synapses take ``[batch, ...]`` with time 
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from dsnn import events, initial
 from dsnn.convolve import convolve
+from dsnn.derivatives import both_ways
 from dsnn.types import Array, Float, Key
 
 PRODUCTS = ("auto", "dense", "events")
@@ -27,35 +28,34 @@ def multiply(
     product: str = "auto",
     dtype: str | None = None,
 ) -> Float[Array, "row neuron"]:
-    """Returns x W in float32 as a `Dense` synapse with these options computes it."""
-    if product == "events":
+    """Returns x W, in float32 or wider, as a `Dense` synapse with these options computes it."""
+    if product == "events" and kernel.dtype == jnp.float32:
         return events.drive(x.astype(jnp.float32), kernel)
     if product == "auto" and dtype in (None, "float32") and events.worthwhile(kernel):
         return events.product(x.astype(jnp.float32), kernel)
     if dtype in (None, "float32"):
-        return jnp.dot(x, kernel, preferred_element_type=jnp.float32)
-    return _narrow(x, kernel, dtype)
+        return jnp.dot(x, kernel, preferred_element_type=jnp.promote_types(jnp.result_type(x, kernel), jnp.float32))
+    return _narrow(str(dtype))(x, kernel)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _narrow(x: Array, kernel: Array, dtype: str) -> Array:
+@functools.cache
+def _narrow(dtype: str) -> Callable[[Array, Array], Array]:
     """Returns x W of operands rounded to ``dtype``, summed in float32; so are the products of its gradient."""
-    return jnp.dot(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
+    def run(x: Array, kernel: Array) -> Array:
+        return jnp.dot(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
-def _narrow_forward(x: Array, kernel: Array, dtype: str) -> tuple[Array, tuple[Array, Array]]:
-    return _narrow(x, kernel, dtype), (x.astype(dtype), kernel)
+    def forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+        return run(x, kernel), (x.astype(dtype), kernel)
 
+    def backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+        x, kernel = kept
+        # left to itself, JAX would multiply the gradient in float32, which takes twice the time on accelerators
+        grad = grad.astype(dtype)
+        to_x = jnp.dot(grad, kernel.astype(dtype).T, preferred_element_type=jnp.float32)
+        return to_x, jnp.dot(x.T, grad, preferred_element_type=jnp.float32)
 
-def _narrow_backward(dtype: str, kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    # left to itself, JAX would multiply the gradient in float32, which takes twice the time on accelerators
-    grad = grad.astype(dtype)
-    to_x = jnp.dot(grad, kernel.astype(dtype).T, preferred_element_type=jnp.float32)
-    return to_x, jnp.dot(x.T, grad, preferred_element_type=jnp.float32)
-
-
-_narrow.defvjp(_narrow_forward, _narrow_backward)
+    return both_ways(run, forward, backward)
 
 
 def _positive(**sizes: int) -> None:
@@ -110,8 +110,8 @@ class Dense(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch neuron"]:
         """Returns the currents that ``x`` drives."""
-        current = multiply(x.reshape(x.shape[0], -1), self.kernel[...], self.product, self.dtype)
-        return current if self.bias is None else current + self.bias[...]
+        current = multiply(x.reshape(x.shape[0], math.prod(x.shape[1:])), self.kernel[...], self.product, self.dtype)
+        return current if self.bias is None else current + jnp.broadcast_to(self.bias[...], current.shape)
 
 
 class Conv(nnx.Module):
@@ -166,7 +166,7 @@ class Conv(nnx.Module):
         if self.dtype is not None:
             x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         current = convolve(x, kernel, self.strides, self.padding).astype(jnp.float32)
-        return current if self.bias is None else current + self.bias[...]
+        return current if self.bias is None else current + jnp.broadcast_to(self.bias[...], current.shape)
 
 
 class Pool(nnx.Module):

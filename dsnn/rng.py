@@ -4,11 +4,21 @@ A run has one root seed. Each use of randomness has a name and a step, so an abl
 the others as they were, and a resumed run needs nothing but its step number.
 """
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from dsnn.types import Array, Int, Key
 
 STREAMS = ("data", "init", "weights", "gates", "noise", "dropout", "augment")
+
+
+def typed(key: Any) -> Any:
+    """Returns a key of `jax.random.PRNGKey` as the same key of `jax.random.key`, others (and None) as they are."""
+    if key is None or jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(jnp.asarray(key))
 
 
 def root(seed: int) -> Key[Array, ""]:

@@ -7,13 +7,14 @@ function needs no registration. Default parameters are those of the framework or
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from dsnn.derivatives import elementwise
 from dsnn.nearest import did_you_mean
 from dsnn.types import Array, Float
 
@@ -88,18 +89,24 @@ def heaviside(u: Float[Array, "..."], surrogate: str | Surrogate = "atan", compa
     """
     if compare not in COMPARISONS:
         raise ValueError(f'compare must be ">" or ">=", got {compare!r}.')
-    return _heaviside(u, surrogate if isinstance(surrogate, Surrogate) else get(surrogate), compare)
+    surrogate = surrogate if isinstance(surrogate, Surrogate) else get(surrogate)
+    return _heaviside(jnp.asarray(u), surrogate=surrogate, compare=compare)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _heaviside(u: Array, surrogate: Surrogate, compare: str) -> Array:
+def _above(u: Array, *, surrogate: Surrogate, compare: str) -> Array:
+    del surrogate
     return (u > 0 if compare == ">" else u >= 0).astype(u.dtype)
 
 
-@_heaviside.defjvp
-def _heaviside_jvp(surrogate: Surrogate, compare: str, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (u,), (u_dot,) = primals, tangents
-    return _heaviside(u, surrogate, compare), surrogate(u).astype(u.dtype) * u_dot
+def _above_tangent(
+    operands: Sequence[Array], tangents: Sequence[Any], *, surrogate: Surrogate, compare: str
+) -> Array | None:
+    del compare
+    (u,), (change,) = operands, tangents
+    return None if change is None else surrogate(u).astype(u.dtype) * change
+
+
+_heaviside = elementwise("heaviside", _above, _above_tangent)
 
 
 def _sorted(parameters: dict[str, float | int]) -> tuple[tuple[str, float], ...]:

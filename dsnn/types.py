@@ -4,6 +4,6 @@ Axes are named ``time batch neuron class sample``: time leads, then batch, then 
 posterior samples stand in front of everything. Nothing else lives here.
 """
 
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "Shaped"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "Shaped", "UInt32"]

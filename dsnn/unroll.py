@@ -13,13 +13,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from dsnn import loops
 from dsnn.cells import parallel
+from dsnn.derivatives import both_ways
 from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
-from dsnn.types import Array, Float, Key
+from dsnn.rng import typed
+from dsnn.types import Array, Float, Key, UInt32
 
 SCHEDULES = ("auto", "layer", "step", "associative")
 KEPT = ("current", "membrane", "noise")
@@ -36,8 +39,8 @@ Record = Callable[[Any, Any], Any]
 
 def unroll(
     model: Any,
-    xs: Array,
-    key: Key[Array, ""] | None = None,
+    xs: Array | np.ndarray,
+    key: Key[Array, ""] | UInt32[Array, " word"] | None = None,
     record: Record | None = None,
     schedule: str = "auto",
     *,
@@ -52,7 +55,8 @@ def unroll(
         model: anything with ``init(batch_shape)`` and ``step(state, x, key)``.
         xs: inputs ``[time, batch, ...]``; with ``steps``, one input ``[batch, ...]`` held for that many steps, whose
             first product is then computed once.
-        key: drives stochastic firing and is consumed; None is the deterministic network.
+        key: drives stochastic firing and is consumed, of `jax.random.key` or `jax.random.PRNGKey`; None is the
+            deterministic network.
         record: ``record(states, spikes)`` of one step says what to keep. For a stack both are dictionaries by layer
             name, for a cell the cell's own state and spikes.
         schedule: "layer", "step", "associative" (by layers, and cells that never reset in logarithmic depth, which
@@ -74,6 +78,12 @@ def unroll(
         ValueError: unknown schedule or memory, no time steps, an input that does not fit the network, or the schedule
             "step" with a synapse that has to see all steps at once.
     """
+    xs, key = _native(xs), typed(key)
+    with jax.numpy_rank_promotion("allow"):  # constants of a neuron each meet batches of membranes
+        return _unroll(model, xs, key, record, schedule, steps, memory, running, state)
+
+
+def _unroll(model, xs, key, record, schedule, steps, memory, running, state):  # type: ignore[no-untyped-def]
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}.")
     length = xs.shape[0] if steps is None else steps
@@ -154,7 +164,7 @@ def _schedule(model: Stack, length: int, batch: int, memory: str | int) -> str:
     return "step" if 4 * length * batch * largest > LARGE_BYTES else "layer"
 
 
-def _check_input(model: Stack, xs: Array, held: bool) -> None:
+def _check_input(model: Stack, xs: Any, held: bool) -> None:
     lead = 1 if held else 2
     features, expected = 1, 1
     for n in xs.shape[lead:]:
@@ -166,12 +176,34 @@ def _check_input(model: Stack, xs: Array, held: bool) -> None:
         raise ValueError(f"the input must be {axes} with {model.in_shape} features, got shape {tuple(xs.shape)}.")
 
 
+def _native(xs: Any) -> Any:
+    """Returns an array of JAX's; one of NumPy's in another order of bytes it would read as other numbers."""
+    return jnp.asarray(xs.astype(xs.dtype.newbyteorder("="))) if isinstance(xs, np.ndarray) else xs
+
+
+def _initial(model: Any, batch_shape: tuple[int, ...], xs: Any, key: Any, held: bool) -> Any:
+    """Returns the state before the first step, in the dtypes that a step gives: of parameters or inputs in others."""
+    state = model.init(batch_shape)
+    held_by_model = jax.tree.leaves(nnx.state(model)) if isinstance(model, nnx.Module) else []
+    if all(leaf.dtype == jnp.float32 for leaf in (xs, *held_by_model, *jax.tree.leaves(state))):
+        return state
+    # with x64 on, zeros are wider than anything asks for
+    state = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf, state)
+    for _ in range(3):  # a wider adaptation widens the membrane a step later
+        after = jax.eval_shape(lambda state: model.step(state, xs if held else xs[0], key)[0], state)
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(after)]
+        if dtypes == [leaf.dtype for leaf in jax.tree.leaves(state)]:
+            break
+        state = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), state, after)
+    return state
+
+
 def _time_key(key: Key[Array, ""] | None, t: Array) -> Key[Array, ""] | None:
     return None if key is None else jax.random.fold_in(key, t)
 
 
 def _unroll_one(model, xs, key, record, length, held, memory, state):  # type: ignore[no-untyped-def]
-    state = model.init(xs.shape if held else xs.shape[1:]) if state is None else state
+    state = _initial(model, xs.shape if held else xs.shape[1:], xs, key, held) if state is None else state
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
         t, x = inputs
@@ -183,7 +215,7 @@ def _unroll_one(model, xs, key, record, length, held, memory, state):  # type: i
 
 
 def _unroll_steps(model, xs, key, record, length, held, memory, running, state):  # type: ignore[no-untyped-def]
-    state = model.init((xs.shape[0] if held else xs.shape[1],)) if state is None else state
+    state = _initial(model, (xs.shape[0] if held else xs.shape[1],), xs, key, held) if state is None else state
     constant = model.drive(xs) if held else None
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
@@ -203,7 +235,7 @@ def _unroll_layers(model, xs, key, record, length, held, memory, associative, ru
     whole = (
         state is None and running is None
     )  # in C or in logarithmic depth, all steps are run at once from the initial state
-    state = model.init((xs.shape[0] if held else xs.shape[1],)) if state is None else state
+    state = _initial(model, (xs.shape[0] if held else xs.shape[1],), xs, key, held) if state is None else state
     final, states, spikes = {}, {}, {}
     signal = xs
     for index, (name, layer) in enumerate(model.layers()):
@@ -216,7 +248,7 @@ def _unroll_layers(model, xs, key, record, length, held, memory, associative, ru
             keys = None if key is None else jax.vmap(lambda t, index=index: layer_key(_time_key(key, t), index))(times)
             after, sent = parallel.run(layer.cell, state[name].cell, currents, keys)
             final[name], states[name] = LayerState(jax.tree.map(lambda a: a[-1], after), None), LayerState(after, None)
-        elif whole and record is None and memory == "full" and not constant and loops.supports(layer):
+        elif whole and record is None and memory == "full" and not constant and loops.supports(layer, currents):
             final[name], sent = loops.run(layer, currents)
         else:
             plain = layer.recurrent is None or running is not None
@@ -262,23 +294,24 @@ def _scan_recurrent(layer, state, currents, constant, key, times, index, memory,
 
     def forward(kernel, weights, state, currents, fixed):  # type: ignore[no-untyped-def]
         out, pullback = jax.vjp(lambda *moving: loop(kernel, *moving, fixed), weights, state, currents)
-        return out, (pullback, kernel, jnp.concatenate([state.spikes[None], out[1][:-1]]))
+        return out, (pullback, kernel, weights, jnp.concatenate([state.spikes[None], out[1][:-1]]))
 
     def backward(kept: Any, grad: Any) -> tuple[Array, Any, Any, Array, None]:
-        pullback, kernel, before = kept
+        pullback, kernel, weights, before = kept
         to_weights, to_state, to_currents = pullback(grad)
         rows = before.reshape(-1, before.shape[-1])
-        product = jax.vjp(lambda kernel: layer.feed_back(rows, kernel), kernel)[1]
-        return product(to_currents.reshape(rows.shape))[0], to_weights, to_state, to_currents, None
+        inner = nnx.merge(graph, weights)
+        product = jax.vjp(lambda kernel: inner.feed_back(rows, kernel), kernel)[1]
+        back = to_currents.reshape(rows.shape).astype(jax.eval_shape(inner.feed_back, rows, kernel).dtype)
+        return product(back)[0], to_weights, to_state, to_currents, None
 
-    run = jax.custom_vjp(loop)
-    run.defvjp(forward, backward)
+    run = both_ways(loop, forward, backward)
     return run(layer.recurrent[...], weights, state, currents, (key, times))
 
 
 def _advanced(old: Any, new: Any, share: Any) -> Any:
     """The state after a step of which only a share ran."""
-    return new if share is None else jax.tree.map(lambda a, b: share * a + (1 - share) * b, new, old)
+    return new if share is None else jax.tree.map(lambda a, b: (share * a + (1 - share) * b).astype(a.dtype), new, old)
 
 
 def _fold(drive: Callable[[Array], Array], xs: Array) -> Array:

@@ -17,8 +17,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells", "initial"}
-NETWORKS = CELLS | {"events", "layers", "models", "describe"}
+CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells", "initial", "derivatives"}
+NETWORKS = CELLS | {"lowering", "events", "layers", "models", "describe"}
 LOOP = NETWORKS | {"unroll", "gradients"}
 BAYES = LOOP | {"programs", "data", "address", "encode", "sequences", "forward", "anytime", "energy", "bayes"}
 
@@ -36,12 +36,14 @@ ALLOWED: dict[str, set[str]] = {
     "programs": {"kept_programs"},  # how functions are compiled; knows none of them
     "rng": {"types"},
     "parameters": {"types"},  # a module as a function of named arrays; knows no cell
-    "surrogate": {"types"},
-    "escape": {"types", "rng", "surrogate"},
+    "derivatives": {"types"},  # derivatives of programs that JAX cannot differentiate; knows none of them
+    "lowering": {"types"},  # which of two programs runs where
+    "surrogate": {"types", "derivatives"},
+    "escape": {"types", "rng", "surrogate", "derivatives"},
     "cells": CELLS,
     "initial": {"types"},
-    "events": {"types", "private_folder"},
-    "convolve": {"types"},
+    "events": {"types", "private_folder", "derivatives", "lowering"},
+    "convolve": {"types", "derivatives"},
     "layers": CELLS | {"events", "convolve"},
     "describe": set(),
     "models": CELLS | {"layers", "describe"},

@@ -48,7 +48,7 @@ def test_gradients_equal_those_of_the_plain_scan(name: str, monkeypatch: pytest.
         outputs, _, _ = unroll(template.build(params), XS, schedule=schedule)
         return ((outputs - TARGET) ** 2).sum(), outputs
 
-    monkeypatch.setattr(loops, "supports", lambda layer: False)
+    monkeypatch.setattr(loops, "supports", lambda layer, currents: False)
     (_, outputs), grads = jax.value_and_grad(loss, has_aux=True)(params, "layer")
     (_, plain), expected = jax.value_and_grad(loss, has_aux=True)(params, "step")
     np.testing.assert_array_equal(outputs, plain)
@@ -85,7 +85,7 @@ def test_loops_in_c_give_the_numbers_of_the_plain_scan(name: str, recurrent: boo
     cell = LOOPS[name]()
     hidden = Layer(Dense(4, 5, key=KEYS[2], gain=2.0), cell, recurrent_key=KEYS[3] if recurrent else None)
     hidden.reads = "membrane" if name in ("lif next", "brf") else "spikes"
-    assert loops.supports(hidden)
+    assert loops.supports(hidden, jnp.zeros((15, 3, 5)))
     template, params = parameters.split(Stack("last", hidden=hidden))
     # on a grid every sum is exact in any order
     params = {n: jnp.round(p * GRID) / GRID if n.endswith(("kernel", "recurrent")) else p for n, p in params.items()}

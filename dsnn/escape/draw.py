@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from dsnn.derivatives import elementwise
+from dsnn.rng import typed
 from dsnn.types import Array, Float, Key, Shaped
 
 LEVELS = 2**16
@@ -19,6 +21,7 @@ LEVELS = 2**16
 def uniform16(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Returns draws from the midpoints (k + 1/2) 2^-16 of the unit interval; the key is consumed."""
     size = math.prod(shape)
+    key = typed(key)
     words = threefry(jax.random.key_data(key), -(-size // 4)) if _is_threefry(key) else _words(key, -(-size // 2))
     parts = jnp.concatenate([part for word in words for part in (word & (LEVELS - 1), word >> 16)])
     # drawing them again in the backward pass would cost more than keeping them
@@ -48,20 +51,16 @@ def threefry(seed: Shaped[Array, "2"], blocks: int) -> tuple[Shaped[Array, "bloc
     return x, y
 
 
-@jax.custom_jvp
 def with_gradient_of(value: Array, soft: Array) -> Array:
-    """Returns ``value`` unchanged, to be differentiated as if it were ``soft``."""
-    del soft
-    return value
+    """Returns ``value`` unchanged, to be differentiated as if it were ``soft``, of the same shape."""
+    return _value(value, soft)
 
 
-@with_gradient_of.defjvp
-def _with_gradient_of_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    return primals[0], tangents[1]
+_value = elementwise("with_gradient_of", lambda value, soft: value, lambda operands, tangents: tangents[1])
 
 
 def _is_threefry(key: Array) -> bool:
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and str(jax.random.key_impl(key)) == "threefry2x32"
+    return str(jax.random.key_impl(key)) == "threefry2x32"
 
 
 def _words(key: Array, count: int) -> tuple[Array]:

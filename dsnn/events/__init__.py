@@ -14,13 +14,15 @@ two comes out of `product` depends on the density, so it tells no one whether al
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import sequential_vmap
 
+from dsnn.derivatives import both_ways
 from dsnn.events.library import call, foreign, problem
-from dsnn.types import Array, Bool, Float, Int
+from dsnn.lowering import on_this_cpu
+from dsnn.types import Array, Float, Int
 
 __all__ = ["BREAK_EVEN", "FEWEST_ROWS", "NARROWEST", "SMALLEST", "drive", "gather", "problem", "product", "worthwhile"]
 
@@ -45,18 +47,15 @@ def worthwhile(weights: Float[Array, "input neuron"]) -> bool:
     return weights.size >= SMALLEST // 8 and weights.dtype == jnp.float32 and problem() is None
 
 
-@jax.custom_vjp
 def product(x: Float[Array, "row input"], weights: Float[Array, "input neuron"]) -> Float[Array, "row neuron"]:
     """Returns x W, computed from the events of x if they are fewer than `BREAK_EVEN`, else densely.
 
     The choice is made at run time, at each call, forward and for the gradient, from the density of (at most
     `SAMPLED_ROWS`) rows. Under `jax.vmap` the mapped products run one after another. Where events cannot be used (see
-    `problem`) all is dense. Differentiable in reverse mode only. A weight that is not finite, times an input of zero,
-    is 0 by events and NaN densely; an input that is not finite is an event.
+    `problem`) all is dense. Forward-mode derivatives are dense. A weight that is not finite, times an input of zero, is
+    0 by events and NaN densely; an input that is not finite is an event.
     """
-    if weights.shape[1] < NARROWEST or weights.size < SMALLEST:
-        return _dense(x, weights)
-    return _by_density(x, DRIVE, _dense, weights, x.shape[0])
+    return _product(x, weights)
 
 
 def drive(x: Float[Array, "row input"], weights: Float[Array, "input neuron"]) -> Float[Array, "row neuron"]:
@@ -73,7 +72,6 @@ def drive(x: Float[Array, "row input"], weights: Float[Array, "input neuron"]) -
     return _always(x, weights)
 
 
-@jax.custom_vjp
 def gather(
     index: Int[Array, "row event"], value: Float[Array, "row event"], weights: Float[Array, "input neuron"]
 ) -> Float[Array, "row neuron"]:
@@ -88,7 +86,7 @@ def gather(
         value: what each row is multiplied by.
         weights: W.
     """
-    return _gather(index, value, weights)
+    return _gathered(index, value, weights)
 
 
 def _gather(index: Array, value: Array, weights: Array) -> Array:
@@ -132,16 +130,17 @@ def _gather_backward(kept: tuple[Array, Array, Array], grad: Array) -> tuple[Non
     )
 
 
-gather.defvjp(_gather_forward, _gather_backward)
+_gathered = both_ways(_gather, _gather_forward, _gather_backward, _gather_in_turn)
 
 
-@jax.custom_vjp
-def _always(x: Array, weights: Array) -> Array:
-    return _drive(x, weights)
+def _by_events(x: Array, weights: Array) -> Array:
+    if weights.shape[1] < NARROWEST or weights.size < SMALLEST:
+        return _dense(x, weights)
+    return _by_density(x, DRIVE, _dense, weights, x.shape[0])
 
 
 def _product_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
-    return product(x, weights), (x, weights)
+    return _by_events(x, weights), (x, weights)
 
 
 def _product_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
@@ -152,7 +151,7 @@ def _product_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Ar
 
 
 def _always_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _always(x, weights), (x, weights)
+    return _drive(x, weights), (x, weights)
 
 
 def _always_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
@@ -160,26 +159,28 @@ def _always_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Arr
     return grad @ weights.T, _weight(x, grad)
 
 
-product.defvjp(_product_forward, _product_backward)
-_always.defvjp(_always_forward, _always_backward)
-
-
 def _by_density(x: Array, target: str, dense: Callable[[Array, Array], Array], other: Array, rows: int) -> Array:
     """Returns a product of x and another matrix: by its events if they are few enough, on CPUs, else densely."""
     if problem() is not None:
         return dense(x, other)
-    by_events = foreign(target, jax.ShapeDtypeStruct((rows, other.shape[1]), jnp.float32))
+    out = jax.ShapeDtypeStruct((rows, other.shape[1]), jnp.float32)
+    return on_this_cpu(_Counted(target, out, dense), dense, out, x, other)
 
-    @sequential_vmap
-    def choose(sparse: Bool[Array, ""], x: Array, other: Array) -> Array:
-        return jax.lax.cond(sparse, by_events, dense, x, other)
 
-    def counted(x: Array, other: Array) -> Array:
+@dataclass(frozen=True)
+class _Counted:
+    """A product by events if a count of them says so, else densely."""
+
+    target: str
+    out: jax.ShapeDtypeStruct
+    dense: Callable[[Array, Array], Array]
+
+    def __call__(self, x: Array, other: Array) -> Array:
+        """Returns the product."""
         sampled = x[:: max(1, x.shape[0] // SAMPLED_ROWS)]
         found = foreign("dsnn_events_count", jax.ShapeDtypeStruct((), jnp.int32))(sampled)
-        return choose(found < BREAK_EVEN * sampled.size, x, other)
-
-    return jax.lax.platform_dependent(x, other, cpu=counted, default=dense)
+        by_events = foreign(self.target, self.out)
+        return jax.lax.cond(found < BREAK_EVEN * sampled.size, by_events, self.dense, x, other)
 
 
 def _dense(x: Array, weights: Array) -> Array:
@@ -190,6 +191,9 @@ def _dense_weight(x: Array, grad: Array) -> Array:
     return x.T @ grad
 
 
+_product = both_ways(_by_events, _product_forward, _product_backward, _dense)
+
+
 def _drive(x: Array, weights: Array) -> Array:
     out = jax.ShapeDtypeStruct((x.shape[0], weights.shape[1]), jnp.float32)
     return call(DRIVE, out, _dense, x, weights)
@@ -198,3 +202,6 @@ def _drive(x: Array, weights: Array) -> Array:
 def _weight(x: Array, grad: Array) -> Array:
     out = jax.ShapeDtypeStruct((x.shape[1], grad.shape[1]), jnp.float32)
     return call(WEIGHT, out, _dense_weight, x, grad)
+
+
+_always = both_ways(_drive, _always_forward, _always_backward, _dense)

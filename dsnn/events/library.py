@@ -12,11 +12,13 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from dsnn.lowering import on_this_cpu
 from dsnn.private_folder import digest, only_mine, private, settle
 from dsnn.types import Array
 
@@ -47,10 +49,9 @@ def problem() -> str | None:
 
 
 def call(target: str, out: Any, elsewhere: Callable[..., Any], *operands: Array) -> Any:
-    """Returns what a C program gives on CPUs, and on other devices what ``elsewhere`` gives of the same operands.
+    """Returns what a C program gives on this process's CPU, and elsewhere what ``elsewhere`` gives of the operands.
 
-    Which one runs is chosen when the program is lowered and not when it is traced, so that a process on a CPU may
-    export for an accelerator. Under `jax.vmap` mapped calls into C run one after another.
+    Which one runs is chosen when the program is lowered, see `dsnn.lowering`.
 
     Args:
         target: name of the C program.
@@ -58,12 +59,24 @@ def call(target: str, out: Any, elsewhere: Callable[..., Any], *operands: Array)
         elsewhere: gives arrays of the same shapes.
         operands: arrays.
     """
-    return jax.lax.platform_dependent(*operands, cpu=foreign(target, out), default=elsewhere)
+    return on_this_cpu(foreign(target, out), elsewhere, out, *operands)
 
 
 def foreign(target: str, out: Any) -> Callable[..., Any]:
-    """Returns a C program as a function of its operands, for programs that are lowered for a CPU alone."""
-    return jax.ffi.ffi_call(target, out, vmap_method="sequential")
+    """Returns a C program as a function of its operands, for programs that are lowered for this process's CPU alone."""
+    return _Foreign(target, tuple(out) if isinstance(out, list) else out)
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """Equal where the program and its shapes are, so that it is compiled once."""
+
+    target: str
+    out: Any
+
+    def __call__(self, *operands: Array) -> Any:
+        """Returns what the program gives; mapped calls run one after another."""
+        return jax.ffi.ffi_call(self.target, self.out, vmap_method="sequential")(*operands)
 
 
 @functools.cache

@@ -6,15 +6,19 @@ final state and, backward, exact gradients of kernel, currents and the neurons' 
 Where the program is lowered for another device the loops are scans as well (`dsnn.loops.scans`).
 """
 
-from functools import partial
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from dsnn.cells import ALIF, BRF, LIF
 from dsnn.cells.decay import per_step, scaled
 from dsnn.cells.firing import intervening
+from dsnn.derivatives import both_ways
 from dsnn.escape.parameters import value
 from dsnn.events.library import call, problem
 from dsnn.layers import Layer, LayerState
@@ -29,9 +33,11 @@ WIDEST = 256
 """Number of neurons above which products of whole batches on all cores are faster."""
 
 
-def supports(layer: Any) -> bool:
-    """Returns whether `run` takes the layer, and this machine has the C program."""
+def supports(layer: Any, currents: Array) -> bool:
+    """Returns whether `run` takes the layer and these currents, and this machine has the C program."""
     cell = layer.cell
+    if any(leaf.dtype != jnp.float32 for leaf in (currents, *jax.tree.leaves(nnx.state(layer)))):
+        return False  # the loop computes in float32
     if type(cell) not in (LIF, ALIF, BRF) or len(layer.out_shape) != 1 or layer.out_shape[0] > WIDEST:
         return False
     if layer.recurrent is not None and getattr(layer.synapse, "dtype", None) not in (None, "float32"):
@@ -53,15 +59,15 @@ def run(layer: Layer, currents: Array) -> tuple[LayerState, Array]:
     """
     cell, neurons = layer.cell, currents.shape[-1]
     recurrent, read = layer.recurrent is not None, layer.reads == "membrane"
-    kernel = jnp.zeros((1, 1)) if layer.recurrent is None else layer.recurrent[...]
+    kernel = jnp.zeros((1, 1), jnp.float32) if layer.recurrent is None else layer.recurrent[...]
     resonates = isinstance(cell, BRF)
     later = not resonates and cell.reset_timing == "next"
     kind = Kind(recurrent, later, isinstance(cell, ALIF), read, cell.surrogate)
     constants = jnp.stack([jnp.broadcast_to(jnp.asarray(c, jnp.float32), (neurons,)) for c in _constants(cell)])
     if resonates:
-        over, membranes, last = _resonating(kind, kernel, constants, currents)
+        over, membranes, last = _resonating(kind)(kernel, constants, currents)
     else:
-        over, membranes, last = _adaptive(kind, kernel, constants, currents)
+        over, membranes, last = _adaptive(kind)(kernel, constants, currents)
     spikes = heaviside(over, cell.surrogate)
     state = cell.init(currents.shape[1:])
     if resonates:
@@ -86,7 +92,19 @@ def _constants(cell: Any) -> tuple[Any, ...]:
 
 def _call(target: str, kind: Kind, shapes: tuple[tuple[int, ...], ...], *operands: Array) -> Any:
     out = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return call(f"dsnn_loops_{target}", out, partial(getattr(scans, target), kind), *operands)
+    return call(f"dsnn_loops_{target}", out, _Scan(target, kind), *operands)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A loop as a scan of `dsnn.loops.scans`; equal where its name and kind are."""
+
+    target: str
+    kind: Kind
+
+    def __call__(self, *operands: Array) -> list[Array]:
+        """Returns what the C program of this name gives."""
+        return getattr(scans, self.target)(self.kind, *operands)
 
 
 def _numbers(kind: Kind) -> Array:
@@ -103,68 +121,76 @@ def _by_kernel(kind: Kind, kernel: Array, over: Array, by_currents: Array) -> Ar
 
 
 def _by_membranes(kind: Kind, change: Any) -> Array:
-    return change if kind.read else jnp.zeros(1)
+    return change if kind.read else jnp.zeros(1, jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _adaptive(kind: Kind, kernel: Array, constants: Array, currents: Array) -> Any:
-    return _adaptive_forward(kind, kernel, constants, currents)[0]
+@functools.cache
+def _adaptive(kind: Kind) -> Callable[..., Any]:
+    """Returns the loop of LIF or ALIF neurons: (kernel, constants, currents) to d, u and the final state."""
+
+    def run(kernel: Array, constants: Array, currents: Array) -> Any:
+        return forward(kernel, constants, currents)[0]
+
+    def forward(kernel: Array, constants: Array, currents: Array) -> Any:
+        shape = currents.shape
+        adaptations = shape if kind.adapts else (1,)
+        over, membranes, adapted = _call(
+            "adaptive", kind, (shape, shape, adaptations), currents, _numbers(kind), kernel, constants
+        )
+        last = membranes[-1]
+        if not kind.next:  # the state is what is left after the reset
+            last = jnp.where(over[-1] > 0, over[-1], last)
+        adaptation = adapted[-1] if kind.adapts else jnp.zeros(shape[1:], jnp.float32)
+        out = over, membranes if kind.read else None, (last, adaptation)
+        return out, (kernel, constants, over, membranes, adapted)
+
+    def backward(kept: Any, change: Any) -> Any:
+        kernel, constants, over, membranes, adapted = kept
+        by_over, by_membranes, (by_last, by_adaptation) = change
+        by_currents, by_constants = _call(
+            "adaptive_back",
+            kind,
+            (over.shape, constants.shape),
+            *(kind.surrogate(over), _numbers(kind), kernel, constants, over, membranes, adapted),
+            *(by_over, _by_membranes(kind, by_membranes), by_last, by_adaptation),
+        )
+        return _by_kernel(kind, kernel, over, by_currents), by_constants, by_currents
+
+    def plain(kernel: Array, constants: Array, currents: Array) -> Any:
+        (last, adaptation), (over, membranes, _) = scans.adapting(kind, currents, kernel, constants)
+        return over, membranes if kind.read else None, (last, adaptation)
+
+    return both_ways(run, forward, backward, plain)
 
 
-def _adaptive_forward(kind: Kind, kernel: Array, constants: Array, currents: Array) -> Any:
-    shape = currents.shape
-    adaptations = shape if kind.adapts else (1,)
-    over, membranes, adapted = _call(
-        "adaptive", kind, (shape, shape, adaptations), currents, _numbers(kind), kernel, constants
-    )
-    last = membranes[-1]
-    if not kind.next:  # the state is what is left after the reset
-        last = jnp.where(over[-1] > 0, over[-1], last)
-    adaptation = adapted[-1] if kind.adapts else jnp.zeros(shape[1:])
-    out = over, membranes if kind.read else None, (last, adaptation)
-    return out, (kernel, constants, over, membranes, adapted)
+@functools.cache
+def _resonating(kind: Kind) -> Callable[..., Any]:
+    """Returns the loop of BRF neurons: (kernel, constants, currents) to d, u and the final state."""
 
+    def run(kernel: Array, constants: Array, currents: Array) -> Any:
+        return forward(kernel, constants, currents)[0]
 
-def _adaptive_backward(kind: Kind, kept: Any, change: Any) -> Any:
-    kernel, constants, over, membranes, adapted = kept
-    by_over, by_membranes, (by_last, by_adaptation) = change
-    by_currents, by_constants = _call(
-        "adaptive_back",
-        kind,
-        (over.shape, constants.shape),
-        *(kind.surrogate(over), _numbers(kind), kernel, constants, over, membranes, adapted),
-        *(by_over, _by_membranes(kind, by_membranes), by_last, by_adaptation),
-    )
-    return _by_kernel(kind, kernel, over, by_currents), by_constants, by_currents
+    def forward(kernel: Array, constants: Array, currents: Array) -> Any:
+        over, real, imaginary, trace = _call(
+            "resonating", kind, (currents.shape,) * 4, currents, _numbers(kind), kernel, constants
+        )
+        out = over, real if kind.read else None, (real[-1], imaginary[-1], trace[-1])
+        return out, (kernel, constants, over, real, imaginary, trace)
 
+    def backward(kept: Any, change: Any) -> Any:
+        kernel, constants, over, real, imaginary, trace = kept
+        by_over, by_membranes, by_last = change
+        by_currents, by_constants = _call(
+            "resonating_back",
+            kind,
+            (over.shape, constants.shape),
+            *(kind.surrogate(over), _numbers(kind), kernel, constants, over, real, imaginary, trace),
+            *(by_over, _by_membranes(kind, by_membranes), *by_last),
+        )
+        return _by_kernel(kind, kernel, over, by_currents), by_constants, by_currents
 
-_adaptive.defvjp(_adaptive_forward, _adaptive_backward)
+    def plain(kernel: Array, constants: Array, currents: Array) -> Any:
+        over, real, imaginary, trace = scans.resonating(kind, currents, _numbers(kind), kernel, constants)
+        return over, real if kind.read else None, (real[-1], imaginary[-1], trace[-1])
 
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _resonating(kind: Kind, kernel: Array, constants: Array, currents: Array) -> Any:
-    return _resonating_forward(kind, kernel, constants, currents)[0]
-
-
-def _resonating_forward(kind: Kind, kernel: Array, constants: Array, currents: Array) -> Any:
-    over, real, imaginary, trace = _call(
-        "resonating", kind, (currents.shape,) * 4, currents, _numbers(kind), kernel, constants
-    )
-    out = over, real if kind.read else None, (real[-1], imaginary[-1], trace[-1])
-    return out, (kernel, constants, over, real, imaginary, trace)
-
-
-def _resonating_backward(kind: Kind, kept: Any, change: Any) -> Any:
-    kernel, constants, over, real, imaginary, trace = kept
-    by_over, by_membranes, by_last = change
-    by_currents, by_constants = _call(
-        "resonating_back",
-        kind,
-        (over.shape, constants.shape),
-        *(kind.surrogate(over), _numbers(kind), kernel, constants, over, real, imaginary, trace),
-        *(by_over, _by_membranes(kind, by_membranes), *by_last),
-    )
-    return _by_kernel(kind, kernel, over, by_currents), by_constants, by_currents
-
-
-_resonating.defvjp(_resonating_forward, _resonating_backward)
+    return both_ways(run, forward, backward, plain)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsnn.surrogate import Surrogate
+from dsnn.surrogate import Surrogate, heaviside
 from dsnn.types import Array
 
-__all__ = ["Kind", "adaptive", "adaptive_back", "resonating", "resonating_back"]
+__all__ = ["Kind", "adapting", "adaptive", "adaptive_back", "resonating", "resonating_back"]
 
 
 class Kind(NamedTuple):
@@ -26,6 +26,14 @@ class Kind(NamedTuple):
 
 def adaptive(kind: Kind, currents: Array, _numbers: Array, kernel: Array, constants: Array) -> list[Array]:
     """Returns d, u (before the reset) and a (one zero if nothing adapts) at every step, of LIF or ALIF neurons."""
+    d, u, a = adapting(kind, currents, kernel, constants)[1]
+    return [d, u, a if kind.adapts else jnp.zeros(1, jnp.float32)]
+
+
+def adapting(
+    kind: Kind, currents: Array, kernel: Array, constants: Array
+) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    """Returns the final (membrane, adaptation), and d, u and a at every step, of LIF or ALIF neurons."""
     beta, rho, theta, strength, scale = constants
 
     def step(carry: tuple[Array, Array, Array], given: Array) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
@@ -34,13 +42,13 @@ def adaptive(kind: Kind, currents: Array, _numbers: Array, kernel: Array, consta
         u = beta * m + scale * (given + z @ kernel if kind.recurrent else given)
         u = u - z * th if kind.next else u
         d = u - th
-        z = (d > 0).astype(d.dtype)
+        z = heaviside(d, kind.surrogate)
         a = rho * a + (1 - rho) * z
         return (u if kind.next else u - z * th, a, z), (d, u, a)
 
     rest = jnp.zeros_like(currents[0])
-    d, u, a = jax.lax.scan(step, (rest, rest, rest), currents)[1]
-    return [d, u, a if kind.adapts else jnp.zeros(1)]
+    (membrane, adaptation, _), over_time = jax.lax.scan(step, (rest, rest, rest), currents)
+    return (membrane, adaptation), over_time
 
 
 def adaptive_back(
@@ -98,7 +106,7 @@ def resonating(kind: Kind, currents: Array, _numbers: Array, kernel: Array, cons
         b = bound - q
         u, v = u + dt * (b * u - omega * v + current), v + dt * (omega * u + b * v)
         d = u - theta - q
-        z = (d > 0).astype(d.dtype)
+        z = heaviside(d, kind.surrogate)
         q = gamma * q + z
         return (u, v, q, z), (d, u, v, q)
 
