@@ -258,7 +258,8 @@ def test_imports_form_no_cycle():
         remaining = {name: allowed for name, allowed in remaining.items() if name not in ready}
 
 
-PRIVATE = re.compile(r"jax(lib)?(\.\w+)*\.(_(?!_)\w*|interpreters)(\.\w+)*")
+# JAX's manual writes primitives with three modules of its interpreters; the others are its own business
+PRIVATE = re.compile(r"jax(lib)?(\.\w+)*\.(_(?!_)\w*|interpreters\.(?!(ad|batching|mlir)\b)\w+)(\.\w+)*")
 
 
 def dotted(node: ast.expr, bound: dict[str, str]) -> str:
@@ -305,8 +306,8 @@ def test_no_private_name_of_jax_is_used():
         "import jax._src.core",
         "from jax._src import core",
         "from jax import _src",
-        "from jax.interpreters import mlir",
-        "import jax\njax.interpreters.ad",
+        "from jax.interpreters import pxla",
+        "import jax\njax.interpreters.partial_eval",
         "import jax.numpy as jnp\njnp._inside(3)",
         "from jax import lax as l\nl.slicing._gather(3).x",
         "import importlib\nimportlib.import_module('jax._src.core')",
@@ -323,6 +324,7 @@ def test_private_names_of_jax_are_seen(source):
     [
         "import jax\njax.__version__",
         "import jax\njax.lax.scan(f)._x",
+        "from jax.interpreters import ad, batching, mlir\nad.Zero",
         "from mine import _src",
         "a = 'see jax._src here'",
     ],
