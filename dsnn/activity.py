@@ -1,5 +1,6 @@
 """From a run of a network to the records that energy is counted on: what was sent, read and updated, per inference."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,6 +11,9 @@ from dsnn.cells import kind as cell_kind
 from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.layers import Conv, Layer
 from dsnn.models import Stack
+from dsnn.networks.whole import Whole
+from dsnn.networks.wiring import described_by
+from dsnn.parameters import split
 from dsnn.types import Array, Int
 
 
@@ -37,6 +41,8 @@ def records(
     taken = np.full(batch, time) if stop is None else np.asarray(stop)
     running = (np.arange(time)[:, None] < taken).astype(np.float32)
     mean_steps = float(taken.mean())
+    if isinstance(model, Whole):
+        return _own(model, spikes, running, held=held, analog=analog)
     out: list[Record] = []
     before, once, joined = jnp.asarray(inputs), held, False
     for name, layer in model.layers():
@@ -61,6 +67,44 @@ def records(
         spiking = 0.0 if kind == "LI" or layer.reads == "membrane" else sent
         out.append(NeuronRecord(name, kind, layer.out_shape, mean_steps, spiking))
         before, once, joined = model.sent(name, before, fired), False, layer.skip
+    return out
+
+
+def _own(model: Whole, sent: dict[str, Any], running: np.ndarray, *, held: bool, analog: bool) -> list[Record]:
+    """Returns the records of a network that describes itself, from what it sent over its wires."""
+    wiring, params = described_by(model), split(model)[1]
+    mean_steps, batch = float(running.sum(0).mean()), running.shape[1]
+    out: list[Record] = []
+    for wire in wiring.wires:
+        signal, weight, executions = np.asarray(sent[wire.name]), running, mean_steps
+        if wire.once and held:
+            signal, weight, executions = signal[:1], np.ones((1, batch), np.float32), 1.0
+        elif wire.recurrent:  # the last step's spikes are not read again
+            signal, weight = signal[:-1], running[1:]
+        places = np.shape(wire.fan)
+        signal = signal.reshape(*signal.shape[:2], *places, wire.senders)
+        reads_input = any(axis.group == "input" for axis in wire.pre)
+        kernel = None if wire.kernel is None else np.asarray(params[wire.kernel]) != 0
+        matrix = kernel is not None and kernel.ndim > 1 and kernel.shape[-2:] == (wire.senders, wire.receivers)
+        out.append(
+            SynapseRecord(
+                wire.name, "wire", (*places, wire.senders), (wire.receivers,),
+                _mean(signal, weight) if len(signal) else np.zeros((*places, wire.senders)), executions,
+                source="analog" if wire.values == "analog" or (analog and reads_input) else "spikes",
+                kernel_shape=kernel.shape if kernel is not None and matrix else (),
+                connected=kernel if matrix else None,
+                reach=np.asarray(wire.fan, float) if places else None,
+                weighted=wire.kernel is not None,
+            )
+        )  # fmt: skip
+        if not places and wire.fan != 1.0:
+            everywhere = {"in_shape": (1, wire.senders), "events": out[-1].events[None], "reach": np.full(1, wire.fan)}
+            out[-1] = dataclasses.replace(out[-1], **everywhere)
+    for group in wiring.neurons:
+        name = priced_as(group.cell, cell_kind(group.cell))
+        fired = sent.get(group.name)
+        spiking = 0.0 if fired is None else float(_mean(np.asarray(fired).reshape(*running.shape, -1), running).sum())
+        out.append(NeuronRecord(group.name, name, (group.count,), mean_steps, spiking))
     return out
 
 

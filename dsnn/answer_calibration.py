@@ -17,6 +17,7 @@ from dsnn.bayes.lift import ANSWERS, Lifted
 from dsnn.bayes.likelihood import SCALE, Bernoulli, Gaussian, InputGaussian
 from dsnn.cells import kind
 from dsnn.data import Split, per_step, sample, size
+from dsnn.models import Stack
 from dsnn.types import Array, Key
 
 WIDTH, NOISE_WIDTH = 0.5, 1.0
@@ -75,7 +76,8 @@ def calibrated(
 def can(lifted: Lifted, split: Split) -> bool:
     """Returns whether a temperature is defined: logits are linear in the readout's weights, and answered once."""
     model = lifted.forward.template.build(lifted.initial)
-    linear = kind(getattr(model, model.names[-1]).cell) == "LI" and model.readout_kind != "vote"
+    stacked = isinstance(model, Stack)  # what a network of one's own makes of its last weights is its business
+    linear = stacked and kind(getattr(model, model.names[-1]).cell) == "LI" and model.readout_kind != "vote"
     numbers = split.task == "regression"
     return not lifted.joint and not per_step(split) and (_of_numbers(lifted) if numbers else linear)
 

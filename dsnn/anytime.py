@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from dsnn.models import Stack
 from dsnn.types import Array, Bool, Float, Int, Key
+from dsnn.unroll import unroll
 
 
 class Decision(NamedTuple):
@@ -125,6 +126,8 @@ def anytime(
             decision=Decision(jnp.zeros((batch, *model.out_shape)), jnp.full(batch, ticks.total, jnp.int32)),
         )
         carry = ticks.begin(carry)
+        if model.readout_kind == "own":  # a decision may need all outputs before it
+            return _afterwards(model, ticks, carry, inputs, key, held)
         if batch // 2 < smallest:  # nobody leaves, so nobody has to be told where it stood
             return _loop(model, ticks, carry, currents, None, key, held, 0).decision
         result, index, size = carry.decision, jnp.arange(batch), batch
@@ -207,6 +210,18 @@ def _loop(
         return ticks.after(c._replace(step=step, state=state, total=total), logits)
 
     return jax.lax.while_loop(lambda c: (c.step < ticks.steps) & (c.active.sum() > enough), body, carry)
+
+
+def _afterwards(
+    model: Any, ticks: _Ticks, carry: _Carry, inputs: Array, key: Key[Array, ""] | None, held: bool
+) -> Decision:
+    """Returns where each example would have stopped, of a network that runs all steps."""
+    outputs = unroll(model, inputs, key, steps=ticks.steps if held else None)[0]
+
+    def body(c: _Carry, logits: Array) -> tuple[_Carry, None]:
+        return ticks.after(c._replace(step=c.step + 1), logits), None
+
+    return jax.lax.scan(body, carry, model.logits(outputs))[0].decision
 
 
 def _accumulate(kind: str, total: Array, output: Array, step: Array) -> tuple[Array, Array]:

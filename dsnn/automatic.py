@@ -108,6 +108,13 @@ def network(config: Config, split: data.Split) -> Automatic:
     return Automatic(dataclasses.replace(config, model=model, train=own), chosen)
 
 
+def ungated(given: Automatic) -> Automatic:
+    """Returns the choice of no gates, for a network that does not say what of it could be spared."""
+    config = given.config
+    config = dataclasses.replace(config, gates=dataclasses.replace(config.gates, enabled=False))
+    return Automatic(config, given.chosen | {"gates.enabled": "false, since the network has no wiring()"})
+
+
 def is_image(shape: tuple[int, ...]) -> bool:
     """Returns whether a shape is that of an image of some size, ``[height, width(, channel)]``."""
     return len(shape) in (2, 3) and min(shape[:2]) >= SMALLEST_IMAGE

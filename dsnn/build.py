@@ -13,14 +13,15 @@ from dsnn.config import CELLS, Config, ModelConfig
 from dsnn.convert import integrate_and_fire, read, to_stack
 from dsnn.convert.options import deep_network
 from dsnn.nearest import did_you_mean
+from dsnn.networks.whole import as_network
 from dsnn.surrogate import Surrogate
 from dsnn.types import Array, Key
 
 
 def build_model(
     config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], noise_width: Any = None
-) -> models.Stack:
-    """Returns the network of a configuration; the key is consumed.
+) -> Any:
+    """Returns the network of a configuration, a stack or one of the user's own; the key is consumed.
 
     Args:
         config: the network.
@@ -77,16 +78,12 @@ def build_model(
 
 def _own_network(
     config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], cell: Any
-) -> models.Stack:
+) -> Any:
     """Returns the network that a factory of one's own gives."""
     option = "model.architecture"
     own = config.architecture_options
     made = resolve.called(option, config.architecture, {"key": key, "cell": cell}, own, given=(in_shape, classes))
-    if not isinstance(made, models.Stack):
-        raise ValueError(
-            f"{option} must give a dsnn.models.Stack, got a {type(made).__name__} from {config.architecture}; "
-            "dsnn.models.mlp and convnet show how one is made."
-        )
+    made = as_network(made, f"{option}={config.architecture}")
     if math.prod(made.out_shape) != classes:
         raise ValueError(
             f"{option} must give a network of {classes} outputs, got out_shape {made.out_shape} from "

@@ -1,5 +1,6 @@
 """A gated network made physically smaller: closed sites leave the kernels, and open gates are folded into them."""
 
+import functools
 import math
 from typing import Any
 
@@ -9,6 +10,8 @@ from flax import nnx
 
 from dsnn.layers import Conv, Dense, Layer
 from dsnn.models import Stack
+from dsnn.networks.shrink import shrunk
+from dsnn.networks.whole import Whole
 from dsnn.types import Array, Float
 
 INPUT, FEATURES, BLOCKS = "input", "features", "blocks"
@@ -49,6 +52,8 @@ def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stac
     Raises:
         ValueError: a group that the network has not, that is of another size, or that has been thinned already.
     """
+    if isinstance(model, Whole):
+        return shrunk(model, gates, functools.partial(kept, multiple=multiple))
     names = [name for name, _ in model.layers()]
     maps = [n for n, layer in model.layers() if isinstance(layer.synapse, Dense) and len(layer.in_shape) == 3]
     reads = maps[0] if maps and maps[0] != names[0] else ""  # what the first layer reads are inputs

@@ -136,7 +136,12 @@ def keep_spikes(states: Any, spikes: dict[str, Array]) -> dict[str, Array]:
 
 def keep_traces(states: Any, spikes: dict[str, Array]) -> dict[str, tuple[Array | None, Array]]:
     """Records every layer's membrane, None where the state of its cells has no such field, and its output."""
-    return {name: (getattr(states[name].cell, "membrane", None), spikes[name]) for name in spikes}
+
+    def membrane(name: str) -> Array | None:
+        state = states.get(name) if isinstance(states, dict) else None
+        return getattr(getattr(state, "cell", None), "membrane", None)
+
+    return {name: (membrane(name), spikes[name]) for name in spikes}
 
 
 def log_likelihood(logits: Float[Array, "*axes batch class"], y: Array) -> Float[Array, "*axes batch"]:

@@ -266,8 +266,9 @@ class Layer(nnx.Module):
         """Shape of one output without the batch axis."""
         return self.synapse.out_shape
 
-    def init(self, batch_shape: tuple[int, ...]) -> LayerState:
-        """Returns the state before the first step for ``batch_shape`` = (batch,)."""
+    def init(self, batch_shape: int | tuple[int, ...]) -> LayerState:
+        """Returns the state before the first step for a batch of this size, or of shape (batch,)."""
+        batch_shape = (batch_shape,) if isinstance(batch_shape, int) else batch_shape
         shape = (*batch_shape, *self.out_shape)
         return LayerState(self.cell.init(shape), None if self.recurrent is None else jnp.zeros(shape))
 

@@ -124,8 +124,8 @@ class Stack(nnx.Module):
         """Shape of one output without the batch axis."""
         return getattr(self, self.names[-1]).out_shape
 
-    def init(self, batch_shape: tuple[int, ...]) -> dict[str, LayerState]:
-        """Returns the states before the first step for ``batch_shape`` = (batch,)."""
+    def init(self, batch_shape: int | tuple[int, ...]) -> dict[str, LayerState]:
+        """Returns the states before the first step for a batch of this size, or of shape (batch,)."""
         return {name: layer.init(batch_shape) for name, layer in self.layers()}
 
     def drive(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+
 from dsnn.types import Array, Key
 
 if TYPE_CHECKING:
@@ -46,10 +48,140 @@ CellFactory = Callable[[int], Any]
 """A cell for a number of neurons, as a network's factory gets it."""
 
 NetworkFactory = Callable[..., Any]
-"""``model.architecture``: ``(in_shape, classes, key=, cell=, **model.architecture_options) -> dsnn.models.Stack``.
+"""``model.architecture``: ``(in_shape, classes, key=, cell=, **model.architecture_options) -> Network``.
 
 It gets ``key`` and ``cell``, a `CellFactory`, where it names them.
 """
+
+
+class Output(NamedTuple):
+    """What a network gives at one step.
+
+    Attributes:
+        out: its output ``[batch, *out_shape]``.
+        sent: what goes over each wire of its wiring, by the wire's name, before the gate: ``[batch, ...]``. What nobody
+            records is dead code to the compiler.
+    """
+
+    out: Array
+    sent: dict[str, Array] = {}  # noqa: RUF012 - never changed
+
+
+class Network(Protocol):
+    """A network: what a `NetworkFactory` gives, or ``dsnn.fit(network=)`` takes. Any `nnx.Module` without Rngs.
+
+    It reads its widths from its kernels, and keeps no membrane: states are what `init` and `step` return.
+
+    Optional: ``logits(outputs, running=None) -> [time, batch, class]``, the decision after each step from the outputs
+    ``[time, batch, *out_shape]`` of all; without, the running mean. ``wiring()``, see `Gateable`; without it nothing
+    is gated and no energy is counted. ``shrink(keep)``, see `Shrinkable`.
+    """
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+
+    def init(self, batch: int) -> Any:
+        """Returns the state before the first step, any pytree of arrays."""
+        ...
+
+    def step(self, state: Any, x: Array, key: Key[Array, ""] | None = None) -> "tuple[Any, Output | Array]":
+        """Returns the next state and the output for one input; a bare array has sent nothing. A key is consumed."""
+        ...
+
+
+class Axis(NamedTuple):
+    """Which compute site each position along an axis is.
+
+    Attributes:
+        group: of sites.
+        axis: of the kernel, or of what is sent over a wire without one.
+        index: number of the site of each position; -1 is a position that no gate closes.
+    """
+
+    group: str
+    axis: int
+    index: np.ndarray
+
+
+class Wire(NamedTuple):
+    """One product of a network: events of senders, each of which reaches every receiver.
+
+    Attributes:
+        name: unique; what is sent over it stands under this name in `Output.sent`, with the senders as its last axis,
+            or flattened where the kernel has rows for all of it.
+        kernel: dotted path of its weights, whose rows gates scale; None for a product without weights.
+        pre: the senders' sites: axes whose gates must all be open. Empty: never gated.
+        post: the receivers' sites.
+        senders: how many; read from the kernel where there is one.
+        receivers: how many.
+        within: sites ``group:i`` that must run too, such as a block or a head.
+        fan: targets of an event for each receiver: 1, or by place for what is sent in places (a convolution).
+        values: "spikes", or "analog" where each event costs a multiplication.
+        once: computed once an inference where the input is held.
+        recurrent: what is sent is read a step later.
+    """
+
+    name: str
+    kernel: str | None
+    pre: tuple[Axis, ...] = ()
+    post: tuple[Axis, ...] = ()
+    senders: int = 0
+    receivers: int = 0
+    within: tuple[str, ...] = ()
+    fan: Any = 1.0
+    values: str = "spikes"
+    once: bool = False
+    recurrent: bool = False
+
+
+class NeuronGroup(NamedTuple):
+    """Neurons that are updated at every step.
+
+    Attributes:
+        name: unique.
+        cell: what is updated, for its price: its class is one of `dsnn.cells`, or it has ``cost()``.
+        count: neurons, all places counted.
+        site: the sites of their last axis; None where nothing closes them.
+        arrays: dotted path of what holds a number for each, and the axis that is cut with them.
+        within: sites ``group:i`` that must run too.
+    """
+
+    name: str
+    cell: Any
+    count: int
+    site: Axis | None = None
+    arrays: dict[str, int] = {}  # noqa: RUF012 - never changed
+    within: tuple[str, ...] = ()
+
+
+class Wiring(NamedTuple):
+    """What of a network could be spared, from shapes alone: groups of sites, the products between them, the neurons.
+
+    Attributes:
+        groups: number of sites by name; ``input`` are those of the inputs. What shares a shortcut shares a group.
+        wires: every product.
+        neurons: every group of neurons.
+    """
+
+    groups: dict[str, int]
+    wires: tuple[Wire, ...]
+    neurons: tuple[NeuronGroup, ...]
+
+
+class Gateable(Network, Protocol):
+    """A network that says what of it could be spared."""
+
+    def wiring(self) -> Wiring:
+        """Returns its sites, wires and neurons."""
+        ...
+
+
+class Shrinkable(Gateable, Protocol):
+    """A network that can be made smaller."""
+
+    def shrink(self, keep: dict[str, np.ndarray]) -> Network:
+        """Returns the network of the sites that are kept, by group; `dsnn.networks.cut` does most of it."""
+        ...
 
 
 class Guide(Protocol):

@@ -21,6 +21,7 @@ from dsnn.cells import parallel
 from dsnn.derivatives import both_ways
 from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
+from dsnn.networks.whole import as_network, is_network
 from dsnn.rng import typed
 from dsnn.types import Array, Float, Key, UInt32
 
@@ -52,7 +53,8 @@ def unroll(
     """Runs a cell, a layer or a stack over time.
 
     Args:
-        model: anything with ``init(batch_shape)`` and ``step(state, x, key)``.
+        model: a cell, a layer or a stack, or anything with ``init(batch_shape)`` and ``step(state, x, key)``; or a
+            network of one's own (`dsnn.protocols.Network`), whose records see what it sent by wire.
         xs: inputs ``[time, batch, ...]``; with ``steps``, one input ``[batch, ...]`` held for that many steps, whose
             first product is then computed once.
         key: drives stochastic firing and is consumed, of `jax.random.key` or `jax.random.PRNGKey`; None is the
@@ -92,6 +94,10 @@ def _unroll(model, xs, key, record, schedule, steps, memory, running, state):  #
     held = steps is not None
     if running is not None and running.shape != (length,):
         raise ValueError(f"running must have one value per time step, {length}, got shape {running.shape}.")
+    if is_network(model):
+        model = as_network(model, "what runs")
+        _check_input(model, xs, held)
+        return _unroll_steps(model, xs, key, record, length, held, memory, running, state)
     if not isinstance(model, Stack):
         if running is not None:
             raise ValueError(f"running is for stacks, got {type(model).__name__}; leave it out.")

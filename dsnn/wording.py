@@ -100,6 +100,8 @@ def assumption(metrics: Mapping[str, Any]) -> str:
 
 def unpriced(metrics: Mapping[str, Any]) -> str:
     """Which neurons do not say what an update costs, in a sentence; empty where all do."""
+    if why := metrics.get("energy/uncounted"):
+        return f"No energy is counted, and nothing is gated: {why}, see dsnn.protocols.Gateable."
     names = metrics.get("energy/priced_as_lif")
     return f"Updates of {names} are priced as an LIF's: cost() of the cell would say what they cost." if names else ""
 

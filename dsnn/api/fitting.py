@@ -22,6 +22,7 @@ from dsnn.exit_calibration import Calibrated
 from dsnn.guard import Candidate, guarded, judged, milder, twin_of
 from dsnn.linear import linear_model
 from dsnn.models import Stack
+from dsnn.networks.whole import is_network
 from dsnn.nearest import did_you_mean
 from dsnn.optimize import OptimizerConfig
 from dsnn.predictive import predictive
@@ -103,7 +104,7 @@ def fit(
         temporal: whether the second axis of ``x`` is time.
         bayesian: False is the deterministic twin: point weights, no gates, all steps.
         network: "mlp", "conv", a name ``package.module:factory``, a factory ``(in_shape, classes, key=, cell=)``, or a
-            `dsnn.models.Stack`.
+            network, see `dsnn.protocols.Network`.
         cell: a name, such as "ALIF", or a class or factory of one's own, see `dsnn.protocols.Cell`.
         guide: a name, such as "low_rank", or NumPyro's or one's own.
         gates: a gate family by its name, or one's own.
@@ -200,7 +201,7 @@ def _named(
     network: Any, cell: Any, guide: Any, gates: Any, metrics: Sequence[Any], callbacks: Sequence[Any]
 ) -> dict[str, Any]:
     """Returns the options that pieces of a call stand for."""
-    if isinstance(network, Stack):
+    if isinstance(network, Stack) or is_network(network):
         network = _Same(network)
     pieces = {"architecture": network, "cell": cell, "guide": guide, "family": gates}
     named: dict[str, Any] = {option: resolve.name_of(piece) for option, piece in pieces.items() if piece is not None}
@@ -213,10 +214,10 @@ def _named(
 class _Same:
     """A factory that gives one network, whatever it is asked for."""
 
-    def __init__(self, network: Stack):
+    def __init__(self, network: Any):
         self.network = network
 
-    def __call__(self, in_shape: tuple[int, ...], classes: int) -> Stack:
+    def __call__(self, in_shape: tuple[int, ...], classes: int) -> Any:
         """Returns the network."""
         return self.network
 

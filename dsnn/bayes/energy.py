@@ -72,17 +72,15 @@ def expected_energy(
     def runs(block: int | None) -> Any:
         return 1.0 if block is None or BLOCKS not in open_probability else open_probability[BLOCKS][block]
 
+    def inside(found: tuple[tuple[str, int], ...]) -> Any:
+        return math.prod(open_probability[group][number] for group, number in found if group in open_probability)
+
     def silent(blocks: tuple[int, ...]) -> Any:
         return math.prod(1.0 - runs(block) for block in blocks)
 
     once, step, fed_back = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
     for wire in sites.wires:
-        rate = events[wire.name]
-        sending = wire.sending(open_probability)
-        receiving = open_probability[wire.post] if wire.post else jnp.ones(wire.post_sites)
-        pairs = (sending * rate).sum() * receiving.sum()
-        if wire.pre is not None and wire.pre == wire.post:  # a site wired to itself
-            pairs = pairs + (sending * (1 - sending) * rate).sum()
+        pairs = wire.pairs(open_probability, events[wire.name]) * inside(wire.inside)
         price: Any = prices.event_nj("analog" if wire.analog else "spikes", accounting)
         if wire.joined:
             price = price + (1.0 - silent(wire.joined)) * (prices.event_nj("analog", accounting) - price)
@@ -91,8 +89,7 @@ def expected_energy(
         fed_back = fed_back + cost if wire.recurrent else fed_back
     if accounting != "arithmetic":
         for population in sites.populations:
-            running = open_probability[population.group].sum() if population.group else float(population.sites)
-            neurons = running * population.neurons_per_site * runs(population.block)
+            neurons = population.running(open_probability) * runs(population.block) * inside(population.inside)
             step = step + neurons * prices.update_nj(population.kind, accounting)
     if TIME in open_probability:
         running = open_probability[TIME]

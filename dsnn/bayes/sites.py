@@ -8,7 +8,7 @@ open. A closed block passes its input on. A closed time step is skipped: no laye
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +18,24 @@ from dsnn.cells import kind
 from dsnn.energy import priced_as
 from dsnn.layers import Conv, Dense
 from dsnn.models import Stack
+from dsnn.networks.whole import Whole
+from dsnn.networks.wiring import described_by
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Shaped
 
 INPUT, FEATURES, TIME, BLOCKS = "input", "features", "time", "blocks"
+
+
+class Ends(NamedTuple):
+    """Which site of a group each unit at one end of a wire is: ``index`` has one number for each, -1 for none."""
+
+    group: str
+    index: np.ndarray
+    axis: int = -2
+
+    def of(self, values: Float[Array, " site"]) -> Float[Array, " unit"]:
+        """Returns the values of each unit's site; 1 where it has none."""
+        return jnp.where(self.index < 0, 1.0, values[np.maximum(self.index, 0)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +57,13 @@ class Wire:
             are sums and carry values.
         within: group of channels whose places the sending sites are, the last axis of their order; each sends where its
             channel runs as well. None where sites send by themselves.
+        senders: of a network that describes itself: the groups that must all be open for a unit to send, in place of
+            ``pre``; ``pre_sites`` counts units then, and ``post_sites`` receiving ones.
+        receivers: the same of the receiving units, in place of ``post``.
+        inside: sites (group, number) that have to run too, such as a head.
+        kernel: name of the parameter whose rows the senders' gates scale; None is the layer's own, "" is none.
+        places: targets of an event by place, of what is sent in places; None is ``fan`` everywhere.
+        back: it leads back to its own layer.
     """
 
     name: str
@@ -56,25 +77,75 @@ class Wire:
     block: int | None = None
     joined: tuple[int, ...] = ()
     within: str | None = None
+    senders: tuple[Ends, ...] = ()
+    receivers: tuple[Ends, ...] = ()
+    inside: tuple[tuple[str, int], ...] = ()
+    kernel: str | None = None
+    places: Float[np.ndarray, "..."] | None = None
+    back: bool = False
 
     @property
     def recurrent(self) -> bool:
         """Whether the wire leads back to its own layer."""
-        return self.name.endswith(".recurrent")
+        return self.back or self.name.endswith(".recurrent")
+
+    @property
+    def weights(self) -> str:
+        """Name of the parameter whose rows the senders' gates scale; empty where there is none."""
+        if self.kernel is not None:
+            return self.kernel
+        return self.name if self.recurrent else f"{self.name}.synapse.kernel"
 
     def sending(self, values: dict[str, Array]) -> Float[Array, " site"]:
         """Returns gate values (or open probabilities) by group as those of the sending sites; 1 where none is gated."""
+        if self.senders:
+            return math.prod((ends.of(values[ends.group]) for ends in self.senders), start=jnp.ones(self.pre_sites))
         if self.pre is None:
             return jnp.ones(self.pre_sites)
         own = values[self.pre]
         return own if self.within is None else own * _places(values[self.within], self.pre_sites)
+
+    def receiving(self, values: dict[str, Array]) -> Float[Array, " site"]:
+        """Returns the same of the receiving sites."""
+        if self.receivers:
+            return math.prod((ends.of(values[ends.group]) for ends in self.receivers), start=jnp.ones(self.post_sites))
+        return values[self.post] if self.post else jnp.ones(self.post_sites)
+
+    def pairs(self, values: dict[str, Array], rate: Float[Array, " site"]) -> Float[Array, ""]:
+        """Returns the expected number of events that reach a receiver that runs, of independent gates.
+
+        A site at both ends is one gate, and counts once: so does one that everything here lies inside of.
+        """
+        for group, number in self.inside:
+            if group in values:
+                values = values | {group: values[group].at[number].set(1.0)}
+        sending, receiving = self.sending(values), self.receiving(values)
+        total = (sending * rate).sum() * receiving.sum()
+        if not self.senders:
+            if self.pre is not None and self.pre == self.post:  # a site wired to itself
+                total = total + (sending * (1 - sending) * rate).sum()
+            return total
+        into = {ends.group: ends for ends in self.receivers}
+        if not any(ends.group in into for ends in self.senders):
+            return total
+        together = rate[:, None] * jnp.ones(self.post_sites)
+        for ends in self.senders:
+            p, other = ends.of(values[ends.group])[:, None], into.pop(ends.group, None)
+            if other is not None:  # one gate where both ends are one site
+                same = (ends.index[:, None] == other.index) & (other.index >= 0)
+                p = jnp.where(same, p, p * other.of(values[ends.group]))
+            together = together * p
+        for other in into.values():
+            together = together * other.of(values[other.group])
+        return together.sum()
 
 
 @dataclasses.dataclass(frozen=True)
 class Population:
     """The neurons of one layer: their group of sites (None: not gated), sites, neurons per site, and kind of cell.
 
-    ``block`` is the number of the residual block that they are, None outside of blocks.
+    ``block`` is the number of the residual block that they are, None outside of blocks. In a network that describes
+    itself ``ends`` says which site each of them is, and ``inside`` which others have to run too.
     """
 
     name: str
@@ -83,6 +154,17 @@ class Population:
     neurons_per_site: int
     kind: str
     block: int | None = None
+    ends: Ends | None = None
+    inside: tuple[tuple[str, int], ...] = ()
+
+    def running(self, values: dict[str, Array]) -> Float[Array, ""]:
+        """Returns the expected number of neurons that are updated, but for their block."""
+        if self.ends is None:
+            return (values[self.group].sum() if self.group else float(self.sites)) * self.neurons_per_site
+        for group, number in self.inside:
+            if group in values:
+                values = values | {group: values[group].at[number].set(1.0)}
+        return self.ends.of(values[self.ends.group]).sum() * self.neurons_per_site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +233,8 @@ def sites(
     Raises:
         ValueError: features are to be sites, and no dense layer reads a feature map.
     """
+    if isinstance(model, Whole):
+        return described(model, gate_input=gate_input, analog_input=analog_input, held=held_input, steps=time_steps)
     groups: dict[str, int] = {}
     wires: list[Wire] = []
     populations: list[Population] = []
@@ -238,11 +322,16 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
     if BLOCKS in sites.groups:
         gated[forward.BLOCKS] = z[BLOCKS]
     for wire in sites.wires:
-        if wire.pre is None:
+        name = wire.weights
+        if not name:
             continue
-        name = wire.name if wire.recurrent else f"{wire.name}.synapse.kernel"
-        kernel = gated[name]
-        gated[name] = kernel * _places(wire.sending(z), kernel.shape[-2])[:, None]
+        for ends in wire.senders:
+            kernel = gated[name]
+            shape = [len(ends.index) if axis == ends.axis % kernel.ndim else 1 for axis in range(kernel.ndim)]
+            gated[name] = kernel * ends.of(z[ends.group]).reshape(shape)
+        if wire.pre is not None:
+            kernel = gated[name]
+            gated[name] = kernel * _places(wire.sending(z), kernel.shape[-2])[:, None]
     return gated
 
 
@@ -263,9 +352,14 @@ def magnitudes(sites: Sites, params: Params, events: dict[str, Array]) -> dict[s
     """
     scores = {group: jnp.zeros(size) for group, size in sites.groups.items()}
     for wire in sites.wires:
+        for ends in wire.senders if wire.weights else ():
+            kernel = jnp.moveaxis(params[wire.weights] ** 2, ends.axis, -1)
+            score = kernel.reshape(-1, len(ends.index)).sum(0) * events[wire.name]
+            opened = np.flatnonzero(ends.index >= 0)
+            scores[ends.group] = scores[ends.group].at[ends.index[opened]].add(score[opened])
         if wire.pre is None:
             continue
-        kernel = params[wire.name if wire.recurrent else f"{wire.name}.synapse.kernel"]
+        kernel = params[wire.weights]
         by_row = (kernel**2).sum(-1)
         score = by_row.reshape(-1, wire.pre_sites).sum(0) * events[wire.name]
         scores[wire.pre] = scores[wire.pre] + score
@@ -298,6 +392,8 @@ def measure(
         running: how far each step ran, None: every step; events count where the network ran.
     """
     out: dict[str, Array] = {}
+    if isinstance(model, Whole):
+        return carried(sites, spikes, held=held, running=running)
     before = inputs[None] if held else inputs
     for name, layer in model.layers():
         x = before
@@ -330,3 +426,92 @@ def _rate(x: Array, running: Float[Array, " time"] | None) -> Array:
     if running is None:
         return active.mean(0)
     return jnp.tensordot(running, active, 1) / jnp.maximum(running.sum(), 0.5)
+
+
+def described(model: Whole, *, gate_input: bool, analog_input: bool, held: bool, steps: int) -> Sites:
+    """Returns the sites of a network that describes itself; one that does not has none but time steps.
+
+    Args:
+        model: the network.
+        gate_input: whether its inputs are sites, where it says which these are.
+        analog_input: what wires that read the input carry values.
+        held: one input is held for all steps.
+        steps: how many time steps are sites.
+
+    Raises:
+        ValueError: it describes something that it has not.
+    """
+    wiring = described_by(model)
+    groups = {name: size for name, size in wiring.groups.items() if gate_input or name != INPUT}
+
+    def ends(axes: Any) -> tuple[Ends, ...]:
+        return tuple(Ends(a.group, np.asarray(a.index), a.axis) for a in axes if a.group in groups)
+
+    def inside(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+        split = (name.rpartition(":") for name in names)
+        return tuple((group, int(number)) for group, _, number in split if group in groups)
+
+    wires = []
+    for wire in wiring.wires:
+        reads_input = any(axis.group == INPUT for axis in wire.pre)
+        places = np.asarray(wire.fan, float) if np.ndim(wire.fan) else None
+        wires.append(
+            Wire(
+                wire.name,
+                None,
+                None,
+                wire.senders,
+                wire.receivers,
+                1.0 if places is not None else float(wire.fan),
+                analog_input if reads_input else wire.values == "analog",
+                wire.once and held,
+                senders=ends(wire.pre),
+                receivers=ends(wire.post),
+                inside=inside(wire.within),
+                kernel=wire.kernel or "",
+                places=places,
+                back=wire.recurrent,
+            )
+        )
+    populations = []
+    for group in wiring.neurons:
+        own = ends(() if group.site is None else (group.site,))
+        units = len(own[0].index) if own else group.count
+        kind_of = priced_as(group.cell, kind(group.cell))
+        populations.append(
+            Population(
+                group.name,
+                None,
+                units,
+                group.count // units,
+                kind_of,
+                ends=own[0] if own else None,
+                inside=inside(group.within),
+            )
+        )
+    if steps:
+        groups[TIME] = steps
+    return Sites(groups, tuple(wires), tuple(populations))
+
+
+def carried(
+    sites: Sites, sent: dict[str, Array], *, held: bool, running: Float[Array, " time"] | None
+) -> dict[str, Array]:
+    """Returns the events that each wire of a network that describes itself carried, as `measure` does, by unit.
+
+    Args:
+        sites: from `described`.
+        sent: what it sent over each wire at every step, ``[time, batch, ...]``.
+        held: whether the input was held, so that wires that are computed once are.
+        running: how far each step ran.
+    """
+    out = {}
+    for wire in sites.wires:
+        everywhen = running
+        if wire.recurrent:
+            everywhen = followed(jnp.ones(len(sent[wire.name])) if running is None else running)
+        rate = _rate(sent[wire.name], None if wire.once and held else everywhen)
+        if wire.places is not None:
+            rate = rate * wire.places.reshape(*wire.places.shape, *[1] * (rate.ndim - wire.places.ndim))
+        out[wire.name] = rate.reshape(-1, wire.pre_sites).sum(0)
+    return out

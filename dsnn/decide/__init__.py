@@ -34,7 +34,8 @@ def supports(model: Stack) -> bool:
     """Returns whether `decision` takes the network, here and now, with held inputs."""
     layers: list[Any] = [layer for _, layer in model.layers()]
     return (
-        model.readout_kind == "mean"
+        isinstance(model, Stack)
+        and model.readout_kind == "mean"
         and len(layers) <= MOST_LAYERS
         and not intervening()
         and all(_plain(layer, number == 0, number == len(layers) - 1) for number, layer in enumerate(layers))

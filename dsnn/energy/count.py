@@ -154,6 +154,9 @@ def fan_out(record: SynapseRecord, *, dense: bool = False) -> Float[np.ndarray, 
     mask = np.ones(kernel) if dense or record.connected is None else record.connected.astype(np.float64)
     if record.kind in ("dense", "recurrent"):
         return mask.sum(axis=-1).reshape(record.in_shape)
+    if record.kind == "wire":
+        targets = mask.mean(axis=tuple(range(mask.ndim - 2))).sum(axis=-1)
+        return np.broadcast_to(targets * (1.0 if record.reach is None else record.reach[..., None]), record.in_shape)
     if record.kind == "pool":
         mask = np.broadcast_to(mask[..., None], (*mask.shape, record.in_shape[-1]))
     else:
@@ -214,16 +217,16 @@ def _synapses(record: SynapseRecord) -> LayerCounts:
     reads = LayerCounts(record.name, spike_reads=events * spiking, analog_reads=events * (not spiking))
     if record.kind == "pool":
         return replace(reads, pool_adds=operations)
-    weights = math.prod(record.kernel_shape)
+    weights = math.prod(record.kernel_shape) if record.weighted else 0
     return replace(
         reads,
         effective_macs=operations * (not spiking),
         effective_acs=operations * spiking,
         dense_macs=float(fan_out(record, dense=True).sum() * record.executions),
         weights=weights,
-        zero_weights=0 if record.connected is None else weights - int(record.connected.sum()),
+        zero_weights=0 if record.connected is None or not record.weighted else weights - int(record.connected.sum()),
         biases=0 if not record.bias else record.kernel_shape[-1],
-        weight_reads=operations,
+        weight_reads=operations * record.weighted,
     )
 
 

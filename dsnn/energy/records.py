@@ -19,7 +19,7 @@ Number = float | int | np.floating | np.integer
 Source = Literal["spikes", "analog"]
 Padding = str | Sequence[tuple[int, int]]
 
-SYNAPSE_KINDS = ("dense", "conv", "recurrent", "pool")
+SYNAPSE_KINDS = ("dense", "conv", "recurrent", "pool", "wire")
 SOURCES = ("spikes", "analog")
 
 
@@ -30,7 +30,8 @@ class SynapseRecord:
     Args:
         name: The layer's name, unique among the synapses of a network.
         kind: "dense", "conv" (channels last), "recurrent" (a dense layer fed by the spikes of the step before) or
-            "pool" (sums or means over windows: additions, no weights).
+            "pool" (sums or means over windows: additions, no weights), or "wire" (a product of a network of one's own:
+            inputs in places or not, each of which reaches every output so many times).
         in_shape: Shape of one input, without batch and time; images are [height, width, channel].
         out_shape: Shape of one output.
         events: Mean number of events (non-zero inputs) per inference at each input, summed over the executions.
@@ -43,6 +44,8 @@ class SynapseRecord:
         padding: "SAME", "VALID", or (low, high) per window axis.
         bias: Whether the layer has one value per output neuron or channel to add; it enters the footprint only.
         connected: Which entries of the kernel are non-zero, in the kernel's shape; all of them when left out.
+        reach: Of a wire, how many targets an event has at each output, by place; 1 when left out.
+        weighted: Whether the product has weights that are stored and fetched; two signals multiplied have none.
         internal: Whether it is part of a neuron, such as the products behind liquid time constants, and not of the
             wiring; the dense twins of a network do without.
 
@@ -63,6 +66,8 @@ class SynapseRecord:
     bias: bool = False
     connected: Shaped[np.ndarray, "..."] | None = None
     internal: bool = False
+    reach: Shaped[np.ndarray, "..."] | None = None
+    weighted: bool = True
 
     def __post_init__(self) -> None:
         fill = functools.partial(object.__setattr__, self)
@@ -76,7 +81,8 @@ class SynapseRecord:
         if not self.kernel_shape:
             if self.kind in ("conv", "pool"):
                 raise ValueError(f"{where}: a {self.kind} layer needs kernel_shape, got none; give its window.")
-            fill("kernel_shape", (math.prod(self.in_shape), math.prod(self.out_shape)))
+            senders = self.in_shape[-1] if self.kind == "wire" else math.prod(self.in_shape)
+            fill("kernel_shape", (senders, math.prod(self.out_shape)))
         fill("kernel_shape", tuple(int(n) for n in self.kernel_shape))
         fill("strides", tuple(self.strides or (1,) * len(self.window)))
         fill("events", _checked(f"{where}: events", self.events, self.in_shape))
@@ -225,6 +231,16 @@ def _check_geometry(where: str, record: SynapseRecord) -> None:
         wanted = (math.prod(record.in_shape), math.prod(record.out_shape))
         if kernel != wanted:
             raise ValueError(f"{where}: kernel_shape must be (inputs, outputs) = {wanted}, got {kernel}.")
+        return
+    if record.kind == "wire":
+        wanted = (record.in_shape[-1], math.prod(record.out_shape))
+        if kernel[-2:] != wanted:
+            raise ValueError(f"{where}: kernel_shape must end in (senders, receivers) = {wanted}, got {kernel}.")
+        if record.reach is not None and np.shape(record.reach) != record.in_shape[:-1]:
+            raise ValueError(
+                f"{where}: reach must have one number for each place, {record.in_shape[:-1]}, got "
+                f"{np.shape(record.reach)}."
+            )
         return
     if len(record.in_shape) != len(record.window) + 1 or len(record.out_shape) != len(record.window) + 1:
         raise ValueError(

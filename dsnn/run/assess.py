@@ -20,6 +20,8 @@ from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, de
 from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.models import Stack
+from dsnn.networks.whole import Whole
+from dsnn.networks.wiring import described_by
 from dsnn.programs import Program
 from dsnn.run import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, exit_rule
 from dsnn.run.console import batches
@@ -231,9 +233,11 @@ def _found(truth: Any, probabilities: dict[str, np.ndarray]) -> dict[str, float]
 def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[str, float]:
     """Returns where each layer of the decided network should run, over draws of weights and firing noise."""
     config, lifted, deployed = setup.config.energy, setup.lifted, seen.deployed
+    if isinstance(deployed.small, Whole):
+        return {}
     core, engine = energy.profile(config.profile), energy.profile(config.engine or config.profile)
     inputs, stop = at_kept_steps(seen.inputs, deployed.kept_steps), deployed.executed(seen.decision.steps)
-    analog, draws = next(w.analog for w in setup.sites.wires), []
+    analog, draws = _reads_values(setup), []
     for number in range(PLACEMENT_DRAWS):
         with _DRAWING:
             masked, fired = _placing(setup)(
@@ -285,7 +289,7 @@ def _placing(setup: "Setup") -> Program:
 
 def _of_kept(small: Stack, fired: Any, deployed: Deployed) -> dict[str, Any]:
     """Returns the spikes of the compacted network: those of the sites and steps that are kept."""
-    spikes = {name: np.asarray(fired[name]) for name in small.names}
+    spikes = {name: np.asarray(fired[name]) for name in (fired if isinstance(small, Whole) else small.names)}
     if deployed.kept_steps is not None:
         spikes = {name: values[np.asarray(deployed.kept_steps)] for name, values in spikes.items()}
     gate = deployed.gates.get(INPUT)
@@ -348,7 +352,7 @@ def _inputs(setup: "Setup") -> Any:
 def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     """Returns modelled energies of the gated network, the ungated one and rivals, and the error of compaction."""
     config, forward, deployed = setup.config, setup.lifted.forward, seen.deployed
-    analog = next(w.analog for w in setup.sites.wires)
+    analog = _reads_values(setup)
 
     def records(model: Stack, inputs: Any, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
         return activity.records(model, inputs, spikes, stop, held=forward.held, analog=analog)
@@ -356,7 +360,12 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     model, running = forward.built(deployed.masked)
     masked, kept = ran(forward, model, seen.inputs, running=running), at_kept_steps(seen.inputs, deployed.kept_steps)
     error = compaction_error(masked, ran(forward, deployed.padded, kept, None), deployed.kept_steps)
-    spikes = _of_kept(deployed.small, masked.kept, deployed)
+    if isinstance(model, Whole):
+        if not setup.sites.wires:
+            return {"energy/uncounted": "the network has no wiring()"}, error
+        spikes = ran(forward, deployed.small, kept).kept
+    else:
+        spikes = _of_kept(deployed.small, masked.kept, deployed)
     gated = records(deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
     full = forward.template.build(deployed.full)
     ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
@@ -372,10 +381,22 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
     sequence = forward.encoding in ("temporal", "scan")
     metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero, sequence=sequence)
-    cells = [(layer.cell, kind(layer.cell)) for _, layer in full.layers()]
+    cells = [(cell, kind(cell)) for cell in _cells(full)]
     if unknown := sorted({name for cell, name in cells if not energy.has_cost(cell, name)}):
         metrics["energy/priced_as_lif"] = ", ".join(unknown)
     return metrics, error
+
+
+def _cells(model: Any) -> list[Any]:
+    """Returns the cells of a network."""
+    if isinstance(model, Whole):
+        return [group.cell for group in described_by(model).neurons]
+    return [layer.cell for _, layer in model.layers()]
+
+
+def _reads_values(setup: "Setup") -> bool:
+    """Returns whether inputs carry values and not spikes."""
+    return any(w.analog for w in setup.sites.wires[:1])
 
 
 def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, np.ndarray]:
@@ -396,9 +417,12 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
         seen_odds = odds(setup.lifted, settled.params, np.asarray(logits))
         for place, name in enumerate(name for name in ("example", "late") if f"{name}/logits" in out):
             out |= {f"{name}/stopped": expit(seen_odds[:, place]), f"{name}/quantile": expit(settled.threshold)}
+    fires = {group.name for group in setup.sites.populations}
     for name, (membrane, spikes) in traces.items():
         fired = np.asarray(spikes[:, 0]).reshape(forward.steps, -1)
         trace = None if membrane is None else np.asarray(membrane[:, 0]).reshape(forward.steps, -1)
+        if isinstance(model, Whole) and name not in fires:
+            continue
         if name == model.names[-1]:
             out |= {} if trace is None else {f"membrane/{name}": trace}
             continue
@@ -410,7 +434,7 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
         if trace is None:
             continue
         out[f"membrane/{name}"] = trace[:, np.sort(busiest)]
-        threshold = getattr(getattr(model, name).cell, "threshold", None)
+        threshold = getattr(getattr(getattr(model, name, None), "cell", None), "threshold", None)
         if threshold is not None:
             out[f"threshold/{name}"] = np.asarray(threshold, dtype=np.float32).reshape(-1)[:1]
     return out

@@ -9,6 +9,8 @@ import numpy as np
 from dsnn import energy
 from dsnn.config import EnergyConfig
 from dsnn.models import Stack
+from dsnn.networks.whole import Whole
+from dsnn.networks.wiring import described_by
 
 
 def costs(
@@ -66,6 +68,10 @@ def nonzero_inputs(model: Stack, inputs: Any, axes: int = 1) -> dict[str, np.nda
         inputs: the data as they are, before any spikes are drawn: ``[batch, ...]`` or ``[time, batch, ...]``.
         axes: leading axes of ``inputs``, which the share is taken over.
     """
+    if isinstance(model, Whole):
+        share = (np.asarray(inputs).reshape(-1, *inputs.shape[axes:]) != 0).mean(0)
+        found = described_by(model).wires
+        return {wire.name: share for wire in found if any(axis.group == "input" for axis in wire.pre)}
     name, layer = next(iter(model.layers()))
     x = inputs.reshape(-1, *inputs.shape[axes:])
     for module in layer.before:

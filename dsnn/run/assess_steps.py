@@ -150,4 +150,4 @@ def firing(setup: "Setup", deployed: Deployed, inputs: Any) -> dict[str, float]:
     sizes = {name: float(np.prod(layers[name].out_shape)) for name in rates}
     total = sum(rates[name] * sizes[name] for name in rates)
     metrics = {f"firing/{name}": rate for name, rate in rates.items()}
-    return metrics | {"firing/all": total / sum(sizes.values()), "firing/spikes_per_example": total * steps}
+    return metrics | {"firing/all": total / max(sum(sizes.values()), 1.0), "firing/spikes_per_example": total * steps}

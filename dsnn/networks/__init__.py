@@ -1,0 +1,8 @@
+"""Networks: synapses, layers, stacks of them, and networks of one's own (`dsnn.protocols.Network`)."""
+
+from dsnn.layers import Conv, Dense, Layer, Pool
+from dsnn.models import Stack, convnet, mlp
+from dsnn.networks.shrink import cut
+from dsnn.networks.whole import Whole, as_network
+
+__all__ = ["Conv", "Dense", "Layer", "Pool", "Stack", "Whole", "as_network", "convnet", "cut", "mlp"]

@@ -1,0 +1,128 @@
+"""A network of one's own as the framework runs it: with the first product apart, and what each wire carries by name."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from dsnn.layers import Layer
+from dsnn.models import Stack, running_logits
+from dsnn.protocols import Output
+from dsnn.types import Array, Float, Key
+
+OUTPUT = "output"
+"""Name of what the network gives, beside the names of its wires."""
+
+INSIDE = "network."
+"""What the names of its parameters begin with."""
+
+
+class Whole(nnx.Module):
+    """A `dsnn.protocols.Network` with the methods by which loops run a `Stack`.
+
+    It has no layers to whoever looks for them.
+
+    Args:
+        network: any module with ``in_shape``, ``out_shape``, ``init(batch)`` and ``step(state, x, key)``.
+        kept_inputs: numbers of the inputs that it still reads; None is all.
+        given_shape: shape of the inputs before that.
+        flat: whether these are numbers of all inputs in a row, and not along the last axis.
+    """
+
+    names = (OUTPUT,)
+    blocks: tuple[str, ...] = ()
+
+    def __init__(
+        self, network: Any, kept_inputs: Any = None, given_shape: tuple[int, ...] = (), *, flat: bool = False
+    ):
+        self.network, self.given_shape, self.flat = network, tuple(given_shape), flat
+        self.kept_inputs = None if kept_inputs is None else nnx.Variable(jnp.asarray(kept_inputs, jnp.int32))
+
+    def __repr__(self) -> str:
+        return f"{type(self.network).__name__}: inputs {self.in_shape}, outputs {self.out_shape}"
+
+    __str__ = __repr__
+
+    def layers(self) -> tuple[()]:
+        """Returns nothing: what is inside is the network's own business."""
+        return ()
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        return self.given_shape or tuple(self.network.in_shape)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of one output without the batch axis."""
+        return tuple(self.network.out_shape)
+
+    def wiring(self) -> Any:
+        """Returns what of it could be spared, or None where it does not say."""
+        own = getattr(self.network, "wiring", None)
+        return own() if callable(own) else None
+
+    def init(self, batch_shape: int | tuple[int, ...]) -> Any:
+        """Returns the state before the first step."""
+        return self.network.init(batch_shape if isinstance(batch_shape, int) else math.prod(batch_shape))
+
+    def drive(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Returns what the network reads of an input."""
+        if self.kept_inputs is None:
+            return x
+        rows = x.reshape(x.shape[0], math.prod(x.shape[1:])) if self.flat else x
+        return jnp.take(rows, self.kept_inputs[...], axis=-1)
+
+    def advance(self, state: Any, x: Array, key: Key[Array, ""] | None = None) -> tuple[Any, dict[str, Array]]:
+        """Returns the next state, and by name what was sent and the output; a key is consumed."""
+        state, output = self.network.step(state, x, key)
+        given = output if isinstance(output, Output) else Output(output)
+        return state, {**given.sent, OUTPUT: given.out}
+
+    def step(self, state: Any, x: Array, key: Key[Array, ""] | None = None) -> tuple[Any, Array]:
+        """Returns the next state and the output; a key is consumed."""
+        state, given = self.advance(state, self.drive(x), key)
+        return state, given[OUTPUT]
+
+    @property
+    def readout_kind(self) -> str:
+        """How outputs become decisions: "own" where the network says, else "mean"."""
+        return "own" if callable(getattr(self.network, "logits", None)) else "mean"
+
+    def logits(
+        self, outputs: Float[Array, "time batch class"], running: Float[Array, " time"] | None = None
+    ) -> Float[Array, "time batch class"]:
+        """Returns the decision after each step: the network's own, or the running mean of its outputs."""
+        if self.readout_kind == "own":
+            return self.network.logits(outputs, running)
+        return running_logits(outputs, "mean", running)
+
+
+def is_network(module: Any) -> bool:
+    """Returns whether a module is a network that is no stack, and not a layer or a cell."""
+    if isinstance(module, Stack | Layer):
+        return False
+    return isinstance(module, Whole) or all(hasattr(module, name) for name in ("in_shape", "out_shape", "init", "step"))
+
+
+def as_network(made: Any, what: str) -> Any:
+    """Returns what a factory or a user gave as a network that loops can run.
+
+    Args:
+        made: a `Stack`, or what is a `dsnn.protocols.Network`.
+        what: where it is from, for messages.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(made, Stack | Whole):
+        return made
+    lacking = [name for name in ("in_shape", "out_shape", "init", "step") if not hasattr(made, name)]
+    if not isinstance(made, nnx.Module) or lacking:
+        says = f"without {lacking[0]}" if lacking else "that is no flax.nnx.Module"
+        raise ValueError(
+            f"{what} must give a network, a flax.nnx.Module with in_shape, out_shape, init(batch) and step(state, x, "
+            f"key), got a {type(made).__name__} {says}; see dsnn.protocols.Network."
+        )
+    return Whole(made)

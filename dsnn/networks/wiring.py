@@ -1,0 +1,119 @@
+"""What a network says of itself, checked against what it is."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dsnn.networks.whole import INSIDE, Whole
+from dsnn.parameters import split
+from dsnn.protocols import Axis, Wire, Wiring
+
+__all__ = ["described_by", "nothing"]
+
+
+def nothing() -> Wiring:
+    """Returns the wiring of a network that says nothing of itself."""
+    return Wiring({}, (), ())
+
+
+def described_by(model: Whole) -> Wiring:
+    """Returns a network's wiring, kernels by the names that parameters have, with all numbers filled in.
+
+    Args:
+        model: the network.
+
+    Raises:
+        ValueError: a group, kernel, axis, site or number that does not fit the network.
+    """
+    own = model.wiring()
+    if own is None:
+        return nothing()
+    shapes = {name: value.shape for name, value in split(model)[1].items()}
+    for group, size in own.groups.items():
+        if size < 1:
+            raise ValueError(f"a group of sites must have at least one, got {size} in {group!r}.")
+    names = [wire.name for wire in own.wires] + [group.name for group in own.neurons]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"wires and neurons must have names of their own, got {twice[0]!r} twice.")
+    wires = tuple(_wire(wire, own.groups, shapes) for wire in own.wires)
+    neurons = []
+    for group in own.neurons:
+        what = f"neurons {group.name!r}"
+        if group.site is not None:
+            _check_axis(what, group.site, own.groups)
+            if not len(group.site.index) or group.count % len(group.site.index):
+                raise ValueError(
+                    f"{what} must be so many for each position of their axis, got {group.count} for "
+                    f"{len(group.site.index)} positions."
+                )
+        _check_inside(what, group.within, own.groups)
+        neurons.append(group._replace(arrays={INSIDE + name: axis for name, axis in group.arrays.items()}))
+    return Wiring(dict(own.groups), wires, tuple(neurons))
+
+
+def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> Wire:
+    what = f"wire {wire.name!r}"
+    for axis in (*wire.pre, *wire.post):
+        _check_axis(what, axis, groups)
+    _check_inside(what, wire.within, groups)
+    senders, receivers = wire.senders, wire.receivers
+    if wire.kernel is not None:
+        shape = shapes.get(INSIDE + wire.kernel)
+        if shape is None:
+            known = ", ".join(name.removeprefix(INSIDE) for name in shapes)
+            raise ValueError(f"{what} must have a kernel that is a parameter, {known}, got {wire.kernel!r}.")
+        for axis in (*wire.pre, *wire.post):
+            if not -len(shape) <= axis.axis < len(shape) or shape[axis.axis] != len(axis.index):
+                raise ValueError(
+                    f"{what} must say a site for each position along an axis of its kernel, {shape}, got "
+                    f"{len(axis.index)} along axis {axis.axis}."
+                )
+        senders = senders or (shape[-2] if len(shape) > 1 else math.prod(shape))
+        receivers = receivers or (shape[-1] if len(shape) > 1 else 1)
+    senders = senders or max((len(axis.index) for axis in wire.pre), default=0)
+    receivers = receivers or max((len(axis.index) for axis in wire.post), default=0)
+    if not senders or not receivers:
+        raise ValueError(f"{what} without a kernel must say how many senders and receivers it has, got none.")
+    for ends, count in ((wire.pre, senders), (wire.post, receivers)):
+        for axis in ends:
+            if len(axis.index) != count:
+                raise ValueError(f"{what} must say a site for each of {count} units, got {len(axis.index)}.")
+        if len({axis.group for axis in ends}) < len(ends):
+            raise ValueError(f"{what} must name a group once at each end, got {', '.join(a.group for a in ends)}.")
+    if wire.values not in ("spikes", "analog"):
+        raise ValueError(f'{what} must carry "spikes" or "analog" values, got {wire.values!r}.')
+    kernel = None if wire.kernel is None else INSIDE + wire.kernel
+    return wire._replace(kernel=kernel, senders=int(senders), receivers=int(receivers))
+
+
+def _check_axis(what: str, axis: Axis, groups: dict[str, int]) -> None:
+    if axis.group not in groups:
+        raise ValueError(f"{what} must name groups of the wiring, {', '.join(groups)}, got {axis.group!r}.")
+    index = np.asarray(axis.index)
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+        raise ValueError(f"{what} must have one whole number for each position, got {index.dtype} {index.shape}.")
+    if len(index) and not -1 <= index.min() <= index.max() < groups[axis.group]:
+        raise ValueError(
+            f"{what} must name sites 0 to {groups[axis.group] - 1} of {axis.group!r}, or -1 for none, got "
+            f"{index.min()} to {index.max()}."
+        )
+
+
+def _check_inside(what: str, names: tuple[str, ...], groups: dict[str, int]) -> None:
+    for name in names:
+        group, _, number = name.rpartition(":")
+        if group not in groups or not number.isdigit() or int(number) >= groups[group]:
+            raise ValueError(f'{what} must lie within sites "group:number" of the wiring, got {name!r}.')
+
+
+def named(wiring: Wiring) -> dict[str, Any]:
+    """Returns every parameter that a wiring knows, and along which axes it is cut: lists of `Axis` by name."""
+    known: dict[str, list[Axis]] = {}
+    for wire in wiring.wires:
+        if wire.kernel is not None:
+            known.setdefault(wire.kernel, []).extend((*wire.pre, *wire.post))
+    for group in wiring.neurons:
+        for name, axis in group.arrays.items():
+            known.setdefault(name, []).extend([] if group.site is None else [group.site._replace(axis=axis)])
+    return known
