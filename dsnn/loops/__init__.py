@@ -36,7 +36,8 @@ WIDEST = 256
 def supports(layer: Any, currents: Array) -> bool:
     """Returns whether `run` takes the layer and these currents, and this machine has the C program."""
     cell = layer.cell
-    if any(leaf.dtype != jnp.float32 for leaf in (currents, *jax.tree.leaves(nnx.state(layer)))):
+    arrays = (leaf for leaf in (currents, *jax.tree.leaves(nnx.state(layer))) if hasattr(leaf, "dtype"))
+    if any(leaf.dtype != jnp.float32 for leaf in arrays):
         return False  # the loop computes in float32
     if type(cell) not in (LIF, ALIF, BRF) or len(layer.out_shape) != 1 or layer.out_shape[0] > WIDEST:
         return False
