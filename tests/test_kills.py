@@ -29,7 +29,7 @@ space:
   optimizer.learning_rate: {low: 0.001, high: 0.01, log: true}
 """
 QUICK = ["data=npz", "data.path=own.npz", *TINY, "baseline=none"]
-ONLINE = ["gates.enabled=false", "halting.enabled=false"]
+ONLINE = ["train.encoding=rate", "gates.enabled=false", "halting.enabled=false"]
 COMMANDS = {
     "svi": ["run", *QUICK, "train.select=nll"],
     "map": ["run", *QUICK, "learner=map", "gates.enabled=false", "run.report=true"],
@@ -117,9 +117,13 @@ def of_session(leader: int) -> list[int]:
 
 
 def files(root: Path) -> set[str]:
-    """Returns the names of all files below a folder; Orbax draws those of its own parts anew each time."""
+    """Returns the names of all files below a folder, where parts of checkpoints and folders of commands are all alike.
+
+    Orbax draws the names of its parts, and Hydra names a folder after the second in which a sweep's command was given.
+    """
     names = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    return {re.sub(r"/d/[0-9a-f]{32}$", "/d/*", name) for name in names}
+    names = {re.sub(r"/d/[0-9a-f]{32}$", "/d/*", name) for name in names}
+    return {re.sub(r"sweeps/[-_0-9]{19}/", "sweeps/*/", name) for name in names}
 
 
 def results(root: Path) -> dict[str, object]:
