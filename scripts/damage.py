@@ -28,7 +28,7 @@ from damage_runs import KINDS, OTHER, Crash, Kind, Refused, command, files, prep
 
 MINE, WORDS = "mine.txt", "what the user wrote\n"
 VERDICTS = ("noticed", "remade", "harmless", "FAILED")
-TOLD = ("damaged", "missing", "is made anew", "are passed over", "put aside")
+TOLD = ("damaged", "missing", "is made anew", "are passed over", "put aside", "could not be drawn")
 """Words by which a command that goes on says what it found."""
 
 
@@ -139,7 +139,7 @@ def judged(case: Case, kind: Kind, before: Whole, draw: random.Random) -> str:
     noticed = any([_reads(name, reader, kind, before) for name, reader in kind.readers.items()])
     if kind.again:
         said = _goes_on(case, kind, before, damaged)
-        remade = said is not None and _content(path) != damaged
+        remade = said is not None and case.way != "a file added" and _content(path) != damaged
         noticed = noticed or said is None or any(word in said for word in TOLD)
         if remade:
             return _kept(case, "remade")
@@ -173,14 +173,16 @@ def _goes_on(case: Case, kind: Kind, before: Whole, damaged: object) -> str | No
     except Crash as error:
         raise Failed(f"the same command: {_last(error)}") from error
     except Refused as error:
-        if "\n" in str(error):
+        if "\n" in str(error) and " jobs are done" not in str(error):  # a sweep ends with its table
             raise Failed(f"the same command: not one sentence: {str(error)[:300]!r}") from error
         if kind.anew and case.way not in ("a folder", "a file added"):
             _begins_anew(case, kind, before, damaged)
         return None
     if unlike := [name for name in _unlike(before) if not _is_told(name, kind)]:
         raise Failed(f"the same command: other results, the first: {unlike[0]}")
-    extra = files(Path()) - before.files - {f"{case.file}/{MINE}", Path(case.file).with_name(MINE).as_posix()}
+    extra = {name for name in files(Path()) - before.files if Path(name).name != MINE}
+    if not kind.sealed:  # what can be drawn of a run that is not finished depends on what is damaged
+        extra = {name for name in extra if "figures/" not in name}
     if extra := {name for name in extra if not Path(name).name.startswith("journal.log.damaged")}:
         raise Failed(f"the same command: leaves {sorted(extra)[0]}")
     return said
@@ -256,7 +258,8 @@ def drawn(wholes: dict[str, Whole], count: int, seed: int) -> Iterator[Case]:
     for kind, way in itertools.product(wholes, WAYS):
         names = list(wholes[kind].names)
         draw.shuffle(names)
-        parts = [name for name in names if "/state/" in name]  # of checkpoints, which are most files of a run
+        # parts of checkpoints, and pictures, are most files of a run
+        parts = [name for name in names if "/state/" in name or "/figures/" in name]
         others = [name for name in names if name not in parts]
         mixed = itertools.chain(*itertools.zip_longest(others[::2], others[1::2], parts))
         heaps.append([Case(kind, name, way) for name in mixed if name])
