@@ -12,8 +12,8 @@ results again), *harmless* (nothing that anybody reads was damaged) and FAILED, 
 """
 
 import argparse
+import contextlib
 import itertools
-import os
 import random
 import shutil
 import sys
@@ -111,7 +111,7 @@ class Failed(RuntimeError):
 def whole(kind: Kind, begun: Path, work: Path, place: Path) -> Whole:
     """Makes a kind in a folder of its own, with a copy of what all kinds share, and keeps it in another."""
     shutil.copytree(begun, work)
-    with _within(work):
+    with contextlib.chdir(work):
         kind.make()
         shutil.copytree(work, place)
         read = {name: _found(reader) for name, reader in kind.readers.items()}
@@ -136,7 +136,8 @@ def judged(case: Case, kind: Kind, before: Whole, draw: random.Random) -> str:
     path = Path(case.file)
     WAYS[case.way](path, draw)
     damaged = _content(path)
-    noticed = any([_reads(name, reader, kind, before) for name, reader in kind.readers.items()])
+    saw = [_reads(name, reader, kind, before) for name, reader in kind.readers.items()]  # every one of them reads
+    noticed = any(saw)
     if kind.again:
         said = _goes_on(case, kind, before, damaged)
         remade = said is not None and case.way != "a file added" and _content(path) != damaged
@@ -237,17 +238,6 @@ def _last(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-class _within:  # noqa: N801 - read as a word
-    def __init__(self, folder: Path):
-        self._folder, self._before = folder, Path.cwd()
-
-    def __enter__(self) -> None:
-        os.chdir(self._folder)
-
-    def __exit__(self, *_: object) -> None:
-        os.chdir(self._before)
-
-
 # --- All of them
 
 
@@ -271,7 +261,7 @@ def drawn(wholes: dict[str, Whole], count: int, seed: int) -> Iterator[Case]:
 def tried(kinds: Sequence[str], count: int, seed: int, folder: Path, keep: Path | None) -> dict[Case, tuple[str, str]]:
     """Returns the verdict of every case and, of those that failed, why."""
     (begun := folder / "begun").mkdir()
-    with _within(begun):
+    with contextlib.chdir(begun):
         prepare()
     wholes, work, verdicts = {}, folder / "work", {}
     for name in kinds:
@@ -280,7 +270,7 @@ def tried(kinds: Sequence[str], count: int, seed: int, folder: Path, keep: Path 
     for number, case in enumerate(drawn(wholes, count, seed)):
         began = time.monotonic()
         shutil.copytree(wholes[case.kind].folder, work)
-        with _within(work):
+        with contextlib.chdir(work):
             try:
                 found = judged(case, KINDS[case.kind], wholes[case.kind], random.Random(f"{seed} {case}")), ""
             except Failed as error:

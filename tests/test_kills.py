@@ -156,12 +156,12 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
         time.sleep(draw.uniform(0.1, 0.95) * undisturbed.seconds)
         process.send_signal(signal.SIGKILL)
         killed = process.wait() == -signal.SIGKILL
+        assert process.stdout is not None
+        process.stdout.close()
     told = time.monotonic()
     while left := of_session(process.pid):
         assert time.monotonic() - told < GONE_S, f"{left} outlived the command that started them"
         time.sleep(0.05)
-    assert process.stdout is not None
-    process.stdout.close()
     ended(folder, kind, root)
     found, wanted = results(folder / root), results(undisturbed.root)
     assert found.keys() == wanted.keys()
