@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import itertools
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from damage_runs import KINDS, OTHER, Crash, Kind, Refused, command, files, prep
 
 MINE, WORDS = "mine.txt", "what the user wrote\n"
 VERDICTS = ("noticed", "remade", "harmless", "FAILED")
-TOLD = ("damaged", "missing", "is made anew", "are passed over", "put aside", "could not be drawn")
+TOLD = ("damaged", "missing", "is made anew", "are passed over", "put aside", "could not be drawn", "unfinished")
 """Words by which a command that goes on says what it found."""
 
 
@@ -184,9 +185,17 @@ def _goes_on(case: Case, kind: Kind, before: Whole, damaged: object) -> str | No
     extra = {name for name in files(Path()) - before.files if Path(name).name != MINE}
     if not kind.sealed:  # what can be drawn of a run that is not finished depends on what is damaged
         extra = {name for name in extra if "figures/" not in name}
-    if extra := {name for name in extra if not Path(name).name.startswith("journal.log.damaged")}:
-        raise Failed(f"the same command: leaves {sorted(extra)[0]}")
+    asides = tuple(_kept_checkpoints())
+    for name in sorted(extra):
+        if not name.startswith(asides) and not Path(name).name.startswith("journal.log.damaged"):
+            raise Failed(f"the same command: leaves {name}")
     return said
+
+
+def _kept_checkpoints() -> list[str]:
+    """Returns the folders of checkpoints that are kept for a file of the user's in them."""
+    found = (re.match(r".*checkpoints/(deep/)?\d+/", path.as_posix()) for path in Path().rglob(MINE))
+    return [match[0] for match in found if match]
 
 
 def _begins_anew(case: Case, kind: Kind, before: Whole, damaged: object) -> None:
