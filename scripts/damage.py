@@ -218,9 +218,9 @@ def _unlike(before: Whole) -> list[str]:
 
 
 def _is_told(name: str, kind: Kind) -> bool:
-    """Whether a run of a search is damaged, which its page tells: the command runs no trial again that has ended."""
+    """Whether a run of a search is damaged or lacks its end, which its page tells: no trial that ended is run again."""
     found = results(Path())
-    runs = {run for run, state in found.items() if state == "damaged"}
+    runs = {run for run, state in found.items() if state in ("damaged", "claimed")}
     return kind.again[0] == "search" and any(name == run or name.startswith(f"{run} ") for run in runs)
 
 

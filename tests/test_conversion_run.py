@@ -139,7 +139,7 @@ def test_r14_a_killed_conversion_goes_on_as_if_it_had_not_been(tmp_path: Path, m
     }
 
 
-@pytest.mark.parametrize("lost", ["killed", "deleted", "cut"])
+@pytest.mark.parametrize("lost", ["killed", "deleted", "cut", "history"])
 def test_a_deep_network_that_has_learned_is_not_begun_anew(lost: str, tmp_path: Path, monkeypatch) -> None:
     """After its last epoch there is a checkpoint and no epoch to come, which would give the trained network."""
     quick = ("learner=convert", "convert.method=max", "model.hidden=[8]", "convert.epochs=2", "convert.steps=[4]")
@@ -161,7 +161,10 @@ def test_a_deep_network_that_has_learned_is_not_begun_anew(lost: str, tmp_path: 
         deep_file.unlink()
     elif lost == "cut":
         deep_file.write_bytes(deep_file.read_bytes()[:60])
+    elif lost == "history":
+        (run / "history.jsonl").unlink()
     again = job.run(composed(run, *quick))[1]
+    assert store.read_history(run) == store.read_history(tmp_path / "whole")
     for name in ("deep/accuracy", "deep/nll", "test/accuracy", "test/nll"):
         assert again[name] == metrics[name]
     ours, theirs = store.read_arrays(run, "deep.npz"), store.read_arrays(tmp_path / "whole", "deep.npz")

@@ -38,6 +38,8 @@ def deep_of(config: Config, split: data.Split, directory: Path) -> nnx.Sequentia
         c, model.architecture, shape, model.hidden, model.channels, split.classes, rng.stream(root, "init")
     )
     if (saved := _saved(network, directory)) is not None:
+        if (done := checkpoint.latest(directory / CHECKPOINTS)) == c.epochs:  # history as it was, if it was damaged
+            checkpoint.put_back(directory / CHECKPOINTS, done, directory, (store.HISTORY,))
         return saved
     options: dict[str, Any] = {name: getattr(c, name) for name in ("learning_rate", "weight_decay", "l2")}
 
