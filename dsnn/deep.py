@@ -99,8 +99,14 @@ def fit_deep(
         resumed: given the first state, returns how many epochs are done and the state after them.
 
     Raises:
+        ValueError: batches larger than the examples.
         TrainingError: a loss that is not finite.
     """
+    if batch_size > arrays.x.shape[0]:
+        raise ValueError(
+            f"a deep network's batch_size must be at most the {arrays.x.shape[0]} training examples, got {batch_size}; "
+            f"set convert.batch_size={arrays.x.shape[0]} or less."
+        )
     total = epochs * (arrays.x.shape[0] // batch_size)
     tx = optax.chain(
         optax.add_decayed_weights(l2),

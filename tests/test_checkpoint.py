@@ -166,6 +166,36 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     assert not torn.exists()
 
 
+@pytest.mark.parametrize("place", ["mine.txt", "state/d/mine.txt", "beside/mine.txt", "manifest.json/mine.txt"])
+def test_a_checkpoint_with_a_file_of_the_user_in_it_is_neither_removed_nor_replaced(tmp_path, place):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"a": np.ones(2)})
+    for step in ("1", "2"):
+        (tmp_path / step / place.split("/")[0]).unlink() if place.startswith("manifest") else None
+        (tmp_path / step / place).parent.mkdir(exist_ok=True)
+        (tmp_path / step / place).write_text("mine")
+    with pytest.raises(CheckpointError, match=rf"2 is to be replaced and holds {place}, which no run wrote"):
+        checkpoint.save(tmp_path, 2, {"a": np.ones(2)})
+    for step in (3, 4, 5):
+        checkpoint.save(tmp_path, step, {"a": np.ones(2)})
+    assert checkpoint.steps(tmp_path) == [1, 2, 4, 5]
+    assert [(tmp_path / step / place).read_text() for step in ("1", "2")] == ["mine", "mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "4", "5"]
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_checkpoint_in_which_only_runs_wrote_is_replaced_and_removed(tmp_path, torn):
+    history = tmp_path / "history.jsonl"
+    history.write_text("{}")
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"a": np.ones(2), "b": {"c": jnp.ones((3, 2))}}, [history])
+        if torn:
+            (tmp_path / str(step) / "manifest.json").write_text("")
+    for step in (2, 3, 4):
+        checkpoint.save(tmp_path, step, {"a": np.ones(2)}, [history])
+    assert checkpoint.steps(tmp_path) == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("like", "words"),
     [

@@ -1,5 +1,6 @@
 """A run that converts: its metrics, its going on as a Bayesian one, and that sparse rows stay sparse."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from dsnn import data, deep, store
+from dsnn import convert, data, deep, rng, store
 from dsnn.run import assess_conversion, job, schema
 
 QUICK = ("track.tool=none", "run.report=false", "convert.learning_rate=0.02", "train.steps=8")
@@ -136,3 +137,42 @@ def test_r14_a_killed_conversion_goes_on_as_if_it_had_not_been(tmp_path: Path, m
     assert {k: v for k, v in again.items() if not k.startswith(clocks)} == {
         k: v for k, v in metrics.items() if not k.startswith(clocks)
     }
+
+
+@pytest.mark.parametrize("lost", ["killed", "deleted", "cut", "history"])
+def test_a_deep_network_that_has_learned_is_not_begun_anew(lost: str, tmp_path: Path, monkeypatch) -> None:
+    """After its last epoch there is a checkpoint and no epoch to come, which would give the trained network."""
+    quick = ("learner=convert", "convert.method=max", "model.hidden=[8]", "convert.epochs=2", "convert.steps=[4]")
+    run, deep_file = tmp_path / "run", tmp_path / "run" / "deep.npz"
+    wrote = store.write_arrays
+
+    def dies(directory: Path, name: str, arrays: Any) -> Path:
+        if name == "deep.npz":
+            raise KeyboardInterrupt
+        return wrote(directory, name, arrays)
+
+    metrics = job.run(composed(tmp_path / "whole", *quick))[1]
+    with monkeypatch.context() as patch:
+        if lost == "killed":
+            patch.setattr(store, "write_arrays", dies)
+        with pytest.raises(KeyboardInterrupt) if lost == "killed" else contextlib.nullcontext():
+            job.run(composed(run, *quick))
+    if lost == "deleted":
+        deep_file.unlink()
+    elif lost == "cut":
+        deep_file.write_bytes(deep_file.read_bytes()[:60])
+    elif lost == "history":
+        (run / "history.jsonl").unlink()
+    again = job.run(composed(run, *quick))[1]
+    assert store.read_history(run) == store.read_history(tmp_path / "whole")
+    for name in ("deep/accuracy", "deep/nll", "test/accuracy", "test/nll"):
+        assert again[name] == metrics[name]
+    ours, theirs = store.read_arrays(run, "deep.npz"), store.read_arrays(tmp_path / "whole", "deep.npz")
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_batches_larger_than_the_examples_are_one_sentence() -> None:
+    arrays = data.Arrays(np.zeros((5, 4), np.float32), np.zeros(5, np.int32))
+    model = convert.deep_mlp(4, (), 2, key=rng.root(0))
+    with pytest.raises(ValueError, match=r"at most the 5 training examples, got 8; set convert.batch_size=5"):
+        next(deep.fit_deep(model, arrays, epochs=1, batch_size=8, root=rng.root(0)))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,6 +67,25 @@ def test_wall_time_of_a_finished_run(run: Path, tmp_path: Path, monkeypatch: pyt
         full = min(found["us_per_example"][name] for name in measured_speed.FULL)
         assert found["times_as_fast"]["deployed"] == pytest.approx(full / found["us_per_example"]["deployed"])
     assert table["parameters_deployed"] <= table["parameters_full"]
+
+
+def test_a_batch_that_the_test_part_does_not_fill_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"steps_mean": 1.0, "steps_total": 2, "parameters_deployed": 3, "parameters_full": 4}
+    facts |= {"bytes_deployed": 5, "bytes_full": 6}
+    monkeypatch.setattr(measured_speed, "programs", lambda run: {})
+    monkeypatch.setattr(measured_speed, "sizes", lambda run: facts)
+
+    def timed(run: object, forms: object, batch: int, repeats: int) -> dict[str, float]:
+        full = min(measured_speed.EXAMPLES[batch], 40 // batch * batch)
+        return dict.fromkeys((*measured_speed.FULL, measured_speed.SAME, "compacted", "early", "deployed"), 1.0 / full)
+
+    monkeypatch.setattr(measured_speed, "time_batch", timed)
+    test = SimpleNamespace(x=np.zeros((40, 3)))
+    small = SimpleNamespace(directory=Path("run"), setup=SimpleNamespace(split=SimpleNamespace(test=test)))
+    table = measured_speed.measured(small, 1)
+    assert [name for name in table if name.startswith("batch")] == ["batch 1", "batch 32"]
+    rows = measured_speed.markdown([table]).splitlines()
+    assert [row.split(" | ")[1] for row in rows[2:]] == ["1", "32"]
 
 
 def test_what_cannot_be_meant_gets_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

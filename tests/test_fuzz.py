@@ -766,3 +766,16 @@ def test_fuzz_gets_a_sentence_at_worst(name):
 @pytest.mark.parametrize("name", INPUTS)
 def test_fuzz_of_thousands_gets_a_sentence_at_worst(name):
     tried(name, MANY, same=False)
+
+
+FOUND = [
+    ("command lines", ["\x1f="]),
+    ("overrides", ["learner_options="]),
+    ("npz bytes", packed(x_train=X[:, 0], y_train=Y, x_test=X[:4, 0], y_test=Y[:4])),
+]
+"""Inputs that a fuzzing of new examples found, whose sentences had been wanting."""
+
+
+@pytest.mark.parametrize(("name", "example"), FOUND, ids=[name for name, _ in FOUND])
+def test_fuzz_of_what_was_found_gets_a_sentence(name, example):
+    check(INPUTS[name], example)

@@ -175,6 +175,27 @@ def test_f14_a_sweeps_record_is_where_its_runs_are(tmp_path: Path, monkeypatch: 
     assert {path.name for path in folder.iterdir()} - {".cache"} == {"a b", "home", "own", "y"}
 
 
+DRAWS = """
+from pathlib import Path
+from dsnn.run import job
+def run(config, **options):
+    for record in Path(config.run.root, "sweeps").glob("*.jsonl"):
+        record.with_suffix(".png").mkdir(exist_ok=True)
+    return job.directory_of(config), {"deployed/accuracy": 0.5, "energy/45nm/snn_nj": 1.0 + config.seed}
+job.run = run
+"""
+
+
+def test_a_sweep_whose_picture_cannot_be_drawn_ends_with_its_table(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    ((status, out, err),) = told([["run", "-m", "seed=1,2"]], folder, DRAWS)
+    assert status == 0, err
+    said = " ".join(out.split())
+    assert "accuracy over energy could not be drawn: [Errno 21] Is a directory" in said
+    assert "2 of 2 jobs are done" in said
+
+
 def test_f18_relative_paths_are_those_of_the_folder_where_the_command_was_given(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()

@@ -68,6 +68,20 @@ def test_reliability_10_a_damaged_run_is_told_and_hides_nothing(name: str, text:
     assert "Traceback" not in said
 
 
+def test_the_ledger_takes_no_number_from_a_damaged_run(tmp_path: Path, capsys) -> None:
+    made(tmp_path / "good", 1)
+    bad = made(tmp_path / "bad", 2) / "metrics.json"
+    bad.write_text(
+        bad.read_text(encoding="utf-8").replace('"carbon/kwh": 0.001', '"carbon/kwh": 7.0'), encoding="utf-8"
+    )
+    assert door.main([f"ledger={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert "metrics.json is not what the run wrote" in said
+    assert "What 1 runs used" in said
+    assert "0.001" in said
+    assert " 7 " not in said
+
+
 def test_reliability_10_what_is_no_plain_file_or_is_missing_is_told(tmp_path: Path) -> None:
     for k, name in enumerate(("dangling", "folder", "pipe", "no_metrics", "no_config", "good")):
         made(tmp_path / name, k)

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from dsnn import store
 from dsnn.run import job, journal, sweep
 from dsnn.run.search import Objective, Range, Search
 
@@ -134,6 +135,23 @@ def test_reliability_9_damage_in_the_middle_is_one_sentence_and_nothing_is_touch
     assert "damage in line 5" in said
     (folder / "journal.log").write_bytes(b"".join(line + b"\n" for line in whole[:4]))
     sweep.opened(folder, WANTED)
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(folder: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sweep, "_parsed", lambda arguments: (folder.name, {"root": str(folder.parent)}, []))
+    monkeypatch.setattr(sweep, "read_search", lambda path, overrides: WANTED)
+    monkeypatch.setattr(sweep.places, "file", lambda *words: folder)
+    monkeypatch.setattr(sweep, "_next", lambda *study: None)
+    study = sweep.opened(folder, WANTED)
+    study.tell(3, state=TrialState.FAIL)
+    store.claim(folder / "runs" / "run", {"seed": 0})
+    store.write_metrics(folder / "runs" / "run", {"test/accuracy": 0.5})
+    (folder / "runs" / "report.html").mkdir()
+    assert sweep.main([]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("error: cannot write")
+    assert said.err.count("\n") == 1
+    assert "The best trial" in said.out
 
 
 @pytest.mark.parametrize("death", [ZeroDivisionError("division by zero"), AssertionError(), SystemExit(3)])

@@ -1,7 +1,10 @@
 """What a run directory is: whose it is, that nothing of the user's is moved, that no damaged file gives a number."""
 
 import contextlib
+import errno
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -145,6 +148,22 @@ def test_r2_nothing_that_no_run_wrote_is_moved(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "run", "run.1"]
 
 
+@pytest.mark.parametrize("name", ["DONE", "parameters.npz", "config.yaml", ".lock"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_where_a_run_writes_a_file_is_refused_and_stays(tmp_path, name, resume):
+    place = sealed(tmp_path / "run")
+    (place / name).unlink(missing_ok=True)
+    (place / name).mkdir()
+    (place / name / "mine.txt").write_text("mine")
+    said = rf"{re.escape(name)} must be a file, got a folder, which no run wrote; take it elsewhere"
+    with pytest.raises(RunDirError, match=said), store.held(place, CONFIG, {}, resume=resume):
+        pass
+    with pytest.raises(RunDirError, match=said):
+        store.claim(place, CONFIG, {})
+    assert (place / name / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
 def test_r22_a_cut_configuration_is_damaged_and_not_another_one(tmp_path):
     place = tmp_path / "run"
     store.claim(place, {"a": 1, "b": 2, "c": 3}, {})
@@ -254,6 +273,27 @@ def test_r5_r6_the_same_command_makes_anew_what_is_damaged(run, name):
     assert again(run) == before
     assert (run / "history.jsonl").read_bytes() == history
     assert store.is_done(run)
+
+
+@pytest.mark.parametrize("part", ["build", "learn"])
+def test_r16_a_full_disk_does_not_hide_why_a_run_failed(part, tmp_path, monkeypatch):
+    replace, tried = os.replace, []
+
+    def full(old, new):
+        if Path(new).name == store.FAILED:
+            tried.append(new)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(old, new)
+
+    def fails(*_, **__):
+        raise ValueError("the reason")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(job, part, fails)
+    with pytest.raises(ValueError, match=r"^the reason$"):
+        job.run(schema.compose([*QUICK, f"run.dir={tmp_path / 'run'}"]))
+    assert len(tried) == 1
+    assert not (tmp_path / "run" / store.FAILED).exists()
 
 
 def test_r4_a_run_without_an_array_is_not_assessed(run, tmp_path):

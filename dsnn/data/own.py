@@ -128,8 +128,8 @@ def checked(parts: Mapping[str, Raw], temporal: bool, where: Any) -> dict[str, R
         if x.ndim < (3 if temporal else 2):
             axes = "[n, time, features]" if temporal else "[n, features]"
             raise DataError(
-                f"x_{part} must be {axes} with temporal={str(bool(temporal)).lower()}, got shape {x.shape}; "
-                f"reshape it{' or set data.temporal=false' if temporal else ''}."
+                f"x_{part} must be {axes} with temporal={str(bool(temporal)).lower()}, got shape {x.shape} in "
+                f"{where}; reshape it{' or set data.temporal=false' if temporal else ''}."
             )
         if not isinstance(x, sparse.csr_array) and x.size > MAX_VALUES:
             raise DataError(

@@ -69,8 +69,11 @@ def main() -> int:
         console.print(f"{lost} damaged lines of {sweep} are passed over.", markup=False)
     jobs = sweep_record.jobs(sweep, os.environ[COMMAND])
     sweep_table(jobs)
-    if front := sweep_record.draw_front(jobs, sweep.with_suffix(".png")):
-        console.print(f"accuracy over energy: {front}", markup=False)
+    try:
+        if front := sweep_record.draw_front(jobs, sweep.with_suffix(".png")):
+            console.print(f"accuracy over energy: {front}", markup=False)
+    except OSError as error:  # of the picture alone: the jobs are what they are
+        console.print(f"accuracy over energy could not be drawn: {sentence(error)}", markup=False)
     failed = [job for job in jobs if job["status"] != "done"]
     console.print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are done; all of them are in {sweep}.")
     return int(bool(failed or unrecorded) or gave_up or not jobs)

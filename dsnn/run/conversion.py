@@ -38,9 +38,18 @@ def deep_of(config: Config, split: data.Split, directory: Path) -> nnx.Sequentia
         c, model.architecture, shape, model.hidden, model.channels, split.classes, rng.stream(root, "init")
     )
     if (saved := _saved(network, directory)) is not None:
+        if (done := checkpoint.latest(directory / CHECKPOINTS)) == c.epochs:  # history as it was, if it was damaged
+            checkpoint.put_back(directory / CHECKPOINTS, done, directory, (store.HISTORY,))
         return saved
     options: dict[str, Any] = {name: getattr(c, name) for name in ("learning_rate", "weight_decay", "l2")}
-    options |= {"batch_size": c.batch_size, "root": root, "resumed": lambda state: _resumed(directory, state)}
+
+    def resumed(state: deep.DeepState) -> tuple[int, deep.DeepState]:
+        nonlocal network
+        done, state = _resumed(directory, state)
+        network = deep.with_state(network, state)  # where all epochs are done, none follows that gives it
+        return done, state
+
+    options |= {"batch_size": c.batch_size, "root": root, "resumed": resumed}
     began = written = time.monotonic()
     with signals.after_this_epoch(console.print) as asked:
         for epoch in deep.fit_deep(network, split.train, epochs=c.epochs, **options):

@@ -28,7 +28,7 @@ from dsnn.run.finished import Finished, finished, options
 from dsnn.unroll import unroll
 
 EXAMPLES = {1: 256, 32: 1024, 256: 2048}
-"""Test examples timed at each batch size."""
+"""Test examples timed at each batch size; a batch that the test part does not fill is not timed."""
 FULL = ("full, by layers", "full, by steps", "full, one loop")
 SAME = "full, as deployed"
 """The ungated network over all steps in the program that runs the deployed one (in C where that takes it)."""
@@ -121,13 +121,18 @@ def sizes(run: Finished) -> dict[str, Any]:
 def measured(run: Finished, repeats: int) -> dict[str, Any]:
     """Returns everything that is measured of one run."""
     forms, table = programs(run), {"run": run.directory.name, **sizes(run)}
-    for batch in EXAMPLES:
+    for batch in _filled(run):
         us = time_batch(run, forms, batch, repeats)
         full = min(us[name] for name in FULL)
         ratios = {name: full / us[name] for name in ("compacted", "early", "deployed")}
         same = us[SAME] / us["deployed"]
         table[f"batch {batch}"] = {"us_per_example": us, "times_as_fast": ratios, "same_program": same}
     return table
+
+
+def _filled(run: Finished) -> list[int]:
+    """Returns the batch sizes that a run's test part fills at least once."""
+    return [batch for batch in EXAMPLES if batch <= len(run.setup.split.test.x)]
 
 
 def markdown(tables: list[dict[str, Any]]) -> str:
@@ -138,7 +143,7 @@ def markdown(tables: list[dict[str, Any]]) -> str:
         "|" + " --- |" * 11,
     ]
     for table in tables:
-        for batch in EXAMPLES:
+        for batch in (size for size in EXAMPLES if f"batch {size}" in table):
             us, ratio = table[f"batch {batch}"]["us_per_example"], table[f"batch {batch}"]["times_as_fast"]
             best = min(FULL, key=us.__getitem__)
             times = [f"{us[name]:.1f} ({ratio[name]:.1f} ×)" for name in ("compacted", "early", "deployed")]

@@ -58,6 +58,8 @@ def _print_ledger(folder: Path) -> None:
         name = os.fsencode(path.parent.relative_to(folder).as_posix()).decode("utf-8", "replace")
         try:
             metrics = files.metrics(path.parent)
+            if (path.parent / store.DONE).exists():
+                store.whole(path.parent)
             if "carbon/kwh" in metrics:
                 entries.append(energy.entry(name, metrics, tuning=_is_tuning(path.parent)))
             else:

@@ -140,7 +140,7 @@ def compose(overrides: Sequence[str]) -> Config:
         if listed := re.match(r"([\w.]+)=(.*): Invalid value assigned: str is not a ListConfig", sentence):
             name, value = listed.groups()
             sentence = f"{name} must be a list, got {value!r}; write '{name}=[{value}]'."
-        raise ValueError(sentence) from None
+        raise ValueError(sentence if sentence.endswith((".", "?")) else f"{sentence}.") from None
 
 
 def named(composed: Any, base: str | Path = "") -> Config:

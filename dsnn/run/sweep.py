@@ -66,16 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trial, held = turn
             with held:
                 _run(study, trial, search, folder)
+        return _end(study, search, folder)
     except Interrupted as stop:
         console.print(f"{stop} The search goes on with the same command, from this trial.")
         return stop.exit_code
     except KeyboardInterrupt:
         console.print("stopped at once; the search goes on with the same command, from this trial's last checkpoint.")
         return 130
-    except (ValueError, OSError) as error:  # of the study; a trial's own end the trial
+    except (
+        ValueError,
+        OSError,
+        store.RunDirError,
+    ) as error:  # a trial's own end the trial
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    return _end(study, search, folder)
 
 
 def opened(folder: Path, search: Search) -> optuna.Study:

@@ -160,7 +160,7 @@ def check(overrides: Sequence[str]) -> None:
 def _unread(argument: str) -> str:
     """Returns what is wrong with an argument that Hydra cannot read."""
     name, equals, value = argument.partition("=")
-    if not equals:
+    if not equals or not name.isprintable():
         return f"an option is given as name=value, got {argument!r}; see --help."
     return (
         f"the value of {name} must be in Hydra's grammar, got {value!r}; text with special characters is quoted, "

@@ -23,6 +23,7 @@ import numpy as np
 
 from dsnn import untrusted
 from dsnn.store.files import write_bytes
+from dsnn.store.rundir import OWN
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -35,6 +36,11 @@ BESIDE = "beside"
 FORMAT = 3
 """What a checkpoint holds and its numbers mean; 3: files lie beside the state."""
 
+_ORBAX = re.compile(
+    r"state/(_[A-Z_]+|commit_success\.txt|(ocdbt\.process_\d+/)?(manifest\.ocdbt|d/[0-9a-f]{32})|array_metadatas/.*)"
+)
+"""Names of files that Orbax writes, for checkpoints whose manifest cannot be read."""
+
 Tree = TypeVar("Tree")
 
 
@@ -45,7 +51,7 @@ class CheckpointError(RuntimeError):
 def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] = ()) -> Path:
     """Writes `tree` as the checkpoint of `step`, returns its folder, and keeps the last two checkpoints.
 
-    Returns only when the checkpoint is complete on disk.
+    Returns only when the checkpoint is complete on disk. An older one in which somebody else's file lies is kept.
 
     Args:
         directory: Folder of the checkpoints; made if it is missing.
@@ -54,12 +60,18 @@ def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] =
         beside: Files of which the checkpoint keeps a copy, as they are at this step; see `put_back`.
 
     Raises:
-        CheckpointError: The disk is full or read-only, or a leaf is not an array.
+        CheckpointError: The disk is full or read-only, a leaf is not an array, or a file that no run wrote lies in the
+            checkpoint that is replaced.
     """
     if step < 0:
         raise CheckpointError(f"a checkpoint's step must be at least 0, got {step}.")
     directory = Path(directory).absolute()
     leaves = _named_leaves(tree)
+    if strange := _strangers(directory / str(step)):
+        raise CheckpointError(
+            f"the checkpoint {directory / str(step)} is to be replaced and holds {strange[0]}, which no run wrote and "
+            "none removes; take it elsewhere, and run the same command again."
+        )
     target, partial = directory / str(step), directory / f"{step}.{os.getpid()}.partial"
     with _disk_errors(target):
         directory.mkdir(parents=True, exist_ok=True)
@@ -76,7 +88,7 @@ def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] =
             shutil.rmtree(target)
         os.replace(partial, target)
     for old in steps(directory)[:-KEEP]:
-        if old != step:
+        if old != step and not _strangers(directory / str(old)):
             shutil.rmtree(directory / str(old), ignore_errors=True)
     return target
 
@@ -139,6 +151,17 @@ def steps(directory: str | Path) -> list[int]:
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if re.fullmatch(r"[0-9]{1,15}", path.name))
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Returns the names of files in a checkpoint that no run wrote."""
+    try:
+        listed = _read_manifest(folder)["files"].keys()
+    except CheckpointError:
+        listed = ()
+    known = {"manifest.json", *listed, *(f"{BESIDE}/{name}" for name in OWN)}
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return [name for name in names if name not in known and not _ORBAX.fullmatch(name)]
 
 
 @contextmanager

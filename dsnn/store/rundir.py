@@ -53,14 +53,14 @@ DONE, FAILED, IDENTITY, LOCK = "DONE", "FAILED", "identity.json", ".lock"
 PICTURES = ("report.html", "figures")
 """What is drawn from the other files, and can be drawn again."""
 
-OWN = frozenset(
+FILES = frozenset(
     {
-        *(DONE, FAILED, IDENTITY, LOCK, HISTORY, *PICTURES, "ENDED", "config.yaml", "environment.json", "metrics.json"),
-        *("parameters.npz", "gates.npz", "records.npz", "selected.npz", "deep.npz", "checkpoints"),
-        *("baselines", "wandb", "tensorboard", ".hydra", ".submitit"),
+        *(DONE, FAILED, IDENTITY, LOCK, HISTORY, "ENDED", "config.yaml", "environment.json", "metrics.json"),
+        *("parameters.npz", "gates.npz", "records.npz", "selected.npz", "deep.npz", "report.html"),
     }
 )
-"""Everything that a run writes into its directory."""
+OWN = FILES | {"checkpoints", "figures", "baselines", "wandb", "tensorboard", ".hydra", ".submitit"}
+"""Everything that a run writes into its directory, and what of it is a file."""
 
 FORMAT = 1
 MAX_DONE = 1 << 24
@@ -175,6 +175,7 @@ def held(
         RunDirError: The directory is another run's, is in use, holds what no run wrote, or cannot be written.
     """
     directory = Path(directory)
+    _refuse_folders(directory)
     if resume and (directory / DONE).exists() and claim(directory, config, reads, exclude) == "done":
         yield "done"
         return
@@ -203,6 +204,7 @@ def claim(
         RunDirError: The directory belongs to another run, holds what no run wrote, or cannot be written.
     """
     directory = Path(directory)
+    _refuse_folders(directory)
     if not (directory / "config.yaml").exists():
         _refuse_foreign(directory)
         if (directory / DONE).exists():
@@ -385,6 +387,15 @@ def _refuse_foreign(directory: Path) -> None:
         raise RunDirError(f"{directory} must be a directory, got a file; choose another one with run.dir=DIR.")
     if directory.is_dir() and not (directory / "config.yaml").exists() and (strange := _strangers(directory)):
         raise RunDirError(_not_ours(directory, strange))
+
+
+def _refuse_folders(directory: Path) -> None:
+    """Raises if a folder lies where a run writes a file: no run made it, and none may remove it."""
+    if folders := sorted(name for name in FILES if (directory / name).is_dir()):
+        raise RunDirError(
+            f"{directory / folders[0]} must be a file, got a folder, which no run wrote; take it elsewhere, or choose "
+            "another directory with run.dir=DIR."
+        )
 
 
 def _not_ours(directory: Path, strange: list[str]) -> str:
