@@ -1,6 +1,5 @@
 """From a run of a network to the records that energy is counted on: what was sent, read and updated, per inference."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -8,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn.cells import kind as cell_kind
+from dsnn.compact import INPUT
 from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.layers import Conv, Layer
-from dsnn.models import Stack
-from dsnn.networks.whole import Whole
+from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by
 from dsnn.parameters import split
+from dsnn.protocols import Wire
 from dsnn.types import Array, Int
 
 
 def records(
-    model: Stack,
+    model: Runnable,
     inputs: Array,
     spikes: dict[str, Any],
     stop: Int[np.ndarray, " batch"] | None = None,
@@ -81,31 +81,48 @@ def _own(model: Whole, sent: dict[str, Any], running: np.ndarray, *, held: bool,
             signal, weight, executions = signal[:1], np.ones((1, batch), np.float32), 1.0
         elif wire.recurrent:  # the last step's spikes are not read again
             signal, weight = signal[:-1], running[1:]
-        places = np.shape(wire.fan)
-        signal = signal.reshape(*signal.shape[:2], *places, wire.senders)
-        reads_input = any(axis.group == "input" for axis in wire.pre)
+        values = wire.values == "analog" or (analog and any(axis.group == INPUT for axis in wire.pre))
+        reach = np.asarray(wire.fan, float)
+        if not reach.ndim and reach != 1.0:
+            reach = reach[None]
+        shape = (*reach.shape, wire.senders)
+        events = _mean(signal.reshape(*signal.shape[:2], *shape), weight) if len(signal) else np.zeros(shape)
         kernel = None if wire.kernel is None else np.asarray(params[wire.kernel]) != 0
-        matrix = kernel is not None and kernel.ndim > 1 and kernel.shape[-2:] == (wire.senders, wire.receivers)
-        out.append(
-            SynapseRecord(
-                wire.name, "wire", (*places, wire.senders), (wire.receivers,),
-                _mean(signal, weight) if len(signal) else np.zeros((*places, wire.senders)), executions,
-                source="analog" if wire.values == "analog" or (analog and reads_input) else "spikes",
-                kernel_shape=kernel.shape if kernel is not None and matrix else (),
-                connected=kernel if matrix else None,
-                reach=np.asarray(wire.fan, float) if places else None,
-                weighted=wire.kernel is not None,
-            )
-        )  # fmt: skip
-        if not places and wire.fan != 1.0:
-            everywhere = {"in_shape": (1, wire.senders), "events": out[-1].events[None], "reach": np.full(1, wire.fan)}
-            out[-1] = dataclasses.replace(out[-1], **everywhere)
+        out.append(_product(wire, shape, events, executions, "analog" if values else "spikes", reach, kernel))
     for group in wiring.neurons:
         name = priced_as(group.cell, cell_kind(group.cell))
         fired = sent.get(group.name)
         spiking = 0.0 if fired is None else float(_mean(np.asarray(fired).reshape(*running.shape, -1), running).sum())
         out.append(NeuronRecord(group.name, name, (group.count,), mean_steps, spiking))
     return out
+
+
+def _product(
+    wire: Wire,
+    shape: tuple[int, ...],
+    events: np.ndarray,
+    executions: float,
+    source: str,
+    reach: np.ndarray,
+    kernel: np.ndarray | None,
+) -> SynapseRecord:
+    """Returns the record of one wire; a plain matrix is a dense or a recurrent layer to whoever compares networks."""
+    ends = (wire.senders, wire.receivers)
+    matrix = kernel is not None and kernel.shape[-2:] == ends
+    plain = matrix and kernel is not None and kernel.ndim == 2 and not reach.ndim
+    return SynapseRecord(
+        wire.name,
+        ("recurrent" if wire.recurrent else "dense") if plain else "wire",
+        shape,
+        (wire.receivers,),
+        events,
+        executions,
+        source=source,
+        kernel_shape=kernel.shape if kernel is not None and matrix else ends,
+        connected=kernel if matrix else None,
+        reach=reach if reach.ndim else None,
+        weighted=kernel is not None,
+    )
 
 
 def _liquid(name: str, layer: Layer, mean_steps: float) -> list[Record]:
@@ -127,7 +144,7 @@ def _liquid(name: str, layer: Layer, mean_steps: float) -> list[Record]:
     ]  # fmt: skip
 
 
-def _mean(signal: Array, weight: np.ndarray) -> np.ndarray:
+def _mean(signal: Any, weight: np.ndarray) -> np.ndarray:
     """Events (non-zero values) per inference at each unit: summed over the steps that ran, averaged over the batch.
 
     In NumPy, since every compacted network has shapes of its own, and a program is used once.

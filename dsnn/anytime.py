@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsnn.models import Stack
+from dsnn.networks.whole import Runnable
 from dsnn.types import Array, Bool, Float, Int, Key
 from dsnn.unroll import unroll
 
@@ -92,7 +92,7 @@ class Clock(NamedTuple):
 
 
 def anytime(
-    model: Stack, rule: Rule, steps: int, *, held: bool = True, smallest: int = 32, clock: Clock | None = None
+    model: Runnable, rule: Rule, steps: int, *, held: bool = True, smallest: int = 32, clock: Clock | None = None
 ) -> Callable[[Array, Key[Array, ""] | None], Decision]:
     """Returns a function ``(inputs, key=None) -> Decision`` that stops each example by ``rule``, at the latest at T.
 
@@ -185,7 +185,7 @@ class _Ticks:
 
 
 def _loop(
-    model: Stack,
+    model: Runnable,
     ticks: _Ticks,
     carry: _Carry,
     currents: Array,

@@ -303,6 +303,7 @@ def network(
         shape = (features,)
     key = rng.stream(settings.root, "init")
     width = settings.noise_width if traced else None
+    model: Any
     if config.convert.method:
         model = build_converted(config, shape, split.classes, width)
     elif config.model.compacted:

@@ -76,9 +76,7 @@ def build_model(
     )
 
 
-def _own_network(
-    config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], cell: Any
-) -> Any:
+def _own_network(config: ModelConfig, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""], cell: Any) -> Any:
     """Returns the network that a factory of one's own gives."""
     option = "model.architecture"
     own = config.architecture_options

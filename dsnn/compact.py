@@ -11,7 +11,7 @@ from flax import nnx
 from dsnn.layers import Conv, Dense, Layer
 from dsnn.models import Stack
 from dsnn.networks.shrink import shrunk
-from dsnn.networks.whole import Whole
+from dsnn.networks.whole import Runnable, Whole
 from dsnn.types import Array, Float
 
 INPUT, FEATURES, BLOCKS = "input", "features", "blocks"
@@ -38,7 +38,7 @@ class Select(nnx.Module):
         return jnp.take(x, self.keep[...], axis=-1)
 
 
-def compact(model: Stack, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
+def compact(model: Runnable, gates: dict[str, Array], *, multiple: int = 1) -> Runnable:
     """Returns the smaller network with the same outputs as ``model`` under ``gates``.
 
     Args:

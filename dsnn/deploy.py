@@ -24,7 +24,7 @@ from dsnn.bayes.sites import TIME
 from dsnn.compact import compact, kept
 from dsnn.data import eval_batches, require_finite
 from dsnn.forward import Forward, keep_spikes
-from dsnn.models import Stack
+from dsnn.networks.whole import Runnable
 from dsnn.parameters import Params
 from dsnn.programs import Program, quickly
 from dsnn.rng import stream
@@ -54,8 +54,8 @@ class Deployed(NamedTuple):
     masked: Params
     gates: dict[str, Array]
     kept_steps: Any
-    small: Stack
-    padded: Stack
+    small: Runnable
+    padded: Runnable
     run: Callable[[Array], Decision]
 
     def executed(self, stop: Any) -> np.ndarray:
@@ -94,7 +94,7 @@ def _centre(lifted: Lifted, params: dict[str, Array]) -> tuple[Draw, Params]:
     return jax.jit(both, compiler_options=quickly())(params)
 
 
-def compacted(lifted: Lifted, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Stack:
+def compacted(lifted: Lifted, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Runnable:
     """Returns the smaller network of gated parameters, on the grid, under their decided gates (none: the whole)."""
     open_gates = {
         name: jnp.asarray((np.asarray(z) > 0).astype(np.float32)) for name, z in gates.items() if name != TIME
@@ -191,7 +191,7 @@ class Ran(NamedTuple):
 
 def ran(
     forward: Forward,
-    model: Stack,
+    model: Runnable,
     inputs: Array,
     record: Callable[[Any, Any], Any] | None = keep_spikes,
     running: Array | None = None,
@@ -226,7 +226,7 @@ def _held_steps(forward: Forward) -> int | None:
 
 def stopping(
     lifted: Lifted,
-    model: Stack,
+    model: Runnable,
     head: dict[str, Array] | None = None,
     threshold: float = 0.0,
     kept_steps: Any = None,

@@ -6,10 +6,10 @@ from flax import nnx
 
 from dsnn.data.scaling import Scaling
 from dsnn.layers import Dense
-from dsnn.models import Stack
+from dsnn.networks.whole import Runnable, Whole
 
 
-def fold_scaling(model: Stack, scaling: Scaling) -> Stack:
+def fold_scaling(model: Runnable, scaling: Scaling) -> Runnable:
     """Returns the network that does with raw inputs what ``model`` does with scaled ones.
 
     W ((x - shift) / scale) + b = (W / scale) x + b - (W / scale) shift, up to rounding.
@@ -21,6 +21,8 @@ def fold_scaling(model: Stack, scaling: Scaling) -> Stack:
     Raises:
         ValueError: a shift, and a first layer that has no bias to hold it, or is a convolution.
     """
+    if isinstance(model, Whole):
+        return model.scaled(scaling.shift, scaling.scale)
     folded = nnx.clone(model)
     name, layer = next(iter(folded.layers()))
     synapse, dense = layer.synapse, isinstance(layer.synapse, Dense)

@@ -100,7 +100,7 @@ class Axis(NamedTuple):
 
     group: str
     axis: int
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # the field's name, of a tuple's method
 
 
 class Wire(NamedTuple):
@@ -148,7 +148,7 @@ class NeuronGroup(NamedTuple):
 
     name: str
     cell: Any
-    count: int
+    count: int  # type: ignore[assignment]  # the field's name, of a tuple's method
     site: Axis | None = None
     arrays: dict[str, int] = {}  # noqa: RUF012 - never changed
     within: tuple[str, ...] = ()

@@ -194,7 +194,7 @@ def arguments(
     # what a class of Flax is called with says nothing of what it takes
     own = isinstance(make, type) and make.__init__ is not object.__init__  # type: ignore[misc]
     try:
-        parameters = list(inspect.signature(make.__init__ if own else make).parameters.values())[1 if own else 0 :]  # type: ignore[misc]
+        parameters = list(inspect.signature(make.__init__ if own else make).parameters.values())[1 if own else 0 :]
     except (TypeError, ValueError):
         parameters = []
     named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -10,13 +10,13 @@ from dsnn.bayes.complete import complete
 from dsnn.bayes.lift import Lifted
 from dsnn.config import Config, from_dict
 from dsnn.deploy import deploy
-from dsnn.models import Stack
+from dsnn.networks.whole import Runnable
 
 _above: list[Path] = []
 """Runs whose networks are being built, each from the next."""
 
 
-def compacted_network(directory: str, seed: int, lift: Callable[[Config], Lifted]) -> Stack:
+def compacted_network(directory: str, seed: int, lift: Callable[[Config], Lifted]) -> Runnable:
     """Returns the decided network of a finished run, posterior means in place of its weights, closed sites removed.
 
     Args:

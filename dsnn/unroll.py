@@ -21,7 +21,7 @@ from dsnn.cells import parallel
 from dsnn.derivatives import both_ways
 from dsnn.layers import LayerState
 from dsnn.models import Stack, layer_key
-from dsnn.networks.whole import as_network, is_network
+from dsnn.networks.whole import Runnable, as_network, is_network
 from dsnn.rng import typed
 from dsnn.types import Array, Float, Key, UInt32
 
@@ -159,7 +159,7 @@ def _light(body: Callable) -> Callable:
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 
 
-def _schedule(model: Stack, length: int, batch: int, memory: str | int) -> str:
+def _schedule(model: Runnable, length: int, batch: int, memory: str | int) -> str:
     if memory != "full":
         return "step"  # by layers, the currents of all steps would be kept whatever is kept of the states
     layers = [layer for _, layer in model.layers()]
@@ -170,7 +170,7 @@ def _schedule(model: Stack, length: int, batch: int, memory: str | int) -> str:
     return "step" if 4 * length * batch * largest > LARGE_BYTES else "layer"
 
 
-def _check_input(model: Stack, xs: Any, held: bool) -> None:
+def _check_input(model: Runnable, xs: Any, held: bool) -> None:
     lead = 1 if held else 2
     features, expected = 1, 1
     for n in xs.shape[lead:]:

@@ -100,14 +100,16 @@ def assumption(metrics: Mapping[str, Any]) -> str:
 
 def unpriced(metrics: Mapping[str, Any]) -> str:
     """Which neurons do not say what an update costs, in a sentence; empty where all do."""
-    if why := metrics.get("energy/uncounted"):
-        return f"No energy is counted, and nothing is gated: {why}, see dsnn.protocols.Gateable."
     names = metrics.get("energy/priced_as_lif")
     return f"Updates of {names} are priced as an LIF's: cost() of the cell would say what they cost." if names else ""
 
 
 def degenerate(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """What makes the figures of a network say little, in a sentence; empty where it computes and fires."""
+    if why := metrics.get("energy/uncounted"):
+        return f"Nothing is gated and no energy is counted: {why}, see dsnn.protocols.Gateable."
+    if why := metrics.get("compute/uncompacted"):
+        return f"What is closed is masked and priced, but stays in the network that runs: {why}, see dsnn.networks.cut."
     if metrics.get("gates/total") and not metrics.get("gates/kept", 1):
         return "Every compute site is closed: the network answers from its biases; a smaller svi.lam closes fewer."
     model = _part(config, "model")

@@ -18,7 +18,7 @@ from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
 from dsnn.guard import Guarded
 from dsnn.linear import LinearModel
-from dsnn.models import Stack
+from dsnn.networks.whole import Runnable
 from dsnn.numbers import in_units, margins, targets_of, widened
 
 MAX_SAMPLES = 1 << 20
@@ -63,7 +63,7 @@ class Fitted:
         """Probability that each site runs, by group; empty without gates."""
         return {name: np.asarray(p) for name, p in self.setup.lifted.running_probabilities(self.params).items()}
 
-    def network(self) -> Stack:
+    def network(self) -> Runnable:
         """Returns the network to put to use: posterior means, closed sites removed, for inputs as they come.
 
         Of numbers its outputs are standardised; `target_scaling` brings them to their unit.

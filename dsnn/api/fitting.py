@@ -22,8 +22,8 @@ from dsnn.exit_calibration import Calibrated
 from dsnn.guard import Candidate, guarded, judged, milder, twin_of
 from dsnn.linear import linear_model
 from dsnn.models import Stack
-from dsnn.networks.whole import is_network
 from dsnn.nearest import did_you_mean
+from dsnn.networks.whole import is_network
 from dsnn.optimize import OptimizerConfig
 from dsnn.predictive import predictive
 from dsnn.protocols import Finished, Progress

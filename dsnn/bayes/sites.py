@@ -17,8 +17,7 @@ from dsnn import forward
 from dsnn.cells import kind
 from dsnn.energy import priced_as
 from dsnn.layers import Conv, Dense
-from dsnn.models import Stack
-from dsnn.networks.whole import Whole
+from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Shaped
@@ -30,7 +29,7 @@ class Ends(NamedTuple):
     """Which site of a group each unit at one end of a wire is: ``index`` has one number for each, -1 for none."""
 
     group: str
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # the field's name, of a tuple's method
     axis: int = -2
 
     def of(self, values: Float[Array, " site"]) -> Float[Array, " unit"]:
@@ -157,7 +156,7 @@ class Population:
     ends: Ends | None = None
     inside: tuple[tuple[str, int], ...] = ()
 
-    def running(self, values: dict[str, Array]) -> Float[Array, ""]:
+    def running(self, values: dict[str, Array]) -> Any:
         """Returns the expected number of neurons that are updated, but for their block."""
         if self.ends is None:
             return (values[self.group].sum() if self.group else float(self.sites)) * self.neurons_per_site
@@ -209,7 +208,7 @@ class Sites:
 
 
 def sites(
-    model: Stack,
+    model: Runnable,
     *,
     gate_input: bool = True,
     gate_features: bool = False,
@@ -370,7 +369,7 @@ def magnitudes(sites: Sites, params: Params, events: dict[str, Array]) -> dict[s
 
 def measure(
     sites: Sites,
-    model: Stack,
+    model: Runnable,
     inputs: Array,
     spikes: dict[str, Array],
     *,

@@ -20,6 +20,7 @@ from dsnn.escape.parameters import value
 from dsnn.events.library import problem
 from dsnn.layers import Dense
 from dsnn.models import Stack
+from dsnn.networks.whole import Runnable
 from dsnn.types import Array, Float
 
 __all__ = ["decision", "packed", "supports"]
@@ -30,7 +31,7 @@ RESETS = ("subtract", "zero", "none")
 SIGNS, WIDTH, LANES = 9, 16, 16
 
 
-def supports(model: Stack) -> bool:
+def supports(model: Runnable) -> bool:
     """Returns whether `decision` takes the network, here and now, with held inputs."""
     layers: list[Any] = [layer for _, layer in model.layers()]
     return (
@@ -64,7 +65,7 @@ def _plain(layer: Any, first: bool, last: bool) -> bool:
 
 
 def packed(
-    model: Stack, steps: int, head: dict[str, Array] | None = None, feature: str = "", enough: Any = 0.0
+    model: Runnable, steps: int, head: dict[str, Array] | None = None, feature: str = "", enough: Any = 0.0
 ) -> list[Array]:
     """Returns a network and its rule as the arrays that `decision` takes.
 

@@ -72,6 +72,11 @@ def _resize(module: Any) -> None:
         module.in_shape, module.out_shape = (*module.in_shape[:-1], channels), (*module.out_shape[:-1], features)
 
 
+def compacts(model: Any) -> bool:
+    """Returns whether a network can be made smaller: a stack, or one of the user's own that says how."""
+    return not isinstance(model, Whole) or callable(getattr(model.network, "shrink", None))
+
+
 def shrunk(model: Whole, gates: dict[str, Array], kept: Any) -> Whole:
     """Returns the smaller network of decided gates; one that has no ``shrink`` as it is.
 
@@ -80,12 +85,11 @@ def shrunk(model: Whole, gates: dict[str, Array], kept: Any) -> Whole:
         gates: by group, ``[site]``; zero is closed.
         kept: ``gate -> numbers of the sites that stay``, see `dsnn.compact.kept`.
     """
-    own = getattr(model.network, "shrink", None)
     wiring = described_by(model)
-    if not callable(own) or not gates:
+    if not compacts(model) or not gates:
         return model
     keep = {name: kept(gate) for name, gate in gates.items() if name in wiring.groups}
-    small = own(dict(keep))
+    small = model.network.shrink(dict(keep))
     if INPUT not in keep:
         return Whole(small)
     index = np.asarray(next(a.index for wire in wiring.wires for a in wire.pre if a.group == INPUT))

@@ -33,11 +33,10 @@ class Whole(nnx.Module):
     names = (OUTPUT,)
     blocks: tuple[str, ...] = ()
 
-    def __init__(
-        self, network: Any, kept_inputs: Any = None, given_shape: tuple[int, ...] = (), *, flat: bool = False
-    ):
+    def __init__(self, network: Any, kept_inputs: Any = None, given_shape: tuple[int, ...] = (), *, flat: bool = False):
         self.network, self.given_shape, self.flat = network, tuple(given_shape), flat
         self.kept_inputs = None if kept_inputs is None else nnx.Variable(jnp.asarray(kept_inputs, jnp.int32))
+        self.scaling: Any = None
 
     def __repr__(self) -> str:
         return f"{type(self.network).__name__}: inputs {self.in_shape}, outputs {self.out_shape}"
@@ -63,12 +62,20 @@ class Whole(nnx.Module):
         own = getattr(self.network, "wiring", None)
         return own() if callable(own) else None
 
+    def scaled(self, shift: Any, scale: Any) -> "Whole":
+        """Returns the network that takes inputs as they come, and does with (x - shift) / scale what this one does."""
+        new = nnx.clone(self)
+        new.scaling = nnx.data([nnx.Variable(jnp.asarray(part, jnp.float32)) for part in (shift, scale)])
+        return new
+
     def init(self, batch_shape: int | tuple[int, ...]) -> Any:
         """Returns the state before the first step."""
         return self.network.init(batch_shape if isinstance(batch_shape, int) else math.prod(batch_shape))
 
     def drive(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Returns what the network reads of an input."""
+        if self.scaling is not None:
+            x = (x - self.scaling[0][...]) / self.scaling[1][...]
         if self.kept_inputs is None:
             return x
         rows = x.reshape(x.shape[0], math.prod(x.shape[1:])) if self.flat else x
@@ -97,6 +104,10 @@ class Whole(nnx.Module):
         if self.readout_kind == "own":
             return self.network.logits(outputs, running)
         return running_logits(outputs, "mean", running)
+
+
+Runnable = Stack | Whole
+"""A network as loops run it."""
 
 
 def is_network(module: Any) -> bool:

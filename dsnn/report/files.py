@@ -25,7 +25,13 @@ NUMBERS = (
 )  # fmt: skip
 """How the names of metrics begin that are numbers."""
 
-TEXTS = ("carbon/source", "energy/priced_as_lif", "energy/uncounted", "linear/name")
+TEXTS = (
+    "carbon/source",
+    "energy/priced_as_lif",
+    "energy/uncounted",
+    "compute/uncompacted",
+    "linear/name",
+)
 """Metrics among these that are texts."""
 
 SETTINGS = ("svi.kl_weight", "bayes.samples")

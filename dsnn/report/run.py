@@ -55,6 +55,7 @@ def write_report(run_dir: str | Path) -> Path:
         "decided": decided(metrics),
         "sites": figures.site_rows(metrics),
         "costs": _cost_tables(metrics, wording.degenerate(config, metrics)),
+        "uncounted": wording.degenerate(config, metrics) if "energy/uncounted" in metrics else "",
         "placement": _placement_rows(metrics),
         "belief": belief.whole,
         "spent": _spent_rows(metrics),

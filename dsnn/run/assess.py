@@ -19,8 +19,8 @@ from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, on_grid, ran, running_ahead, speed
 from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
-from dsnn.models import Stack
-from dsnn.networks.whole import Whole
+from dsnn.networks.shrink import compacts
+from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by
 from dsnn.programs import Program
 from dsnn.run import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, exit_rule
@@ -287,7 +287,7 @@ def _placing(setup: "Setup") -> Program:
     return setup.programs.setdefault("placing", Program(drawn))
 
 
-def _of_kept(small: Stack, fired: Any, deployed: Deployed) -> dict[str, Any]:
+def _of_kept(small: Runnable, fired: Any, deployed: Deployed) -> dict[str, Any]:
     """Returns the spikes of the compacted network: those of the sites and steps that are kept."""
     spikes = {name: np.asarray(fired[name]) for name in (fired if isinstance(small, Whole) else small.names)}
     if deployed.kept_steps is not None:
@@ -349,12 +349,12 @@ def _inputs(setup: "Setup") -> Any:
     return setup.lifted.forward.encode(examples, rng.stream(setup.root, "data"))
 
 
-def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
+def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
     """Returns modelled energies of the gated network, the ungated one and rivals, and the error of compaction."""
     config, forward, deployed = setup.config, setup.lifted.forward, seen.deployed
     analog = _reads_values(setup)
 
-    def records(model: Stack, inputs: Any, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
+    def records(model: Runnable, inputs: Any, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
         return activity.records(model, inputs, spikes, stop, held=forward.held, analog=analog)
 
     model, running = forward.built(deployed.masked)
@@ -370,6 +370,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, float], float]:
     full = forward.template.build(deployed.full)
     ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
     metrics: dict[str, Any] = {
+        **({} if compacts(model) else {"compute/uncompacted": "it has no shrink()"}),
         "compute/spike_rate": energy.spike_rate(gated),
         "compute/dense_macs": energy.count(ungated).total.dense_macs,
     }

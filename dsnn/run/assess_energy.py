@@ -8,8 +8,7 @@ import numpy as np
 
 from dsnn import energy
 from dsnn.config import EnergyConfig
-from dsnn.models import Stack
-from dsnn.networks.whole import Whole
+from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by
 
 
@@ -60,7 +59,7 @@ def _row(row: energy.Comparison) -> dict[str, float]:
     return {"snn_nj": row.snn.total_nj, "ungated_nj": row.ungated.total_nj} | rivals | even
 
 
-def nonzero_inputs(model: Stack, inputs: Any, axes: int = 1) -> dict[str, np.ndarray]:
+def nonzero_inputs(model: Runnable, inputs: Any, axes: int = 1) -> dict[str, np.ndarray]:
     """Returns the share of examples in which each input of the first product is not zero, by that layer's name.
 
     Args:

@@ -25,6 +25,7 @@ from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
 from dsnn.identity import directory_of, identity, reads
 from dsnn.loading import load_data
+from dsnn.networks.whole import Whole
 from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, hooks, machine, population, signals
 from dsnn.run.console import console, final_table
 from dsnn.run.loop import Member, Pruned, Watch, learn
@@ -201,9 +202,8 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
         metrics |= beside[member.directory]
         metrics["time/total_s"] = parts["setup"] + parts["train"] + parts["baseline"] + parts["eval"]
         passes = round(metrics.get("nuts/gradients", learned.epochs))
-        spent = meter.metrics(
-            energy.training_operations(metrics["compute/dense_macs"], data.size(member.setup.split.train), passes)
-        )
+        macs, examples = metrics.get("compute/dense_macs"), data.size(member.setup.split.train)
+        spent = meter.metrics(None if macs is None else energy.training_operations(macs, examples, passes))
         for name in ("carbon/kwh", "carbon/co2e_g", "carbon/device_hours"):
             spent[name] = float(spent[name]) * share
         metrics |= spent | ({"population/size": len(members)} if len(members) > 1 else {})
@@ -384,6 +384,8 @@ def _check_export(setup: Setup) -> None:
         from dsnn import nir  # an optional library
 
         model = setup.lifted.forward.template.build(setup.lifted.initial)
+        if isinstance(model, Whole):
+            raise ValueError("export.nir takes networks of layers, got one of your own; leave export.nir empty.")
         nir.to_nir(model, dt=setup.config.export.dt, method=setup.config.export.method)
 
 
@@ -406,7 +408,7 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
     if unit is not None:  # outputs are standardised: a number is shift + scale * output
         notes["target_shift"], notes["target_scale"] = unit.shift.tolist(), unit.scale.tolist()
     scaled = data.scaling_of(setup.split)
-    small = deployed.small if scaled is None else fold_scaling(deployed.small, scaled)
+    small: Any = deployed.small if scaled is None else fold_scaling(deployed.small, scaled)
     sentences = list(nir.save(small, export.nir, dt=export.dt, method=export.method, notes=notes))
     if notes["posterior_std"]:
         sentences.append("the weights are posterior means; their mean standard deviations are in the metadata.")
