@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn.cells import kind as cell_kind
-from dsnn.compact import INPUT
 from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.layers import Conv, Layer
+from dsnn.networks.shrink import INPUT
 from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by
 from dsnn.parameters import split

@@ -6,7 +6,7 @@ is lost then is said in one sentence and never by a traceback.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -67,13 +67,15 @@ class Output(NamedTuple):
     sent: dict[str, Array] = {}  # noqa: RUF012 - never changed
 
 
+@runtime_checkable
 class Network(Protocol):
     """A network: what a `NetworkFactory` gives, or ``dsnn.fit(network=)`` takes. Any `nnx.Module` without Rngs.
 
     It reads its widths from its kernels, and keeps no membrane: states are what `init` and `step` return.
 
     Optional: ``logits(outputs, running=None) -> [time, batch, class]``, the decision after each step from the outputs
-    ``[time, batch, *out_shape]`` of all; without, the running mean. ``wiring()``, see `Gateable`; without it nothing
+    ``[time, batch, *out_shape]`` of all, for which all steps run; or ``readout_kind``, a name of
+    `dsnn.models.running_logits`; without, the running mean. ``wiring()``, see `Gateable`; without it nothing
     is gated and no energy is counted. ``shrink(keep)``, see `Shrinkable`.
     """
 
@@ -169,7 +171,11 @@ class Wiring(NamedTuple):
 
 
 class Gateable(Network, Protocol):
-    """A network that says what of it could be spared."""
+    """A network that says what of it could be spared.
+
+    Optional: ``with_gates(gates) -> Network``, by group ``[site]``, for sites that are no senders of a wire with a
+    kernel, such as blocks: the network with that share of what they give.
+    """
 
     def wiring(self) -> Wiring:
         """Returns its sites, wires and neurons."""

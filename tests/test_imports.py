@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells", "initial", "derivatives"}
 NETWORKS = CELLS | {"lowering", "events", "layers", "models", "describe"}
-LOOP = NETWORKS | {"unroll", "gradients"}
+LOOP = NETWORKS | {"networks", "unroll", "gradients"}
 BAYES = LOOP | {"programs", "data", "address", "encode", "sequences", "forward", "anytime", "energy", "bayes"}
 
 # What each module of dsnn may import from dsnn. A package stands for everything in it.
@@ -47,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "layers": CELLS | {"events", "convolve"},
     "describe": set(),
     "models": CELLS | {"layers", "describe"},
-    "unroll": NETWORKS | {"loops"},
+    "networks": NETWORKS | {"protocols"},  # blocks, and networks that describe themselves
+    "unroll": NETWORKS | {"loops", "networks"},
     "loops": NETWORKS,  # whole time loops in C
     "bidirectional": NETWORKS | {"unroll"},
     "gradients": NETWORKS | {"unroll"},
@@ -62,12 +63,12 @@ ALLOWED: dict[str, set[str]] = {
     "online": BAYES | {"train", "rules"},  # rules that update within a sequence
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP,
-    "activity": LOOP | {"energy"},
+    "activity": LOOP | {"energy", "protocols"},
     "decide": LOOP | {"anytime"},  # a decided network as one call into C
     "deploy": BAYES | {"compact", "activity", "decide"},
     "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
     "deep": BAYES | {"convert", "evaluate", "train", "store"},  # how a deep network learns
-    "fold": NETWORKS | {"data"},  # what learning saw of the inputs' scale, in the first weights
+    "fold": NETWORKS | {"networks", "data"},  # what learning saw of the inputs' scale, in the first weights
     "nir": LOOP | {"compact", "untrusted"},
     "data": {"types", "rng", "untrusted"},
     "address": {"types"},  # a vector as a distribution over the rows of a matrix

@@ -61,9 +61,14 @@ def mine(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+LONGER = ["train.epochs=8", "optimizer.learning_rate=0.01"]
+
 PIECES = {
     "cell": ["model.cell=ownlab.cells:QIF", "model.options.a=0.05"],
     "network": ["model.architecture=ownlab.nets:tapered", "model.architecture_options.width=12"],
+    "branches": ["model.architecture=ownlab.graphs:Branchy", *LONGER],
+    "masked": ["model.architecture=ownlab.graphs:Masked", *LONGER],
+    "unwired": ["model.architecture=ownlab.graphs:Unwired", *LONGER],
     "guide": ["bayes.guide=ownlab.guides:Shared", "bayes.options.width=0.05"],
     "numpyro": ["bayes.guide=AutoDiagonalNormal"],
     "gates": ["gates.family=ownlab.gates:SoftGates"],
@@ -96,6 +101,22 @@ def test_every_piece_of_ones_own_runs_by_its_name(piece: str, mine: Path, capsys
     if piece == "network":
         assert found["gates/wide/total"] == 12
         assert found["gates/narrow/total"] == 6
+    if piece == "branches":
+        assert found["gates/fast/total"] == found["gates/slow/total"] == 8
+        assert found["compute/compaction_error"] == 0
+        assert found["energy/45nm/snn_nj"] > 0
+    if piece == "masked":
+        sentence = "What is closed is masked and priced, but stays in the network that runs: it has no shrink()"
+        assert sentence in " ".join(capsys.readouterr().out.split())
+        assert sentence in html.unescape(write_report(directory).read_text())
+        assert found["compute/parameters_kept"] == found["compute/parameters"]
+    if piece == "unwired":
+        sentence = "Nothing is gated and no energy is counted: the network has no wiring()"
+        said = " ".join(capsys.readouterr().out.split())
+        assert "gates.enabled=false, since the network has no wiring()" in said
+        assert sentence in said
+        assert sentence in html.unescape(write_report(directory).read_text())
+        assert not [name for name in found if name.startswith("gates/")]
     if piece == "watched":
         rate = found["compute/spike_rate"]
         assert found["own/spikes_per_right_answer"] == pytest.approx(rate / found["test/accuracy"])
@@ -224,3 +245,39 @@ def test_what_is_not_found_says_where_ones_own_would_be(mine: Path) -> None:
         usage.check(["experiment=qqq"])
     with pytest.raises(usage.UsageError, match=r"data=python data.source=package.module:function"):
         usage.check(["data=ownlab.data:clouds"])
+
+
+def test_a_notebooks_network_is_fitted_saved_and_put_to_use(mine: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    import dsnn
+
+    y = np.arange(90) % 3
+    x = (np.random.default_rng(0).normal(size=(90, 3, 4)) + y[:, None, None]).astype(np.float32)
+    fitted = dsnn.fit(x, y, network="ownlab.graphs:Attention", baseline="none", epochs=2, steps=3)
+    assert set(fitted.gates) == {"heads"}
+    probs = dsnn.predict(fitted, x[:5]).probs
+    fitted.save(tmp_path / "kept")
+    loaded = dsnn.load(tmp_path / "kept", trust=True)
+    np.testing.assert_array_equal(dsnn.predict(loaded, x[:5]).probs, probs)
+    # for inputs as they come: the scaling is inside
+    small, scaling = fitted.network(), fitted.scaling
+    assert scaling is not None
+    raw = dsnn.unroll(small, jax.numpy.asarray(x[:5]), steps=3)[0]
+    bare = small.scaled(0.0, 1.0)
+    np.testing.assert_allclose(raw, dsnn.unroll(bare, jax.numpy.asarray(scaling(x[:5])), steps=3)[0], atol=1e-3)
+
+
+def test_blocks_beside_a_shortcut_learn_are_gated_and_shrunk(mine: Path) -> None:
+    import numpy as np
+
+    import dsnn
+
+    y = np.arange(60) % 3
+    x = (np.random.default_rng(0).normal(size=(60, 4, 4, 2)) + y[:, None, None, None]).astype(np.float32)
+    fitted = dsnn.fit(x, y, network="ownlab.graphs:widening", baseline="none", epochs=2, steps=3)
+    assert {name: len(p) for name, p in fitted.gates.items()} == {
+        "input": 2, "stem": 3, "block": 6, "block.body.first": 6, "residual": 1
+    }  # fmt: skip
+    assert "residual 1 of 1" in str(fitted)
+    assert dsnn.predict(fitted, x[:4]).probs.shape == (4, 3)

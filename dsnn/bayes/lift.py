@@ -259,7 +259,7 @@ class Lifted:
             return Draw(weights, None)
         decided = sites.reachable(sites.unflatten(self.gates(params).decision()))
         # a step or a block runs or does not; scaling has no meaning for it
-        whole = (TIME, BLOCKS)
+        whole = (TIME, BLOCKS, *sites.switches)
         return Draw(weights, {name: (z > 0).astype(z.dtype) if name in whole else z for name, z in decided.items()})
 
     def _tempered(self, weights: Params, params: Params) -> Params:

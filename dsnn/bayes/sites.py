@@ -17,8 +17,9 @@ from dsnn import forward
 from dsnn.cells import kind
 from dsnn.energy import priced_as
 from dsnn.layers import Conv, Dense
+from dsnn.networks.reach import reach
 from dsnn.networks.whole import Runnable, Whole
-from dsnn.networks.wiring import described_by
+from dsnn.networks.wiring import described_by, switched
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Shaped
 
@@ -175,11 +176,13 @@ class Sites:
             of a feature map, ``time`` for time steps, ``blocks`` for residual blocks, else the layer's name.
         wires: the products between them.
         populations: the neurons.
+        switches: groups whose sites run or do not, and that the network itself opens and closes: no kernel's rows do.
     """
 
     groups: dict[str, int]
     wires: tuple[Wire, ...]
     populations: tuple[Population, ...]
+    switches: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -285,26 +288,7 @@ def _selects(layer: Any) -> bool:
 
 def _fan(layer: Any) -> float:
     """Mean number of target positions per input place and output channel, borders counted."""
-    return float(_reach(layer.synapse).mean()) if isinstance(layer.synapse, Conv) else 1.0
-
-
-def _reach(synapse: Conv) -> Float[np.ndarray, "height width"]:
-    """Number of output positions that each place of the input reaches: fewer at borders and between strides."""
-    rows, columns = (
-        _reached(n, out, window, stride, synapse.padding)
-        for n, out, window, stride in zip(
-            synapse.in_shape[:2], synapse.out_shape[:2], synapse.window, synapse.strides, strict=True
-        )
-    )
-    return np.outer(rows, columns)
-
-
-def _reached(n: int, out: int, window: int, stride: int, padding: str) -> Float[np.ndarray, " place"]:
-    """Number of outputs of a one-dimensional convolution that see each of its ``n`` inputs."""
-    low = max((out - 1) * stride + window - n, 0) // 2 if padding == "SAME" else 0
-    first = np.arange(out) * stride - low
-    place = np.arange(n)[:, None]
-    return ((first <= place) & (place < first + window)).sum(1).astype(float)
+    return float(reach(layer.synapse).mean()) if isinstance(layer.synapse, Conv) else 1.0
 
 
 def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
@@ -320,6 +304,7 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
         gated[forward.RUNNING] = z[TIME]
     if BLOCKS in sites.groups:
         gated[forward.BLOCKS] = z[BLOCKS]
+    gated |= {forward.SITES + group: z[group] for group in sites.switches}
     for wire in sites.wires:
         name = wire.weights
         if not name:
@@ -401,7 +386,7 @@ def measure(
         active = _rate(x, None if name == model.names[0] and held else running)
         wire = next(w for w in sites.wires if w.name == name)
         if isinstance(layer.synapse, Conv):
-            active = active.reshape(layer.synapse.in_shape) * (_reach(layer.synapse) / wire.fan)[..., None]
+            active = active.reshape(layer.synapse.in_shape) * (reach(layer.synapse) / wire.fan)[..., None]
         out[name] = active.reshape(-1, wire.pre_sites).sum(0)
         if layer.recurrent is not None:
             everywhen = jnp.ones(len(spikes[name])) if running is None else running
@@ -488,9 +473,10 @@ def described(model: Whole, *, gate_input: bool, analog_input: bool, held: bool,
                 inside=inside(group.within),
             )
         )
+    switches = tuple(name for name in switched(model) if name in groups)
     if steps:
         groups[TIME] = steps
-    return Sites(groups, tuple(wires), tuple(populations))
+    return Sites(groups, tuple(wires), tuple(populations), switches)
 
 
 def carried(

@@ -2,7 +2,23 @@
 
 from dsnn.layers import Conv, Dense, Layer, Pool
 from dsnn.models import Stack, convnet, mlp
+from dsnn.networks.graph import Chain, Concatenate, Parallel, Residual
 from dsnn.networks.shrink import cut
 from dsnn.networks.whole import Whole, as_network
 
-__all__ = ["Conv", "Dense", "Layer", "Pool", "Stack", "Whole", "as_network", "convnet", "cut", "mlp"]
+__all__ = [
+    "Chain",
+    "Concatenate",
+    "Conv",
+    "Dense",
+    "Layer",
+    "Parallel",
+    "Pool",
+    "Residual",
+    "Stack",
+    "Whole",
+    "as_network",
+    "convnet",
+    "cut",
+    "mlp",
+]

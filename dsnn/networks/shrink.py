@@ -9,7 +9,7 @@ from flax import nnx
 
 from dsnn.layers import Conv, Dense
 from dsnn.networks.whole import INSIDE, Whole
-from dsnn.networks.wiring import described_by, named
+from dsnn.networks.wiring import described_by, named, switched
 from dsnn.types import Array
 
 __all__ = ["cut", "shrunk"]
@@ -37,6 +37,9 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
     graph, state = nnx.split(network)
     flat = []
     for path, variable in nnx.to_flat_state(state):
+        if not isinstance(variable, nnx.Variable):  # a gate that the network holds itself
+            flat.append((path, variable))
+            continue
         name, array = ".".join(map(str, path)), np.asarray(variable[...])
         if name not in known and array.ndim and isinstance(variable, nnx.Param):
             raise ValueError(
@@ -88,7 +91,12 @@ def shrunk(model: Whole, gates: dict[str, Array], kept: Any) -> Whole:
     wiring = described_by(model)
     if not compacts(model) or not gates:
         return model
-    keep = {name: kept(gate) for name, gate in gates.items() if name in wiring.groups}
+    switches = switched(model)
+    keep = {
+        name: np.flatnonzero(np.asarray(gate) > 0) if name in switches else kept(gate)
+        for name, gate in gates.items()
+        if name in wiring.groups
+    }
     small = model.network.shrink(dict(keep))
     if INPUT not in keep:
         return Whole(small)

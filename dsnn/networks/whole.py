@@ -68,6 +68,12 @@ class Whole(nnx.Module):
         new.scaling = nnx.data([nnx.Variable(jnp.asarray(part, jnp.float32)) for part in (shift, scale)])
         return new
 
+    def with_gates(self, gates: dict[str, Array]) -> "Whole":
+        """Returns the network with the gates that it opens and closes itself."""
+        new = nnx.clone(self)
+        new.network = new.network.with_gates(gates)
+        return new
+
     def init(self, batch_shape: int | tuple[int, ...]) -> Any:
         """Returns the state before the first step."""
         return self.network.init(batch_shape if isinstance(batch_shape, int) else math.prod(batch_shape))
@@ -94,8 +100,10 @@ class Whole(nnx.Module):
 
     @property
     def readout_kind(self) -> str:
-        """How outputs become decisions: "own" where the network says, else "mean"."""
-        return "own" if callable(getattr(self.network, "logits", None)) else "mean"
+        """How outputs become decisions: "own" where the network computes them, else as it names, else "mean"."""
+        return (
+            "own" if callable(getattr(self.network, "logits", None)) else getattr(self.network, "readout_kind", "mean")
+        )
 
     def logits(
         self, outputs: Float[Array, "time batch class"], running: Float[Array, " time"] | None = None
@@ -103,7 +111,7 @@ class Whole(nnx.Module):
         """Returns the decision after each step: the network's own, or the running mean of its outputs."""
         if self.readout_kind == "own":
             return self.network.logits(outputs, running)
-        return running_logits(outputs, "mean", running)
+        return running_logits(outputs, self.readout_kind, running)
 
 
 Runnable = Stack | Whole

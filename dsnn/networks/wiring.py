@@ -9,7 +9,7 @@ from dsnn.networks.whole import INSIDE, Whole
 from dsnn.parameters import split
 from dsnn.protocols import Axis, Wire, Wiring
 
-__all__ = ["described_by", "nothing"]
+__all__ = ["described_by", "named", "nothing", "switched"]
 
 
 def nothing() -> Wiring:
@@ -36,6 +36,11 @@ def described_by(model: Whole) -> Wiring:
     names = [wire.name for wire in own.wires] + [group.name for group in own.neurons]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"wires and neurons must have names of their own, got {twice[0]!r} twice.")
+    if (switches := switched(model)) and not callable(getattr(model.network, "with_gates", None)):
+        raise ValueError(
+            "a group of sites must be among the senders of a wire with a kernel, or the network have with_gates(), "
+            f"got {switches[0]!r} without."
+        )
     wires = tuple(_wire(wire, own.groups, shapes) for wire in own.wires)
     neurons = []
     for group in own.neurons:
@@ -50,6 +55,13 @@ def described_by(model: Whole) -> Wiring:
         _check_inside(what, group.within, own.groups)
         neurons.append(group._replace(arrays={INSIDE + name: axis for name, axis in group.arrays.items()}))
     return Wiring(dict(own.groups), wires, tuple(neurons))
+
+
+def switched(model: Whole) -> tuple[str, ...]:
+    """Returns the groups that no kernel's rows open and close, but the network itself, by ``with_gates``."""
+    wiring = model.wiring() or nothing()
+    by_rows = {axis.group for wire in wiring.wires if wire.kernel is not None for axis in wire.pre}
+    return tuple(group for group in wiring.groups if group not in by_rows)
 
 
 def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> Wire:

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from dsnn.cells import LI, LIF
-from dsnn.networks import Conv, Dense, Layer, cut
+from dsnn.networks import Chain, Conv, Dense, Layer, Residual, cut
 from dsnn.protocols import Axis, NeuronGroup, Output, Wire, Wiring
 
 
@@ -74,38 +74,75 @@ class Branchy(Masked):
         return cut(self, keep)
 
 
-class Widening(nnx.Module):
-    """Two convolutions beside a shortcut of one that doubles the channels, whose sum is read; the block is a site."""
+def widening(in_shape, classes, *, key, channels=3):
+    """Two convolutions beside a shortcut that doubles the channels, between a stem and a readout."""
+    a, b, c, d, e = jax.random.split(key, 5)
+    stem, wide = (*in_shape[:2], channels), (*in_shape[:2], 2 * channels)
+    body = Chain(
+        first=Layer(Conv(stem, 2 * channels, key=b), LIF(0.9)), second=Layer(Conv(wide, 2 * channels, key=c), LIF(0.9))
+    )
+    return Chain(
+        stem=Layer(Conv(in_shape, channels, key=a), LIF(0.9)),
+        block=Residual(body, Layer(Conv(stem, 2 * channels, key=d, window=(1, 1)), LIF(0.9))),
+        readout=Layer(Dense(wide, classes, key=e), LI(0.9)),
+    )
 
-    def __init__(self, in_shape, classes, *, key, channels=3):
-        a, b, c, d, e = jax.random.split(key, 5)
+
+class Attention(nnx.Module):
+    """Spiking self-attention over the rows of an input, without softmax, whose heads are gated: Q K^T V (Zhou 2023)."""
+
+    def __init__(self, in_shape, classes, *, key, heads=2, width=2):
+        q, k, v, o = jax.random.split(key, 4)
+        tokens, features = in_shape
         self.in_shape, self.out_shape = tuple(in_shape), (classes,)
-        height, width, colours = in_shape
-        stem, wide = (height, width, channels), (height, width, 2 * channels)
-        self.stem = Layer(Conv(in_shape, channels, key=a), LIF(0.9))
-        self.first = Layer(Conv(stem, 2 * channels, key=b), LIF(0.9))
-        self.second = Layer(Conv(wide, 2 * channels, key=c), LIF(0.9))
-        self.shortcut = Layer(Conv(stem, 2 * channels, key=d, window=(1, 1)), LIF(0.9))
-        self.share = nnx.Variable(jnp.ones(1))
-        self.readout = Layer(Dense(wide, classes, key=e), LI(0.9))
-
-    parts = ("stem", "first", "second", "shortcut", "readout")
+        self.width = width
+        size = heads * width
+        self.query, self.key, self.value = (
+            nnx.Param(3 * jax.random.normal(one, (features, size)) / features**0.5) for one in (q, k, v)
+        )
+        self.out = Layer(Dense(tokens * size, classes, key=o), LI(0.9))
+        self.cell = LIF(0.9)
 
     def init(self, batch):
-        return {name: getattr(self, name).init(batch) for name in self.parts}
+        shape = (batch, self.in_shape[0], self.query.shape[1])
+        return {name: self.cell.init(shape) for name in ("query", "key", "value")} | {"out": self.out.init(batch)}
 
     def step(self, state, x, key=None):
-        state, own = dict(state), dict(zip(self.parts, keys(key, 5), strict=True))
+        state, fired = dict(state), {}
+        for number, name in enumerate(("query", "key", "value")):
+            own = None if key is None else jax.random.fold_in(key, number)
+            state[name], fired[name] = self.cell.step(state[name], x @ getattr(self, name)[...], own)
+        q, k, v = (fired[name].reshape(*fired[name].shape[:2], -1, self.width) for name in ("query", "key", "value"))
+        scores = jnp.einsum("bihd,bjhd->bhij", q, k)
+        mixed = jnp.einsum("bhij,bjhd->bihd", scores, v)
+        mixed = mixed.reshape(len(x), -1)
+        state["out"], out = self.out.step(state["out"], mixed, None)
+        sent = dict.fromkeys(("into query", "into key", "into value"), x)
+        sent |= {f"{name} spikes": fired[name] for name in fired}
+        # a key meets every query of its head, and a score every value
+        for head in range(q.shape[2]):
+            sent |= {f"scores {head}": k[:, :, head], f"values {head}": scores[:, head].swapaxes(1, 2)}
+        return state, Output(out, sent | {"out": mixed})
 
-        def run(name, x):
-            state[name], out = getattr(self, name).step(state[name], x, own[name])
-            return out
+    def wiring(self):
+        tokens = self.in_shape[0]
+        size, classes = self.out.synapse.kernel.shape
+        heads = size // tokens // self.width
+        of_channel = np.repeat(np.arange(heads), self.width)
+        wires, neurons = [], []
+        for name in ("query", "key", "value"):
+            axis = Axis("heads", -1, of_channel)
+            wires.append(Wire(f"into {name}", name, (), (axis,), fan=np.ones(tokens), values="analog", once=True))
+            neurons.append(NeuronGroup(f"{name} spikes", self.cell, tokens * len(of_channel), axis))
+        for head in range(heads):
+            inside = (f"heads:{head}",)
+            wires.append(Wire(f"scores {head}", None, (), (), self.width, tokens, inside, np.ones(tokens)))
+            wires.append(Wire(f"values {head}", None, (), (), tokens, self.width, inside, np.ones(tokens), "analog"))
+        wires.append(
+            Wire("out", "out.synapse.kernel", (Axis("heads", -2, np.tile(of_channel, tokens)),), values="analog")
+        )
+        neurons.append(NeuronGroup("readout", self.out.cell, classes, None, {"out.synapse.bias": 0}))
+        return Wiring({"heads": heads}, tuple(wires), tuple(neurons))
 
-        stem = run("stem", x)
-        first = run("first", stem)
-        second = run("second", first)
-        beside = run("shortcut", stem)
-        total = beside + second * self.share[...][0]
-        out = run("readout", total)
-        sent = {"to stem": x, "to first": stem, "to second": first, "to shortcut": stem, "out": total}
-        return state, Output(out, sent | {"block": second})
+    def shrink(self, keep):
+        return cut(self, keep)
