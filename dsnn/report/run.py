@@ -88,7 +88,8 @@ def facts(config: Mapping[str, Any]) -> str:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
-    hidden = at("model.hidden")
+    # the widths of a network of one's own are its own business
+    hidden = None if ":" in str(at("model.architecture")) else at("model.hidden")
     parts = [
         at("data.name"),
         at("model.architecture"),
