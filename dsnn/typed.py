@@ -55,7 +55,7 @@ def checked(name: str, kind: Any, value: Any) -> Any:
             return plain
     elif kind is float:
         if isinstance(plain, int | float) and not isinstance(plain, bool) and (plain != plain or abs(plain) < 1e300):
-            return plain
+            return float(plain)
         if plain in (math.inf, -math.inf):
             return plain
     elif dataclasses.is_dataclass(kind) and isinstance(kind, type):

@@ -32,16 +32,25 @@ def composed(*overrides: str) -> Config:
     return schema.compose(overrides)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_builds_and_takes_a_step(name: str) -> None:
+STEPPED = ("convert_bayes", "digits", "fsdd_bayes", "mnist_conv_structure", "own", "planted_difficulty", "two_moons")
+"""One experiment of each kind of network, learner and data: the steps of all are taken by the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in STEPPED)) for name in EXPERIMENTS]
+)
+def test_every_experiment_takes_a_step(name: str) -> None:
     if name.startswith("guides_") and name != "guides_mean_field":
-        # one network under another guide each, whose steps are taken in the tests of guides; half a minute to compile
-        config = composed(f"experiment={name}")
-        first = jax.eval_shape(built(config).learner.init)
-        assert jax.tree.leaves(first), "a learner without anything to learn"
-        assert config.experiment == name
-        return
-    assert takes_a_step(f"experiment={name}").experiment == name
+        pytest.skip("one network under another guide each, whose steps are taken in the tests of guides")
+    takes_a_step(f"experiment={name}")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_builds_a_learner(name: str) -> None:
+    config = composed(f"experiment={name}")
+    first = jax.eval_shape(built(config).learner.init)
+    assert jax.tree.leaves(first), "a learner without anything to learn"
+    assert config.experiment == name
 
 
 @pytest.mark.parametrize("overrides", RUNS, ids=" ".join)

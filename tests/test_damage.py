@@ -42,6 +42,7 @@ def tried(damage: ModuleType, made: dict, case: tuple, folder: Path) -> str:
         return damage.judged(damage.Case(*case), kind, made[case[0]], random.Random(0))
 
 
+@pytest.mark.slow
 def test_a_dozen_cases_of_damage(damage: ModuleType, made: dict, tmp_path: Path) -> None:
     verdicts = {}
     for number, case in enumerate(damage.drawn(made, 12, 0)):

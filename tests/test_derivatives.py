@@ -41,8 +41,18 @@ def network(cell: str, recurrent: bool) -> tuple[Callable[[Params], jax.Array], 
     return lambda params: ((dsnn.unroll(template.build(params), xs)[0] - target) ** 2).sum(), params
 
 
-@pytest.mark.parametrize("recurrent", [True, False])
-@pytest.mark.parametrize("cell", CELLS)
+SLOW = pytest.mark.slow  # ten seconds each, nearly all compiling: one of each kind is enough for every day
+EVERY_DAY = (("lif", True), ("alif", False), ("brf", True))
+
+
+@pytest.mark.parametrize(
+    ("cell", "recurrent"),
+    [
+        pytest.param(cell, recurrent, marks=[] if (cell, recurrent) in EVERY_DAY else [SLOW])
+        for cell in CELLS
+        for recurrent in (True, False)
+    ],
+)
 def test_f15_forward_and_second_derivatives_are_those_of_the_scan(
     cell: str, recurrent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -372,12 +372,10 @@ def test_annotations_are_checked_while_tests_run():
 
 # With a platform that does not exist, the first array, key or question about devices raises.
 PROBE = """
-import sys, time
+import sys
 import jax, flax.nnx, numpyro, optax
 jax.config.update("jax_platforms", "no_such_platform")
-started = time.perf_counter()
 {statement}
-print(time.perf_counter() - started)
 heavy = {{"hydra", "matplotlib", "sklearn", "torch", "wandb"}} & set(sys.modules)
 assert not heavy, f"import dsnn pulled in {{sorted(heavy)}}"
 """
@@ -392,8 +390,6 @@ def probe(statement: str) -> subprocess.CompletedProcess[str]:
 def test_import_starts_no_device_makes_no_array_and_takes_no_key():
     outcome = probe("import dsnn")
     assert outcome.returncode == 0, outcome.stderr[-2000:]
-    seconds = float(outcome.stdout.split()[-1])
-    assert seconds < 2.0, f"import dsnn takes {seconds:.1f} s beyond its libraries"
 
 
 def test_no_module_starts_a_device_when_imported():

@@ -31,7 +31,7 @@ def loss_and_gradient(network: Any, xs: Any, key: Any) -> tuple[Any, Any]:
     return jax.value_and_grad(lambda state: (dsnn.unroll(nnx.merge(graph, state), xs, key)[0] ** 2).sum())(state)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CELLS)
 def test_f3_every_cell_learns_in_other_precisions(name: str, dtype: str) -> None:
     build, current, noisy = CELLS[name]

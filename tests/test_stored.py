@@ -53,7 +53,17 @@ def fitted_to(case: str) -> tuple[Fitted, np.ndarray]:
     return dsnn.fit(x, y, **{**QUICK, **options}), x
 
 
-SLOW = {"point", "last_layer", "rank1", "dropout", "aot"}  # as the others
+SLOW = {
+    "point",
+    "last_layer",
+    "low_rank",
+    "rank1",
+    "dropout",
+    "aot",
+    "ensemble",
+    "laplace",
+    "recurrent",
+}  # as the others
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
