@@ -8,7 +8,7 @@ from dsnn.types import Array, Float
 
 @jax.custom_jvp
 def rounded(product: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns ``product`` unchanged, kept from being fused with an addition.
+    """Returns ``product`` unchanged, kept from being fused with an addition; of minus infinity, the lowest number.
 
     A compiler may turn beta u + I into one instruction that rounds once. At the threshold the last bit decides about
     a spike, so the same neuron would then differ between two compiled programs, and from a framework that computes
