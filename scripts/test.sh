@@ -11,11 +11,9 @@ cd "$ROOT" || exit
 QUICK=(
     tests/test_imports.py
     tests/test_contracts.py
-    tests/test_cells.py
-    tests/test_unroll.py
-    tests/test_escape.py
+    tests/test_derivatives.py
+    tests/test_meaning.py
     tests/test_rng.py
-    tests/test_store.py
     tests/test_rundir.py
     tests/test_api.py::test_fit_learns_and_predict_says_how_sure_it_is
 )
