@@ -11,7 +11,7 @@ from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.layers import Conv, Layer
 from dsnn.networks.shrink import INPUT
 from dsnn.networks.whole import Runnable, Whole
-from dsnn.networks.wiring import described_by
+from dsnn.networks.wiring import described_by, over
 from dsnn.parameters import split
 from dsnn.protocols import Wire
 from dsnn.types import Array, Int
@@ -76,12 +76,15 @@ def _own(model: Whole, sent: dict[str, Any], running: np.ndarray, *, held: bool,
     mean_steps, batch = float(running.sum(0).mean()), running.shape[1]
     out: list[Record] = []
     for wire in wiring.wires:
-        signal, weight, executions = np.asarray(sent[wire.name]), running, mean_steps
+        if not wire.senders or not wire.receivers:  # a branch that is thinned to nothing
+            continue
+        signal, weight, executions = np.asarray(over(wire, sent)), running, mean_steps
         if wire.once and held:
             signal, weight, executions = signal[:1], np.ones((1, batch), np.float32), 1.0
         elif wire.recurrent:  # the last step's spikes are not read again
             signal, weight = signal[:-1], running[1:]
-        values = wire.values == "analog" or (analog and any(axis.group == INPUT for axis in wire.pre))
+        reads_input = wire.once or any(axis.group == INPUT for axis in wire.pre)
+        values = wire.values == "analog" or bool(wire.joined) or (analog and reads_input)
         reach = np.asarray(wire.fan, float)
         if not reach.ndim and reach != 1.0:
             reach = reach[None]
@@ -90,6 +93,8 @@ def _own(model: Whole, sent: dict[str, Any], running: np.ndarray, *, held: bool,
         kernel = None if wire.kernel is None else np.asarray(params[wire.kernel]) != 0
         out.append(_product(wire, shape, events, executions, "analog" if values else "spikes", reach, kernel))
     for group in wiring.neurons:
+        if not group.count:
+            continue
         name = priced_as(group.cell, cell_kind(group.cell))
         fired = sent.get(group.name)
         spiking = 0.0 if fired is None else float(_mean(np.asarray(fired).reshape(*running.shape, -1), running).sum())

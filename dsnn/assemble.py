@@ -21,6 +21,8 @@ from dsnn.data.scaling import PARTS
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
 from dsnn.loading import check_trainable, load_data, prepared
+from dsnn.networks.whole import Whole, is_own
+from dsnn.networks.wiring import described_by
 from dsnn.programs import Program, shared
 from dsnn.protocols import Problem
 from dsnn.sequences import Scan
@@ -108,7 +110,7 @@ class Setup:
             return None
         kept = without(as_dict(config), FREE)
         own = tuple(resolve.Piece(resolve.piece("a piece", name)) for name in resolve.foreign_names(kept))
-        facts = (split.name, split.task, split.classes, split.temporal, _analog(self.lifted.forward, split))
+        facts = (split.name, split.task, split.classes, split.temporal, reads_values(self.lifted.forward, split))
         return (repr(kept), own, facts, tuple(shapes), str(jnp.zeros(()).dtype), jax.default_backend())
 
     @property
@@ -328,7 +330,9 @@ def network(
     if config.gates.enabled and config.gates.time and not temporal:
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
     priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
-    liquid = [name for name, layer in model.layers() if kind(layer.cell) == "LTC"]
+    own = described_by(model).neurons if isinstance(model, Whole) else ()
+    every = [*((name, layer.cell) for name, layer in model.layers()), *((group.name, group.cell) for group in own)]
+    liquid = [name for name, cell in every if kind(cell) == "LTC"]
     if priced and liquid:
         raise ValueError(
             "an LTC neuron sees currents and membranes of its whole layer, which no gate closes and no price covers, "
@@ -338,10 +342,16 @@ def network(
         model,
         gate_input=config.gates.input,
         gate_features=config.gates.enabled and config.gates.features,
-        analog_input=_analog(forward, split),
+        analog_input=reads_values(forward, split),
         held_input=forward.held,
         time_steps=forward.steps if config.gates.enabled and config.gates.time else 0,
     )
+    family_of = _family(config, shape, outputs_of(config, split), key, params)
+    if family_of.noise is not None and isinstance(model, Whole):
+        raise ValueError(
+            f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
+            "another guide."
+        )
     bayesian, sampled = config.learner == "svi", config.learner == "nuts"
     # it reads how sure the decision for one class is, and answers once
     halts = bayesian and config.halting.enabled and split.task == "classification" and not data.per_step(split)
@@ -363,7 +373,7 @@ def network(
         accounting=config.energy.accounting,
         feature=config.halting.feature if halts else None,
         joint=halts and config.halting.fit != "held_out",
-        family=_family(config, shape, outputs_of(config, split), key, params),
+        family=family_of,
         likelihood=likelihood_of(config, split),
         flipout=bayesian and config.bayes.flipout,
         open_probability=config.gates.open_probability,
@@ -386,6 +396,8 @@ def _rows(config: Config, split: data.Split, template: parameters.Template) -> d
         return {}
     x = np.asarray(split.train.x)
     x = x.reshape(len(x) * (x.shape[1] if split.temporal else 1), -1)
+    if is_own(template.names):
+        raise ValueError("bayes.rare_inputs is for stacks, got a network of one's own; set bayes.rare_inputs=1.")
     first = next(name for name in template.names if name.endswith(".synapse.kernel"))
     return {first: priors.rare_inputs(x, config.bayes.rare_inputs)}
 
@@ -427,7 +439,8 @@ def _balanced(split: data.Split) -> tuple[float, ...]:
     return tuple(float(counts.sum() / (present * count)) if count else 0.0 for count in counts)
 
 
-def _analog(forward: Forward, split: data.Split) -> bool:
+def reads_values(forward: Forward, split: data.Split) -> bool:
+    """Returns whether inputs carry values and not spikes."""
     if forward.encoding != "temporal":
         return forward.analog
     values = np.asarray(split.train.x)

@@ -24,7 +24,7 @@ from dsnn.bayes.sites import TIME
 from dsnn.compact import compact, kept
 from dsnn.data import eval_batches, require_finite
 from dsnn.forward import Forward, keep_spikes
-from dsnn.networks.whole import Runnable
+from dsnn.networks.whole import Runnable, is_weight
 from dsnn.parameters import Params
 from dsnn.programs import Program, quickly
 from dsnn.rng import stream
@@ -144,7 +144,7 @@ def on_grid(params: Params, bits: int = FRACTION_BITS) -> Params:
         return jnp.asarray(np.round(np.asarray(value) * grid) / grid)  # in NumPy: nothing to compile for each shape
 
     return {
-        name: rounded(value) if name.endswith(("kernel", "bias", "recurrent")) else value
+        name: rounded(value) if name.endswith(("kernel", "bias", "recurrent")) or is_weight(name) else value
         for name, value in params.items()
     }
 

@@ -37,7 +37,7 @@ def elementwise(name: str, value: Callable[..., Any], tangent: Callable[..., Any
     def jvp(operands: Any, tangents: Any, **static: Any) -> Any:
         moves = [None if type(each) is ad.Zero else each for each in tangents]
         out, change = primitive.bind(*operands, **static), tangent(operands, moves, **static)
-        return out, _zero(out) if change is None else change
+        return out, _zero(out) if change is None else change.astype(out.dtype)
 
     def batch(operands: Any, axes: Any, **static: Any) -> Any:
         size = next(each.shape[axis] for each, axis in zip(operands, axes, strict=True) if axis is not None)
@@ -48,7 +48,7 @@ def elementwise(name: str, value: Callable[..., Any], tangent: Callable[..., Any
         return primitive.bind(*rows, **static), 0
 
     primitive.def_impl(value)
-    primitive.def_abstract_eval(lambda first, *_, **__: jax.core.ShapedArray(first.shape, first.dtype))
+    primitive.def_abstract_eval(lambda first, *_, **__: first.update(weak_type=False))
     ad.primitive_jvps[primitive] = jvp
     batching.primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(value, multiple_results=False))
@@ -57,7 +57,8 @@ def elementwise(name: str, value: Callable[..., Any], tangent: Callable[..., Any
 
 def _zero(like: Any) -> Any:
     """Returns the tangent of an array that does not move."""
-    return ad.Zero(jax.core.ShapedArray(like.shape, like.dtype))
+    zero: Any = ad.Zero
+    return zero.from_primal_value(like)
 
 
 def both_ways(
@@ -116,6 +117,9 @@ def _pushed(
     saved, saved_tree = jax.tree.flatten(kept)
     outs, out_tree = jax.tree.flatten(out)
 
+    # what follows lives as long as the program does, so it may hold shapes, and no traced arrays
+    count, like = len(leaves), jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), operands)
+
     def along(point: Leaves) -> tuple[Callable[..., Leaves], tuple[Any, ...]]:
         """Returns ``plain`` as a function of the leaves that move, and where they are."""
 
@@ -127,18 +131,17 @@ def _pushed(
         return function, tuple(leaf for leaf, moves in zip(point, moving, strict=True) if moves)
 
     def push(residuals: Leaves, vector: Leaves) -> Leaves:
-        function, at = along(residuals[: len(leaves)])
+        function, at = along(residuals[:count])
         return jax.jvp(function, at, tuple(vector))[1]
 
     def pull(residuals: Leaves, cotangents: Leaves) -> Leaves:
-        given = backward(
-            jax.tree.unflatten(saved_tree, residuals[len(leaves) :]), jax.tree.unflatten(out_tree, cotangents)
-        )
-        back = [leaf for each, operand in zip(given, operands, strict=True) for leaf in _leaves(each, operand)]
-        return [leaf for leaf, moves in zip(back, moving, strict=True) if moves]
+        given = backward(jax.tree.unflatten(saved_tree, residuals[count:]), jax.tree.unflatten(out_tree, cotangents))
+        back = [leaf for each, operand in zip(given, like, strict=True) for leaf in _leaves(each, operand)]
+        placed = zip(back, jax.tree.leaves(like), moving, strict=True)
+        return [leaf.astype(operand.dtype) for leaf, operand, moves in placed if moves]
 
     def smooth_pull(residuals: Leaves, cotangents: Leaves) -> Leaves:
-        function, at = along(residuals[: len(leaves)])
+        function, at = along(residuals[:count])
         return list(jax.vjp(function, *at)[1](cotangents))
 
     vector = [change for change, moves in zip(changes, moving, strict=True) if moves]
@@ -150,7 +153,7 @@ def _pushed(
 def _leaves(cotangent: Any, operand: Any) -> Leaves:
     """Returns the cotangents of an operand's leaves; of None, zeros."""
     if cotangent is None:
-        return [jnp.zeros_like(leaf) if _floats(leaf) else None for leaf in jax.tree.leaves(operand)]
+        return [jnp.zeros(leaf.shape, leaf.dtype) if _floats(leaf) else None for leaf in jax.tree.leaves(operand)]
     return jax.tree.leaves(cotangent)
 
 

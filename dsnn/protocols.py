@@ -119,8 +119,10 @@ class Wire(NamedTuple):
         within: sites ``group:i`` that must run too, such as a block or a head.
         fan: targets of an event for each receiver: 1, or by place for what is sent in places (a convolution).
         values: "spikes", or "analog" where each event costs a multiplication.
-        once: computed once an inference where the input is held.
+        once: reads the input, and is computed once an inference where that is held.
         recurrent: what is sent is read a step later.
+        joined: sites ``group:i`` whose spikes are added to what is sent; where one of them runs, events are sums, which
+            carry values.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Wire(NamedTuple):
     values: str = "spikes"
     once: bool = False
     recurrent: bool = False
+    joined: tuple[str, ...] = ()
 
 
 class NeuronGroup(NamedTuple):

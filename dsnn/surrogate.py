@@ -103,7 +103,7 @@ def _above_tangent(
 ) -> Array | None:
     del compare
     (u,), (change,) = operands, tangents
-    return None if change is None else surrogate(u).astype(u.dtype) * change
+    return None if change is None else jnp.asarray(surrogate(u), u.dtype) * change
 
 
 _heaviside = elementwise("heaviside", _above, _above_tangent)

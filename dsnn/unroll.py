@@ -189,10 +189,10 @@ def _native(xs: Any) -> Any:
 
 def _initial(model: Any, batch_shape: tuple[int, ...], xs: Any, key: Any, held: bool) -> Any:
     """Returns the state before the first step, in the dtypes that a step gives: of parameters or inputs in others."""
-    state = model.init(batch_shape)
+    state = jax.tree.map(jnp.asarray, model.init(batch_shape))
     own = jax.tree.leaves(nnx.state(model)) if isinstance(model, nnx.Module) else []
     arrays = (leaf for leaf in (xs, *own, *jax.tree.leaves(state)) if hasattr(leaf, "dtype"))
-    if all(leaf.dtype == jnp.float32 for leaf in arrays):
+    if all(leaf.dtype == jnp.float32 for leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.floating)):
         return state
     # with x64 on, zeros are wider than anything asks for
     state = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf, state)

@@ -109,7 +109,10 @@ def degenerate(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     if why := metrics.get("energy/uncounted"):
         return f"Nothing is gated and no energy is counted: {why}, see dsnn.protocols.Gateable."
     if why := metrics.get("compute/uncompacted"):
-        return f"What is closed is masked and priced, but stays in the network that runs: {why}, see dsnn.networks.cut."
+        return (
+            "What is closed is masked, but stays in the network that runs, and its energy is counted with it: "
+            f"{why}, see dsnn.networks.cut."
+        )
     if metrics.get("gates/total") and not metrics.get("gates/kept", 1):
         return "Every compute site is closed: the network answers from its biases; a smaller svi.lam closes fewer."
     model = _part(config, "model")

@@ -168,3 +168,30 @@ def test_second_derivatives_of_spikes_in_a_scan_are_those_of_the_loop_written_ou
     ours, expected = (jax.hessian(function)(xs) for function in (scanned, written_out))
     assert float(jnp.abs(expected).max()) > 0.1
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_have_the_dtype_of_what_they_are_of_and_leak_nothing() -> None:
+    from dsnn.layers import multiply
+
+    x, kernel = jax.random.normal(KEY, (4, 6), jnp.bfloat16), jax.random.normal(KEY, (6, 5), jnp.bfloat16)
+    for dtype in ("bfloat16", None):
+        grads = jax.jit(jax.grad(lambda x, k, d=dtype: multiply(x, k, "dense", d).sum(), (0, 1)))(x, kernel)
+        assert {g.dtype for g in grads} == {jnp.dtype("bfloat16")}
+    wide = jax.random.normal(KEY, (70, 1024)), jax.random.normal(KEY, (1024, 64))
+    layer = Layer(Dense(3, 4, key=KEY), LIF(0.8), recurrent_key=KEY)
+    template, params = split(Stack("last", hidden=layer))
+    with jax.checking_leaks():
+        jax.grad(lambda x, w: events.product(x, w).sum(), (0, 1))(*wide)
+        jax.grad(lambda p: dsnn.unroll(template.build(p), jnp.ones((4, 2, 3)))[0].sum())(params)
+
+
+def test_a_spike_is_differentiated_on_a_row_of_devices() -> None:
+    from jax.sharding import Mesh, PartitionSpec
+
+    from dsnn.surrogate import heaviside
+
+    u = jnp.asarray([-1.0, 0.5])
+    row = Mesh(np.asarray(jax.devices()[:1]), ("d",))
+    spec = PartitionSpec("d")
+    along = jax.shard_map(lambda u: jax.grad(lambda u: heaviside(u).sum())(u), mesh=row, in_specs=spec, out_specs=spec)
+    np.testing.assert_allclose(along(u), jax.grad(lambda u: heaviside(u).sum())(u))

@@ -130,6 +130,8 @@ def test_the_smaller_network_is_the_masked_one_bit_for_bit(name: str, seed: int)
     template, params = split(small)
     logits = Forward(template, STEPS).logits(params, ran.x)
     np.testing.assert_array_equal(logits, ran.logits)
+    sent = Forward(template, STEPS).run(params, ran.x, None, keep_spikes)[2]
+    assert energy.count(records(small, ran.x, sent, held=True, analog=True)).total.neurons > 0
     assert sum(p.size for p in params.values()) < sum(p.size for p in split(ran.model)[1].values())
     padded = compact(ran.built, z, multiple=2)
     template, params = split(padded)
@@ -159,14 +161,15 @@ def brute_force(network: Chain, sites: Any, events: dict[str, Any], z: dict[str,
 
     for wire in wiring.wires:
         priced = next(w for w in sites.wires if w.name == wire.name)
-        price = profile.event_nj("analog" if priced.analog else "spikes", "updates")
+        summed = any(z[name.rpartition(":")[0]][int(name.rpartition(":")[2])] for name in wire.joined)
+        price = profile.event_nj("analog" if wire.once or summed or wire.values == "analog" else "spikes", "updates")
         pairs = sum(
             float(events[wire.name][i])
             for i, j in itertools.product(range(priced.pre_sites), range(priced.post_sites))
             if runs(wire.within) and opened(wire.pre, i) and opened(wire.post, j)
         )
         # the spikes of the last step feed nothing back
-        total += price * pairs * (1 if wire.once else STEPS - 1 if wire.recurrent else STEPS)
+        total += price * priced.fan * pairs * (1 if wire.once else STEPS - 1 if wire.recurrent else STEPS)
     for group in wiring.neurons:
         each = group.count // (1 if group.site is None else len(group.site.index))
         units = 1 if group.site is None else sum(opened((group.site,), i) for i in range(len(group.site.index)))
@@ -223,7 +226,8 @@ def test_images_are_priced_by_the_places_that_each_event_reaches() -> None:
     reached = jax.lax.conv_general_dilated(
         jnp.asarray(sent != 0, jnp.float32), ones, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    assert float(ran.events["stem"].sum()) == pytest.approx(float(reached.sum((1, 2, 3)).mean()), rel=1e-5)
+    fan = next(wire.fan for wire in ran.sites.wires if wire.name == "stem")
+    assert fan * float(ran.events["stem"].sum()) == pytest.approx(float(reached.sum((1, 2, 3)).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -336,7 +340,9 @@ def test_what_a_network_says_of_itself_is_checked(graphs: Any) -> None:
     refused('"spikes" or "analog"', wires=first(values="floats"))
     refused("group:number", wires=first(within=("fast:99",)))
     refused("at least one", groups={**good.groups, "input": 0})
-    refused("with_gates", groups={**good.groups, "extra": 2})
+    refused("somewhere in the wiring", groups={**good.groups, "fast": 9})
+    refused("must not be called", groups={**good.groups, "time": 2})
+    refused("belong to one wire", wires=(*good.wires, wire._replace(name="twice")))
     refused("so many for each position", neurons=(good.neurons[0]._replace(count=7), *good.neurons[1:]))
 
 
@@ -414,3 +420,119 @@ def test_a_wire_of_a_network_may_be_read_by_hand() -> None:
     events = compute_sites.measure(where, model, inputs, sent, held=True)
     np.testing.assert_array_equal(events["first"], [0.5, 0.5])
     np.testing.assert_array_equal(events["last"], [0.5])
+
+
+def test_a_closed_block_adds_nothing_up() -> None:
+    """Behind an open residual block events are sums, and behind a closed one spikes: as in a stack."""
+    network, profile = small_nested(), energy.profile("45nm")
+    ran = Ran(network)
+    wire = next(w for w in ran.sites.wires if w.name == "sum.deep.last")
+    assert wire.sums == (("residual", 0),)
+    assert not wire.analog
+    z = {name: jnp.ones(size) for name, size in ran.sites.groups.items()}
+    opened, closed = (
+        float(expected_energy(ran.sites, z | {"residual": jnp.full(1, p)}, ran.events, profile).total(5.0))
+        for p in (1.0, 0.0)
+    )
+    last = float(ran.events["sum.deep.last"].sum()) * STEPS
+    body = float(ran.events["sum.deep.block.body"].sum()) * 2 * STEPS
+    updates = 2 * STEPS * profile.update_nj("LIF", "updates")
+    spikes, values = (profile.event_nj(source, "updates") for source in ("spikes", "analog"))
+    assert opened - closed == pytest.approx(last * (values - spikes) + body * spikes + updates, rel=1e-4)
+
+
+@pytest.mark.parametrize("first", ["parallel", "image"])
+def test_a_thinned_network_still_says_what_it_is(first: str) -> None:
+    k = keys(4)
+
+    def made() -> Chain:
+        if first == "parallel":
+            both = Parallel(a=Layer(Dense(3, 2, key=k[0]), LIF(0.5)), b=Layer(Dense(3, 2, key=k[1]), LIF(0.9)))
+            return Chain(both=both, last=Layer(Dense(2, 2, key=k[2]), LI(0.9)))
+        pooled = Layer(Conv((2, 2, 3), 2, key=k[0]), LIF(0.5), before=(Pool((4, 4, 3)),))
+        return Chain(first=pooled, last=Layer(Dense((2, 2, 2), 2, key=k[2]), LI(0.9)))
+
+    z = {"input": jnp.asarray([1.0, 0.0, 1.0])}
+    ran = Ran(made(), z | {n: jnp.ones(s) for n, s in Ran(made()).sites.groups.items() if n != "input"})
+    small = compact(ran.built, z)
+    where = compute_sites.sites(small)
+    assert "input" not in where.groups  # what reads a part of its inputs has been thinned already
+    template, params = split(small)
+    logits, inputs, sent = Forward(template, STEPS).run(params, ran.x, None, keep_spikes)
+    np.testing.assert_array_equal(logits, ran.logits)
+    assert energy.count(records(small, inputs, sent, held=True, analog=True)).total.neurons > 0
+    again = compact(small, {name: jnp.asarray([1.0, 0.0]) for name in where.groups if name in ("both", "first")})
+    assert again.in_shape == small.in_shape
+    assert np.isfinite(Forward(split(again)[0], STEPS).logits(split(again)[1], ran.x)).all()
+
+
+def test_weights_of_any_name_have_a_prior(graphs: Any) -> None:
+    from dsnn.bayes import priors
+
+    template, params = split(as_network(graphs.Attention((3, 4), 2, key=KEY), "a test"))
+    prior = priors.default(template)
+    assert all(prior(name, value.shape) is not None for name, value in params.items())
+
+
+def test_a_wire_over_which_nothing_goes_is_named(graphs: Any) -> None:
+    class Silent(graphs.Branchy):
+        def step(self, state: Any, x: Any, key: Any = None) -> Any:
+            state, output = super().step(state, x, key)
+            return state, output.out
+
+    with pytest.raises(ValueError, match=r"must be in Output.sent, got output without 'into fast'"):
+        Ran(Silent((4,), 3, key=KEY))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Chain(a=dsnn.models.mlp((3,), (2,), 2, key=KEY)), "a stack's layers go into a Chain"),
+        (lambda: Chain(step=Layer(Dense(3, 4, key=KEY), LIF(0.9))), "must not be called"),
+        (
+            lambda: Chain(input=Layer(Dense(3, 4, key=KEY), LIF(0.9)), b=Layer(Dense(4, 2, key=KEY), LI(0.9))).wiring(),
+            "name of its own",
+        ),
+        (
+            lambda: compute_sites.sites(
+                as_network(
+                    Chain(time=Layer(Dense(3, 4, key=KEY), LIF(0.9)), b=Layer(Dense(4, 2, key=KEY), LI(0.9))), ""
+                )
+            ),
+            "must not be called",
+        ),
+    ],
+)
+def test_names_and_parts_that_mean_something_else_are_refused(make: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_guides_that_know_layers_say_so_or_find_the_last(graphs: Any) -> None:
+    from dsnn.assemble import build
+    from dsnn.run import schema
+
+    words = ["data=digits", "model.architecture=ownlab.graphs:Branchy", "train.steps=2", "baseline=none"]
+    setup = build(schema.compose([*words, "bayes.guide=last_layer"]))
+    scales = sorted(name for name in setup.params(setup.learner.init()) if name.endswith(".scale"))
+    assert scales == ["network.readout.synapse.bias.scale", "network.readout.synapse.kernel.scale"]
+    with pytest.raises(ValueError, match="drops the inputs of a stack's layers"):
+        build(schema.compose([*words, "bayes.guide=dropout"]))
+    unwired = [words[0], "model.architecture=ownlab.graphs:Unwired", *words[2:], "bayes.guide=last_layer"]
+    setup = build(schema.compose(unwired))
+    with pytest.raises(ValueError, match="whose wiring"):
+        setup.learner.init()
+
+
+def test_flipout_leaves_a_network_of_ones_own_its_draws(graphs: Any) -> None:
+    from dsnn.assemble import build
+    from dsnn.run import schema
+    from dsnn.train import Batch
+
+    words = ["data=digits", "model.architecture=ownlab.graphs:Branchy", "train.steps=2", "baseline=none"]
+    losses = []
+    for flips in ("true", "false"):
+        setup = build(schema.compose([*words, f"bayes.flipout={flips}"]))
+        batch = Batch(jnp.asarray(setup.split.train.x[:4]), jnp.asarray(setup.split.train.y[:4]))
+        losses.append(float(jax.jit(setup.learner.step)(setup.learner.init(), batch)[1].loss))
+    assert losses[0] == losses[1]

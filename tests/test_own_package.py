@@ -106,7 +106,7 @@ def test_every_piece_of_ones_own_runs_by_its_name(piece: str, mine: Path, capsys
         assert found["compute/compaction_error"] == 0
         assert found["energy/45nm/snn_nj"] > 0
     if piece == "masked":
-        sentence = "What is closed is masked and priced, but stays in the network that runs: it has no shrink()"
+        sentence = "What is closed is masked, but stays in the network that runs, and its energy is counted with it"
         assert sentence in " ".join(capsys.readouterr().out.split())
         assert sentence in html.unescape(write_report(directory).read_text())
         assert found["compute/parameters_kept"] == found["compute/parameters"]

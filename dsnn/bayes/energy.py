@@ -84,6 +84,9 @@ def expected_energy(
         price: Any = prices.event_nj("analog" if wire.analog else "spikes", accounting)
         if wire.joined:
             price = price + (1.0 - silent(wire.joined)) * (prices.event_nj("analog", accounting) - price)
+        if wire.sums:
+            alone = math.prod(1.0 - open_probability[group][number] for group, number in wire.sums)
+            price = price + (1.0 - alone) * (prices.event_nj("analog", accounting) - price)
         cost = price * wire.fan * pairs * runs(wire.block)
         once, step = (once + cost, step) if wire.once else (once, step + cost)
         fed_back = fed_back + cost if wire.recurrent else fed_back

@@ -33,6 +33,7 @@ from dsnn.bayes.likelihood import Categorical, Likelihood
 from dsnn.bayes.priors import SUPPORTS, Prior
 from dsnn.bayes.sites import BLOCKS, TIME, Sites, gate, measure
 from dsnn.forward import Forward, keep_spikes
+from dsnn.networks.whole import is_own
 from dsnn.parameters import Params
 from dsnn.rng import stream
 from dsnn.types import Array, Bool, Float, Key, Shaped
@@ -135,7 +136,9 @@ class Lifted:
                 z = numpyro.sample(GATES, self.gate_family.base(sites.total))
         noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
         head = self._head() if self.joint else None
-        means = self.family.means(self.weights) if self.flipout and self.family.means else None
+        # signs are put into the layers of a stack; another network's examples share a draw
+        flips = self.flipout and self.family.means and not is_own(self.forward.template.names)
+        means = self.family.means(self.weights) if flips and self.family.means else None
 
         opened = {} if sites is None else sites.unflatten(self._gates(context).open_probability)
         priced = self.prices is not None and self.sites is not None

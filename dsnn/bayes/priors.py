@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from jaxtyping import Float, Shaped
 from numpyro.distributions import constraints
 
+from dsnn.networks.whole import is_weight
 from dsnn.parameters import Params, Template
 from dsnn.types import Array
 
@@ -167,6 +168,18 @@ def by_pattern(patterns: Mapping[str, Prior], template: Template) -> Prior:
 KERNELS = {"normal": fan_in_normal, "laplace": laplace, "hierarchical": hierarchical, "horseshoe": horseshoe}
 
 
+def _foreign(template: Template) -> list[str]:
+    """Returns the weights of a network of one's own that bear no name by which a prior is known."""
+    known = (".kernel", ".recurrent", ".bias")
+    real = (name for name in template.names if template.supports[name] == "real")
+    return [name for name in real if is_weight(name) and not name.endswith(known)]
+
+
+def _by_axes(matrix: Prior, rest: Prior) -> Prior:
+    """Returns one prior for what has two axes or more, and another for the rest."""
+    return lambda name, shape: (matrix if len(shape) > 1 else rest)(name, shape)
+
+
 def default(
     template: Template,
     scale: Any = 1.0,
@@ -194,6 +207,7 @@ def default(
         "*.kernel": KERNELS[kernel](scale),
         "*.recurrent": KERNELS[kernel](scale),
         "*.bias": normal(bias_scale),
+        **{name: _by_axes(KERNELS[kernel](scale), normal(bias_scale)) for name in _foreign(template)},
         "*": point,
     }
     used = {p: fn for p, fn in patterns.items() if p == "*" or fnmatch.filter(template.names, p)}

@@ -19,7 +19,7 @@ from dsnn.energy import priced_as
 from dsnn.layers import Conv, Dense
 from dsnn.networks.reach import reach
 from dsnn.networks.whole import Runnable, Whole
-from dsnn.networks.wiring import described_by, switched
+from dsnn.networks.wiring import described_by, over, switched
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Shaped
 
@@ -62,7 +62,8 @@ class Wire:
         receivers: the same of the receiving units, in place of ``post``.
         inside: sites (group, number) that have to run too, such as a head.
         kernel: name of the parameter whose rows the senders' gates scale; None is the layer's own, "" is none.
-        places: targets of an event by place, of what is sent in places; None is ``fan`` everywhere.
+        places: targets of an event by place over ``fan``, their mean, of what is sent in places; None is one.
+        sums: as ``joined``, the sites (group, number).
         back: it leads back to its own layer.
     """
 
@@ -83,6 +84,7 @@ class Wire:
     kernel: str | None = None
     places: Float[np.ndarray, "..."] | None = None
     back: bool = False
+    sums: tuple[tuple[str, int], ...] = ()
 
     @property
     def recurrent(self) -> bool:
@@ -236,6 +238,8 @@ def sites(
         ValueError: features are to be sites, and no dense layer reads a feature map.
     """
     if isinstance(model, Whole):
+        if gate_features:
+            raise ValueError("features are sites of stacks, got a network of one's own; set gates.features=false.")
         return described(model, gate_input=gate_input, analog_input=analog_input, held=held_input, steps=time_steps)
     groups: dict[str, int] = {}
     wires: list[Wire] = []
@@ -377,7 +381,7 @@ def measure(
     """
     out: dict[str, Array] = {}
     if isinstance(model, Whole):
-        return carried(sites, spikes, held=held, running=running)
+        return carried(sites, model, spikes, held=held, running=running)
     before = inputs[None] if held else inputs
     for name, layer in model.layers():
         x = before
@@ -426,6 +430,7 @@ def described(model: Whole, *, gate_input: bool, analog_input: bool, held: bool,
         ValueError: it describes something that it has not.
     """
     wiring = described_by(model)
+    gate_input = gate_input and model.kept_inputs is None  # what reads a part of its inputs has been thinned already
     groups = {name: size for name, size in wiring.groups.items() if gate_input or name != INPUT}
 
     def ends(axes: Any) -> tuple[Ends, ...]:
@@ -437,8 +442,9 @@ def described(model: Whole, *, gate_input: bool, analog_input: bool, held: bool,
 
     wires = []
     for wire in wiring.wires:
-        reads_input = any(axis.group == INPUT for axis in wire.pre)
+        reads_input = wire.once or any(axis.group == INPUT for axis in wire.pre)
         places = np.asarray(wire.fan, float) if np.ndim(wire.fan) else None
+        fan = float(np.mean(wire.fan))
         wires.append(
             Wire(
                 wire.name,
@@ -446,21 +452,22 @@ def described(model: Whole, *, gate_input: bool, analog_input: bool, held: bool,
                 None,
                 wire.senders,
                 wire.receivers,
-                1.0 if places is not None else float(wire.fan),
-                analog_input if reads_input else wire.values == "analog",
+                fan,
+                wire.values == "analog" or (analog_input and reads_input),
                 wire.once and held,
                 senders=ends(wire.pre),
                 receivers=ends(wire.post),
                 inside=inside(wire.within),
                 kernel=wire.kernel or "",
-                places=places,
+                places=None if places is None or not fan else places / fan,
+                sums=inside(wire.joined),
                 back=wire.recurrent,
             )
         )
     populations = []
     for group in wiring.neurons:
         own = ends(() if group.site is None else (group.site,))
-        units = len(own[0].index) if own else group.count
+        units = max(len(own[0].index) if own else group.count, 1)
         kind_of = priced_as(group.cell, kind(group.cell))
         populations.append(
             Population(
@@ -480,23 +487,24 @@ def described(model: Whole, *, gate_input: bool, analog_input: bool, held: bool,
 
 
 def carried(
-    sites: Sites, sent: dict[str, Array], *, held: bool, running: Float[Array, " time"] | None
+    sites: Sites, model: Whole, sent: dict[str, Array], *, held: bool, running: Float[Array, " time"] | None
 ) -> dict[str, Array]:
     """Returns the events that each wire of a network that describes itself carried, as `measure` does, by unit.
 
     Args:
         sites: from `described`.
+        model: the network that ran.
         sent: what it sent over each wire at every step, ``[time, batch, ...]``.
         held: whether the input was held, so that wires that are computed once are.
         running: how far each step ran.
     """
-    out = {}
+    out, said = {}, {wire.name: wire for wire in described_by(model).wires}
     for wire in sites.wires:
         everywhen = running
         if wire.recurrent:
-            everywhen = followed(jnp.ones(len(sent[wire.name])) if running is None else running)
-        rate = _rate(sent[wire.name], None if wire.once and held else everywhen)
+            everywhen = followed(jnp.ones(len(over(said[wire.name], sent))) if running is None else running)
+        rate = _rate(over(said[wire.name], sent), None if wire.once and held else everywhen)
         if wire.places is not None:
-            rate = rate * wire.places.reshape(*wire.places.shape, *[1] * (rate.ndim - wire.places.ndim))
+            rate = rate * wire.places[..., None]
         out[wire.name] = rate.reshape(-1, wire.pre_sites).sum(0)
     return out

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from dsnn.cells import kind
-from dsnn.layers import Conv, Layer
+from dsnn.layers import Conv, Dense, Layer
 from dsnn.models import READOUTS
 from dsnn.networks.reach import reach
 from dsnn.networks.shrink import INPUT, cut
@@ -36,7 +36,9 @@ class _Ends(NamedTuple):
 
     def along(self, axis: int, length: int) -> tuple[Axis, ...]:
         """Returns the sites of an axis; channels come last, so what is flattened repeats them."""
-        return (Axis(self.group, axis, np.tile(self.index, length // len(self.index))),) if self.group else ()
+        if not self.group:
+            return ()
+        return (Axis(self.group, axis, np.tile(self.index, length // max(len(self.index), 1))),)
 
 
 class _Signal(NamedTuple):
@@ -46,6 +48,7 @@ class _Signal(NamedTuple):
     ends: _Ends
     values: str
     once: bool = False
+    joined: tuple[str, ...] = ()
 
 
 class _Plan:
@@ -60,14 +63,14 @@ class _Plan:
 
     def group(self, name: str, size: int) -> _Ends:
         """Returns the ends of a new group."""
+        if name in self.groups or name == RESIDUAL:
+            raise ValueError(f"a part must have a name of its own, got {name!r}, which is a group of sites; rename it.")
         self.groups[name] = size
         return _Ends(name, np.arange(size))
 
 
 class _Part(nnx.Module):
     """What all containers have: a state by the names of their parts, a plan, and what they send."""
-
-    in_shape: Any
 
     def named(self) -> Iterator[tuple[str, Any]]:
         """Yields (name, part)."""
@@ -93,7 +96,8 @@ class _Part(nnx.Module):
 
     def wiring(self) -> Wiring:
         """Returns the sites, wires and neurons; the last layers answer and cannot be spared."""
-        plan, shape = _Plan(), tuple(self.in_shape)
+        own: Any = self
+        plan, shape = _Plan(), tuple(own.in_shape)
         size = shape[-1] if _reads_places(self) else math.prod(shape)
         nowhere = _Ends("", np.arange(0))
         read = plan.group(INPUT, size) if size > 1 else nowhere
@@ -137,6 +141,7 @@ class Chain(_Part):
             raise ValueError("a chain needs at least one part, got none; give name=Layer(...).")
         if readout_kind not in READOUTS:
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout_kind!r}.")
+        _check_parts(parts)
         self.readout_kind, self.names = readout_kind, tuple(parts)
         for (first, one), (second, other) in itertools.pairwise(parts.items()):
             if math.prod(one.out_shape) != math.prod(other.in_shape):
@@ -192,8 +197,15 @@ class Residual(_Part):
                 f"a residual block must give the shape of its shortcut, {beside}, got {tuple(body.out_shape)}; give a "
                 "shortcut that changes it alike."
             )
+        _check_parts({"body": body} | ({} if shortcut is None else {"shortcut": shortcut}))
         self.body, self.shortcut, self.share = body, shortcut, None
-        self.in_shape = tuple(body.in_shape)
+        self.given_shape = tuple(body.in_shape)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        found = self.shortcut if self.body is None else self.body
+        return self.given_shape if found is None else tuple(found.in_shape)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -218,7 +230,8 @@ class Residual(_Part):
 
     def plan(self, plan: _Plan, path: str, given: _Signal, out: _Ends | None) -> _Signal:
         """Adds both ways; their sum is one group of channels."""
-        number, plan.blocks = plan.blocks, plan.blocks + 1
+        number, beside = plan.blocks, given
+        plan.blocks += self.body is not None
         if self.shortcut is None:
             if out is not None:
                 raise ValueError(
@@ -233,8 +246,10 @@ class Residual(_Part):
             _plan(plan, self.body, f"{path}body", given, ends)
             plan.within = outside
         if self.shortcut is not None:
-            _plan(plan, self.shortcut, f"{path}shortcut", given, ends)
-        return _Signal(self.out_shape, ends, "analog")
+            beside = _plan(plan, self.shortcut, f"{path}shortcut", given, ends)
+        # an event of a sum carries a value where both ways can send
+        joined = () if self.body is None else (f"{RESIDUAL}:{number}",)
+        return _Signal(self.out_shape, ends, beside.values, joined=(*beside.joined, *joined))
 
 
 class Parallel(_Part):
@@ -249,9 +264,14 @@ class Parallel(_Part):
 
     def __init__(self, **parts: Any):
         _check_branches("added up", parts, lambda part: tuple(part.out_shape))
-        self.names, self.in_shape = tuple(parts), tuple(next(iter(parts.values())).in_shape)
+        self.names = tuple(parts)
         for name, part in parts.items():
             setattr(self, name, part)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        return tuple(getattr(self, self.names[0]).in_shape)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -287,9 +307,14 @@ class Concatenate(_Part):
 
     def __init__(self, **parts: Any):
         _check_branches("put beside each other", parts, lambda part: tuple(part.out_shape)[:-1])
-        self.names, self.in_shape = tuple(parts), tuple(next(iter(parts.values())).in_shape)
+        self.names = tuple(parts)
         for name, part in parts.items():
             setattr(self, name, part)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        return tuple(getattr(self, self.names[0]).in_shape)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -310,23 +335,41 @@ class Concatenate(_Part):
         """Adds the branches; all their channels are one group."""
         ends = plan.group(path.rstrip("."), self.out_shape[-1]) if out is None else out
         start, values = 0, "spikes"
+        joined: list[str] = []
         for name, part in self.named():
             end = start + part.out_shape[-1]
             made = _plan(plan, part, f"{path}{name}", given, _Ends(ends.group, ends.index[start:end]))
             start, values = end, "analog" if made.values == "analog" else values
-        return _Signal(self.out_shape, ends, values)
+            joined += made.joined
+        return _Signal(self.out_shape, ends, values, joined=tuple(joined))
 
 
 def residuals(part: Any) -> Iterator[Residual]:
-    """Yields the residual blocks of a network, outer ones first, in the order of their sites."""
-    if isinstance(part, Residual):
+    """Yields the residual blocks that a network still has, outer ones first, in the order of their sites."""
+    if isinstance(part, Residual) and part.body is not None:
         yield part
     if isinstance(part, _Part):
         for _, inner in part.named():
             yield from residuals(inner)
 
 
+def _check_parts(parts: dict[str, Any]) -> None:
+    """Raises a ValueError for what is no layer or container, and for a name that means something here."""
+    taken = {name for kind_of in (Chain, Residual) for name in dir(kind_of)} | {"names", "share"}
+    for name, part in parts.items():
+        if not isinstance(part, Layer | _Part):
+            raise ValueError(
+                f"a part must be a Layer, Chain, Residual, Parallel or Concatenate, got a {type(part).__name__} as "
+                f"{name!r}; a stack's layers go into a Chain."
+            )
+        if isinstance(part, Layer) and not isinstance(part.synapse, Dense | Conv):
+            raise ValueError(f"a layer here must have a Dense or Conv synapse, got {type(part.synapse).__name__}.")
+        if name in taken and name not in ("body", "shortcut"):
+            raise ValueError(f"a part must not be called as something that parts have, got {name!r}; rename it.")
+
+
 def _check_branches(what: str, parts: dict[str, Any], shape: Any) -> None:
+    _check_parts(parts)
     if len(parts) < 2:
         raise ValueError(f"branches that are {what} must be two or more, got {len(parts)}.")
     shapes = {name: shape(part) for name, part in parts.items()}
@@ -386,6 +429,7 @@ def _plan(plan: _Plan, part: Any, path: str, given: _Signal, out: _Ends | None) 
             fan=reach(synapse) if isinstance(synapse, Conv) else 1.0,
             values="analog" if analog else "spikes",
             once=given.once,
+            joined=given.joined,
         )
     )
     if part.recurrent is not None:
@@ -402,7 +446,8 @@ def _plan(plan: _Plan, part: Any, path: str, given: _Signal, out: _Ends | None) 
     count = math.prod(part.out_shape)
     neurons = NeuronGroup(f"{path}.neurons", part.cell, count, site[0] if site else None, arrays, plan.within)
     plan.neurons.append(neurons)
-    return _Signal(tuple(part.out_shape), ends, "spikes")
+    fires = part.reads == "spikes" and kind(part.cell) != "LI"
+    return _Signal(tuple(part.out_shape), ends, "spikes" if fires else "analog")
 
 
 def _reads_places(part: Any) -> bool:

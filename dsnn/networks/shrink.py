@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.layers import Conv, Dense
+from dsnn.layers import Conv, Dense, Layer
 from dsnn.networks.whole import INSIDE, Whole
 from dsnn.networks.wiring import described_by, named, switched
 from dsnn.types import Array
@@ -41,7 +41,8 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
             flat.append((path, variable))
             continue
         name, array = ".".join(map(str, path)), np.asarray(variable[...])
-        if name not in known and array.ndim and isinstance(variable, nnx.Param):
+        own = name not in known and array.ndim and isinstance(variable, nnx.Param)
+        if own and ".cell." not in name:  # what a cell shares among its neurons stays as it is
             raise ValueError(
                 "the wiring must name every parameter, as the kernel of a wire or among the arrays of neurons, so that "
                 f"it can be cut, got {name!r} of shape {array.shape} that it does not name."
@@ -73,6 +74,11 @@ def _resize(module: Any) -> None:
     elif isinstance(module, Conv):
         *_, channels, features = module.kernel.shape
         module.in_shape, module.out_shape = (*module.in_shape[:-1], channels), (*module.out_shape[:-1], features)
+    elif isinstance(module, Layer):
+        rows = module.synapse.kernel.shape[-2]
+        for pool in module.before:
+            kept = rows if isinstance(module.synapse, Conv) else rows // math.prod(pool.out_shape[:-1])
+            pool.in_shape, pool.out_shape = (*pool.in_shape[:-1], kept), (*pool.out_shape[:-1], kept)
 
 
 def compacts(model: Any) -> bool:
@@ -99,7 +105,8 @@ def shrunk(model: Whole, gates: dict[str, Array], kept: Any) -> Whole:
     }
     small = model.network.shrink(dict(keep))
     if INPUT not in keep:
-        return Whole(small)
-    index = np.asarray(next(a.index for wire in wiring.wires for a in wire.pre if a.group == INPUT))
-    flat = len(model.in_shape) > 1 and len(index) == math.prod(model.in_shape)
-    return Whole(small, np.flatnonzero(_stays(index, keep[INPUT])), model.in_shape, flat=flat)
+        return model.around(small)
+    # sites of the input are its channels, or all of its values
+    flat = len(model.in_shape) > 1 and wiring.groups[INPUT] != model.in_shape[-1]
+    new = Whole(small, keep[INPUT], model.in_shape, flat=flat)
+    return new if model.scaling is None else new.scaled(*(part[...] for part in model.scaling))

@@ -62,6 +62,12 @@ class Whole(nnx.Module):
         own = getattr(self.network, "wiring", None)
         return own() if callable(own) else None
 
+    def around(self, network: Any) -> "Whole":
+        """Returns another network that reads the same of its inputs."""
+        kept = None if self.kept_inputs is None else self.kept_inputs[...]
+        new = Whole(network, kept, self.given_shape, flat=self.flat)
+        return new if self.scaling is None else new.scaled(*(part[...] for part in self.scaling))
+
     def scaled(self, shift: Any, scale: Any) -> "Whole":
         """Returns the network that takes inputs as they come, and does with (x - shift) / scale what this one does."""
         new = nnx.clone(self)
@@ -112,6 +118,16 @@ class Whole(nnx.Module):
         if self.readout_kind == "own":
             return self.network.logits(outputs, running)
         return running_logits(outputs, self.readout_kind, running)
+
+
+def is_own(names: tuple[str, ...]) -> bool:
+    """Returns whether these are the names of parameters of a network that is no stack."""
+    return bool(names) and names[0].startswith(INSIDE)
+
+
+def is_weight(name: str) -> bool:
+    """Returns whether a parameter of such a network is a weight, and no constant of a cell."""
+    return name.startswith(INSIDE) and ".cell." not in name
 
 
 Runnable = Stack | Whole

@@ -9,6 +9,9 @@ from dsnn.networks.whole import INSIDE, Whole
 from dsnn.parameters import split
 from dsnn.protocols import Axis, Wire, Wiring
 
+RESERVED = ("blocks", "features", "time")
+"""Groups of sites that mean something already."""
+
 __all__ = ["described_by", "named", "nothing", "switched"]
 
 
@@ -31,8 +34,18 @@ def described_by(model: Whole) -> Wiring:
         return nothing()
     shapes = {name: value.shape for name, value in split(model)[1].items()}
     for group, size in own.groups.items():
+        if group in RESERVED:
+            raise ValueError(f"a group of sites must not be called {' or '.join(RESERVED)}, got {group!r}; rename it.")
         if size < 1:
             raise ValueError(f"a group of sites must have at least one, got {size} in {group!r}.")
+    kernels = [wire.kernel for wire in own.wires if wire.kernel is not None]
+    if shared := sorted({kernel for kernel in kernels if kernels.count(kernel) > 1}):
+        raise ValueError(f"a kernel must belong to one wire, got {shared[0]!r} in two; its rows have one gate each.")
+    for group, size in own.groups.items():
+        found = {int(site) for axis in _axes(own, group) for site in np.asarray(axis.index)}
+        found |= {int(name.rpartition(":")[2]) for name in _inside(own) if name.rpartition(":")[0] == group}
+        if lacking := sorted(set(range(size)) - found):
+            raise ValueError(f"every site must be somewhere in the wiring, got {group}:{lacking[0]} nowhere.")
     names = [wire.name for wire in own.wires] + [group.name for group in own.neurons]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"wires and neurons must have names of their own, got {twice[0]!r} twice.")
@@ -47,7 +60,7 @@ def described_by(model: Whole) -> Wiring:
         what = f"neurons {group.name!r}"
         if group.site is not None:
             _check_axis(what, group.site, own.groups)
-            if not len(group.site.index) or group.count % len(group.site.index):
+            if group.count % max(len(group.site.index), 1):
                 raise ValueError(
                     f"{what} must be so many for each position of their axis, got {group.count} for "
                     f"{len(group.site.index)} positions."
@@ -64,11 +77,26 @@ def switched(model: Whole) -> tuple[str, ...]:
     return tuple(group for group in wiring.groups if group not in by_rows)
 
 
+def _axes(wiring: Wiring, group: str) -> list[Axis]:
+    """Returns every axis of a group."""
+    ends = [axis for wire in wiring.wires for axis in (*wire.pre, *wire.post)]
+    return [
+        axis for axis in (*ends, *(one.site for one in wiring.neurons if one.site is not None)) if axis.group == group
+    ]
+
+
+def _inside(wiring: Wiring) -> list[str]:
+    """Returns every ``group:number`` that something lies within or is joined by, if it is one."""
+    names = [name for wire in wiring.wires for name in (*wire.within, *wire.joined)]
+    names += [name for group in wiring.neurons for name in group.within]
+    return [name for name in names if name.rpartition(":")[2].isdigit()]
+
+
 def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> Wire:
     what = f"wire {wire.name!r}"
     for axis in (*wire.pre, *wire.post):
         _check_axis(what, axis, groups)
-    _check_inside(what, wire.within, groups)
+    _check_inside(what, (*wire.within, *wire.joined), groups)
     senders, receivers = wire.senders, wire.receivers
     if wire.kernel is not None:
         shape = shapes.get(INSIDE + wire.kernel)
@@ -85,7 +113,7 @@ def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]
         receivers = receivers or (shape[-1] if len(shape) > 1 else 1)
     senders = senders or max((len(axis.index) for axis in wire.pre), default=0)
     receivers = receivers or max((len(axis.index) for axis in wire.post), default=0)
-    if not senders or not receivers:
+    if wire.kernel is None and not (senders and receivers):
         raise ValueError(f"{what} without a kernel must say how many senders and receivers it has, got none.")
     for ends, count in ((wire.pre, senders), (wire.post, receivers)):
         for axis in ends:
@@ -129,3 +157,26 @@ def named(wiring: Wiring) -> dict[str, Any]:
         for name, axis in group.arrays.items():
             known.setdefault(name, []).extend([] if group.site is None else [group.site._replace(axis=axis)])
     return known
+
+
+def over(wire: Wire, sent: dict[str, Any], lead: int = 2) -> Any:
+    """Returns what was sent over a wire, with the senders last: in places where its fan is by place.
+
+    Args:
+        wire: of `described_by`.
+        sent: by wire, ``[time, batch, ...]``.
+        lead: leading axes that are not the network's.
+
+    Raises:
+        ValueError: nothing was sent under this name, or of another size.
+    """
+    if wire.name not in sent:
+        known = ", ".join(sent) or "nothing"
+        raise ValueError(f"what goes over every wire must be in Output.sent, got {known} without {wire.name!r}.")
+    values, shape = sent[wire.name], (*np.shape(wire.fan), wire.senders)
+    size, each = math.prod(values.shape[lead:]), math.prod(shape)
+    if size != each:
+        raise ValueError(
+            f"over wire {wire.name!r} must go {shape} values an example, got {tuple(values.shape[lead:])}."
+        )
+    return values.reshape(*values.shape[:lead], *shape)

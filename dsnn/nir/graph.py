@@ -53,9 +53,9 @@ class Graph(nnx.Module):
         self.shape = nodes[self.inputs].out_shape
         self.in_shape, self.out_shape = last(self.shape), last(nodes[self.outputs].out_shape)
 
-    def init(self, batch_shape: tuple[int, ...]) -> GraphState:
-        """Returns the state at rest for inputs of shape ``batch_shape``, (batch,) or (batch, ...)."""
-        batch = batch_shape[0]
+    def init(self, batch_shape: int | tuple[int, ...]) -> GraphState:
+        """Returns the state at rest for a batch of this size, or for inputs of shape (batch,) or (batch, ...)."""
+        batch = batch_shape if isinstance(batch_shape, int) else batch_shape[0]
         states: dict[str, Any] = {}
         for name in self.places:
             node = self.node(name)

@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from dsnn import activity, data, energy, evaluate, exit_calibration, parameters, rng
 from dsnn.anytime import Decision
+from dsnn.assemble import reads_values
 from dsnn.bayes.lift import Draw
 from dsnn.bayes.predict import Prediction
 from dsnn.cells import kind
@@ -397,7 +398,7 @@ def _cells(model: Any) -> list[Any]:
 
 def _reads_values(setup: "Setup") -> bool:
     """Returns whether inputs carry values and not spikes."""
-    return any(w.analog for w in setup.sites.wires[:1])
+    return reads_values(setup.lifted.forward, setup.split)
 
 
 def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, np.ndarray]:

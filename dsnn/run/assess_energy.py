@@ -1,5 +1,6 @@
 """What a network costs on each hardware profile, beside every rival; which of the rivals were trained."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ def nonzero_inputs(model: Runnable, inputs: Any, axes: int = 1) -> dict[str, np.
     """
     if isinstance(model, Whole):
         share = (np.asarray(inputs).reshape(-1, *inputs.shape[axes:]) != 0).mean(0)
-        found = described_by(model).wires
-        return {wire.name: share for wire in found if any(axis.group == "input" for axis in wire.pre)}
+        # wires that read all inputs; of others nothing is known before any spikes
+        found = [wire for wire in described_by(model).wires if wire.once and not wire.joined]
+        sizes = {wire.name: math.prod((*np.shape(wire.fan), wire.senders)) for wire in found}
+        return {name: share for name, size in sizes.items() if size == share.size}
     name, layer = next(iter(model.layers()))
     x = inputs.reshape(-1, *inputs.shape[axes:])
     for module in layer.before:

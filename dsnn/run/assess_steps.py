@@ -147,7 +147,9 @@ def firing(setup: "Setup", deployed: Deployed, inputs: Any) -> dict[str, float]:
     steps = setup.lifted.forward.steps
     means = jax.jit(lambda x: unroll(model, x, None, fired, steps=steps if held else None)[2])(inputs)
     rates = {name: float(values.mean()) for name, values in means.items()}
+    if not means:  # a network of one's own
+        return {}
     sizes = {name: float(np.prod(layers[name].out_shape)) for name in rates}
     total = sum(rates[name] * sizes[name] for name in rates)
     metrics = {f"firing/{name}": rate for name, rate in rates.items()}
-    return metrics | {"firing/all": total / max(sum(sizes.values()), 1.0), "firing/spikes_per_example": total * steps}
+    return metrics | {"firing/all": total / sum(sizes.values()), "firing/spikes_per_example": total * steps}

@@ -16,6 +16,8 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 
 from dsnn.bayes.priors import POINT_CONSTRAINTS, SUPPORTS, Hierarchical, Prior
+from dsnn.networks.whole import INSIDE, Whole
+from dsnn.networks.wiring import described_by
 from dsnn.parameters import Params, Template
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
@@ -48,8 +50,19 @@ class Weights:
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the last layer's parameters."""
-        layer = self.template.build(self.initial).names[-1]
+        model = self.template.build(self.initial)
+        if isinstance(model, Whole):
+            return self._last_of(model)
+        layer = model.names[-1]
         return tuple(name for name in self.template.names if name.startswith(f"{layer}."))
+
+    def _last_of(self, model: Whole) -> tuple[str, ...]:
+        """Returns the parameters beside the kernel of the last wire of a network that describes itself."""
+        kernels = [wire.kernel for wire in described_by(model).wires if wire.kernel is not None]
+        if not kernels:
+            raise ValueError("a guide of the last layer needs a network whose wiring() names it, got one without.")
+        inside = kernels[-1].rpartition(".")[0] + "."
+        return tuple(n for n in self.template.names if n == kernels[-1] or (n.startswith(inside) and inside != INSIDE))
 
 
 class Guide(NamedTuple):
