@@ -171,7 +171,7 @@ class Population:
 
 @dataclasses.dataclass(frozen=True)
 class Sites:
-    """The compute sites of a stack.
+    """The compute sites of a network.
 
     Attributes:
         groups: number of sites by group name; ``input`` for inputs, ``features`` for what the first dense layer reads
@@ -221,7 +221,7 @@ def sites(
     held_input: bool = True,
     time_steps: int = 0,
 ) -> Sites:
-    """Returns the sites of a stack: its inputs and every layer but the last, which answers and cannot be spared.
+    """Returns the sites of a stack, its inputs and every layer but the last, or what another network says of itself.
 
     Args:
         model: the network.
