@@ -11,7 +11,7 @@ from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.layers import Conv, Layer
 from dsnn.networks.shrink import INPUT
 from dsnn.networks.whole import Runnable, Whole
-from dsnn.networks.wiring import described_by, over
+from dsnn.networks.wiring import described_by, over, priced
 from dsnn.parameters import split
 from dsnn.protocols import Wire
 from dsnn.types import Array, Int
@@ -95,7 +95,7 @@ def _own(model: Whole, sent: dict[str, Any], running: np.ndarray, *, held: bool,
     for group in wiring.neurons:
         if not group.count:
             continue
-        name = priced_as(group.cell, cell_kind(group.cell))
+        name = priced_as(priced(group), cell_kind(priced(group)))
         fired = sent.get(group.name)
         spiking = 0.0 if fired is None else float(_mean(np.asarray(fired).reshape(*running.shape, -1), running).sum())
         out.append(NeuronRecord(group.name, name, (group.count,), mean_steps, spiking))

@@ -331,7 +331,7 @@ def network(
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
     priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
     own = described_by(model).neurons if isinstance(model, Whole) else ()
-    every = [*((name, layer.cell) for name, layer in model.layers()), *((group.name, group.cell) for group in own)]
+    every = [*((name, layer.cell) for name, layer in model.layers()), *((group.name, group.cost) for group in own)]
     liquid = [name for name, cell in every if kind(cell) == "LTC"]
     if priced and liquid:
         raise ValueError(

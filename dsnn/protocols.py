@@ -114,12 +114,12 @@ class Wire(NamedTuple):
         kernel: dotted path of its weights, whose rows gates scale; None for a product without weights.
         pre: the senders' sites: axes whose gates must all be open. Empty: never gated.
         post: the receivers' sites.
-        senders: how many; read from the kernel where there is one.
-        receivers: how many.
         within: sites ``group:i`` that must run too, such as a block or a head.
         fan: targets of an event for each receiver: 1, or by place for what is sent in places (a convolution).
         values: "spikes", or "analog" where each event costs a multiplication.
         once: reads the input, and is computed once an inference where that is held.
+        senders: how many; read from the kernel where there is one.
+        receivers: how many.
         recurrent: what is sent is read a step later.
         joined: sites ``group:i`` whose spikes are added to what is sent; where one of them runs, events are sums, which
             carry values.
@@ -129,12 +129,12 @@ class Wire(NamedTuple):
     kernel: str | None
     pre: tuple[Axis, ...] = ()
     post: tuple[Axis, ...] = ()
-    senders: int = 0
-    receivers: int = 0
     within: tuple[str, ...] = ()
     fan: Any = 1.0
     values: str = "spikes"
     once: bool = False
+    senders: int = 0
+    receivers: int = 0
     recurrent: bool = False
     joined: tuple[str, ...] = ()
 
@@ -144,17 +144,18 @@ class NeuronGroup(NamedTuple):
 
     Attributes:
         name: unique.
-        cell: what is updated, for its price: its class is one of `dsnn.cells`, or it has ``cost()``.
-        count: neurons, all places counted.
         site: the sites of their last axis; None where nothing closes them.
+        count: neurons, all places counted.
+        cost: of an update, a `dsnn.energy.NeuronCost`; or the cell that is updated: one of `dsnn.cells`, or with
+            ``cost()``, else it is priced as an LIF.
         arrays: dotted path of what holds a number for each, and the axis that is cut with them.
         within: sites ``group:i`` that must run too.
     """
 
     name: str
-    cell: Any
+    site: Axis | None
     count: int  # type: ignore[assignment]  # the field's name, of a tuple's method
-    site: Axis | None = None
+    cost: Any
     arrays: dict[str, int] = {}  # noqa: RUF012 - never changed
     within: tuple[str, ...] = ()
 

@@ -54,7 +54,7 @@ def unroll(
 
     Args:
         model: a cell, a layer or a stack, or anything with ``init(batch_shape)`` and ``step(state, x, key)``; or a
-            network of one's own (`dsnn.protocols.Network`), which runs by steps whatever the schedule, and whose records
+            network of one's own (`dsnn.protocols.Network`), which runs by steps whatever the schedule. Its records
             see what it sent by wire.
         xs: inputs ``[time, batch, ...]``; with ``steps``, one input ``[batch, ...]`` held for that many steps, whose
             first product is then computed once.

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "layers": CELLS | {"events", "convolve"},
     "describe": set(),
     "models": CELLS | {"layers", "describe"},
-    "networks": NETWORKS | {"protocols"},  # blocks, and networks that describe themselves
+    "networks": NETWORKS | {"protocols", "energy"},  # blocks, and networks that describe themselves
     "unroll": NETWORKS | {"loops", "networks"},
     "loops": NETWORKS,  # whole time loops in C
     "bidirectional": NETWORKS | {"unroll"},

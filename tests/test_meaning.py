@@ -89,7 +89,9 @@ def test_a_scan_is_the_cell(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", [LI(0.75), LIF(0.75, reset="none"), CuBaLIF(0.75, 0.5, reset="none"), RF(8.0, 0.5, dt=0.1)], ids=str
+    "cell",
+    [LI(0.75), LIF(0.75, reset="none"), CuBaLIF(0.75, 0.5, reset="none"), RF(8.0, 0.5, dt=0.1)],
+    ids=lambda cell: type(cell).__name__,
 )
 def test_an_associative_scan_is_the_cell_up_to_rounding(cell: Any) -> None:
     assert parallel.reset_free(cell)

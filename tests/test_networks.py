@@ -407,7 +407,7 @@ def test_a_wire_of_a_network_may_be_read_by_hand() -> None:
                     ),
                     Wire("last", "last", (Axis("hidden", 0, np.arange(1)),)),
                 ),
-                (NeuronGroup("hidden", LIF(0.5), 1, Axis("hidden", 0, np.arange(1))),),
+                (NeuronGroup("hidden", Axis("hidden", 0, np.arange(1)), 1, LIF(0.5)),),
             )
 
     model = as_network(Tiny(), "a test")
@@ -536,3 +536,29 @@ def test_flipout_leaves_a_network_of_ones_own_its_draws(graphs: Any) -> None:
         batch = Batch(jnp.asarray(setup.split.train.x[:4]), jnp.asarray(setup.split.train.y[:4]))
         losses.append(float(jax.jit(setup.learner.step)(setup.learner.init(), batch)[1].loss))
     assert losses[0] == losses[1]
+
+
+def test_neurons_whose_cost_is_stated_are_priced_by_it() -> None:
+    class Priced(nnx.Module):
+        in_shape, out_shape = (2,), (2,)
+
+        def __init__(self) -> None:
+            self.kernel = nnx.Param(jnp.eye(2))
+
+        def init(self, batch: int) -> Any:
+            return LIF(0.5).init((batch, 2))
+
+        def step(self, state: Any, x: Any, key: Any = None) -> Any:
+            state, spikes = LIF(0.5).step(state, x @ self.kernel[...])
+            return state, Output(spikes, {"in": x})
+
+        def wiring(self) -> Any:
+            cost = energy.NeuronCost(macs=3, acs=1, compares=1, states=1)
+            return Wiring({}, (Wire("in", "kernel"),), (NeuronGroup("out", None, 2, cost),))
+
+    where = compute_sites.sites(as_network(Priced(), "a test"))
+    assert energy.neuron_cost(where.populations[0].kind)[:4] == (3, 1, 1, 1)
+    keep = np.asarray([True, False])
+    assert cut(
+        Chain(a=Layer(Dense(2, 2, key=KEY), LIF(0.9)), b=Layer(Dense(2, 1, key=KEY), LI(0.9))), {"a": keep}
+    ).a.out_shape == (1,)

@@ -19,7 +19,7 @@ from dsnn.energy import priced_as
 from dsnn.layers import Conv, Dense
 from dsnn.networks.reach import reach
 from dsnn.networks.whole import Runnable, Whole
-from dsnn.networks.wiring import described_by, over, switched
+from dsnn.networks.wiring import described_by, over, priced, switched
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Shaped
 
@@ -468,7 +468,7 @@ def described(model: Whole, *, gate_input: bool, analog_input: bool, held: bool,
     for group in wiring.neurons:
         own = ends(() if group.site is None else (group.site,))
         units = max(len(own[0].index) if own else group.count, 1)
-        kind_of = priced_as(group.cell, kind(group.cell))
+        kind_of = priced_as(priced(group), kind(priced(group)))
         populations.append(
             Population(
                 group.name,

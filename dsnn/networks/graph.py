@@ -444,7 +444,7 @@ def _plan(plan: _Plan, part: Any, path: str, given: _Signal, out: _Ends | None) 
             arrays[".".join((path, "cell", *map(str, name)))] = len(shape) - 1
     site = ends.along(0, features)
     count = math.prod(part.out_shape)
-    neurons = NeuronGroup(f"{path}.neurons", part.cell, count, site[0] if site else None, arrays, plan.within)
+    neurons = NeuronGroup(f"{path}.neurons", site[0] if site else None, count, part.cell, arrays, plan.within)
     plan.neurons.append(neurons)
     fires = part.reads == "spikes" and kind(part.cell) != "LI"
     return _Signal(tuple(part.out_shape), ends, "spikes" if fires else "analog")

@@ -25,11 +25,13 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
 
     Args:
         network: a `dsnn.protocols.Gateable`.
-        keep: by group, the numbers of the sites that stay, in order; a group that is left out stays whole.
+        keep: by group, the numbers of the sites that stay, in order, or a mask of them; a group that is left out stays
+            whole.
 
     Raises:
         ValueError: a group that the network has not, or a parameter that its wiring does not know.
     """
+    keep = {name: np.flatnonzero(s) if np.asarray(s).dtype == bool else np.asarray(s) for name, s in keep.items()}
     wiring = described_by(Whole(network))
     if unknown := sorted(keep.keys() - wiring.groups.keys()):
         raise ValueError(f"keep must name groups of the wiring, {', '.join(wiring.groups)}, got {unknown[0]!r}.")

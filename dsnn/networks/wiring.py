@@ -1,13 +1,14 @@
 """What a network says of itself, checked against what it is."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsnn.energy import NeuronCost
 from dsnn.networks.whole import INSIDE, Whole
 from dsnn.parameters import split
-from dsnn.protocols import Axis, Wire, Wiring
+from dsnn.protocols import Axis, NeuronGroup, Wire, Wiring
 
 RESERVED = ("blocks", "features", "time")
 """Groups of sites that mean something already."""
@@ -180,3 +181,18 @@ def over(wire: Wire, sent: dict[str, Any], lead: int = 2) -> Any:
             f"over wire {wire.name!r} must go {shape} values an example, got {tuple(values.shape[lead:])}."
         )
     return values.reshape(*values.shape[:lead], *shape)
+
+
+class Stated(NamedTuple):
+    """Neurons of which only the cost of an update is known."""
+
+    said: NeuronCost
+
+    def cost(self) -> NeuronCost:
+        """Returns it."""
+        return self.said
+
+
+def priced(group: NeuronGroup) -> Any:
+    """Returns what says what an update of these neurons costs: their cell, or what was stated."""
+    return Stated(group.cost) if isinstance(group.cost, NeuronCost) else group.cost

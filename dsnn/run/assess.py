@@ -22,7 +22,7 @@ from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.networks.shrink import compacts
 from dsnn.networks.whole import Runnable, Whole
-from dsnn.networks.wiring import described_by
+from dsnn.networks.wiring import described_by, priced
 from dsnn.programs import Program
 from dsnn.run import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, exit_rule
 from dsnn.run.console import batches
@@ -392,7 +392,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
 def _cells(model: Any) -> list[Any]:
     """Returns the cells of a network."""
     if isinstance(model, Whole):
-        return [group.cell for group in described_by(model).neurons]
+        return [priced(group) for group in described_by(model).neurons]
     return [layer.cell for _, layer in model.layers()]
 
 

@@ -60,9 +60,9 @@ class Masked(Unwired):
                 Wire("out", "readout.synapse.kernel", (Axis("fast", -2, index), Axis("slow", -2, other))),
             ),
             (
-                NeuronGroup("fast", self.fast.cell, fast, sites("fast", 0, fast), {"fast.synapse.bias": 0}),
-                NeuronGroup("slow", self.slow.cell, slow, sites("slow", 0, slow), {"slow.synapse.bias": 0}),
-                NeuronGroup("readout", self.readout.cell, classes, None, {"readout.synapse.bias": 0}),
+                NeuronGroup("fast", sites("fast", 0, fast), fast, self.fast.cell, {"fast.synapse.bias": 0}),
+                NeuronGroup("slow", sites("slow", 0, slow), slow, self.slow.cell, {"slow.synapse.bias": 0}),
+                NeuronGroup("readout", None, classes, self.readout.cell, {"readout.synapse.bias": 0}),
             ),
         )
 
@@ -133,15 +133,29 @@ class Attention(nnx.Module):
         for name in ("query", "key", "value"):
             axis = Axis("heads", -1, of_channel)
             wires.append(Wire(f"into {name}", name, (), (axis,), fan=np.ones(tokens), values="analog", once=True))
-            neurons.append(NeuronGroup(f"{name} spikes", self.cell, tokens * len(of_channel), axis))
+            neurons.append(NeuronGroup(f"{name} spikes", axis, tokens * len(of_channel), self.cell))
         for head in range(heads):
             inside = (f"heads:{head}",)
-            wires.append(Wire(f"scores {head}", None, (), (), self.width, tokens, inside, np.ones(tokens)))
-            wires.append(Wire(f"values {head}", None, (), (), tokens, self.width, inside, np.ones(tokens), "analog"))
+            wires.append(
+                Wire(f"scores {head}", None, (), (), inside, np.ones(tokens), senders=self.width, receivers=tokens)
+            )
+            wires.append(
+                Wire(
+                    f"values {head}",
+                    None,
+                    (),
+                    (),
+                    inside,
+                    np.ones(tokens),
+                    "analog",
+                    senders=tokens,
+                    receivers=self.width,
+                )
+            )
         wires.append(
             Wire("out", "out.synapse.kernel", (Axis("heads", -2, np.tile(of_channel, tokens)),), values="analog")
         )
-        neurons.append(NeuronGroup("readout", self.out.cell, classes, None, {"out.synapse.bias": 0}))
+        neurons.append(NeuronGroup("readout", None, classes, self.out.cell, {"out.synapse.bias": 0}))
         return Wiring({"heads": heads}, tuple(wires), tuple(neurons))
 
     def shrink(self, keep):
