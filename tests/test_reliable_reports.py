@@ -82,6 +82,16 @@ def test_the_ledger_takes_no_number_from_a_damaged_run(tmp_path: Path, capsys) -
     assert " 7 " not in said
 
 
+def test_the_ledger_tells_a_finished_run_whose_metrics_are_gone(tmp_path: Path, capsys) -> None:
+    made(tmp_path / "good", 1)
+    (made(tmp_path / "bad", 2) / "metrics.json").unlink()
+    assert door.main([f"ledger={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert "bad: " in said
+    assert "metrics.json" in said
+    assert "What 1 runs used" in said
+
+
 def test_reliability_10_what_is_no_plain_file_or_is_missing_is_told(tmp_path: Path) -> None:
     for k, name in enumerate(("dangling", "folder", "pipe", "no_metrics", "no_config", "good")):
         made(tmp_path / name, k)

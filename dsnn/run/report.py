@@ -54,14 +54,16 @@ def _page_of_runs(folder: Path) -> None:
 def _print_ledger(folder: Path) -> None:
     """Prints what each run below the folder used, their sum, and what it compares to."""
     entries, missing, damaged = [], [], []
-    for path in sorted(folder.rglob("metrics.json")):
-        name = os.fsencode(path.parent.relative_to(folder).as_posix()).decode("utf-8", "replace")
+    # a finished run whose metrics are gone is damaged, and not absent
+    found = {path.parent for name in ("metrics.json", store.DONE) for path in folder.rglob(name)}
+    for directory in sorted(found):
+        name = os.fsencode(directory.relative_to(folder).as_posix()).decode("utf-8", "replace")
         try:
-            metrics = files.metrics(path.parent)
-            if (path.parent / store.DONE).exists():
-                store.whole(path.parent)
+            if (directory / store.DONE).exists():
+                store.whole(directory)
+            metrics = files.metrics(directory)
             if "carbon/kwh" in metrics:
-                entries.append(energy.entry(name, metrics, tuning=_is_tuning(path.parent)))
+                entries.append(energy.entry(name, metrics, tuning=_is_tuning(directory)))
             else:
                 missing.append(name)
         except (store.RunDirError, ValueError) as error:
