@@ -237,7 +237,7 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     shaped, split = with_network(config, split)
     timed = automatic.schedule(shaped.config, split)
     lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
-    if timed.config.gates.enabled and not every_site.total:  # a network of one's own that does not describe itself
+    if timed.config.gates.enabled and not every_site.total and is_own(lifted.forward.template.names):
         timed = automatic.ungated(timed)
         lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
     weighed = automatic.weights(timed.config, split, lifted.prior, lifted.initial)

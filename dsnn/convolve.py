@@ -45,7 +45,7 @@ def _with_gradient(strides: tuple[int, int], padding: str) -> Callable[..., Arra
     def forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
         return run(x, kernel), (x, kernel)
 
-    return both_ways(run, forward, functools.partial(_backward, strides, padding))
+    return both_ways(forward, functools.partial(_backward, strides, padding), run)
 
 
 def _plain(x: Array, kernel: Array, strides: tuple[int, int], padding: str) -> Array:

@@ -62,23 +62,23 @@ def _zero(like: Any) -> Any:
 
 
 def both_ways(
-    run: Callable[..., Any],
     forward: Callable[..., tuple[Any, Any]],
     backward: Callable[[Any, Any], tuple[Any, ...]],
-    plain: Callable[..., Any] | None = None,
+    plain: Callable[..., Any],
+    run: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Returns ``run`` with derivatives in both modes.
+    """Returns what ``forward`` gives, with derivatives in both modes.
 
     None of these functions may close over traced arrays: all that is traced is an operand.
 
     Args:
-        run: ``(*operands) -> out``; operands are trees of arrays, results trees of floats.
-        forward: ``(*operands) -> (out, kept)``, as `jax.custom_vjp.defvjp` takes it.
+        forward: ``(*operands) -> (out, kept)``, as `jax.custom_vjp.defvjp` takes it; operands are trees of arrays,
+            results trees of floats.
         backward: ``(kept, cotangents) -> cotangents``, a tuple of one for each operand; None is zero.
-        plain: the same as ``run`` in operations that JAX differentiates, from which forward mode and second derivatives
-            come; None is ``run``.
+        plain: the same results in operations that JAX differentiates, from which forward mode and second derivatives
+            come.
+        run: what runs where nothing is differentiated; None is ``forward``, whose kept parts are then dead code.
     """
-    plain = run if plain is None else plain
 
     @jax.custom_jvp
     def keeping(*operands: Any) -> tuple[Any, Any]:
@@ -91,7 +91,7 @@ def both_ways(
 
     @jax.custom_jvp
     def function(*operands: Any) -> Any:
-        return run(*operands)
+        return forward(*operands)[0] if run is None else run(*operands)
 
     def _function(operands: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
         out, kept = keeping(*operands)

@@ -55,7 +55,7 @@ def _narrow(dtype: str) -> Callable[[Array, Array], Array]:
         to_x = jnp.dot(grad, kernel.astype(dtype).T, preferred_element_type=jnp.float32)
         return to_x, jnp.dot(x.T, grad, preferred_element_type=jnp.float32)
 
-    return both_ways(run, forward, backward)
+    return both_ways(forward, backward, run)
 
 
 def _positive(**sizes: int) -> None:

@@ -313,7 +313,7 @@ def _scan_recurrent(layer, state, currents, constant, key, times, index, memory,
         back = to_currents.reshape(rows.shape).astype(jax.eval_shape(inner.feed_back, rows, kernel).dtype)
         return product(back)[0], to_weights, to_state, to_currents, None
 
-    run = both_ways(loop, forward, backward)
+    run = both_ways(forward, backward, loop, run=loop)
     return run(layer.recurrent[...], weights, state, currents, (key, times))
 
 

@@ -135,7 +135,7 @@ def test_both_ways_holds_in_any_order_for_a_function_known_exactly() -> None:
     def run(x: jax.Array, n: jax.Array) -> jax.Array:
         return x**3 * n
 
-    cube = both_ways(run, forward, backward)
+    cube = both_ways(forward, backward, run)
     x, n = jnp.float32(2.0), jnp.int32(5)
     of = lambda x: cube(x, n)  # noqa: E731
     assert of(x) == 40

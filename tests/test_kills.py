@@ -5,7 +5,6 @@ Fifty of them take half an hour on one core: ``pytest -m slow tests/test_kills.p
 
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -15,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from sweeping import TINY, timeless
+from sweeping import TINY
 
-from dsnn import store
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))  # last, so that it shadows nothing
+from damage_runs import files, results
 
 KILLS, GONE_S, END_S = 50, 10.0, 300.0
 SEARCH = """
@@ -113,30 +113,6 @@ def of_session(leader: int) -> list[int]:
             continue
         if int(session) == leader and status != "Z":
             found.append(int(stat.parent.name))
-    return found
-
-
-def files(root: Path) -> set[str]:
-    """Returns the names of all files below a folder, where parts of checkpoints and folders of commands are all alike.
-
-    Orbax draws the names of its parts, and Hydra names a folder after the second in which a sweep's command was given.
-    """
-    names = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    names = {re.sub(r"/d/[0-9a-f]{32}$", "/d/*", name) for name in names}
-    return {re.sub(r"sweeps/[-_0-9]{19}/", "sweeps/*/", name) for name in names}
-
-
-def results(root: Path) -> dict[str, object]:
-    """Returns what each run below a folder found, without clocks."""
-    found: dict[str, object] = {}
-    for run in sorted(path.parent for path in root.rglob("DONE")):
-        assert store.is_done(run)
-        name = run.relative_to(root).as_posix()
-        found[f"{name} metrics"] = timeless(run)
-        found[f"{name} history"] = store.read_history(run)
-        for path in run.glob("*.npz"):
-            arrays = store.read_arrays(run, path.name)
-            found |= {f"{name} {path.name} {key}": (a.dtype, a.shape, a.tobytes()) for key, a in arrays.items()}
     return found
 
 

@@ -130,7 +130,7 @@ def _gather_backward(kept: tuple[Array, Array, Array], grad: Array) -> tuple[Non
     )
 
 
-_gathered = both_ways(_gather, _gather_forward, _gather_backward, _gather_in_turn)
+_gathered = both_ways(_gather_forward, _gather_backward, _gather_in_turn)
 
 
 def _by_events(x: Array, weights: Array) -> Array:
@@ -191,7 +191,7 @@ def _dense_weight(x: Array, grad: Array) -> Array:
     return x.T @ grad
 
 
-_product = both_ways(_by_events, _product_forward, _product_backward, _dense)
+_product = both_ways(_product_forward, _product_backward, _dense)
 
 
 def _drive(x: Array, weights: Array) -> Array:
@@ -204,4 +204,4 @@ def _weight(x: Array, grad: Array) -> Array:
     return call(WEIGHT, out, _dense_weight, x, grad)
 
 
-_always = both_ways(_drive, _always_forward, _always_backward, _dense)
+_always = both_ways(_always_forward, _always_backward, _dense)

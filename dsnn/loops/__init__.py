@@ -129,9 +129,6 @@ def _by_membranes(kind: Kind, change: Any) -> Array:
 def _adaptive(kind: Kind) -> Callable[..., Any]:
     """Returns the loop of LIF or ALIF neurons: (kernel, constants, currents) to d, u and the final state."""
 
-    def run(kernel: Array, constants: Array, currents: Array) -> Any:
-        return forward(kernel, constants, currents)[0]
-
     def forward(kernel: Array, constants: Array, currents: Array) -> Any:
         shape = currents.shape
         adaptations = shape if kind.adapts else (1,)
@@ -161,15 +158,12 @@ def _adaptive(kind: Kind) -> Callable[..., Any]:
         (last, adaptation), (over, membranes, _) = scans.adapting(kind, currents, kernel, constants)
         return over, membranes if kind.read else None, (last, adaptation)
 
-    return both_ways(run, forward, backward, plain)
+    return both_ways(forward, backward, plain)
 
 
 @functools.cache
 def _resonating(kind: Kind) -> Callable[..., Any]:
     """Returns the loop of BRF neurons: (kernel, constants, currents) to d, u and the final state."""
-
-    def run(kernel: Array, constants: Array, currents: Array) -> Any:
-        return forward(kernel, constants, currents)[0]
 
     def forward(kernel: Array, constants: Array, currents: Array) -> Any:
         over, real, imaginary, trace = _call(
@@ -194,4 +188,4 @@ def _resonating(kind: Kind) -> Callable[..., Any]:
         over, real, imaginary, trace = scans.resonating(kind, currents, _numbers(kind), kernel, constants)
         return over, real if kind.read else None, (real[-1], imaginary[-1], trace[-1])
 
-    return both_ways(run, forward, backward, plain)
+    return both_ways(forward, backward, plain)

@@ -4,6 +4,7 @@ Each says by itself what of it could be spared. What is added up is one group of
 from; a residual block is a site of its own; and what a closed block holds is neither run nor paid.
 """
 
+import abc
 import itertools
 import math
 from collections.abc import Iterator
@@ -72,17 +73,17 @@ class _Plan:
 class _Part(nnx.Module):
     """What all containers have: a state by the names of their parts, a plan, and what they send."""
 
+    @abc.abstractmethod
     def named(self) -> Iterator[tuple[str, Any]]:
         """Yields (name, part)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
         """Returns the next state and the output; what is sent is added to ``sent``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def plan(self, plan: _Plan, path: str, given: _Signal, out: _Ends | None) -> _Signal:
         """Adds the parts to a plan and returns what they give, at the sites ``out`` if these are named."""
-        raise NotImplementedError
 
     def init(self, batch: int | tuple[int, ...]) -> dict[str, Any]:
         """Returns the state before the first step."""
@@ -252,7 +253,39 @@ class Residual(_Part):
         return _Signal(self.out_shape, ends, beside.values, joined=(*beside.joined, *joined))
 
 
-class Parallel(_Part):
+class _Branches(_Part):
+    """What stands beside each other has in common: parts by name, which read the same input."""
+
+    def __init__(self, **parts: Any):
+        _check_branches(parts, self.fitting)
+        self.names = tuple(parts)
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    @staticmethod
+    @abc.abstractmethod
+    def fitting(part: Any) -> tuple[int, ...]:
+        """Returns what of their outputs' shapes has to agree."""
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        return tuple(getattr(self, self.names[0]).in_shape)
+
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """Yields (name, branch)."""
+        return ((name, getattr(self, name)) for name in self.names)
+
+    def outputs(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, list[Array]]:
+        """Returns the next state and what each branch gives."""
+        new, given = {}, []
+        for number, (name, branch) in enumerate(self.named()):
+            new[name], out = _run(branch, f"{path}{name}", state[name], x, _own(key, number), sent)
+            given.append(out)
+        return new, given
+
+
+class Parallel(_Branches):
     """Branches that read the same input, and whose outputs are added up.
 
     Args:
@@ -262,29 +295,19 @@ class Parallel(_Part):
         ValueError: fewer than two, or branches of different shapes.
     """
 
-    def __init__(self, **parts: Any):
-        _check_branches("added up", parts, lambda part: tuple(part.out_shape))
-        self.names = tuple(parts)
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Shape of one input without the batch axis."""
-        return tuple(getattr(self, self.names[0]).in_shape)
+    @staticmethod
+    def fitting(part: Any) -> tuple[int, ...]:
+        """Returns the shape of a branch's output, which all have."""
+        return tuple(part.out_shape)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of one output without the batch axis."""
         return tuple(getattr(self, self.names[0]).out_shape)
 
-    def named(self) -> Iterator[tuple[str, Any]]:
-        """Yields (name, branch)."""
-        return ((name, getattr(self, name)) for name in self.names)
-
     def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
         """Returns the next state and the sum."""
-        new, given = _run_all(self, path, state, x, key, sent)
+        new, given = self.outputs(path, state, x, key, sent)
         return new, sum(given[1:], start=given[0])
 
     def plan(self, plan: _Plan, path: str, given: _Signal, out: _Ends | None) -> _Signal:
@@ -295,7 +318,7 @@ class Parallel(_Part):
         return _Signal(self.out_shape, ends, "analog")
 
 
-class Concatenate(_Part):
+class Concatenate(_Branches):
     """Branches that read the same input, and whose outputs stand beside each other along the last axis.
 
     Args:
@@ -305,16 +328,10 @@ class Concatenate(_Part):
         ValueError: fewer than two, or branches whose outputs differ in more than the last axis.
     """
 
-    def __init__(self, **parts: Any):
-        _check_branches("put beside each other", parts, lambda part: tuple(part.out_shape)[:-1])
-        self.names = tuple(parts)
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Shape of one input without the batch axis."""
-        return tuple(getattr(self, self.names[0]).in_shape)
+    @staticmethod
+    def fitting(part: Any) -> tuple[int, ...]:
+        """Returns all of an output's shape but its last axis."""
+        return tuple(part.out_shape)[:-1]
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -322,13 +339,9 @@ class Concatenate(_Part):
         shapes = [tuple(part.out_shape) for _, part in self.named()]
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
-    def named(self) -> Iterator[tuple[str, Any]]:
-        """Yields (name, branch)."""
-        return ((name, getattr(self, name)) for name in self.names)
-
     def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
         """Returns the next state and all outputs."""
-        new, given = _run_all(self, path, state, x, key, sent)
+        new, given = self.outputs(path, state, x, key, sent)
         return new, jnp.concatenate(given, -1)
 
     def plan(self, plan: _Plan, path: str, given: _Signal, out: _Ends | None) -> _Signal:
@@ -368,13 +381,13 @@ def _check_parts(parts: dict[str, Any]) -> None:
             raise ValueError(f"a part must not be called as something that parts have, got {name!r}; rename it.")
 
 
-def _check_branches(what: str, parts: dict[str, Any], shape: Any) -> None:
+def _check_branches(parts: dict[str, Any], shape: Any) -> None:
     _check_parts(parts)
     if len(parts) < 2:
-        raise ValueError(f"branches that are {what} must be two or more, got {len(parts)}.")
+        raise ValueError(f"branches must be two or more, got {len(parts)}; one alone needs no container.")
     shapes = {name: shape(part) for name, part in parts.items()}
     if len(set(shapes.values())) > 1:
-        raise ValueError(f"branches that are {what} must fit each other, got {shapes}.")
+        raise ValueError(f"branches must give shapes that fit each other, got {shapes}.")
     sizes = {name: math.prod(part.in_shape) for name, part in parts.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"branches read one input, got branches that take {sizes} numbers.")
@@ -397,16 +410,6 @@ def _run(part: Any, path: str, state: Any, x: Array, key: Any, sent: dict[str, A
     if part.recurrent is not None:
         sent[f"{path}.recurrent"] = state.spikes
     return state, out
-
-
-def _run_all(
-    part: Parallel | Concatenate, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]
-) -> tuple[dict[str, Any], list[Array]]:
-    new, given = {}, []
-    for number, (name, branch) in enumerate(part.named()):
-        new[name], out = _run(branch, f"{path}{name}", state[name], x, _own(key, number), sent)
-        given.append(out)
-    return new, given
 
 
 def _plan(plan: _Plan, part: Any, path: str, given: _Signal, out: _Ends | None) -> _Signal:
