@@ -562,3 +562,13 @@ def test_neurons_whose_cost_is_stated_are_priced_by_it() -> None:
     assert cut(
         Chain(a=Layer(Dense(2, 2, key=KEY), LIF(0.9)), b=Layer(Dense(2, 1, key=KEY), LI(0.9))), {"a": keep}
     ).a.out_shape == (1,)
+
+
+def test_a_stack_without_sites_is_not_told_that_it_describes_nothing() -> None:
+    from dsnn.assemble import build
+    from dsnn.run import schema
+
+    words = ["data=digits", "model.hidden=[]", "gates.input=false", "train.steps=2", "baseline=none"]
+    setup = build(schema.compose(words))
+    assert not setup.sites.total
+    assert "gates.enabled" not in setup.automatic
