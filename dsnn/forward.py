@@ -17,9 +17,6 @@ from dsnn.unroll import unroll
 RUNNING = "time.running"
 """Name among a network's parameters of how far each step runs (see `dsnn.unroll`); absent where every step does."""
 
-BLOCKS = "blocks.share"
-"""Name among a network's parameters of the share of each residual block that runs; absent where every block does."""
-
 SITES = "sites."
 """What the names of gates that a network opens and closes itself begin with, among its parameters."""
 
@@ -118,10 +115,9 @@ class Forward:
     def built(self, params: Params) -> tuple[Any, Array | None]:
         """Returns the network of these parameters, and how far each step runs (None: every step)."""
         switches = {name.removeprefix(SITES): value for name, value in params.items() if name.startswith(SITES)}
-        own = {name: params[name] for name in params if name not in (RUNNING, BLOCKS) and not name.startswith(SITES)}
+        own = {name: params[name] for name in params if name != RUNNING and not name.startswith(SITES)}
         model = self.template.build(own)
-        model = model.with_gates(switches) if switches else model
-        return model.with_blocks(params[BLOCKS]) if BLOCKS in params else model, params.get(RUNNING)
+        return model.with_gates(switches) if switches else model, params.get(RUNNING)
 
     def logits(
         self,

@@ -266,6 +266,18 @@ class Layer(nnx.Module):
         """Shape of one output without the batch axis."""
         return self.synapse.out_shape
 
+    def fold(self) -> "Layer":
+        """Returns the layer as a plain product, which compaction cuts: that of ``synapse.fold()``, where there is one.
+
+        A synapse with normalisation of fixed statistics gives a `Dense` or `Conv` that does the same.
+        """
+        plain = getattr(self.synapse, "fold", None)
+        if not callable(plain):
+            return self
+        new = nnx.clone(self)
+        new.synapse = plain()
+        return new
+
     def init(self, batch_shape: int | tuple[int, ...]) -> LayerState:
         """Returns the state before the first step for a batch of this size, or of shape (batch,)."""
         batch_shape = (batch_shape,) if isinstance(batch_shape, int) else batch_shape

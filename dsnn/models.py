@@ -7,12 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from dsnn.cells import LI, LIF
 from dsnn.describe import described
 from dsnn.layers import Conv, Dense, Layer, LayerState, Pool
+from dsnn.protocols import Wiring
 from dsnn.types import Array, Float, Key
+
+BLOCKS = "blocks"
+"""Group of the residual blocks among the sites of a stack."""
 
 READOUTS = ("mean", "last", "max", "sum", "vote")
 MAX_LAYERS, MAX_NEURONS, MAX_WEIGHTS = 1 << 10, 1 << 24, 1 << 32
@@ -73,7 +78,7 @@ class Stack(nnx.Module):
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, got {readout_kind!r}.")
         self.readout_kind = readout_kind
         self.names = tuple(layers)
-        self.share: Any = None  # of each residual block's spikes that go on, by `with_blocks`
+        self.share: Any = None  # of each residual block's spikes that go on, by `with_gates`
         for name in (self.names[0], self.names[-1]):
             if layers[name].skip:
                 raise ValueError(f"the first and the last layer cannot be residual blocks, got {name!r}.")
@@ -101,10 +106,34 @@ class Stack(nnx.Module):
         """Names of the residual blocks."""
         return tuple(name for name, layer in self.layers() if layer.skip)
 
-    def with_blocks(self, share: Float[Array, " block"]) -> "Stack":
+    def wiring(self) -> Wiring:
+        """Returns its sites, wires and neurons: those of the last layer answer, and cannot be spared."""
+        from dsnn.networks import layered  # which knows this class
+
+        return layered.wiring(self)
+
+    def carried(self, inputs: Array, spikes: dict[str, Array], *, held: bool) -> dict[str, Array]:
+        """Returns what went over each wire, and what each group of neurons fired, ``[time, batch, ...]``.
+
+        Args:
+            inputs: that it was given, ``[time, batch, ...]`` or held ``[batch, ...]``; what reads these has one step.
+            spikes: what each layer gave, ``[time, batch, ...]``.
+            held: whether the input was held.
+        """
+        from dsnn.networks import layered
+
+        return layered.carried(self, inputs, spikes, held=held)
+
+    def shrink(self, keep: dict[str, np.ndarray]) -> "Stack":
+        """Returns the network of the sites that are kept, by group; closed residual blocks go as a whole."""
+        from dsnn.networks import layered
+
+        return layered.shrunk(self, keep)
+
+    def with_gates(self, gates: dict[str, Array]) -> "Stack":
         """Returns this network with only a share in [0, 1] of each residual block's spikes going on."""
         new = nnx.clone(self)
-        new.share = nnx.data(share)
+        new.share = nnx.data(gates[BLOCKS])
         return new
 
     def sent(self, name: str, x: Array, spikes: Array) -> Array:

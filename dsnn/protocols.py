@@ -123,6 +123,10 @@ class Wire(NamedTuple):
         recurrent: what is sent is read a step later.
         joined: sites ``group:i`` whose spikes are added to what is sent; where one of them runs, events are sums, which
             carry values.
+        features: each sender is one place of a feature map, and may be a site of its own (``gates.features``).
+        strides: of a convolution, whose kernel is [*window, channel, channel out]: weights that are zero are then left
+            out of what an event costs place by place, and not as a mean.
+        padding: of a convolution, "SAME" or "VALID".
     """
 
     name: str
@@ -137,6 +141,9 @@ class Wire(NamedTuple):
     receivers: int = 0
     recurrent: bool = False
     joined: tuple[str, ...] = ()
+    features: bool = False
+    strides: tuple[int, ...] = ()
+    padding: str = "VALID"
 
 
 class NeuronGroup(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from dsnn.bayes.sites import BLOCKS, TIME, Sites, followed
+from dsnn.bayes.sites import TIME, Sites, followed
 from dsnn.types import Array, Float
 
 
@@ -69,31 +69,24 @@ def expected_energy(
         accounting: "arithmetic", "updates" or "memory".
     """
 
-    def runs(block: int | None) -> Any:
-        return 1.0 if block is None or BLOCKS not in open_probability else open_probability[BLOCKS][block]
-
-    def inside(found: tuple[tuple[str, int], ...]) -> Any:
-        return math.prod(open_probability[group][number] for group, number in found if group in open_probability)
-
-    def silent(blocks: tuple[int, ...]) -> Any:
-        return math.prod(1.0 - runs(block) for block in blocks)
+    def open_of(site: tuple[str, int]) -> Any:
+        group, number = site
+        return open_probability[group][number] if group in open_probability else 1.0
 
     once, step, fed_back = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
     for wire in sites.wires:
-        pairs = wire.pairs(open_probability, events[wire.name]) * inside(wire.inside)
+        pairs = wire.pairs(open_probability, events[wire.name])
         price: Any = prices.event_nj("analog" if wire.analog else "spikes", accounting)
-        if wire.joined:
-            price = price + (1.0 - silent(wire.joined)) * (prices.event_nj("analog", accounting) - price)
         if wire.sums:
-            alone = math.prod(1.0 - open_probability[group][number] for group, number in wire.sums)
+            alone = math.prod(1.0 - open_of(site) for site in wire.sums)
             price = price + (1.0 - alone) * (prices.event_nj("analog", accounting) - price)
-        cost = price * wire.fan * pairs * runs(wire.block)
+        cost = price * wire.fan * pairs * math.prod(map(open_of, wire.inside), start=1.0)
         once, step = (once + cost, step) if wire.once else (once, step + cost)
         fed_back = fed_back + cost if wire.recurrent else fed_back
     if accounting != "arithmetic":
-        for population in sites.populations:
-            neurons = population.running(open_probability) * runs(population.block) * inside(population.inside)
-            step = step + neurons * prices.update_nj(population.kind, accounting)
+        for group in sites.neurons:
+            neurons = group.running(open_probability) * math.prod(map(open_of, group.inside), start=1.0)
+            step = step + neurons * prices.update_nj(group.kind, accounting)
     if TIME in open_probability:
         running = open_probability[TIME]
         return Energy(once, step * running.mean(), fed_back * (running.sum() - followed(running).sum()))

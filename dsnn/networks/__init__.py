@@ -2,7 +2,8 @@
 
 from dsnn.layers import Conv, Dense, Layer, Pool
 from dsnn.models import Stack, convnet, mlp
-from dsnn.networks.graph import Chain, Concatenate, Parallel, Residual
+from dsnn.networks.branches import Concatenate, Parallel
+from dsnn.networks.graph import Chain, Residual
 from dsnn.networks.shrink import cut
 from dsnn.networks.whole import Whole, as_network
 

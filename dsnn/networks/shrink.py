@@ -8,34 +8,39 @@ import numpy as np
 from flax import nnx
 
 from dsnn.layers import Conv, Dense, Layer
-from dsnn.networks.whole import INSIDE, Whole
-from dsnn.networks.wiring import described_by, named, switched
-from dsnn.types import Array
+from dsnn.models import Stack
+from dsnn.networks.select import Select
+from dsnn.networks.whole import INSIDE, Runnable, Whole
+from dsnn.networks.wiring import FEATURES, INPUT, described_by, named
+from dsnn.protocols import Axis, Wire, Wiring
 
-__all__ = ["cut", "shrunk"]
+__all__ = ["INPUT", "compacts", "cut", "folded", "shrunk"]
 
-INPUT = "input"
+KERNEL = ".synapse.kernel"
 
 
 def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
     """Returns a network whose parameters hold only the sites that are kept, as its wiring says.
 
     It is what ``shrink`` of most networks returns. The network has to read its widths from its kernels; those of
-    `dsnn.layers.Dense` and `Conv` inside it are set. Numbers are left as they are: kernels hold their gates already.
+    `dsnn.layers.Dense` and `Conv` inside it are set, and cells that have ``cut`` are asked. Layers are folded first
+    (`dsnn.layers.Layer.fold`). Numbers are left as they are: kernels hold their gates already.
 
     Args:
         network: a `dsnn.protocols.Gateable`.
         keep: by group, the numbers of the sites that stay, in order, or a mask of them; a group that is left out stays
-            whole.
+            whole. ``features`` are the places of the feature map that a layer reads, see `dsnn.protocols.Wire`.
 
     Raises:
         ValueError: a group that the network has not, or a parameter that its wiring does not know.
     """
     keep = {name: np.flatnonzero(s) if np.asarray(s).dtype == bool else np.asarray(s) for name, s in keep.items()}
-    wiring = described_by(Whole(network))
+    network = folded(network)
+    wiring = _plain(network)
+    features = keep.pop(FEATURES, None)
     if unknown := sorted(keep.keys() - wiring.groups.keys()):
         raise ValueError(f"keep must name groups of the wiring, {', '.join(wiring.groups)}, got {unknown[0]!r}.")
-    known = {name.removeprefix(INSIDE): axes for name, axes in named(wiring).items()}
+    known = named(wiring)
     graph, state = nnx.split(network)
     flat = []
     for path, variable in nnx.to_flat_state(state):
@@ -49,66 +54,126 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
                 "the wiring must name every parameter, as the kernel of a wire or among the arrays of neurons, so that "
                 f"it can be cut, got {name!r} of shape {array.shape} that it does not name."
             )
-        stay: dict[int, np.ndarray] = {}
-        for axis in known.get(name, ()):
-            if axis.group in keep:
-                at = axis.axis % array.ndim
-                stay[at] = stay.get(at, True) & _stays(np.asarray(axis.index), keep[axis.group])
-        for at, chosen in stay.items():
-            array = np.compress(chosen, array, axis=at)
+        for at in {axis.axis % array.ndim for axis in known.get(name, ())}:
+            along = [axis for axis in known[name] if axis.axis % array.ndim == at]
+            array = np.compress(_stay(along, array.shape[at], keep), array, axis=at)
         flat.append((path, variable.replace(jnp.asarray(array))))
     small = nnx.merge(graph, nnx.from_flat_state(flat))
     for _, module in nnx.iter_modules(small):
         _resize(module)
+    _cut_cells(network, small, wiring, keep)
+    if features is not None:
+        _thin(small, wiring, keep, features)
     return small
 
 
-def _stays(index: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    return (index < 0) | np.isin(index, keep)
+def folded(network: Any) -> Any:
+    """Returns a network whose layers are plain products: each as its ``fold`` gives it, see `dsnn.layers.Layer`."""
+    found = [(path, module) for path, module in nnx.iter_modules(network) if isinstance(module, Layer)]
+    plain = [(path, layer.fold()) for path, layer in found if callable(getattr(layer.synapse, "fold", None))]
+    if not plain:
+        return network
+    new = nnx.clone(network)
+    for path, layer in plain:
+        setattr(_at(new, path[:-1]), str(path[-1]), layer)
+    return new
+
+
+def compacts(model: Any) -> bool:
+    """Returns whether a network can be made smaller: a stack, or one of the user's own that says how."""
+    return callable(getattr(model.network if isinstance(model, Whole) else model, "shrink", None))
+
+
+def shrunk(model: Runnable, keep: dict[str, np.ndarray]) -> Runnable:
+    """Returns the smaller network of the sites that are kept.
+
+    Args:
+        model: a network for which `compacts` holds, whose kernels hold their gates.
+        keep: numbers of the sites that stay, by group.
+    """
+    if isinstance(model, Stack):
+        return model.shrink(keep)
+    small, sizes = model.network.shrink(dict(keep)), described_by(model).groups
+    if INPUT not in keep:
+        return model.around(small)
+    # sites of the input are its channels, or all of its values
+    flat = len(model.in_shape) > 1 and sizes[INPUT] != model.in_shape[-1]
+    new = Whole(small, keep[INPUT], model.in_shape, flat=flat)
+    return new if model.scaling is None else new.scaled(*(part[...] for part in model.scaling))
+
+
+def _plain(network: Any) -> Wiring:
+    """Returns a network's wiring by the names that its own parameters have."""
+    if isinstance(network, Stack):
+        return described_by(network)
+    found = described_by(Whole(network))
+    wires = (
+        wire._replace(kernel=None if wire.kernel is None else wire.kernel.removeprefix(INSIDE)) for wire in found.wires
+    )
+    neurons = (
+        group._replace(arrays={name.removeprefix(INSIDE): axis for name, axis in group.arrays.items()})
+        for group in found.neurons
+    )
+    return Wiring(found.groups, tuple(wires), tuple(neurons))
+
+
+def _stay(axes: Any, length: int, keep: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns which positions of an axis stay: those of which every site does."""
+    stay = np.ones(length, bool)
+    for axis in axes:
+        if axis.group in keep:
+            stay &= (axis.index < 0) | np.isin(axis.index, keep[axis.group])
+    return stay
+
+
+def _at(network: Any, path: Any) -> Any:
+    """Returns the module at a path."""
+    for name in path:
+        network = network[name] if isinstance(name, int) else getattr(network, name)
+    return network
 
 
 def _resize(module: Any) -> None:
     """Sets what a synapse knows of its own size to that of its kernel."""
     if isinstance(module, Dense):
         rows, columns = module.kernel.shape
+        places = math.prod(module.in_shape[:-1])
         module.out_shape = (columns,)
-        module.in_shape = module.in_shape if math.prod(module.in_shape) == rows else (rows,)
+        if math.prod(module.in_shape) != rows:
+            module.in_shape = (*module.in_shape[:-1], rows // places) if rows % places == 0 else (rows,)
     elif isinstance(module, Conv):
         *_, channels, features = module.kernel.shape
         module.in_shape, module.out_shape = (*module.in_shape[:-1], channels), (*module.out_shape[:-1], features)
     elif isinstance(module, Layer):
+        pools = [before for before in module.before if not isinstance(before, Select)]
+        if len(pools) < len(module.before) and isinstance(module.synapse, Dense):
+            return  # what has been thinned before is not cut again
         rows = module.synapse.kernel.shape[-2]
-        for pool in module.before:
+        for pool in pools:
             kept = rows if isinstance(module.synapse, Conv) else rows // math.prod(pool.out_shape[:-1])
             pool.in_shape, pool.out_shape = (*pool.in_shape[:-1], kept), (*pool.out_shape[:-1], kept)
 
 
-def compacts(model: Any) -> bool:
-    """Returns whether a network can be made smaller: a stack, or one of the user's own that says how."""
-    return not isinstance(model, Whole) or callable(getattr(model.network, "shrink", None))
+def _cut_cells(network: Any, small: Any, wiring: Wiring, keep: dict[str, np.ndarray]) -> None:
+    """Asks cells that know how for those of the neurons that stay."""
+    receivers: dict[str, tuple[Axis, ...]] = {wire.kernel: wire.post for wire in wiring.wires if wire.kernel}
+    for path, layer in nnx.iter_modules(small):
+        if not isinstance(layer, Layer) or not callable(getattr(layer.cell, "cut", None)):
+            continue
+        axes = receivers.get(".".join(map(str, path)) + KERNEL, ())
+        if any(axis.group in keep for axis in axes):
+            layer.cell = _at(network, path).cell.cut(np.flatnonzero(_stay(axes, len(axes[0].index), keep)))
 
 
-def shrunk(model: Whole, gates: dict[str, Array], kept: Any) -> Whole:
-    """Returns the smaller network of decided gates; one that has no ``shrink`` as it is.
-
-    Args:
-        model: the network, whose kernels hold their gates.
-        gates: by group, ``[site]``; zero is closed.
-        kept: ``gate -> numbers of the sites that stay``, see `dsnn.compact.kept`.
-    """
-    wiring = described_by(model)
-    if not compacts(model) or not gates:
-        return model
-    switches = switched(model)
-    keep = {
-        name: np.flatnonzero(np.asarray(gate) > 0) if name in switches else kept(gate)
-        for name, gate in gates.items()
-        if name in wiring.groups
-    }
-    small = model.network.shrink(dict(keep))
-    if INPUT not in keep:
-        return model.around(small)
-    # sites of the input are its channels, or all of its values
-    flat = len(model.in_shape) > 1 and wiring.groups[INPUT] != model.in_shape[-1]
-    new = Whole(small, keep[INPUT], model.in_shape, flat=flat)
-    return new if model.scaling is None else new.scaled(*(part[...] for part in model.scaling))
+def _thin(small: Any, wiring: Wiring, keep: dict[str, np.ndarray], features: np.ndarray) -> None:
+    """Leaves a layer only some places of the feature map that it reads, whose closed channels are gone."""
+    wire: Wire | None = next((wire for wire in wiring.wires if wire.features), None)
+    layer = None if wire is None or wire.kernel is None else _at(small, wire.kernel.removesuffix(KERNEL).split("."))
+    if wire is None or not isinstance(layer, Layer):
+        raise ValueError("features can be cut where a dsnn.networks.Layer reads them, got a network without such.")
+    channels = np.flatnonzero(_stay(wire.pre, wire.senders, keep))
+    rows = np.searchsorted(channels, features[np.isin(features, channels)])
+    synapse = layer.synapse
+    synapse.kernel = nnx.Param(jnp.asarray(np.asarray(synapse.kernel[...])[rows]))
+    layer.before = nnx.List([*layer.before, Select(tuple(synapse.in_shape), rows)])
+    synapse.in_shape = (len(rows),)

@@ -62,6 +62,10 @@ class Whole(nnx.Module):
         own = getattr(self.network, "wiring", None)
         return own() if callable(own) else None
 
+    def carried(self, inputs: Array, sent: dict[str, Array], *, held: bool) -> dict[str, Array]:
+        """Returns what went over each wire: what the network says it sent."""
+        return sent
+
     def around(self, network: Any) -> "Whole":
         """Returns another network that reads the same of its inputs."""
         kept = None if self.kept_inputs is None else self.kept_inputs[...]

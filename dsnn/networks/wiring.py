@@ -6,14 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsnn.energy import NeuronCost
-from dsnn.networks.whole import INSIDE, Whole
+from dsnn.networks.plan import INPUT
+from dsnn.networks.whole import INSIDE, Runnable, Whole
 from dsnn.parameters import split
 from dsnn.protocols import Axis, NeuronGroup, Wire, Wiring
 
-RESERVED = ("blocks", "features", "time")
-"""Groups of sites that mean something already."""
+FEATURES, TIME = "features", "time"
+"""Groups of sites that an option of a run adds: places of a feature map, and time steps."""
 
-__all__ = ["described_by", "named", "nothing", "switched"]
+BLOCKS = "blocks"
+"""Group of the residual blocks of a stack, a name of its own."""
+
+__all__ = ["BLOCKS", "FEATURES", "INPUT", "TIME", "described_by", "named", "nothing", "of_run", "switched"]
 
 
 def nothing() -> Wiring:
@@ -21,8 +25,10 @@ def nothing() -> Wiring:
     return Wiring({}, (), ())
 
 
-def described_by(model: Whole) -> Wiring:
+def described_by(model: Runnable) -> Wiring:
     """Returns a network's wiring, kernels by the names that parameters have, with all numbers filled in.
+
+    Of a network that reads a part of its inputs these are no sites: it has been thinned already.
 
     Args:
         model: the network.
@@ -33,29 +39,32 @@ def described_by(model: Whole) -> Wiring:
     own = model.wiring()
     if own is None:
         return nothing()
-    shapes = {name: value.shape for name, value in split(model)[1].items()}
+    whole = isinstance(model, Whole)
+    inside, reserved = (INSIDE, (BLOCKS, FEATURES, TIME)) if whole else ("", (FEATURES, TIME))
+    shapes = {name.removeprefix(inside): value.shape for name, value in split(model)[1].items()}
     for group, size in own.groups.items():
-        if group in RESERVED:
-            raise ValueError(f"a group of sites must not be called {' or '.join(RESERVED)}, got {group!r}; rename it.")
+        if group in reserved:
+            raise ValueError(f"a group of sites must not be called {' or '.join(reserved)}, got {group!r}; rename it.")
         if size < 1:
             raise ValueError(f"a group of sites must have at least one, got {size} in {group!r}.")
     kernels = [wire.kernel for wire in own.wires if wire.kernel is not None]
     if shared := sorted({kernel for kernel in kernels if kernels.count(kernel) > 1}):
         raise ValueError(f"a kernel must belong to one wire, got {shared[0]!r} in two; its rows have one gate each.")
     for group, size in own.groups.items():
-        found = {int(site) for axis in _axes(own, group) for site in np.asarray(axis.index)}
+        found = {int(site) for axis in _axes(own, group) for site in np.unique(axis.index)}
         found |= {int(name.rpartition(":")[2]) for name in _inside(own) if name.rpartition(":")[0] == group}
         if lacking := sorted(set(range(size)) - found):
             raise ValueError(f"every site must be somewhere in the wiring, got {group}:{lacking[0]} nowhere.")
     names = [wire.name for wire in own.wires] + [group.name for group in own.neurons]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"wires and neurons must have names of their own, got {twice[0]!r} twice.")
-    if (switches := switched(model)) and not callable(getattr(model.network, "with_gates", None)):
+    opens = model.network if isinstance(model, Whole) else model
+    if (switches := switched(own)) and not callable(getattr(opens, "with_gates", None)):
         raise ValueError(
             "a group of sites must be among the senders of a wire with a kernel, or the network have with_gates(), "
             f"got {switches[0]!r} without."
         )
-    wires = tuple(_wire(wire, own.groups, shapes) for wire in own.wires)
+    wires = tuple(_wire(wire, own.groups, shapes, inside) for wire in own.wires)
     neurons = []
     for group in own.neurons:
         what = f"neurons {group.name!r}"
@@ -67,15 +76,100 @@ def described_by(model: Whole) -> Wiring:
                     f"{len(group.site.index)} positions."
                 )
         _check_inside(what, group.within, own.groups)
-        neurons.append(group._replace(arrays={INSIDE + name: axis for name, axis in group.arrays.items()}))
-    return Wiring(dict(own.groups), wires, tuple(neurons))
+        neurons.append(group._replace(arrays={inside + name: axis for name, axis in group.arrays.items()}))
+    found = Wiring(dict(own.groups), wires, tuple(neurons))
+    return without(found, INPUT) if isinstance(model, Whole) and model.kept_inputs is not None else found
 
 
-def switched(model: Whole) -> tuple[str, ...]:
+def switched(wiring: Wiring) -> tuple[str, ...]:
     """Returns the groups that no kernel's rows open and close, but the network itself, by ``with_gates``."""
-    wiring = model.wiring() or nothing()
     by_rows = {axis.group for wire in wiring.wires if wire.kernel is not None for axis in wire.pre}
     return tuple(group for group in wiring.groups if group not in by_rows)
+
+
+def without(wiring: Wiring, group: str) -> Wiring:
+    """Returns a wiring in which nothing closes what is of a group."""
+
+    def outside(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if name.rpartition(":")[0] != group)
+
+    def other(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(axis for axis in axes if axis.group != group)
+
+    return Wiring(
+        {name: size for name, size in wiring.groups.items() if name != group},
+        tuple(
+            wire._replace(
+                pre=other(wire.pre), post=other(wire.post), within=outside(wire.within), joined=outside(wire.joined)
+            )
+            for wire in wiring.wires
+        ),
+        tuple(
+            one._replace(
+                site=None if one.site is None or one.site.group == group else one.site, within=outside(one.within)
+            )
+            for one in wiring.neurons
+        ),
+    )
+
+
+def of_run(
+    wiring: Wiring,
+    *,
+    gate_input: bool = True,
+    gate_features: bool = False,
+    analog_input: bool = False,
+    held_input: bool = True,
+    time_steps: int = 0,
+) -> Wiring:
+    """Returns a wiring under the options of a run.
+
+    Args:
+        wiring: of `described_by`.
+        gate_input: whether inputs are sites, where the network says which these are.
+        gate_features: whether each value that the first dense layer reads of a feature map is a site.
+        analog_input: inputs carry values and not spikes.
+        held_input: one input is held for all steps, so that its product is computed once.
+        time_steps: how many time steps are sites.
+
+    Raises:
+        ValueError: features are to be sites, and nothing reads a feature map.
+    """
+    wires = tuple(
+        wire._replace(
+            values="analog" if analog_input and (wire.once or _reads(wire, INPUT)) else wire.values,
+            once=wire.once and held_input,
+        )
+        for wire in wiring.wires
+    )
+    wiring = wiring._replace(wires=wires)
+    wiring = wiring if gate_input else without(wiring, INPUT)
+    wiring = _with_features(wiring) if gate_features else wiring
+    return wiring._replace(groups={**wiring.groups, TIME: time_steps}) if time_steps else wiring
+
+
+def _reads(wire: Wire, group: str) -> bool:
+    return any(axis.group == group for axis in wire.pre)
+
+
+def _with_features(wiring: Wiring) -> Wiring:
+    """Returns a wiring in which each place of the first feature map that is read as a whole is a site too."""
+    number = next((number for number, wire in enumerate(wiring.wires) if wire.features), None)
+    if number is None:
+        names = ", ".join(wire.name for wire in wiring.wires if not wire.recurrent) or "none that it names"
+        raise ValueError(
+            "features are what a dense layer reads of a convolution's feature map, and this network has none, got the "
+            f"layers {names}; set gates.features=false."
+        )
+    wire = wiring.wires[number]
+    own = Axis(FEATURES, -2, np.arange(wire.senders))
+    wires = (*wiring.wires[:number], wire._replace(pre=(own, *wire.pre)), *wiring.wires[number + 1 :])
+    # sites stand in the order of their layers: before those that read them, and before what is no layer
+    names, switches = list(wiring.groups), switched(wiring)
+    later = [names.index(group) for group in (*(axis.group for axis in wire.post), *switches)]
+    at = min(later, default=len(names))
+    sizes = {name: wiring.groups[name] for name in names[:at]} | {FEATURES: wire.senders}
+    return wiring._replace(groups=sizes | {name: wiring.groups[name] for name in names[at:]}, wires=wires)
 
 
 def _axes(wiring: Wiring, group: str) -> list[Axis]:
@@ -93,16 +187,16 @@ def _inside(wiring: Wiring) -> list[str]:
     return [name for name in names if name.rpartition(":")[2].isdigit()]
 
 
-def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> Wire:
+def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]], inside: str) -> Wire:
     what = f"wire {wire.name!r}"
     for axis in (*wire.pre, *wire.post):
         _check_axis(what, axis, groups)
     _check_inside(what, (*wire.within, *wire.joined), groups)
     senders, receivers = wire.senders, wire.receivers
     if wire.kernel is not None:
-        shape = shapes.get(INSIDE + wire.kernel)
+        shape = shapes.get(wire.kernel)
         if shape is None:
-            known = ", ".join(name.removeprefix(INSIDE) for name in shapes)
+            known = ", ".join(shapes)
             raise ValueError(f"{what} must have a kernel that is a parameter, {known}, got {wire.kernel!r}.")
         for axis in (*wire.pre, *wire.post):
             if not -len(shape) <= axis.axis < len(shape) or shape[axis.axis] != len(axis.index):
@@ -124,7 +218,7 @@ def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]
             raise ValueError(f"{what} must name a group once at each end, got {', '.join(a.group for a in ends)}.")
     if wire.values not in ("spikes", "analog"):
         raise ValueError(f'{what} must carry "spikes" or "analog" values, got {wire.values!r}.')
-    kernel = None if wire.kernel is None else INSIDE + wire.kernel
+    kernel = None if wire.kernel is None else inside + wire.kernel
     return wire._replace(kernel=kernel, senders=int(senders), receivers=int(receivers))
 
 
