@@ -9,7 +9,7 @@ from dsnn.cells import kind as cell_kind
 from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.networks.plan import NEURONS
 from dsnn.networks.whole import Runnable
-from dsnn.networks.wiring import described_by, of_run, over, priced
+from dsnn.networks.wiring import described_by, in_places, of_run, over, priced
 from dsnn.parameters import Params, split
 from dsnn.protocols import NeuronGroup, Wire
 from dsnn.types import Array, Int
@@ -41,7 +41,8 @@ def records(
     mean_steps = float(taken.mean())
     wiring = of_run(described_by(model), analog_input=analog, held_input=held)
     sent, params = model.carried(jnp.asarray(inputs), spikes, held=held), split(model)[1]
-    waiting, out = {group.name: group for group in wiring.neurons}, []
+    waiting = {group.name: group for group in wiring.neurons}
+    out: list[Record] = []
     for number, wire in enumerate(wiring.wires):
         if wire.senders and wire.receivers:  # else a branch that is thinned to nothing
             out.append(_product(wire, sent, params, running, mean_steps))
@@ -55,11 +56,9 @@ def records(
     return out
 
 
-def _product(
-    wire: Wire, sent: dict[str, Any], params: Params, running: np.ndarray, mean_steps: float
-) -> SynapseRecord:
+def _product(wire: Wire, sent: dict[str, Any], params: Params, running: np.ndarray, mean_steps: float) -> SynapseRecord:
     """Returns the record of one wire; a plain matrix is a dense or a recurrent layer to whoever compares networks."""
-    signal, weight, executions = np.asarray(over(wire, sent)), running, mean_steps
+    signal, weight, executions = np.asarray(in_places(wire, over(wire, sent), 2)), running, mean_steps
     if wire.once:
         signal, weight, executions = signal[:1], np.ones((1, running.shape[1]), np.float32), 1.0
     elif wire.recurrent:  # the last step's spikes are not read again
@@ -73,8 +72,12 @@ def _product(
     matrix = kernel is not None and kernel.shape[-2:] == ends
     geometry: dict[str, Any] = {"kind": "wire", "out_shape": (wire.receivers,), "reach": reach if reach.ndim else None}
     if kernel is not None and wire.strides:
-        places = (_places(*sizes) for sizes in zip(reach.shape, kernel.shape, wire.strides, [wire.padding] * 2, strict=False))
-        geometry = {"kind": "conv", "out_shape": (*places, wire.receivers), "strides": wire.strides, "padding": wire.padding}
+        places = (
+            _places(size, window, stride, wire.padding)
+            for size, window, stride in zip(reach.shape, kernel.shape[:-2], wire.strides, strict=True)
+        )
+        geometry = {"kind": "conv", "out_shape": (*places, wire.receivers)}
+        geometry |= {"strides": wire.strides, "padding": wire.padding}
     elif kernel is not None and matrix and kernel.ndim == 2 and not reach.ndim:
         geometry["kind"] = "recurrent" if wire.recurrent else "dense"
     return SynapseRecord(

@@ -21,6 +21,7 @@ from dsnn.data.scaling import PARTS
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
 from dsnn.loading import check_trainable, load_data, prepared
+from dsnn.networks.plan import NEURONS
 from dsnn.networks.whole import Whole, is_own
 from dsnn.networks.wiring import described_by
 from dsnn.programs import Program, shared
@@ -330,9 +331,8 @@ def network(
     if config.gates.enabled and config.gates.time and not temporal:
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
     priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
-    own = described_by(model).neurons if isinstance(model, Whole) else ()
-    every = [*((name, layer.cell) for name, layer in model.layers()), *((group.name, group.cost) for group in own)]
-    liquid = [name for name, cell in every if kind(cell) == "LTC"]
+    neurons = described_by(model).neurons
+    liquid = [group.name.removesuffix(NEURONS) for group in neurons if kind(group.cost) == "LTC"]
     if priced and liquid:
         raise ValueError(
             "an LTC neuron sees currents and membranes of its whole layer, which no gate closes and no price covers, "

@@ -51,7 +51,7 @@ def compact(model: Runnable, gates: dict[str, Array], *, multiple: int = 1) -> R
     return shrunk(_gated(model, wiring, values), keep)
 
 
-def kept(gate: Array, multiple: int = 1) -> np.ndarray:
+def kept(gate: Array | np.ndarray, multiple: int = 1) -> np.ndarray:
     """Returns the indices of the open sites in order, with as many closed ones as fill a multiple, at least one."""
     closed = np.asarray(gate) <= 0
     wanted = -(-max(int((~closed).sum()), 1) // multiple) * multiple
@@ -87,8 +87,11 @@ def _check(model: Runnable, wiring: Wiring, gates: dict[str, np.ndarray]) -> Non
     """Raises a ValueError for gates that do not fit the network."""
     if unknown := sorted(gates.keys() - wiring.groups.keys()):
         if reader := _thinned_reader(model, unknown[0]):
-            raise ValueError(f"what {reader!r} reads has been thinned before; compact the whole network by all gates at once.")
-        where = "the input, features, blocks, or a hidden layer" if isinstance(model, Stack) else ", ".join(wiring.groups)
+            raise ValueError(
+                f"what {reader!r} reads has been thinned before; compact the whole network by all gates at once."
+            )
+        layered = "the input, features, blocks, or a hidden layer"
+        where = layered if isinstance(model, Stack) else ", ".join(wiring.groups)
         raise ValueError(f"gates must name {where}, got {', '.join(unknown)}.")
     for name, gate in gates.items():
         if len(gate) != wiring.groups[name]:

@@ -160,11 +160,10 @@ def counted_by_hand(
     for name, layer in model.layers():
         runs = shares[model.blocks.index(name)] if layer.skip else 1.0
         wires = {wire.name: wire for wire in where.wires}
-        ends = {k: z[k] if k else None for k in (wires[name].pre, wires[name].post)}
-        pre, post = (ends[k] for k in (wires[name].pre, wires[name].post))
-        senders = np.ones(sent.shape[-1]) if pre is None else pre
-        receivers = np.ones(layer.out_shape[-1]) if post is None else post
-        cost = 7.0 if name == "hidden0" or (wires[name].joined and shares.any()) else 3.0
+        pre, post = wires[name].senders, wires[name].receivers
+        senders = z[pre[0].group] if pre else np.ones(sent.shape[-1])
+        receivers = z[post[0].group] if post else np.ones(layer.out_shape[-1])
+        cost = 7.0 if name == "hidden0" or (wires[name].sums and shares.any()) else 3.0
         for before, now in zip((None, *ran[:-1]), ran, strict=True):
             total += runs * cost * ((sent[now] != 0) * senders).sum() / batch * receivers.sum()
             if layer.recurrent is not None and before is not None:

@@ -115,7 +115,7 @@ def test_what_is_sent_is_what_wires_say(name: str) -> None:
     assert {n for n, p in params.items() if p.ndim} == named & params.keys()
     for wire in ran.sites.wires:
         assert ran.events[wire.name].shape == (wire.pre_sites,)
-        kernel = ran.params[wire.weights]
+        kernel = ran.params[wire.kernel]
         assert wire.pre_sites == kernel.shape[-2]
         assert wire.post_sites == kernel.shape[-1]
     assert float(ran.events["readout"].sum()) > 0
@@ -173,7 +173,7 @@ def brute_force(network: Chain, sites: Any, events: dict[str, Any], z: dict[str,
     for group in wiring.neurons:
         each = group.count // (1 if group.site is None else len(group.site.index))
         units = 1 if group.site is None else sum(opened((group.site,), i) for i in range(len(group.site.index)))
-        kind = next(p.kind for p in sites.populations if p.name == group.name)
+        kind = next(p.kind for p in sites.neurons if p.name == group.name)
         total += STEPS * profile.update_nj(kind, "updates") * each * units * runs(group.within)
     return total
 
@@ -557,7 +557,7 @@ def test_neurons_whose_cost_is_stated_are_priced_by_it() -> None:
             return Wiring({}, (Wire("in", "kernel"),), (NeuronGroup("out", None, 2, cost),))
 
     where = compute_sites.sites(as_network(Priced(), "a test"))
-    assert energy.neuron_cost(where.populations[0].kind)[:4] == (3, 1, 1, 1)
+    assert energy.neuron_cost(where.neurons[0].kind)[:4] == (3, 1, 1, 1)
     keep = np.asarray([True, False])
     assert cut(
         Chain(a=Layer(Dense(2, 2, key=KEY), LIF(0.9)), b=Layer(Dense(2, 1, key=KEY), LI(0.9))), {"a": keep}

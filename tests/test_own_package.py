@@ -131,7 +131,7 @@ def test_a_cell_that_says_what_it_costs_is_priced_by_it(mine: Path) -> None:
     cell = setup.lifted.forward.template.build(setup.lifted.initial).hidden0.cell
     kind = energy.priced_as(cell, "PricedQIF")
     assert energy.neuron_cost(kind) == (3, 1, 1, 1, True)
-    assert kind in {population.kind for population in setup.sites.populations}
+    assert kind in {group.kind for group in setup.sites.neurons}
 
 
 def test_a_callback_ends_learning_and_all_is_assessed_and_kept(mine: Path) -> None:

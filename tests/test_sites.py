@@ -165,7 +165,7 @@ def test_a_network_thinned_before_has_no_sites_where_it_reads_in_part() -> None:
     where = sites(small)
     assert where.groups == {"hidden0": 2}
     wire = next(w for w in where.wires if w.name == "hidden0")
-    assert (wire.pre, wire.pre_sites, wire.post) == (None, 5, "hidden0")
+    assert (wire.senders, wire.pre_sites, [ends.group for ends in wire.receivers]) == ((), 5, ["hidden0"])
     x = jax.random.uniform(jax.random.key(1), (4, 6, 6, 1))
     spikes = dsnn.unroll(small, x, None, keep_spikes, steps=3)[2]
     assert measure(where, small, x, spikes, held=True)["hidden0"].shape == (5,)

@@ -17,7 +17,7 @@ from dsnn import forward
 from dsnn.networks.indices import spread, summed
 from dsnn.networks.site_wires import Neurons, Wire, neurons_of, wire_of
 from dsnn.networks.whole import Runnable
-from dsnn.networks.wiring import BLOCKS, FEATURES, INPUT, TIME, described_by, of_run, over, switched
+from dsnn.networks.wiring import BLOCKS, FEATURES, INPUT, TIME, described_by, in_places, of_run, over, switched
 from dsnn.parameters import Params
 from dsnn.protocols import Axis
 from dsnn.types import Array, Float, Shaped
@@ -204,7 +204,7 @@ def measure(
         signal, everywhen = over(wire.said, sent), running
         if wire.recurrent:
             everywhen = followed(jnp.ones(len(signal)) if running is None else running)
-        rate = _rate(signal, None if wire.once and held else everywhen)
+        rate = in_places(wire.said, _rate(signal, None if wire.once and held else everywhen))
         if wire.places is not None:
             rate = rate * wire.places[..., None]
         out[wire.name] = summed(rate.reshape(-1, wire.said.senders).sum(0), wire.units, wire.pre_sites)

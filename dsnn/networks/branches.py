@@ -128,5 +128,3 @@ def _check_branches(parts: dict[str, Any], shape: Any) -> None:
     sizes = {name: math.prod(part.in_shape) for name, part in parts.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"branches read one input, got branches that take {sizes} numbers.")
-
-

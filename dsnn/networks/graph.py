@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -176,7 +175,9 @@ class Residual(Part):
         """Returns the next state and the sum."""
         new, total = {}, x
         if self.shortcut is not None:
-            new["shortcut"], total = run_part(self.shortcut, f"{path}shortcut", state["shortcut"], x, own_key(key, 1), sent)
+            new["shortcut"], total = run_part(
+                self.shortcut, f"{path}shortcut", state["shortcut"], x, own_key(key, 1), sent
+            )
         if self.body is not None:
             new["body"], added = run_part(self.body, f"{path}body", state["body"], x, own_key(key, 0), sent)
             total = total + (added if self.share is None else self.share * added)

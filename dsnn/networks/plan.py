@@ -1,7 +1,7 @@
 """How networks of layers say what of them could be spared: groups, wires and neurons, collected layer by layer."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -108,6 +108,7 @@ class Plan:
         ends, conv = self.group(path, features) if out is None else out, isinstance(layer.synapse, Conv)
         analog = given.values == "analog" or any(module.kind == "mean" for module in layer.before)
         receivers = ends.along(-1, features)
+        mapped = not given.once and isinstance(synapse, Dense) and len(layer.in_shape) == 3 and not thinned(layer)
         self.wires.append(
             Wire(
                 path,
@@ -119,7 +120,7 @@ class Plan:
                 values="analog" if analog else "spikes",
                 once=given.once,
                 joined=given.joined,
-                features=not given.once and isinstance(synapse, Dense) and len(layer.in_shape) == 3 and not thinned(layer),
+                features=mapped,
                 strides=tuple(synapse.strides) if conv else (),
                 padding=synapse.padding if conv else "VALID",
             )

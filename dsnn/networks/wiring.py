@@ -77,8 +77,8 @@ def described_by(model: Runnable) -> Wiring:
                 )
         _check_inside(what, group.within, own.groups)
         neurons.append(group._replace(arrays={inside + name: axis for name, axis in group.arrays.items()}))
-    found = Wiring(dict(own.groups), wires, tuple(neurons))
-    return without(found, INPUT) if isinstance(model, Whole) and model.kept_inputs is not None else found
+    filled = Wiring(dict(own.groups), wires, tuple(neurons))
+    return without(filled, INPUT) if isinstance(model, Whole) and model.kept_inputs is not None else filled
 
 
 def switched(wiring: Wiring) -> tuple[str, ...]:
@@ -165,11 +165,11 @@ def _with_features(wiring: Wiring) -> Wiring:
     own = Axis(FEATURES, -2, np.arange(wire.senders))
     wires = (*wiring.wires[:number], wire._replace(pre=(own, *wire.pre)), *wiring.wires[number + 1 :])
     # sites stand in the order of their layers: before those that read them, and before what is no layer
-    names, switches = list(wiring.groups), switched(wiring)
-    later = [names.index(group) for group in (*(axis.group for axis in wire.post), *switches)]
-    at = min(later, default=len(names))
-    sizes = {name: wiring.groups[name] for name in names[:at]} | {FEATURES: wire.senders}
-    return wiring._replace(groups=sizes | {name: wiring.groups[name] for name in names[at:]}, wires=wires)
+    groups = list(wiring.groups)
+    later = [groups.index(group) for group in (*(axis.group for axis in wire.post), *switched(wiring))]
+    at = min(later, default=len(groups))
+    sizes = {group: wiring.groups[group] for group in groups[:at]} | {FEATURES: wire.senders}
+    return wiring._replace(groups=sizes | {group: wiring.groups[group] for group in groups[at:]}, wires=wires)
 
 
 def _axes(wiring: Wiring, group: str) -> list[Axis]:
@@ -254,21 +254,34 @@ def named(wiring: Wiring) -> dict[str, Any]:
     return known
 
 
-def over(wire: Wire, sent: dict[str, Any], lead: int = 2) -> Any:
-    """Returns what was sent over a wire, with the senders last: in places where its fan is by place.
+def over(wire: Wire, sent: dict[str, Any]) -> Any:
+    """Returns what was sent over a wire, as the network gave it.
 
     Args:
         wire: of `described_by`.
-        sent: by wire, ``[time, batch, ...]``.
-        lead: leading axes that are not the network's.
+        sent: by wire.
 
     Raises:
-        ValueError: nothing was sent under this name, or of another size.
+        ValueError: nothing was sent under this name.
     """
     if wire.name not in sent:
         known = ", ".join(sent) or "nothing"
         raise ValueError(f"what goes over every wire must be in Output.sent, got {known} without {wire.name!r}.")
-    values, shape = sent[wire.name], (*np.shape(wire.fan), wire.senders)
+    return sent[wire.name]
+
+
+def in_places(wire: Wire, values: Any, lead: int = 0) -> Any:
+    """Returns numbers of what is sent over a wire with the senders last: in places where its fan is by place.
+
+    Args:
+        wire: of `described_by`.
+        values: one for each.
+        lead: leading axes that are not the network's.
+
+    Raises:
+        ValueError: they are more or fewer.
+    """
+    shape = (*np.shape(wire.fan), wire.senders)
     size, each = math.prod(values.shape[lead:]), math.prod(shape)
     if size != each:
         raise ValueError(

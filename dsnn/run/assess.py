@@ -14,12 +14,13 @@ from dsnn.anytime import Decision
 from dsnn.assemble import reads_values
 from dsnn.bayes.lift import Draw
 from dsnn.bayes.predict import Prediction
+from dsnn.bayes.sites import Sites
 from dsnn.cells import kind
-from dsnn.compact import INPUT
 from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, on_grid, ran, running_ahead, speed
 from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
+from dsnn.networks.plan import NEURONS
 from dsnn.networks.shrink import compacts
 from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by, priced
@@ -249,7 +250,7 @@ def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[s
                 np.int32(number),
             )
         small = compacted(lifted, masked, deployed.gates)
-        spikes = _of_kept(small, fired, deployed)
+        spikes = _of_kept(setup.sites, small, fired, deployed)
         draws.append(activity.records(small, inputs, spikes, stop, held=lifted.forward.held, analog=analog))
     metrics: dict[str, float] = {}
     # without prices of memory the trade cannot be seen, but what there is can be compared
@@ -288,15 +289,16 @@ def _placing(setup: "Setup") -> Program:
     return setup.programs.setdefault("placing", Program(drawn))
 
 
-def _of_kept(small: Runnable, fired: Any, deployed: Deployed) -> dict[str, Any]:
-    """Returns the spikes of the compacted network: those of the sites and steps that are kept."""
-    spikes = {name: np.asarray(fired[name]) for name in (fired if isinstance(small, Whole) else small.names)}
+def _of_kept(whole: Sites, small: Runnable, fired: Any, deployed: Deployed) -> dict[str, Any]:
+    """Returns the spikes of the compacted network: those of the sites and steps of the whole that are kept."""
+    spikes = {name: np.asarray(fired[name]) for name in small.names}
     if deployed.kept_steps is not None:
         spikes = {name: values[np.asarray(deployed.kept_steps)] for name, values in spikes.items()}
-    gate = deployed.gates.get(INPUT)
-    for name, layer in small.layers():
-        gate = gate if layer.skip else deployed.gates.get(name)  # a block has the channels that it adds to
-        spikes[name] = spikes[name] if gate is None else spikes[name][..., kept_sites(gate)]
+    for group in whole.neurons:
+        name = group.name.removesuffix(NEURONS)
+        if name in spikes and group.sites is not None and group.sites.group in deployed.gates:
+            stay = np.isin(group.sites.index, kept_sites(deployed.gates[group.sites.group]))
+            spikes[name] = spikes[name][..., stay]
     return {name: jnp.asarray(values) for name, values in spikes.items()}
 
 
@@ -366,7 +368,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
             return {"energy/uncounted": "the network has no wiring()"}, error
         spikes = ran(forward, deployed.small, kept).kept
     else:
-        spikes = _of_kept(deployed.small, masked.kept, deployed)
+        spikes = _of_kept(setup.sites, deployed.small, masked.kept, deployed)
     gated = records(deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
     full = forward.template.build(deployed.full)
     ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
@@ -391,9 +393,7 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
 
 def _cells(model: Any) -> list[Any]:
     """Returns the cells of a network."""
-    if isinstance(model, Whole):
-        return [priced(group) for group in described_by(model).neurons]
-    return [layer.cell for _, layer in model.layers()]
+    return [priced(group) for group in described_by(model).neurons]
 
 
 def _reads_values(setup: "Setup") -> bool:
@@ -419,7 +419,7 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
         seen_odds = odds(setup.lifted, settled.params, np.asarray(logits))
         for place, name in enumerate(name for name in ("example", "late") if f"{name}/logits" in out):
             out |= {f"{name}/stopped": expit(seen_odds[:, place]), f"{name}/quantile": expit(settled.threshold)}
-    fires = {group.name for group in setup.sites.populations}
+    fires = {group.name for group in setup.sites.neurons}
     for name, (membrane, spikes) in traces.items():
         fired = np.asarray(spikes[:, 0]).reshape(forward.steps, -1)
         trace = None if membrane is None else np.asarray(membrane[:, 0]).reshape(forward.steps, -1)
