@@ -130,12 +130,15 @@ def test_a_stack_is_the_chain_of_its_layers(name: str, option: str) -> None:
         ours, theirs = (ran.records(ran.built, ran.spikes) for ran in (stack, chain))
         assert str(plain(ours)) == str(plain(theirs))
     for multiple in (1, 4):
-        (params, logits, kept, _), (others, theirs, also, _) = stack.compacted(multiple), chain.compacted(multiple)
+        params, logits, kept, small = stack.compacted(multiple)
+        others, theirs, also, same = chain.compacted(multiple)
         assert params.keys() == others.keys()
         for parameter, value in params.items():
             np.testing.assert_array_equal(value, others[parameter])
         np.testing.assert_array_equal(logits, theirs)
         assert str(plain(kept)) == str(plain(also))
+        assert sites(small).groups == sites(same).groups  # what is read in part is no site any more
+        assert "next" not in sites(small).groups or option != "features"
         if option != "sequence":  # there, steps are left out too
             np.testing.assert_array_equal(logits, stack.logits)
 

@@ -28,6 +28,7 @@ from dsnn.data import epoch_permutation
 from dsnn.forward import log_likelihood
 from dsnn.layers import Dense
 from dsnn.models import Stack
+from dsnn.networks.wiring import described_by
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Int, Key
 
@@ -118,11 +119,11 @@ def allocate(
         raise ValueError(f"lam must be positive, got {lam}; without a price of energy every layer takes all draws.")
     if not 0 < least < most:
         raise ValueError(f"draws must range from least above 0 to a larger most, got {least} to {most}.")
-    layers = dict(stack.layers())
-    if odd := [name for name, layer in layers.items() if not isinstance(layer.synapse, Dense) or len(layer.before)]:
+    odd = [name for name, one in stack.layers() if not isinstance(one.synapse, Dense) or len(one.before)]
+    if odd:
         raise ValueError(f"address events need dense layers without pooling, got {odd[0]}.")
-    names, number = tuple(layers), x.shape[0]
-    fans = {name: layer.synapse.kernel.shape for name, layer in layers.items()}
+    fans = {wire.name: (wire.senders, wire.receivers) for wire in described_by(stack).wires if not wire.recurrent}
+    names, number = tuple(fans), x.shape[0]
     event_nj = prices.event_nj("spikes", "arithmetic")
     low, high = float(jnp.log(least)), float(jnp.log(most))
 

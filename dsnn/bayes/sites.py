@@ -11,7 +11,6 @@ import dataclasses
 import math
 
 import jax.numpy as jnp
-import numpy as np
 
 from dsnn import forward
 from dsnn.networks.indices import spread, summed
@@ -141,7 +140,7 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
             continue
         rows: dict[int, Array] = {}  # one product with the kernel for each of its axes
         for axis in wire.said.pre:
-            at, values = axis.axis % gated[name].ndim, spread(z[axis.group], np.asarray(axis.index))
+            at, values = axis.axis % gated[name].ndim, spread(z[axis.group], axis.index)
             rows[at] = rows[at] * values if at in rows else values
         for at, values in rows.items():
             gated[name] = gated[name] * values.reshape(-1, *[1] * (gated[name].ndim - at - 1))

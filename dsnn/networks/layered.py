@@ -1,14 +1,11 @@
 """What a stack of layers says of itself: its wiring, what its wires carried, and the smaller stack of what is kept."""
 
-import itertools
-from typing import Any
-
 import numpy as np
 from flax import nnx
 
 from dsnn.layers import Conv, Dense
 from dsnn.models import BLOCKS, Stack
-from dsnn.networks.plan import INPUT, NEURONS, NOWHERE, Plan, fires, read, thinned
+from dsnn.networks.plan import INPUT, NEURONS, NOWHERE, Plan, fires, read
 from dsnn.networks.select import Select
 from dsnn.networks.shrink import cut
 from dsnn.protocols import Wiring
@@ -24,12 +21,10 @@ def wiring(stack: Stack) -> Wiring:
     read and others not.
     """
     plan, layers = Plan(BLOCKS), list(stack.layers())
-    first = layers[0][1]
-    given = plan.input(stack.in_shape, channels=not isinstance(first.synapse, Dense), whole=not thinned(first))
-    after: list[Any] = [layer for _, layer in layers[1:]]
-    for (name, layer), reader in itertools.zip_longest(layers, after):
+    given = plan.input(stack.in_shape, channels=not isinstance(layers[0][1].synapse, Dense))
+    for name, layer in layers:
         # what reads a residual block reads the channels that it is added to
-        out = NOWHERE if reader is None or thinned(reader) else given.ends if layer.skip else None
+        out = NOWHERE if name == stack.names[-1] else given.ends if layer.skip else None
         if layer.skip:
             block = plan.block()
             plan.within = (block,)

@@ -1,5 +1,6 @@
 """How networks of layers say what of them could be spared: groups, wires and neurons, collected layer by layer."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from dsnn.networks.reach import reach
 from dsnn.protocols import Axis, NeuronGroup, Wire, Wiring
 from dsnn.types import Array
 
-__all__ = ["NEURONS", "NOWHERE", "Ends", "Plan", "Signal", "fires", "read", "thinned"]
+__all__ = ["NEURONS", "NOWHERE", "Ends", "Plan", "Signal", "fires", "read", "thinned", "without"]
 
 INPUT = "input"
 
@@ -67,6 +68,7 @@ class Plan:
         self.neurons: list[NeuronGroup] = []
         self.within: tuple[str, ...] = ()
         self.named, self.blocks = blocks, 0
+        self.parted: set[str] = set()
 
     def group(self, name: str, size: int) -> Ends:
         """Returns the ends of a new group."""
@@ -75,17 +77,15 @@ class Plan:
         self.groups[name] = size
         return Ends(name, np.arange(size))
 
-    def input(self, shape: tuple[int, ...], *, channels: bool, whole: bool = True) -> Signal:
+    def input(self, shape: tuple[int, ...], *, channels: bool) -> Signal:
         """Returns what comes in.
 
         Args:
             shape: of one example.
             channels: whether a convolution reads it, so that its sites are channels.
-            whole: whether all of it is read; what is read in part has been thinned, and has no sites.
         """
         size = shape[-1] if channels else math.prod(shape)
-        ends = self.group(INPUT, size) if whole and size > 1 else NOWHERE
-        return Signal(shape, ends, once=True)
+        return Signal(shape, self.group(INPUT, size) if size > 1 else NOWHERE, once=True)
 
     def block(self) -> str:
         """Returns the site ``group:i`` of one more residual block."""
@@ -107,13 +107,16 @@ class Plan:
         synapse, features = layer.synapse, layer.out_shape[-1]
         ends, conv = self.group(path, features) if out is None else out, isinstance(layer.synapse, Conv)
         analog = given.values == "analog" or any(module.kind == "mean" for module in layer.before)
-        receivers = ends.along(-1, features)
+        receivers, senders = ends.along(-1, features), given.ends.along(-2, synapse.kernel.shape[-2])
+        if thinned(layer):
+            self.parted |= {given.ends.group} - {""}
+            senders = ()
         mapped = not given.once and isinstance(synapse, Dense) and len(layer.in_shape) == 3 and not thinned(layer)
         self.wires.append(
             Wire(
                 path,
                 f"{path}.synapse.kernel",
-                given.ends.along(-2, synapse.kernel.shape[-2]),
+                senders,
                 receivers,
                 within=self.within,
                 fan=reach(synapse) if conv else 1.0,
@@ -126,8 +129,8 @@ class Plan:
             )
         )
         if layer.recurrent is not None:
-            senders = ends.along(-2, features)
-            back = Wire(f"{path}.recurrent", f"{path}.recurrent", senders, receivers, self.within, recurrent=True)
+            own = ends.along(-2, features)
+            back = Wire(f"{path}.recurrent", f"{path}.recurrent", own, receivers, self.within, recurrent=True)
             self.wires.append(back)
         arrays = {} if getattr(synapse, "bias", None) is None else {f"{path}.synapse.bias": 0}
         for name, variable in nnx.to_flat_state(nnx.state(layer.cell)) if isinstance(layer.cell, nnx.Module) else ():
@@ -141,9 +144,36 @@ class Plan:
         return Signal(tuple(layer.out_shape), ends, "spikes" if fires(layer) else "analog")
 
     def done(self) -> Wiring:
-        """Returns all of it."""
+        """Returns all of it, without what is read in part: that has been thinned already, and has no sites left."""
         groups = self.groups | ({self.named: self.blocks} if self.blocks else {})
-        return Wiring(groups, tuple(self.wires), tuple(self.neurons))
+        wiring = Wiring(groups, tuple(self.wires), tuple(self.neurons))
+        return functools.reduce(without, self.parted, wiring)
+
+
+def without(wiring: Wiring, group: str) -> Wiring:
+    """Returns a wiring in which nothing closes what is of a group."""
+
+    def outside(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if name.rpartition(":")[0] != group)
+
+    def other(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(axis for axis in axes if axis.group != group)
+
+    return Wiring(
+        {name: size for name, size in wiring.groups.items() if name != group},
+        tuple(
+            wire._replace(
+                pre=other(wire.pre), post=other(wire.post), within=outside(wire.within), joined=outside(wire.joined)
+            )
+            for wire in wiring.wires
+        ),
+        tuple(
+            one._replace(
+                site=None if one.site is None or one.site.group == group else one.site, within=outside(one.within)
+            )
+            for one in wiring.neurons
+        ),
+    )
 
 
 def fires(layer: Layer) -> bool:

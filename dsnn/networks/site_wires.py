@@ -145,13 +145,13 @@ class Neurons:
 
 def wire_of(said: Said) -> Wire:
     """Returns a wire of `dsnn.networks.wiring.described_by` as its sites see it."""
-    first, units = first_units([np.asarray(axis.index) for axis in said.pre], said.senders)
+    first, units = first_units([axis.index for axis in said.pre], said.senders)
     fan = float(np.mean(said.fan))
     return Wire(
         said,
         units,
-        tuple(Ends(axis.group, np.asarray(axis.index)[first]) for axis in said.pre),
-        tuple(Ends(axis.group, np.asarray(axis.index)) for axis in said.post),
+        tuple(Ends(axis.group, axis.index[first]) for axis in said.pre),
+        tuple(Ends(axis.group, axis.index) for axis in said.post),
         len(first),
         said.receivers,
         fan,
@@ -165,7 +165,7 @@ def neurons_of(said: NeuronGroup) -> Neurons:
     """Returns a group of neurons as its sites see it."""
     site = said.site
     each = said.count if site is None else said.count // max(len(site.index), 1)
-    ends = None if site is None else Ends(site.group, np.asarray(site.index))
+    ends = None if site is None else Ends(site.group, site.index)
     return Neurons(said.name, ends, each, priced_as(priced(said), kind(priced(said))), _within(said.within))
 
 

@@ -6,16 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsnn.energy import NeuronCost
-from dsnn.networks.plan import INPUT
+from dsnn.models import BLOCKS
+from dsnn.networks.plan import INPUT, without
 from dsnn.networks.whole import INSIDE, Runnable, Whole
 from dsnn.parameters import split
 from dsnn.protocols import Axis, NeuronGroup, Wire, Wiring
 
 FEATURES, TIME = "features", "time"
 """Groups of sites that an option of a run adds: places of a feature map, and time steps."""
-
-BLOCKS = "blocks"
-"""Group of the residual blocks of a stack, a name of its own."""
 
 __all__ = ["BLOCKS", "FEATURES", "INPUT", "TIME", "described_by", "named", "nothing", "of_run", "switched"]
 
@@ -76,7 +74,9 @@ def described_by(model: Runnable) -> Wiring:
                     f"{len(group.site.index)} positions."
                 )
         _check_inside(what, group.within, own.groups)
-        neurons.append(group._replace(arrays={inside + name: axis for name, axis in group.arrays.items()}))
+        site = None if group.site is None else _filled(group.site)
+        arrays = {inside + name: axis for name, axis in group.arrays.items()}
+        neurons.append(group._replace(site=site, arrays=arrays))
     filled = Wiring(dict(own.groups), wires, tuple(neurons))
     return without(filled, INPUT) if isinstance(model, Whole) and model.kept_inputs is not None else filled
 
@@ -85,32 +85,6 @@ def switched(wiring: Wiring) -> tuple[str, ...]:
     """Returns the groups that no kernel's rows open and close, but the network itself, by ``with_gates``."""
     by_rows = {axis.group for wire in wiring.wires if wire.kernel is not None for axis in wire.pre}
     return tuple(group for group in wiring.groups if group not in by_rows)
-
-
-def without(wiring: Wiring, group: str) -> Wiring:
-    """Returns a wiring in which nothing closes what is of a group."""
-
-    def outside(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if name.rpartition(":")[0] != group)
-
-    def other(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-        return tuple(axis for axis in axes if axis.group != group)
-
-    return Wiring(
-        {name: size for name, size in wiring.groups.items() if name != group},
-        tuple(
-            wire._replace(
-                pre=other(wire.pre), post=other(wire.post), within=outside(wire.within), joined=outside(wire.joined)
-            )
-            for wire in wiring.wires
-        ),
-        tuple(
-            one._replace(
-                site=None if one.site is None or one.site.group == group else one.site, within=outside(one.within)
-            )
-            for one in wiring.neurons
-        ),
-    )
 
 
 def of_run(
@@ -218,8 +192,13 @@ def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]
             raise ValueError(f"{what} must name a group once at each end, got {', '.join(a.group for a in ends)}.")
     if wire.values not in ("spikes", "analog"):
         raise ValueError(f'{what} must carry "spikes" or "analog" values, got {wire.values!r}.')
+    pre, post = (tuple(map(_filled, axes)) for axes in (wire.pre, wire.post))
     kernel = None if wire.kernel is None else inside + wire.kernel
-    return wire._replace(kernel=kernel, senders=int(senders), receivers=int(receivers))
+    return wire._replace(kernel=kernel, pre=pre, post=post, senders=int(senders), receivers=int(receivers))
+
+
+def _filled(axis: Axis) -> Axis:
+    return axis._replace(index=np.asarray(axis.index))
 
 
 def _check_axis(what: str, axis: Axis, groups: dict[str, int]) -> None:
