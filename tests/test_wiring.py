@@ -22,7 +22,7 @@ from dsnn.compact import compact
 from dsnn.deploy import on_grid
 from dsnn.forward import Forward, keep_spikes
 from dsnn.models import Stack
-from dsnn.networks import Chain, Conv, Dense, Layer, Pool, Residual, as_network
+from dsnn.networks import Chain, Conv, Dense, Layer, Pool, Residual, as_network, cut
 from dsnn.networks.indices import first_units, spread, summed
 from dsnn.parameters import split
 
@@ -307,6 +307,7 @@ def test_a_layer_is_folded_before_it_is_cut() -> None:
     small = compact(model, {"hidden": z, "input": jnp.asarray([1.0, 0, 1, 1])})
     assert type(small.hidden.synapse) is Dense
     assert small.hidden.synapse.kernel.shape == (3, 4)
+    assert type(cut(model, {"hidden": np.flatnonzero(z)}).hidden.synapse) is Dense  # without gates as well
     model.readout.synapse.kernel[...] = model.readout.synapse.kernel[...] * z[:, None]
     model.hidden.synapse.inner.kernel[...] = model.hidden.synapse.inner.kernel[...].at[1].set(0.0)
     masked, ours = (Forward(split(m)[0], STEPS).logits(split(m)[1], x) for m in (model, small))
