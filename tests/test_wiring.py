@@ -318,6 +318,13 @@ def test_a_layer_is_folded_before_it_is_cut() -> None:
         compact(model, {"hidden": z})
 
 
+def test_a_stack_with_a_parameter_that_no_wire_names_is_not_cut() -> None:
+    model: Any = Stack(**dense_layers())
+    model.second.gain = nnx.Param(jnp.ones(4))
+    with pytest.raises(ValueError, match=r"must name every parameter.*'second.gain' of shape \(4,\)"):
+        compact(model, {"first": jnp.ones(6)})
+
+
 class Halved(nnx.Module):
     """A cell whose constants lie beside its neurons, and which knows how to be cut."""
 
