@@ -123,7 +123,8 @@ class Wire(NamedTuple):
         recurrent: what is sent is read a step later.
         joined: sites ``group:i`` whose spikes are added to what is sent; where one of them runs, events are sums, which
             carry values.
-        features: each sender is one place of a feature map, and may be a site of its own (``gates.features``).
+        features: each sender is one place of a feature map, and may be a site of its own (``gates.features``), which
+            ``shrink`` is told of as ``features``; `dsnn.networks.cut` does that to what a `dsnn.networks.Layer` reads.
         strides: of a convolution, whose kernel is [*window, channel, channel out]: weights that are zero are then left
             out of what an event costs place by place, and not as a mean.
         padding: of a convolution, "SAME" or "VALID".

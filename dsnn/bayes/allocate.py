@@ -11,7 +11,7 @@ and NumPyro infers q(log K_l), each a Normal through a sigmoid. The addresses ar
 p ∝ x_i, importance weights keeping every estimate unbiased; the factors r_l are learned with the same objective.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +128,8 @@ def allocate(
     low, high = float(jnp.log(least)), float(jnp.log(most))
 
     def energy(draws: dict[str, Array]) -> Array:
-        return event_nj * sum(draws[name] * fans[name][1] for name in names)
+        fetched: Any = sum(draws[name] * fans[name][1] for name in names)
+        return event_nj * fetched
 
     def proposals() -> dict[str, Array] | None:
         if not learn_proposals:

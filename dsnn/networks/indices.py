@@ -11,14 +11,14 @@ from dsnn.types import Array, Shaped
 __all__ = ["first_units", "spread", "summed"]
 
 
-def spread(values: Shaped[Array, " site"], index: np.ndarray) -> Shaped[Array, " unit"]:
+def spread(values: Shaped[Array | np.ndarray, " site"], index: np.ndarray) -> Shaped[Array, " unit"]:
     """Returns the value of each unit's site, 1 where it has none.
 
     Args:
         values: by site.
         index: site of each unit, -1 for none.
     """
-    size, units = len(values), len(index)
+    values, size, units = jnp.asarray(values), len(values), len(index)
     if _repeats(index, size):
         return values if units == size else jnp.tile(values, units // size)
     if units and index[0] >= 0 and np.array_equal(index, np.arange(index[0], index[0] + units)):

@@ -24,7 +24,7 @@ class Ends(NamedTuple):
     group: str
     index: np.ndarray  # type: ignore[assignment]  # the field's name, of a tuple's method
 
-    def of(self, values: Float[Array, " site"]) -> Float[Array, " unit"]:
+    def of(self, values: Float[Array | np.ndarray, " site"]) -> Float[Array, " unit"]:
         """Returns the values of each one's site; 1 where it has none."""
         return spread(values, self.index)
 
