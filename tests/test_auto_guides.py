@@ -56,6 +56,11 @@ def spiking(name: str, prior: str = "normal", **options: object) -> Bayesian:
     return Bayesian(Forward(template, 5), weights, data_size=12)
 
 
+def under(net: Bayesian, guide: guides.Guide) -> Bayesian:
+    """Returns the same network with another family of posteriors."""
+    return dataclasses.replace(net, weights=dataclasses.replace(net.weights, guide=guide))
+
+
 def start(net: Bayesian) -> dict[str, jax.Array]:
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
     x, y = jnp.zeros((2, *net.simulator.template.build(net.weights.initial).in_shape)), jnp.zeros(2, int)
@@ -71,7 +76,7 @@ def drawn(net: Bayesian, params: dict[str, jax.Array], count: int) -> dict[str, 
 def test_dense_guides_find_the_exact_covariance_and_independent_ones_cannot(name: str) -> None:
     net, x, y, mean, covariance = conjugate()
     options = {"rank": 4} if name == "AutoLowRankMultivariateNormal" else {}
-    net = dataclasses.replace(net, family=guides.made(name, {"scale": 0.05}, options))
+    net = under(net, guides.made(name, {"scale": 0.05}, options))
     svi = SVI(
         net.model,
         net.guide,
@@ -130,7 +135,7 @@ def test_flows_begin_beside_the_network(name: str) -> None:
 def test_a_flow_s_density_is_that_of_its_draws() -> None:
     """An affine flow over the standardised vector is a Normal; -KL of one draw is then known."""
     net = conjugate()[0]
-    net = dataclasses.replace(net, family=guides.made("AutoIAFNormal", {"scale": 0.1}, {"num_flows": 1}))
+    net = under(net, guides.made("AutoIAFNormal", {"scale": 0.1}, {"num_flows": 1}))
     params = {name: jnp.zeros_like(value) for name, value in start(net).items()}
     with handlers.trace() as found:
         handlers.substitute(handlers.seed(net.guide, KEY), data=params)()
@@ -249,7 +254,7 @@ def test_a_misspelt_guide_or_option_gets_a_sentence(options: dict, message: str)
 
 
 def test_options_take_the_place_of_the_configuration_s_own() -> None:
-    net = dataclasses.replace(spiking("point"), family=guides.made("low_rank", {"rank": 4, "scale": 0.1}, {"rank": 2}))
+    net = under(spiking("point"), guides.made("low_rank", {"rank": 4, "scale": 0.1}, {"rank": 2}))
     params = start(net)
     assert params["weights.factor"].shape[1] == 2
     np.testing.assert_allclose(params["weights.scale"], 0.1, rtol=1e-6)

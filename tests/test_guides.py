@@ -179,9 +179,8 @@ def test_svi_finds_the_conjugate_posterior(family: str) -> None:
     """Means to 1 %, variances to 5 % of the optimum of the family, and ELBO = log evidence - KL(q || posterior)."""
     net, x, y, mean, precision, evidence = linear()
     # a rank of all but one spans every covariance of six weights
-    net = dataclasses.replace(
-        net, family=guides.mean_field(0.05) if family == "mean_field" else guides.low_rank(5, 0.05)
-    )
+    guide = guides.mean_field(0.05) if family == "mean_field" else guides.low_rank(5, 0.05)
+    net = dataclasses.replace(net, weights=dataclasses.replace(net.weights, guide=guide))
     params = fitted(net, x, y)
     if family == "mean_field":
         found = np.concatenate([np.ravel(params[f"{n}.loc"]) for n in net.weights.initial]).astype(float)
