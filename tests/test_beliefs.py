@@ -1,5 +1,7 @@
 """What a run says of its posterior: draws of parameters, doubt over the plane, and doubt by its source."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
