@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import automatic, data, energy, mesh, online, optimize, parameters, resolve, rng, sampling, train
+from dsnn import automatic, data, energy, learn, mesh, online, optimize, parameters, resolve, rng, sampling
 from dsnn.automatic import Choice
 from dsnn.bayes import guides, priors, sites
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES, family
+from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, InputGaussian, Likelihood, Stepwise
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.build import build_converted, build_guide, build_model
 from dsnn.cells import kind
 from dsnn.config import Config, as_dict
@@ -73,7 +77,7 @@ class Setup:
     split: data.Split
     lifted: Lifted
     sites: sites.Sites
-    settings: train.Settings
+    settings: learn.Settings
     spread: mesh.Spread | None = None
     start: parameters.Params | None = None
     automatic: dict[str, Choice] = dataclasses.field(default_factory=dict)
@@ -126,11 +130,11 @@ class Setup:
         return self.settings.root
 
     @property
-    def learner(self) -> train.Learner:
+    def learner(self) -> learn.Learner:
         """The learner of these very settings."""
         return self.family(self.settings, traced=False)
 
-    def family(self, settings: train.Settings, *, traced: bool = True) -> train.Learner:
+    def family(self, settings: learn.Settings, *, traced: bool = True) -> learn.Learner:
         """Returns the learner of settings of the same program; see `network`."""
         config = self.config
         lifted, _ = network(config, self.split, settings, traced=traced, start=self.start)
@@ -138,16 +142,16 @@ class Setup:
         if config.learner == "nuts":
             return sampling.nuts_learner(lifted, config.nuts, settings.root)
         variational = config.learner == "svi"
-        decided = train.decided_from(config.svi, total) if variational else None
+        decided = learn.decided_from(config.svi, total) if variational else None
         window = self._window
         updates = total * -(-lifted.forward.steps // window) if window else total
         tx = optimize.optimizer(config.optimizer, updates, settings.learning_rate, config.train.epochs, decided)
         if self._by_svi:
             # on a CPU one particle after another is faster, and takes the memory of one
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
-            how = config.svi if variational else train.SviConfig()
+            how = config.svi if variational else learn.SviConfig()
             lam = settings.lam if variational else None
-            return train.svi_learner(lifted, how, tx, total, settings.root, lam, together, self.begin)
+            return learn.svi_learner(lifted, how, tx, total, settings.root, lam, together, self.begin)
         forward = lifted.forward
         begin = lifted.initial if self.begin is None else self.begin
         common = forward, begin, lifted.likelihood, tx
@@ -158,12 +162,12 @@ class Setup:
         if resolve.is_foreign(config.learner):
             return self._own(lifted, tx, updates, settings.root)
 
-        def loss(values: Any, batch: train.Batch, key: Any) -> Any:
+        def loss(values: Any, batch: learn.Batch, key: Any) -> Any:
             return -lifted.likelihood.of_sequence({}, forward.logits(values, batch.x, key), batch.y).mean()
 
-        return train.map_learner(loss, forward.template, begin, tx, settings.root)
+        return learn.map_learner(loss, forward.template, begin, tx, settings.root)
 
-    def _own(self, lifted: Lifted, tx: Any, updates: int, root: Any) -> train.Learner:
+    def _own(self, lifted: Lifted, tx: Any, updates: int, root: Any) -> learn.Learner:
         """Returns a learner of one's own."""
         problem = Problem(lifted.forward, lifted.initial, lifted.likelihood, tx, updates, root)
         made = resolve.called("learner", self.config.learner, {}, self.config.learner_options, given=(problem,))
@@ -174,11 +178,11 @@ class Setup:
                     f"without {method} from {self.config.learner}; see dsnn.protocols.Learner."
                 )
 
-        def step(state: Any, batch: train.Batch) -> tuple[Any, train.Info]:
+        def step(state: Any, batch: learn.Batch) -> tuple[Any, learn.Info]:
             new, info = made.step(state, batch)
-            return new, train.info_of(info)
+            return new, learn.info_of(info)
 
-        return train.Learner(made.init, step, made.params)
+        return learn.Learner(made.init, step, made.params)
 
     @property
     def _by_svi(self) -> bool:
@@ -201,8 +205,8 @@ class Setup:
         if self.config.learner == "nuts":
             return sampling.nuts_params(self.lifted, self.config.nuts, state)
         if not self._by_svi:
-            return train.map_params(self.lifted.forward.template, state)
-        return train.svi_params(self.lifted, state)
+            return learn.map_params(self.lifted.forward.template, state)
+        return learn.svi_params(self.lifted, state)
 
     def diagnostics(self, state: Any) -> dict[str, float]:
         """Returns what a learner says of its own work, by the names of metrics; nothing but for NUTS."""
@@ -241,7 +245,7 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     if timed.config.gates.enabled and not every_site.total and is_own(lifted.forward.template.names):
         timed = automatic.ungated(timed)
         lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
-    weighed = automatic.weights(timed.config, split, lifted.prior, lifted.initial)
+    weighed = automatic.weights(timed.config, split, lifted.weights.priors, lifted.initial)
     chosen = shaped.chosen | timed.chosen | (weighed.chosen if config.learner == "svi" else {})
     config = weighed.config
     settings = settings_of(config)
@@ -276,16 +280,16 @@ def _with_channels(split: data.Split) -> data.Split:
     return split._replace(**{name: part._replace(x=part.x[..., None]) for name, part in parts.items()})
 
 
-def settings_of(config: Config) -> train.Settings:
+def settings_of(config: Config) -> learn.Settings:
     """Returns what a configuration gives to the program as arguments."""
     values = (config.optimizer.learning_rate, config.svi.lam, config.model.noise_width, config.bayes.prior_scale)
-    return train.Settings(rng.root(config.seed), *(jnp.asarray(value, jnp.float32) for value in values))
+    return learn.Settings(rng.root(config.seed), *(jnp.asarray(value, jnp.float32) for value in values))
 
 
 def network(
     config: Config,
     split: data.Split,
-    settings: train.Settings,
+    settings: learn.Settings,
     *,
     traced: bool = True,
     start: parameters.Params | None = None,
@@ -346,15 +350,15 @@ def network(
         held_input=forward.held,
         time_steps=forward.steps if config.gates.enabled and config.gates.time else 0,
     )
-    family_of = _family(config, shape, outputs_of(config, split), key, params)
-    if family_of.noise is not None and isinstance(model, Whole):
+    guide = _guide(config, shape, outputs_of(config, split), key, params)
+    if guide.noise is not None and isinstance(model, Whole):
         raise ValueError(
             f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
             "another guide."
         )
-    bayesian, sampled = config.learner == "svi", config.learner == "nuts"
+    variational, sampled = config.learner == "svi", config.learner == "nuts"
     # it reads how sure the decision for one class is, and answers once
-    halts = bayesian and config.halting.enabled and split.task == "classification" and not data.per_step(split)
+    halts = variational and config.halting.enabled and split.task == "classification" and not data.per_step(split)
     if config.convert.method:
         prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
     else:
@@ -363,27 +367,27 @@ def network(
         prior = priors.default(
             template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior, around, rows
         )
+    gated, prices = variational and config.gates.enabled, energy.profile(config.energy.profile)
+    prior = prior if variational or sampled else priors.point
+    flips = variational and config.bayes.flipout
     lifted = Lifted(
         forward,
-        params,
-        prior if bayesian or sampled else priors.point,
-        data.size(split.train),
-        sites=every_site if halts or (bayesian and config.gates.enabled) else None,
-        prices=energy.profile(config.energy.profile),
-        accounting=config.energy.accounting,
-        feature=config.halting.feature if halts else None,
-        joint=halts and config.halting.fit != "held_out",
-        family=family_of,
-        likelihood=likelihood_of(config, split),
-        flipout=bayesian and config.bayes.flipout,
-        open_probability=config.gates.open_probability,
-        gate_family=FAMILIES.get(config.gates.family) or family(config.gates.family),
-        gated=config.gates.enabled,
+        WeightPosterior(template, params, prior, guide, flips),
+        _gates(config, every_site) if gated else None,
+        HaltingPosterior(length, config.halting.feature, config.halting.fit != "held_out") if halts else None,
+        EnergyPrior(every_site, prices, config.energy.accounting) if halts or gated else None,
+        likelihood_of(config, split),
+        data_size=data.size(split.train),
     )
     return lifted, every_site
 
 
-def _family(config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params) -> guides.Guide:
+def _gates(config: Config, where: sites.Sites) -> GatePosterior:
+    own = FAMILIES.get(config.gates.family) or family(config.gates.family)
+    return GatePosterior(where, own, config.gates.open_probability)
+
+
+def _guide(config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params) -> guides.Guide:
     """Returns the posterior family of a learner's weights; the key is consumed."""
     if config.learner == "svi":
         return build_guide(config, shape, outputs, key)

@@ -12,10 +12,10 @@ from dsnn.convert.options import ConvertConfig
 from dsnn.forward import ENCODINGS
 from dsnn.gradients import FPTT
 from dsnn.layers import READS
+from dsnn.learn import SviConfig
 from dsnn.optimize import OptimizerConfig
 from dsnn.sampling import NutsConfig
 from dsnn.sequences import Scan
-from dsnn.train import SviConfig
 from dsnn.unroll import SCHEDULES
 
 LEARNERS = ("svi", "map", "nuts", "fptt", "tbptt", "convert")

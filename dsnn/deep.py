@@ -12,7 +12,7 @@ from flax import nnx
 from dsnn import data, evaluate, rng
 from dsnn.convert.deep import forward
 from dsnn.forward import log_likelihood
-from dsnn.train import Batch, Info, Learner, TrainingError, fit
+from dsnn.learn import Batch, Info, Learner, TrainingError, fit
 from dsnn.types import Array, Int, Key
 
 
@@ -59,9 +59,8 @@ def deep_learner(model: nnx.Sequential, tx: optax.GradientTransformation, root: 
 
         (value, rest), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        nothing = jnp.zeros(())
         new = DeepState(optax.apply_updates(state.params, updates), rest, opt_state, state.step + 1)
-        return new, Info(value, nothing, nothing, nothing, nothing + 1, nothing)
+        return new, Info(value)
 
     return Learner(init, step)
 

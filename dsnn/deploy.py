@@ -77,8 +77,9 @@ def deploy(lifted: Lifted, params: dict[str, Array], threshold: float = math.inf
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
     small, padded = (compacted(lifted, masked, gates, multiple=size) for size in (1, VECTOR))
-    stops = lifted.feature is not None and threshold != math.inf
-    head, temperature = (lifted.head(params), lifted.temperature(params)) if stops else (None, None)
+    halting, head, temperature = lifted.halting, None, None
+    if halting is not None and threshold != math.inf:
+        head, temperature = halting.head(params), halting.temperature(params)
     return Deployed(
         full, masked, gates, steps, small, padded, stopping(lifted, padded, head, threshold, steps, temperature)
     )
@@ -244,7 +245,7 @@ def stopping(
         kept_steps: indices of the time steps that run, None for all of them.
         temperature: what the logits of an answer after each step are divided by; None is 1.
     """
-    feature = "" if head is None else lifted.feature or "margin"
+    feature = "" if head is None or lifted.halting is None else lifted.halting.feature
     steps = lifted.forward.steps if kept_steps is None else len(kept_steps)
     # the least single-precision number that is not below it: rounding must not stop anything earlier
     enough = np.float32(threshold)

@@ -18,15 +18,16 @@ from scipy.special import logit
 
 from dsnn import evaluate
 from dsnn.bayes import halting
-from dsnn.bayes.lift import SHARPNESS, TEMPERATURE, Lifted
+from dsnn.bayes.halting_posterior import SHARPNESS, TEMPERATURE, HaltingPosterior
+from dsnn.bayes.lift import Lifted
 from dsnn.bayes.predict import Predict
 from dsnn.bayes.refit import refit
 from dsnn.config import HaltingConfig
 from dsnn.data import Arrays, Split, size
 from dsnn.data.batches import ROWS
 from dsnn.deploy import Deployed, deploy, running
+from dsnn.learn import SviState
 from dsnn.programs import Program, quickly
-from dsnn.train import SviState
 from dsnn.types import Array, Bool, Float, Key
 
 FEWEST = 50
@@ -141,7 +142,7 @@ def odds(lifted: Lifted, params: dict[str, Any], logits: Float[np.ndarray, "time
     """Returns the log odds of having stopped after each step, ``[time, batch]``, of running logits."""
     count = logits.shape[1]
     filled = np.pad(logits, ((0, 0), (0, -count % ROWS), (0, 0)), mode="edge") if count else logits
-    found = _stopped(lifted.feature or "margin")(lifted.head(params), filled)
+    found = _stopped(_halting(lifted).feature)(_halting(lifted).head(params), filled)
     return np.asarray(found, float)[:, :count]
 
 
@@ -171,7 +172,13 @@ def ahead(lifted: Lifted, split: Split, config: HaltingConfig) -> None:
 
 def _how(lifted: Lifted, config: HaltingConfig) -> tuple[str, float | None]:
     """Returns the feature that the head reads and the weight of its entropy, None for the default."""
-    return lifted.feature or "margin", None if config.entropy < 0 else config.entropy
+    return _halting(lifted).feature, None if config.entropy < 0 else config.entropy
+
+
+def _halting(lifted: Lifted) -> HaltingPosterior:
+    if lifted.halting is None:
+        raise ValueError("a stopping rule is calibrated where a network halts, got halting=None; give it one.")
+    return lifted.halting
 
 
 def deployed_extra(
@@ -185,11 +192,12 @@ def deployed_extra(
 
 def step_price(lifted: Lifted, params: dict[str, Any], state: SviState) -> float:
     """Returns λ E_step at the end of training, in nats."""
-    if lifted.sites is None or lifted.prices is None:
+    energy = lifted.energy
+    if energy is None:
         return 0.0
 
     def step_nj(params: dict[str, Any], events: dict[str, Array]) -> Array:
-        return lifted.energy(lifted.gate_probabilities(params), events).step_nj
+        return energy.expected(lifted.gate_probabilities(params), events).step_nj
 
     priced = jax.jit(step_nj, compiler_options=quickly())
     price = math.exp(float(state.duals.log_lam)) * float(priced(params, state.events))

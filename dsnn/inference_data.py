@@ -61,7 +61,7 @@ def inference_data(setup: "Setup", params: Params, *, samples: int, seed: int, p
     if samples < 1:
         raise ValueError(f"the number of draws must be at least 1, got {samples}.")
     prior = _prior(lifted, params, samples, rng.stream(root, "init"))
-    count = lifted.family.members if lifted.family.members > 1 else samples
+    count = lifted.weights.members if lifted.weights.members > 1 else samples
     key = rng.stream(root, "noise")
     weights, gates = _posterior(lifted, params, count, key)
     said = predicted(setup, params, part, count, key)

@@ -10,9 +10,9 @@ from dsnn import rng
 from dsnn.bayes.likelihood import Likelihood
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT, FPTTState, fptt, over_windows
+from dsnn.learn import Batch, Info, Learner, MapState, natural, unconstrained
 from dsnn.parameters import Params
 from dsnn.rules import RESUMED
-from dsnn.train import Batch, Info, Learner, MapState, natural, unconstrained
 from dsnn.types import Array, Key
 from dsnn.unroll import unroll
 
@@ -65,8 +65,7 @@ def fptt_learner(
         key = rng.stream(root, "noise", state.step)
         xs = forward.encode(batch.x, rng.stream(key, "data"))
         new, value = advance(state, xs, batch.y, rng.stream(key, "noise") if forward.stochastic else None)
-        nothing = jnp.zeros(())
-        return new, Info(value / forward.steps, nothing, nothing, nothing, nothing + 1, nothing)
+        return new, Info(value / forward.steps)
 
     return Learner(init, step)
 
@@ -135,8 +134,7 @@ def tbptt_learner(
         model = build(state.params)
         start = model.init(xs.shape[1:2]), jnp.zeros((xs.shape[1], *model.out_shape))
         (state, *_), values = over_windows(update, (state, *start), xs, window)
-        nothing = jnp.zeros(())
         value = values.sum() if batch.y.ndim == 2 else values[-1]
-        return state, Info(value, nothing, nothing, nothing, nothing + 1, nothing)
+        return state, Info(value)
 
     return Learner(init, step)

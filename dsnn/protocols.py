@@ -272,6 +272,13 @@ class Problem(NamedTuple):
     root: Key[Array, ""]
 
 
+class Batch(NamedTuple):
+    """A minibatch: inputs ``[batch, ...]`` and labels ``[batch]``."""
+
+    x: Array
+    y: Array
+
+
 class Learner(Protocol):
     """A learning rule: ``learner``, made by a factory ``(problem, **learner_options)``. All three are traced by JAX."""
 
@@ -279,7 +286,7 @@ class Learner(Protocol):
         """Returns the first state, a pytree of arrays."""
         ...
 
-    def step(self, state: Any, batch: Any) -> tuple[Any, dict[str, Array]]:
+    def step(self, state: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
         """Returns the next state, and what is worth seeing, by name; ``loss``, in nats an example, is among it."""
         ...
 

@@ -18,8 +18,8 @@ import numpy as np
 from dsnn import rng
 from dsnn.bayes import guides, nuts
 from dsnn.bayes.lift import Lifted
+from dsnn.learn import Batch, Info, Learner
 from dsnn.parameters import Params, count
-from dsnn.train import Batch, Info, Learner
 from dsnn.types import Array, Float, Int, Key
 
 MOST_WEIGHTS, MOST_EXAMPLES = 20_000, 5_000
@@ -151,9 +151,7 @@ def nuts_learner(lifted: Lifted, config: NutsConfig, root: Key[Array, ""]) -> Le
         first = state.moves == 0
         state = state._replace(chains=jax.tree.map(lambda a, b: _chosen(first, a, b), fresh, state.chains))
         state = jax.lax.fori_loop(0, config.moves, lambda _, s: move(s, batch), state)
-        nothing = jnp.zeros(())
-        loss = state.chains.potential_energy.mean() / lifted.data_size
-        return state, Info(loss, nothing, nothing, nothing + lifted.forward.steps, nothing + 1, nothing)
+        return state, Info(state.chains.potential_energy.mean() / lifted.data_size)
 
     return Learner(init, step)
 
@@ -177,7 +175,7 @@ def nuts_params(lifted: Lifted, config: NutsConfig, state: NutsState) -> Params:
         if weights.of(name) is None:
             found[name] = jnp.broadcast_to(value, (len(order), *value.shape))
         else:
-            found[f"{name}.point"] = weights.transform(name)(raw[name])
+            found[f"{name}.point"] = weights.over.transform(name)(raw[name])
     return found | {name: jnp.exp(raw[name]).mean() for name in lifted.likelihood.parameters()}
 
 

@@ -25,7 +25,10 @@ import jax, jax.numpy as jnp
 import benchmark, benchmark_ours, dsnn
 assert dsnn.__file__.startswith(tree), dsnn.__file__
 dsnn.keep_memory()
-from dsnn import train
+try:
+    from dsnn import learn
+except ImportError:  # an older checkout
+    from dsnn import train as learn
 from dsnn.assemble import build
 try:
     from dsnn.run import schema
@@ -45,9 +48,9 @@ for name in ("W1", "W3"):
     given = state, jnp.asarray(data["x"], jnp.float32), jnp.asarray(data["y"]), jax.random.key(0)
     actions[name] = lambda step=jax.jit(step), given=given: timed(lambda: step(*given))
 setup = build(schema.compose(["seed=0"]))
-epoch = train.compiled(train.epoch_program(setup.family, setup.config.train.batch_size))
+epoch = learn.compiled(learn.epoch_program(setup.family, setup.config.train.batch_size))
 begin = jax.jit(lambda settings: setup.family(settings).init())
-batch = train.Batch(jnp.asarray(setup.split.train.x), jnp.asarray(setup.split.train.y))
+batch = learn.Batch(jnp.asarray(setup.split.train.x), jnp.asarray(setup.split.train.y))
 
 def digits():
     state = begin(setup.settings)

@@ -1,4 +1,4 @@
-"""Gates, halting and the lifted model against closed forms and enumeration."""
+"""Gates, halting and the Bayesian network against closed forms and enumeration."""
 
 import itertools
 import math
@@ -15,9 +15,13 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from dsnn import escape, rng
 from dsnn.anytime import anytime
 from dsnn.bayes import guides, halting, priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import HardConcrete, OpenOrClosed, log_alpha_for
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.predict import predictor
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LIF
 from dsnn.forward import Forward, log_likelihood
 from dsnn.models import mlp, running_logits
@@ -35,15 +39,17 @@ class Prices:
         return 0.125
 
 
-def lifted(**options) -> Lifted:
+def lifted(**parts) -> Bayesian:
     def cell(neurons: int) -> LIF:
         return LIF(beta=0.9, noise=escape.Logistic(0.3))
 
     model = mlp((3,), (4,), 2, key=KEY, gain=2.0, cell=cell)
     template, params = split(model)
-    defaults = {"sites": sites.sites(model), "prices": Prices(), "feature": "margin", "joint": True}
-    defaults["family"] = guides.mean_field(0.05)
-    return Lifted(Forward(template, 5), params, priors.default(template), 12, **{**defaults, **options})
+    where = sites.sites(model)
+    weights = WeightPosterior(template, params, priors.default(template), guides.mean_field(0.05))
+    usual = {"gates": GatePosterior(where), "energy": EnergyPrior(where, Prices())}
+    usual["halting"] = HaltingPosterior(5, joint=True)
+    return Bayesian(Forward(template, 5), weights, data_size=12, **{**usual, **parts})
 
 
 X, Y = jax.random.uniform(jax.random.key(1), (12, 3)), jnp.arange(12) % 2
@@ -192,17 +198,17 @@ def test_constrained_parameters_need_constrained_priors() -> None:
     with pytest.raises(ValueError, match="must have the support unit_interval"):
         bad("hidden0.cell.beta", ())
     good = priors.by_pattern({"*.beta": priors.beta(0.8), "*": priors.point}, template)
-    net = Lifted(Forward(template, 4), params, good, 12)
+    net = Bayesian(Forward(template, 4), WeightPosterior(template, params, good), data_size=12)
     init = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO()).init(KEY, X, Y, net.no_context())
     drawn = net.draw(net.constrain(init.optim_state[1][0]), KEY).weights["hidden0.cell.beta"]
     assert 0.7 < float(drawn) < 0.9
     np.testing.assert_allclose(net.centre(net.constrain(init.optim_state[1][0])).weights["hidden0.cell.beta"], 0.8)
 
 
-# --- The lifted model
+# --- The Bayesian network
 
 
-def start(net: Lifted) -> dict[str, jax.Array]:
+def start(net: Bayesian) -> dict[str, jax.Array]:
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
     return net.constrain(jax.jit(svi.init)(KEY, X, Y, net.no_context()).optim_state[1][0])
 
@@ -210,8 +216,8 @@ def start(net: Lifted) -> dict[str, jax.Array]:
 def test_sampled_sites_are_the_parameters_and_the_guide_starts_at_the_networks_own() -> None:
     net = lifted()
     params = start(net)
-    assert set(net.draw(params, KEY).weights) == set(net.forward.template.names)
-    for name, value in net.initial.items():
+    assert set(net.draw(params, KEY).weights) == set(net.simulator.template.names)
+    for name, value in net.weights.initial.items():
         np.testing.assert_allclose(params[f"{name}.loc"], value)
         np.testing.assert_allclose(params[f"{name}.scale"], 0.05, rtol=1e-5)
 
@@ -220,7 +226,7 @@ def test_the_objective_is_its_definition_term_by_term() -> None:
     """ELBO = N E[log p] - kl_weight KL(w) + H(z) - sites log 2 + N H(n) - lam N E[E(z, n)], from a replayed draw."""
     net = lifted()
     params = start(net)
-    events = {w.name: jnp.full(w.pre_sites, 0.5) for w in net.sites.wires}
+    events = {w.name: jnp.full(w.pre_sites, 0.5) for w in net.gates.sites.wires}
     context = net.no_context()._replace(events=events, lam=jnp.asarray(0.3), kl_weight=jnp.asarray(0.2))
     elbo = TraceMeanField_ELBO(sum_sites=False)
     batch = slice(0, 6)
@@ -229,31 +235,31 @@ def test_the_objective_is_its_definition_term_by_term() -> None:
         float(
             kl_divergence(
                 dist.Normal(params[f"{n}.loc"], params[f"{n}.scale"]),
-                net.prior(n, v.shape).base_dist,
+                net.weights.priors(n, v.shape).base_dist,
             ).sum()
         )
-        for n, v in net.initial.items()
+        for n, v in net.weights.initial.items()
     )
-    ours = sum(float(terms[n]) for n in net.initial)
+    ours = sum(float(terms[n]) for n in net.weights.initial)
     np.testing.assert_allclose(ours, 0.2 * kl, rtol=1e-4)
     q = HardConcrete(params["gates.log_alpha"])
-    np.testing.assert_allclose(terms["gates"], kl_divergence(q, OpenOrClosed(net.sites.total)), rtol=1e-5)
+    np.testing.assert_allclose(terms["gates"], kl_divergence(q, OpenOrClosed(net.gates.sites.total)), rtol=1e-5)
     # the two factors, from the draw that this key makes
     model_key, guide_key = jax.random.split(jax.random.key(5))
     from numpyro import handlers
 
     guide = handlers.trace(handlers.substitute(handlers.seed(net.guide, guide_key), params)).get_trace(X, Y, context)
-    weights = {n: guide[n]["value"] for n in net.initial}
-    network = sites.gate(net.sites, weights, net.sites.unflatten(guide["gates"]["value"]))
+    weights = {n: guide[n]["value"] for n in net.weights.initial}
+    network = sites.gate(net.gates.sites, weights, net.gates.sites.unflatten(guide["gates"]["value"]))
     with handlers.seed(rng_seed=model_key):
         import numpyro
 
-        logits = net.forward.logits(network, X[batch], numpyro.prng_key())
-    log_q = halting.log_stop(halting.hazard_logits(net.head(params), logits))
+        logits = net.simulator.logits(network, X[batch], numpyro.prng_key())
+    log_q = halting.log_stop(halting.hazard_logits(net.halting.head(params), logits))
     expected, entropy, steps = halting.mixture_elbo(log_q, log_likelihood(logits, Y[batch]))
     np.testing.assert_allclose(terms["likelihood"], -2 * (expected + entropy).sum(), rtol=1e-4)
     # the steps of this draw are those of its gates, so the energy is of what these gates open
-    energy = net.energy(net.sites.unflatten((guide["gates"]["value"] > 0).astype(float)), events)
+    energy = net.energy.expected(net.gates.sites.unflatten((guide["gates"]["value"] > 0).astype(float)), events)
     np.testing.assert_allclose(terms["energy"], 0.3 * 12 * float(energy.total(steps.mean())), rtol=1e-4)
 
 
@@ -283,7 +289,7 @@ def test_particles_updates_and_predictions_differ() -> None:
 
 def test_weights_gates_and_noise_are_streams_of_their_own() -> None:
     """Switching gates off leaves every drawn weight as it was."""
-    net, without = lifted(), lifted(sites=None, prices=None)
+    net, without = lifted(), lifted(gates=None, energy=None)
     params = start(net)
     ours, theirs = net.draw(params, KEY).weights, without.draw(params, KEY).weights
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), ours, theirs)
@@ -292,15 +298,17 @@ def test_weights_gates_and_noise_are_streams_of_their_own() -> None:
 
 def test_gradient_of_expected_energy_is_exact() -> None:
     net = lifted()
-    events = {w.name: jax.random.uniform(KEY, (w.pre_sites,)) for w in net.sites.wires}
+    events = {w.name: jax.random.uniform(KEY, (w.pre_sites,)) for w in net.gates.sites.wires}
 
     def energy(log_alpha: jax.Array) -> jax.Array:
-        return net.energy(net.sites.unflatten(HardConcrete(log_alpha).open_probability), events).total(3.0)
+        return net.energy.expected(net.gates.sites.unflatten(HardConcrete(log_alpha).open_probability), events).total(
+            3.0
+        )
 
-    log_alpha = jax.random.normal(KEY, (net.sites.total,))
+    log_alpha = jax.random.normal(KEY, (net.gates.sites.total,))
     exact, h = jax.grad(energy)(log_alpha), 1e-2
     energy = jax.jit(energy)
-    for i in range(net.sites.total):
+    for i in range(net.gates.sites.total):
         bump = jnp.zeros_like(log_alpha).at[i].set(h)
         numeric = (energy(log_alpha + bump) - energy(log_alpha - bump)) / (2 * h)
         np.testing.assert_allclose(exact[i], numeric, rtol=2e-2, atol=1e-4)

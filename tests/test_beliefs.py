@@ -1,5 +1,7 @@
 """What a run says of its posterior: draws of parameters, doubt over the plane, and doubt by its source."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +11,15 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from scipy import stats
 from scipy.special import softmax
 
-from dsnn import escape, evaluate, rng, train
+from dsnn import escape, evaluate, learn, rng
 from dsnn.assemble import Setup
 from dsnn.bayes import guides, priors, sites
-from dsnn.bayes.lift import Draw, Lifted
+from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.sources import by_source
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LIF
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.energy import profile
@@ -39,7 +44,7 @@ def moons(**bayes) -> tuple[Setup, dict[str, jax.Array]]:
             train=TrainConfig(steps=2),
         )
     )
-    return setup, train.svi_params(setup.lifted, jax.jit(setup.learner.init)())
+    return setup, learn.svi_params(setup.lifted, jax.jit(setup.learner.init)())
 
 
 def test_posterior_and_prior_draws_are_those_of_guide_and_prior() -> None:
@@ -103,17 +108,16 @@ def test_cells_are_uncertain_where_a_run_says_so() -> None:
 # --- Where doubt comes from
 
 
-def lifted(width: float = 0.3) -> tuple[Lifted, dict[str, jax.Array]]:
+def lifted(width: float = 0.3) -> tuple[Bayesian, dict[str, jax.Array]]:
     model = mlp((3,), (4,), 2, key=KEY, gain=3.0, cell=lambda n: LIF(beta=0.9, noise=escape.Logistic(width)))
     template, initial = split(model)
-    net = Lifted(
+    where = sites.sites(model)
+    net = Bayesian(
         Forward(template, 5),
-        initial,
-        priors.default(template),
-        7,
-        sites=sites.sites(model),
-        prices=profile("45nm"),
-        family=guides.mean_field(0.4),
+        WeightPosterior(template, initial, priors.default(template), guides.mean_field(0.4)),
+        GatePosterior(where),
+        energy=EnergyPrior(where, profile("45nm")),
+        data_size=7,
     )
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
     y = jnp.arange(7) % 2
@@ -131,7 +135,7 @@ def test_doubt_by_source_is_the_chain_rule_over_nested_draws() -> None:
         weights = net.draw(params, rng.stream(KEY, "weights", i), i).weights
         gates = net.draw(params, rng.stream(rng.stream(KEY, "gates", i), "gates", j), i).gates
         own = rng.stream(rng.stream(rng.stream(KEY, "noise", i), "noise", j), "noise", k)
-        return jax.nn.softmax(net.forward.logits(net.network(Draw(weights, gates)), jnp.asarray(X), own)[-1])
+        return jax.nn.softmax(net.simulator.logits(net.network(Draw(weights, gates)), jnp.asarray(X), own)[-1])
 
     every = np.asarray([[[probs(i, j, k) for k in range(4)] for j in range(2)] for i in range(3)], np.float64)
     every /= every.sum(-1, keepdims=True)
@@ -167,7 +171,7 @@ def test_a_prediction_is_the_mean_over_draws_streamed_in_batches() -> None:
     def one(sample: jax.Array) -> jax.Array:
         key = jax.random.fold_in(KEY, sample)
         draw = net.draw(params, rng.stream(key, "weights"), sample)
-        return jax.nn.softmax(net.forward.logits(net.network(draw), jnp.asarray(X), key)[-1])
+        return jax.nn.softmax(net.simulator.logits(net.network(draw), jnp.asarray(X), key)[-1])
 
     every = np.asarray([one(jnp.asarray(s)) for s in range(3)])
     np.testing.assert_allclose(made.full, every.mean(0), atol=1e-6)
@@ -193,14 +197,13 @@ def test_recalibration_sees_no_test_label() -> None:
 def test_two_updates_draw_different_noise_and_the_same_seed_the_same() -> None:
     """A learning rate of zero, so that nothing but chance can change the loss; weights are all but fixed."""
     net, _ = lifted(width=3.0)
-    narrow = Lifted(
-        net.forward, net.initial, net.prior, 7, family=guides.mean_field(1e-9), sites=None, prices=None, feature=None
-    )
+    weights = dataclasses.replace(net.weights, guide=guides.mean_field(1e-9))
+    narrow = Bayesian(net.simulator, weights, data_size=7)
     losses = []
     for seed in (0, 0, 1):
-        rule = train.svi_learner(narrow, train.SviConfig(), optax.sgd(0.0), 4, rng.root(seed))
+        rule = learn.svi_learner(narrow, learn.SviConfig(), optax.sgd(0.0), 4, rng.root(seed))
         state, step = jax.jit(rule.init)(), jax.jit(rule.step)
-        batch = train.Batch(jnp.asarray(X), jnp.arange(7) % 2)
+        batch = learn.Batch(jnp.asarray(X), jnp.arange(7) % 2)
         own = []
         for _ in range(3):
             state, info = step(state, batch)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import activity, data, energy, parameters, places, train
+from dsnn import activity, data, energy, learn, parameters, places
 from dsnn.build import build_model
 from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig
 from dsnn.forward import keep_spikes
@@ -74,9 +74,9 @@ def takes_a_step(*overrides: str) -> Config:
     config = composed(*overrides, "train.batch_size=2", "train.steps=2")
     setup = built(config)
     if isinstance(setup.split.train.x, np.ndarray):
-        batch = train.Batch(jnp.asarray(setup.split.train.x[:2]), jnp.asarray(setup.split.train.y[:2]))
+        batch = learn.Batch(jnp.asarray(setup.split.train.x[:2]), jnp.asarray(setup.split.train.y[:2]))
     else:
-        batch = train.Batch(*data.take(setup.split.train, np.arange(2)))
+        batch = learn.Batch(*data.take(setup.split.train, np.arange(2)))
     state = jax.jit(setup.learner.init)()
     _, info = jax.jit(setup.learner.step)(state, batch)
     assert jnp.isfinite(info.loss)
@@ -166,7 +166,7 @@ def test_a_configuration_can_be_made_in_python() -> None:
 
 def test_rare_inputs_widen_the_first_kernels_prior_alone() -> None:
     config = Config(data=DataConfig("digits"), model=ModelConfig(hidden=[5]), bayes=BayesConfig(rare_inputs=3.0))
-    prior = job.build(config).lifted.prior
+    prior = job.build(config).lifted.weights.priors
     first = np.sqrt(prior("hidden0.synapse.kernel", (64, 5)).variance) * 8
     np.testing.assert_allclose(first[0], 3.0, rtol=1e-5, err_msg="the corner of a digit is never on")
     np.testing.assert_allclose(first.min(), 1.0, rtol=1e-5)

@@ -16,12 +16,14 @@ from scipy import integrate, special
 
 from dsnn import gradients
 from dsnn.bayes import gates, guides, priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates.truncated import quantile, truncated
 from dsnn.bayes.guides.laplace import gauss_newton
-from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Gaussian
 from dsnn.bayes.predict import predictor
 from dsnn.bayes.regress import regressor
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.forward import Forward, log_likelihood
 from dsnn.layers import Dense, Layer
@@ -42,15 +44,17 @@ def members() -> Params:
     return guides.stacked([split(network(jax.random.key(k)))[1] for k in range(3)])
 
 
-def lifted(family: guides.Guide, **options: Any) -> Lifted:
+def lifted(family: guides.Guide, **options: Any) -> Bayesian:
     model = options.pop("model", None) or network()
     template, params = split(model)
     forward = Forward(template, 3, schedule=options.pop("schedule", "auto"), memory=options.pop("memory", "full"))
-    defaults = {"sites": sites.sites(model), "prior": priors.default(template), "family": family}
-    return Lifted(forward, params, data_size=12, **{**defaults, **options})
+    gates_ = GatePosterior(sites.sites(model), options.pop("gate_family", gates.HARD_CONCRETE))
+    gates_ = gates_ if options.pop("gated", True) else None
+    weights = WeightPosterior(template, params, options.pop("prior", priors.default(template)), family)
+    return Bayesian(forward, weights, gates_, data_size=12, **options)
 
 
-def begun(net: Lifted) -> Params:
+def begun(net: Bayesian) -> Params:
     """The guide's parameters where it starts."""
     trace = handlers.trace(handlers.seed(net.guide, KEY)).get_trace()
     return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
@@ -61,20 +65,21 @@ def begun(net: Lifted) -> Params:
 LOG_ALPHA = jnp.asarray([-1.0, 3.0, -5.0])
 
 
-def gated_readout(prior: priors.Prior | None = None) -> tuple[Lifted, Params]:
+def gated_readout(prior: priors.Prior | None = None) -> tuple[Bayesian, Params]:
     """A linear readout of three inputs whose gates are 0.223, 1 and 0."""
     model = Stack("last", readout=Layer(Dense((3,), 2, key=KEY), LI(beta=0.0)))
     net = lifted(guides.laplace(batch_size=5), model=model)
-    net = dataclasses.replace(net, forward=Forward(net.forward.template, 1), prior=prior or net.prior)
+    weights = dataclasses.replace(net.weights, priors=prior or net.weights.priors)
+    net = dataclasses.replace(net, simulator=Forward(net.simulator.template, 1), weights=weights)
     return net, begun(net) | {"gates.log_alpha": LOG_ALPHA}
 
 
 def test_a3_the_laplace_curvature_is_that_of_the_weights_before_their_gates() -> None:
     net, params = gated_readout()
-    z = net.gates(params).decision()
+    z = net.gates.of(params).decision()
     np.testing.assert_allclose(z, [0.2227, 1.0, 0.0], atol=1e-4)
-    names = net.forward.template.names
-    flat = jnp.concatenate([net.initial[n].ravel() for n in names])
+    names = net.simulator.template.names
+    flat = jnp.concatenate([net.weights.initial[n].ravel() for n in names])
 
     def loss(w: jax.Array) -> jax.Array:
         return -log_likelihood((X * z) @ w[2:].reshape(3, 2) + w[:2], Y).sum()
@@ -142,11 +147,11 @@ def prior_of(centred: bool) -> priors.Prior:
     return priors.centred(template, {n: v + 0.3 for n, v in start.items()}) if centred else priors.default(template)
 
 
-def standard_deviations(name: str, net: Lifted, params: Params) -> dict[str, Any]:
+def standard_deviations(name: str, net: Bayesian, params: Params) -> dict[str, Any]:
     """What each guide says that its draws spread by."""
-    start, last = net.initial, ("readout.synapse.bias", "readout.synapse.kernel")
+    start, last = net.weights.initial, ("readout.synapse.bias", "readout.synapse.kernel")
     nothing = {n: np.zeros(v.shape) for n, v in start.items()}
-    names = net.forward.template.names
+    names = net.simulator.template.names
     match name:
         case "mean_field":
             return {n: np.full(v.shape, 0.05) for n, v in start.items()}
@@ -168,11 +173,11 @@ def standard_deviations(name: str, net: Lifted, params: Params) -> dict[str, Any
     return nothing
 
 
-def cut(flat: np.ndarray, net: Lifted) -> dict[str, np.ndarray]:
+def cut(flat: np.ndarray, net: Bayesian) -> dict[str, np.ndarray]:
     out, begin = {}, 0
-    for name in net.forward.template.names:
-        size = net.initial[name].size
-        out[name] = flat[begin : begin + size].reshape(net.initial[name].shape)
+    for name in net.simulator.template.names:
+        size = net.weights.initial[name].size
+        out[name] = flat[begin : begin + size].reshape(net.weights.initial[name].shape)
         begin += size
     return out
 
@@ -184,11 +189,11 @@ def test_a4_draws_of_every_guide_spread_around_its_centre(name: str, gated: bool
     net = lifted(FAMILIES[name](), gated=gated, prior=prior_of(centred))
     params = begun(net)
     if gated:
-        params = net.decide(params, jnp.ones(net.sites.total, bool))  # type: ignore[union-attr]
+        params = net.gates.decide(params, jnp.ones(net.gates.sites.total, bool))  # type: ignore[union-attr]
     params = net.finish(params, X, Y, KEY)
     centre = net.centre(params)
     for n, v in net.network(centre).items():
-        np.testing.assert_allclose(v, net.initial[n], rtol=1e-6, err_msg=n)
+        np.testing.assert_allclose(v, net.weights.initial[n], rtol=1e-6, err_msg=n)
     if name == "ensemble":
         for k in range(3):
             member = net.network(net.draw(params, KEY, k))
@@ -200,18 +205,18 @@ def test_a4_draws_of_every_guide_spread_around_its_centre(name: str, gated: bool
     for n, sd in wanted.items():
         values = np.asarray(drawn[n], float)
         np.testing.assert_allclose(values.std(0), sd, rtol=0.15, atol=1e-7, err_msg=n)
-        np.testing.assert_allclose(values.mean(0), net.initial[n], atol=5 * sd.max() / math.sqrt(1000) + 1e-6)
+        np.testing.assert_allclose(values.mean(0), net.weights.initial[n], atol=5 * sd.max() / math.sqrt(1000) + 1e-6)
 
 
-def divergence(name: str, net: Lifted, params: Params) -> float:
+def divergence(name: str, net: Bayesian, params: Params) -> float:
     """Returns KL(q || prior) of the weights; of points, minus the log prior density."""
     total = 0.0
     spread = {
-        "mean_field": net.forward.template.names,
+        "mean_field": net.simulator.template.names,
         "last_layer": ("readout.synapse.bias", "readout.synapse.kernel"),
     }
-    for n, value in (members() if name == "ensemble" else net.initial).items():
-        fn: Any = net.prior(n, net.initial[n].shape)
+    for n, value in (members() if name == "ensemble" else net.weights.initial).items():
+        fn: Any = net.weights.priors(n, net.weights.initial[n].shape)
         mean, sd = (np.asarray(a, float) for a in (fn.mean, np.sqrt(fn.variance)))
         apart = 0.5 * ((np.asarray(value, float) - mean) / sd) ** 2
         if n in spread.get(name, ()):
@@ -225,7 +230,9 @@ def divergence(name: str, net: Lifted, params: Params) -> float:
     if name == "low_rank":
         factor = np.asarray(params["weights.factor"], float)
         covariance = factor @ factor.T + 0.05**2 * np.eye(len(factor))
-        scales = [np.full(v.size, 1.0 if v.ndim == 1 else 1 / math.sqrt(v.shape[0])) for v in net.initial.values()]
+        scales = [
+            np.full(v.size, 1.0 if v.ndim == 1 else 1 / math.sqrt(v.shape[0])) for v in net.weights.initial.values()
+        ]
         variances = np.diag(covariance) / np.concatenate(scales) ** 2
         total += 0.5 * (variances.sum() - len(factor) - np.linalg.slogdet(covariance)[1])
     return float(total)
@@ -234,7 +241,7 @@ def divergence(name: str, net: Lifted, params: Params) -> float:
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a4_every_guide_pays_for_its_distance_from_the_mean_of_the_prior(name: str, centred: bool) -> None:
-    net = lifted(FAMILIES[name](), gated=False, sites=None, prior=prior_of(centred))
+    net = lifted(FAMILIES[name](), gated=False, prior=prior_of(centred))
     params = begun(net)
     by_site = TraceMeanField_ELBO(sum_sites=False).loss(KEY, params, net.model, net.guide, X, Y, net.no_context())
     paid = sum(float(value) for site, value in by_site.items() if site != "likelihood")
@@ -419,9 +426,8 @@ def test_b8_the_density_of_several_outputs_is_joint_under_the_mixture_of_draws()
     kernels = jnp.asarray([[[1.0, 1.0], [0.0, 0.5]], [[-1.0, -1.0], [0.3, 0.0]], [[0.2, 2.0], [1.0, -1.0]]])
     family = guides.ensemble({n: kernels if v.ndim == 2 else jnp.zeros((3, 2)) for n, v in start.items()})
     scale = 0.4
-    net = Lifted(
-        Forward(template, 1, stochastic=False), start, priors.point, 4, family=family, likelihood=Gaussian(scale, False)
-    )
+    weights = WeightPosterior(template, start, priors.point, family)
+    net = Bayesian(Forward(template, 1, stochastic=False), weights, likelihood=Gaussian(scale, False), data_size=4)
     x = np.asarray(jax.random.normal(KEY, (4, 2)))
     y = np.einsum("ni,io->no", x, np.asarray(kernels[0])) + 0.1
     found = regressor(net)(begun(net), x, KEY, samples=3, y=y, batch_size=3)
@@ -441,7 +447,7 @@ def test_b8_the_density_of_several_outputs_is_joint_under_the_mixture_of_draws()
 
 
 def test_b10_masks_of_every_step_are_refused_by_a_loop_that_sees_one_step() -> None:
-    net = lifted(guides.aot(0.3), schedule="step", gated=False, sites=None)
+    net = lifted(guides.aot(0.3), schedule="step", gated=False)
     params = begun(net)
     message = 'masks that change with every step need the schedule "layer", got "step"'
     with pytest.raises(ValueError, match=message):
@@ -449,10 +455,10 @@ def test_b10_masks_of_every_step_are_refused_by_a_loop_that_sees_one_step() -> N
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
     with pytest.raises(ValueError, match=message):
         svi.init(KEY, X, Y, net.no_context())
-    adapted = net.adapt(KEY, 12)(net.forward.template.build(net.initial))  # type: ignore[misc]
+    adapted = net.adapt(KEY, 12)(net.simulator.template.build(net.weights.initial))  # type: ignore[misc]
     with pytest.raises(ValueError, match=message):
         unroll(adapted, X, schedule="step", steps=3)
-    plain = lifted(guides.dropout(0.3), schedule="step", gated=False, sites=None)
+    plain = lifted(guides.dropout(0.3), schedule="step", gated=False)
     predictor(plain)(begun(plain), np.asarray(X), KEY, samples=1)
 
 
@@ -488,14 +494,14 @@ def test_b11_gates_are_refused_by_objectives_that_score_draws(family: str) -> No
 def test_b11_under_the_mean_field_objective_gates_learn_by_their_divergence(family: str) -> None:
     """What the objective says of the gates is their divergence in closed form, with its gradient."""
     net = lifted(guides.point(), prior=priors.point, gate_family=gates.FAMILIES[family])
-    params, total = begun(net), net.sites.total  # type: ignore[union-attr]
+    params, total = begun(net), net.gates.sites.total  # type: ignore[union-attr]
     by_site = TraceMeanField_ELBO(sum_sites=False)
     paid = lambda p: by_site.loss(KEY, p, net.model, net.guide, X, Y, net.no_context())["gates"]  # noqa: E731
     slopes = jax.grad(paid)(params)
-    own = {n: params[f"gates.{n}"] for n in net.gate_family.initial(total, 0.9)}
+    own = {n: params[f"gates.{n}"] for n in net.gates.family.initial(total, 0.9)}
 
     def closed(own: dict[str, jax.Array]) -> jax.Array:
-        q: Any = net.gate_family.posterior(own)
+        q: Any = net.gates.family.posterior(own)
         if family == "lognormal":
             return q.divergence().sum()
         return total * math.log(2) - q.entropy_of_opening().sum()

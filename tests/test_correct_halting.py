@@ -18,9 +18,13 @@ import dsnn
 from dsnn import data, evaluate, exit_calibration
 from dsnn.anytime import Rule, anytime, normalised_entropy
 from dsnn.bayes import guides, halting, priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import BERNOULLI
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.predict import predictor
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.config import HaltingConfig
 from dsnn.data import Arrays, Split, assign_roles
 from dsnn.deploy import deploy, never, running, stopping
@@ -204,24 +208,21 @@ def test_a10_learning_with_halting_is_learning_without(monkeypatch: pytest.Monke
 # --- A2: skipped time steps
 
 
-def tiny(steps: int = 12, *, joint: bool = False, time: bool = False, guide: guides.Guide | None = None) -> Lifted:
+def tiny(steps: int = 12, *, joint: bool = False, time: bool = False, guide: guides.Guide | None = None) -> Bayesian:
     model = mlp((3,), (6,), 3, key=KEY, gain=3.0)
     template, params = split_parameters(model)
     where = sites.sites(model, held_input=False, analog_input=False, time_steps=steps if time else 0)
-    return Lifted(
+    return Bayesian(
         Forward(template, steps, "temporal"),
-        params,
-        priors.default(template),
-        40,
-        sites=where,
-        prices=dsnn.energy.profile("45nm"),
-        feature="margin",
-        joint=joint,
-        family=guide or guides.point(),
+        WeightPosterior(template, params, priors.default(template), guide or guides.point()),
+        GatePosterior(where),
+        HaltingPosterior(steps, joint=joint),
+        EnergyPrior(where, dsnn.energy.profile("45nm")),
+        data_size=40,
     )
 
 
-def parameters(net: Lifted, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+def parameters(net: Bayesian, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
     return net.constrain(jax.jit(svi.init)(KEY, x, y, net.no_context()).optim_state[1][0])
 
@@ -232,9 +233,9 @@ def test_a2_the_deployed_rule_reads_the_clock_of_training(closed: tuple[int, ...
     net = tiny(time=True)
     x = jax.random.uniform(jax.random.key(3), (64, 12, 3)) * 3
     params = parameters(net, x, jnp.zeros(64, int))
-    opened = net.sites.unflatten(jnp.ones(net.sites.total))
+    opened = net.gates.sites.unflatten(jnp.ones(net.gates.sites.total))
     opened["time"] = jnp.ones(12).at[jnp.asarray(closed, int)].set(0)
-    params = net.decide(params, jnp.concatenate(list(opened.values())) > 0)
+    params = net.gates.decide(params, jnp.concatenate(list(opened.values())) > 0)
     params |= {"halting.bias": jnp.asarray(-3.0), "halting.slope": jnp.asarray(1.0), "halting.drift": jnp.asarray(0.2)}
     deployed = deploy(net, params, threshold=0.3)
     decision = deployed.run(jnp.swapaxes(x[:batch], 0, 1))
@@ -291,12 +292,16 @@ def test_a7_a_class_of_a_sequence_is_learned_at_every_step_by_points(tmp_path: o
 @pytest.mark.parametrize("time", [False, True])
 def test_b1_the_expected_energy_is_that_of_all_settings_where_steps_depend_on_gates(time: bool) -> None:
     net = tiny(steps=3, joint=True, time=time)
-    where = dataclasses.replace(net, gate_family=BERNOULLI)
     model = mlp((2,), (3,), 2, key=KEY, gain=3.0)
     template, initial = split_parameters(model)
     own = sites.sites(model, held_input=False, analog_input=False, time_steps=3 if time else 0)
-    net = dataclasses.replace(where, forward=Forward(template, 3, "temporal"), initial=initial, sites=own,
-                              prior=priors.default(template))  # fmt: skip
+    net = dataclasses.replace(
+        net,
+        simulator=Forward(template, 3, "temporal"),
+        weights=WeightPosterior(template, initial, priors.default(template), guides.point()),
+        gates=GatePosterior(own, BERNOULLI),
+        energy=EnergyPrior(own, net.energy.prices),
+    )
     assert own.total <= 8
     x, y = 3 * jax.random.uniform(KEY, (4, 3, 2)), jnp.asarray([0, 1, 0, 1])
     params = parameters(net, x, y)
@@ -316,11 +321,11 @@ def test_b1_the_expected_energy_is_that_of_all_settings_where_steps_depend_on_ga
 
         def at(z: jax.Array) -> jax.Array:
             gates = own.unflatten(z)
-            logits = net.forward.logits(net.network(net.centre(params)._replace(gates=gates)), x)
-            q = jnp.exp(halting.log_stop(halting.hazard_logits(net.head(params), logits)))
+            logits = net.simulator.logits(net.network(net.centre(params)._replace(gates=gates)), x)
+            q = jnp.exp(halting.log_stop(halting.hazard_logits(net.halting.head(params), logits)))
             runs = gates["time"] if time else jnp.ones(3)
             executed = (q * jnp.cumsum(runs)[:, None]).sum(0).mean()
-            step = net.energy({n: g for n, g in gates.items() if n != "time"}, events)
+            step = net.energy.expected({n: g for n, g in gates.items() if n != "time"}, events)
             return jnp.where(z > 0, p, 1 - p).prod() * step.total(executed)
 
         settings = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=own.total)))
@@ -344,7 +349,7 @@ def test_b4_the_deployed_threshold_is_never_below_the_certified(threshold: float
         seen.append(float(enough))
         return never()
 
-    net = dataclasses.replace(tiny(), forward=Forward(split_parameters(model)[0], 12, "rate"))
+    net = dataclasses.replace(tiny(), simulator=Forward(split_parameters(model)[0], 12, "rate"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dsnn.deploy.halting.rule", rule)
         patch.setattr("dsnn.deploy.jax.jit", lambda f: f)
@@ -382,7 +387,7 @@ def test_b6_no_inputs_have_an_empty_answer() -> None:
         assert decision.logits.shape == (0, 3)
         assert decision.steps.shape == (0,)
     held = mlp((3,), (4,), 3, key=KEY)
-    static = dataclasses.replace(net, forward=Forward(split_parameters(held)[0], 5))
+    static = dataclasses.replace(tiny(5), simulator=Forward(split_parameters(held)[0], 5))
     assert stopping(static, held)(jnp.zeros((0, 3))).logits.shape == (0, 3)
     assert anytime(held, halting.rule(halting.initial_head(5)), 5)(jnp.zeros((0, 3))).logits.shape == (0, 3)
     made = predictor(net)(params, none, KEY, samples=2)

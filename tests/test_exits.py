@@ -59,7 +59,7 @@ def test_rules_are_compared_on_a_finished_run(
 
 @pytest.mark.slow
 def test_wall_time_of_a_finished_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(realised, "EXAMPLES", {1: 4, 256: 512})
+    monkeypatch.setattr(measured_speed, "EXAMPLES", {1: 4, 256: 512})
     assert measured_speed.main([f"run={run}", f"json={tmp_path}/x.json", "repeats=2"]) == 0
     (table,) = json.loads((tmp_path / "x.json").read_text())
     for batch in (1, 256):

@@ -13,9 +13,12 @@ import dsnn
 from dsnn import escape
 from dsnn.activity import records
 from dsnn.bayes import guides, priors
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy import expected_energy
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.sites import gate, measure, sites
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.compact import compact
 from dsnn.deploy import at_kept_steps, compaction_error, deploy, ran
@@ -152,15 +155,13 @@ def test_closed_blocks_and_neurons_leave_the_network_and_its_outputs_stay() -> N
 def test_a_deployed_network_has_neither_closed_steps_nor_closed_blocks() -> None:
     model = network(noise=0.3)
     template, params = split(model)
-    net = Lifted(
+    where = sites(model, held_input=False, time_steps=6)
+    net = Bayesian(
         Forward(template, 6, "temporal"),
-        params,
-        priors.default(template),
-        8,
-        sites=sites(model, held_input=False, time_steps=6),
-        prices=profile("45nm"),
-        family=guides.mean_field(0.02),
-        flipout=True,
+        WeightPosterior(template, params, priors.default(template), guides.mean_field(0.02), flipout=True),
+        GatePosterior(where),
+        energy=EnergyPrior(where, profile("45nm")),
+        data_size=8,
     )
     x, y = jnp.swapaxes(XS, 0, 1), jnp.arange(5) % 2
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
@@ -168,17 +169,17 @@ def test_a_deployed_network_has_neither_closed_steps_nor_closed_blocks() -> None
     state, loss = jax.jit(svi.update)(start, x, y, net.no_context())
     assert np.isfinite(loss)
     own = net.constrain(state.optim_state[1][0])
-    groups = net.sites.unflatten(jnp.ones(net.sites.total))  # type: ignore[union-attr]
+    groups = net.gates.sites.unflatten(jnp.ones(net.gates.sites.total))  # type: ignore[union-attr]
     groups |= {"time": jnp.asarray([1.0, 0, 1, 1, 0, 1]), "blocks": jnp.asarray([0.0, 1])}
-    deployed = deploy(net, net.decide(own, jnp.concatenate(list(groups.values())) > 0))
+    deployed = deploy(net, net.gates.decide(own, jnp.concatenate(list(groups.values())) > 0))
     assert deployed.small.names == ("hidden0", "block1", "readout")
     assert deployed.kept_steps.tolist() == [0, 2, 3, 5]
-    model, runs = net.forward.built(deployed.masked)
-    masked, short = ran(net.forward, model, XS, None, runs), at_kept_steps(XS, deployed.kept_steps)
-    assert compaction_error(masked, ran(net.forward, deployed.padded, short, None), deployed.kept_steps) < 1e-5
+    model, runs = net.simulator.built(deployed.masked)
+    masked, short = ran(net.simulator, model, XS, None, runs), at_kept_steps(XS, deployed.kept_steps)
+    assert compaction_error(masked, ran(net.simulator, deployed.padded, short, None), deployed.kept_steps) < 1e-5
     decision = deployed.run(XS)
     assert decision.steps.tolist() == [6] * 5  # of the clock, on which two steps are skipped
     assert deployed.executed(decision.steps).tolist() == [4] * 5
-    expected = net.forward.built(deployed.masked)
+    expected = net.simulator.built(deployed.masked)
     logits = expected[0].logits(dsnn.unroll(expected[0], XS, running=expected[1])[0], expected[1])[-1]
     np.testing.assert_allclose(decision.logits, logits, atol=1e-5)

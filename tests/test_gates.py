@@ -12,9 +12,11 @@ from numpyro.distributions import kl_divergence
 from numpyro.infer import SVI, TraceMeanField_ELBO
 from scipy import integrate, stats
 
-from dsnn.bayes import gates, guides, lift, priors, sites
+from dsnn.bayes import gate_posterior, gates, guides, priors, sites
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.dual import ascend, falling, largest, most_within
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.gate_posterior import GatePosterior
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.parameters import split
@@ -131,23 +133,20 @@ def test_arm_weights_give_the_gradient_of_an_expectation() -> None:
     assert np.all(np.abs(draws.mean(0) - np.asarray(jax.grad(exact)(logit))) < 4.5 * error)
 
 
-def _tiny(family: str) -> Lifted:
+def _tiny(family: str) -> Bayesian:
     template, params = split(mlp((2,), (3,), 2, key=KEY, gain=2.0))
-    return Lifted(
+    return Bayesian(
         Forward(template, 3, stochastic=False),
-        params,
-        priors.point,
-        8,
-        sites=sites.sites(mlp((2,), (3,), 2, key=KEY)),
-        family=guides.point(),
-        gate_family=gates.FAMILIES[family],
+        WeightPosterior(template, params, priors.point, guides.point()),
+        GatePosterior(sites.sites(mlp((2,), (3,), 2, key=KEY)), gates.FAMILIES[family]),
+        data_size=8,
     )
 
 
 X, Y = jax.random.uniform(jax.random.key(1), (8, 2)) * 2, jnp.arange(8) % 2
 
 
-def _gradient(net: Lifted, logit: jax.Array, keys: jax.Array) -> np.ndarray:
+def _gradient(net: Bayesian, logit: jax.Array, keys: jax.Array) -> np.ndarray:
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
     params = net.constrain(svi.init(KEY, X, Y, net.no_context()).optim_state[1][0])
 
@@ -167,8 +166,8 @@ def test_discrete_gates_learn_by_sum_and_by_arm(monkeypatch: pytest.MonkeyPatch)
         q = gates.Bernoulli(logit)
 
         def evidence(z: jax.Array) -> jax.Array:
-            network = sites.gate(net.sites, net.initial, net.sites.unflatten(z))  # type: ignore[arg-type]
-            log_p = jax.nn.log_softmax(net.forward.logits(network, X)[-1])
+            network = sites.gate(net.gates.sites, net.weights.initial, net.gates.sites.unflatten(z))  # type: ignore[arg-type]
+            log_p = jax.nn.log_softmax(net.simulator.logits(network, X)[-1])
             return log_p[jnp.arange(8), Y].sum()
 
         total = (jnp.exp(q.log_prob(settings)) * jax.lax.map(evidence, settings)).sum()
@@ -177,7 +176,7 @@ def test_discrete_gates_learn_by_sum_and_by_arm(monkeypatch: pytest.MonkeyPatch)
     exact = jax.jit(jax.grad(elbo))(logit)
     summed = _gradient(net, logit, jax.random.split(KEY, 2))
     np.testing.assert_allclose(summed, np.broadcast_to(exact, summed.shape), rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(lift, "ENUMERATED", 0)
+    monkeypatch.setattr(gate_posterior, "ENUMERATED", 0)
     drawn = _gradient(net, logit, jax.random.split(KEY, 4000))
     error = drawn.std(0) / math.sqrt(len(drawn))
     assert np.all(error > 0)

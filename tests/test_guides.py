@@ -14,14 +14,18 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 
 from dsnn import escape, rng
 from dsnn.bayes import guides, priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.flipout import flipout
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import HardConcrete, OpenOrClosed
 from dsnn.bayes.guides.laplace import best_precision, gauss_newton
 from dsnn.bayes.guides.low_rank import Joint
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian
 from dsnn.bayes.nuts import nuts, pooled
 from dsnn.bayes.predict import predictor
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.energy import profile
 from dsnn.forward import Forward, log_likelihood
@@ -65,21 +69,17 @@ SAMPLING = {"mean_field", "low_rank", "last_layer", "rank1", "ensemble", "laplac
 SAMPLING -= {"AutoDelta"}
 
 
-def lifted(family: guides.Guide, **options) -> Lifted:
+def lifted(family: guides.Guide, *, flipout: bool = False, whole: bool = True) -> Bayesian:
+    """A network with all of its parts, or with weights alone."""
     model = network()
     template, params = split(model)
-    defaults = {
-        "sites": sites.sites(model),
-        "prices": profile("45nm"),
-        "feature": "margin",
-        "joint": True,
-        "family": family,
-    }
-    defaults["prior"] = priors.default(template)
-    return Lifted(Forward(template, 5), params, data_size=12, **{**defaults, **options})
+    where = sites.sites(model)
+    weights = WeightPosterior(template, params, priors.default(template), family, flipout)
+    parts = (GatePosterior(where), HaltingPosterior(5, joint=True), EnergyPrior(where, profile("45nm")))
+    return Bayesian(Forward(template, 5), weights, *(parts if whole else ()), data_size=12)
 
 
-def start(net: Lifted, x: jax.Array = X, y: jax.Array = Y) -> dict[str, jax.Array]:
+def start(net: Bayesian, x: jax.Array = X, y: jax.Array = Y) -> dict[str, jax.Array]:
     svi = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO())
     return net.constrain(jax.jit(svi.init)(KEY, x, y, net.no_context()).optim_state[1][0])
 
@@ -104,10 +104,10 @@ def test_every_guide_learns_draws_and_predicts_under_gates_and_halting(name: str
     params = net.finish(params, X, Y, KEY)
     draw = jax.jit(lambda key, member: net.draw(params, key, member))
     one, two = (draw(jax.random.key(k), k) for k in (1, 2))
-    assert set(one.weights) == set(net.forward.template.names)
-    for n, v in net.initial.items():
+    assert set(one.weights) == set(net.simulator.template.names)
+    for n, v in net.weights.initial.items():
         assert one.weights[n].shape == net.centre(params).weights[n].shape == v.shape
-    differ = any((one.weights[n] != two.weights[n]).any() for n in net.initial)
+    differ = any((one.weights[n] != two.weights[n]).any() for n in net.weights.initial)
     assert differ == (name in SAMPLING)
     predict = predictor(net)
     first, again, other = (predict(params, np.asarray(X), jax.random.key(k), samples=3) for k in (1, 1, 2))
@@ -142,17 +142,16 @@ def spike_features() -> jax.Array:
     return unroll(Stack(hidden=layer), x, KEY, steps=10)[0].mean(0)
 
 
-def linear() -> tuple[Lifted, jax.Array, jax.Array, np.ndarray, np.ndarray, float]:
+def linear() -> tuple[Bayesian, jax.Array, jax.Array, np.ndarray, np.ndarray, float]:
     """A one-layer network that is linear in its weights; its exact posterior and log evidence."""
     features = spike_features()
     template, params = split(Stack("last", readout=Layer(Dense((5,), 1, key=KEY), LI(beta=0.0))))
     truth = jnp.asarray([0.8, -0.5, 1.2, 0.3, -0.9])
     y = (features @ truth + 0.2 + NOISE * jax.random.normal(jax.random.key(9), (60,)))[:, None]
-    net = Lifted(
-        Forward(template, 1, stochastic=False), params, priors.default(template), 60, likelihood=Gaussian(NOISE, False)
-    )
+    weights = WeightPosterior(template, params, priors.default(template))
+    net = Bayesian(Forward(template, 1, stochastic=False), weights, likelihood=Gaussian(NOISE, False), data_size=60)
     design = np.concatenate([np.ones((60, 1)), np.asarray(features, float)], 1)  # bias first: names are sorted
-    assert net.forward.template.names == ("readout.synapse.bias", "readout.synapse.kernel")
+    assert net.simulator.template.names == ("readout.synapse.bias", "readout.synapse.kernel")
     prior = np.diag([1.0] + [5.0] * 5)
     precision = design.T @ design / NOISE**2 + prior
     mean = np.linalg.solve(precision, design.T @ np.asarray(y[:, 0], float) / NOISE**2)
@@ -163,7 +162,7 @@ def linear() -> tuple[Lifted, jax.Array, jax.Array, np.ndarray, np.ndarray, floa
     return net, features, y, mean, precision, float(evidence)
 
 
-def fitted(net: Lifted, x: jax.Array, y: jax.Array, steps: int = 4000) -> dict[str, jax.Array]:
+def fitted(net: Bayesian, x: jax.Array, y: jax.Array, steps: int = 4000) -> dict[str, jax.Array]:
     tx = optax.adam(optax.cosine_decay_schedule(0.02, steps))
     svi = SVI(net.model, net.guide, tx, TraceMeanField_ELBO(num_particles=64))
     context = net.no_context()
@@ -180,13 +179,14 @@ def test_svi_finds_the_conjugate_posterior(family: str) -> None:
     """Means to 1 %, variances to 5 % of the optimum of the family, and ELBO = log evidence - KL(q || posterior)."""
     net, x, y, mean, precision, evidence = linear()
     # a rank of all but one spans every covariance of six weights
-    net = dataclasses.replace(
-        net, family=guides.mean_field(0.05) if family == "mean_field" else guides.low_rank(5, 0.05)
-    )
+    guide = guides.mean_field(0.05) if family == "mean_field" else guides.low_rank(5, 0.05)
+    net = dataclasses.replace(net, weights=dataclasses.replace(net.weights, guide=guide))
     params = fitted(net, x, y)
     if family == "mean_field":
-        found = np.concatenate([np.ravel(params[f"{n}.loc"]) for n in net.initial]).astype(float)
-        covariance = np.diag(np.concatenate([np.ravel(params[f"{n}.scale"]) for n in net.initial]).astype(float) ** 2)
+        found = np.concatenate([np.ravel(params[f"{n}.loc"]) for n in net.weights.initial]).astype(float)
+        covariance = np.diag(
+            np.concatenate([np.ravel(params[f"{n}.scale"]) for n in net.weights.initial]).astype(float) ** 2
+        )
         best = 1 / np.diag(precision)
     else:
         found, factor = (np.asarray(params[f"weights.{n}"], float) for n in ("loc", "factor"))
@@ -211,7 +211,7 @@ def test_nuts_finds_the_conjugate_posterior_within_monte_carlo_error() -> None:
     net, x, y, mean, precision, _ = linear()
     chains = nuts(net, x, y, KEY, warmup=300, samples=1000, chains=2)
     samples = pooled(chains)
-    drawn = np.concatenate([np.asarray(samples[n], float).reshape(2000, -1) for n in net.initial], 1)
+    drawn = np.concatenate([np.asarray(samples[n], float).reshape(2000, -1) for n in net.weights.initial], 1)
     sd = np.sqrt(np.diag(np.linalg.inv(precision)))
     assert (np.abs(drawn.mean(0) - mean) < 4 * sd / math.sqrt(500)).all(), "at least 500 of 2000 count as independent"
     np.testing.assert_allclose(drawn.std(0), sd, rtol=0.15)
@@ -228,13 +228,14 @@ def test_nuts_with_a_surrogate_force_finds_the_posterior_of_a_hard_threshold() -
     template, params = split(Stack("mean", **layers))
     params = params | {"readout.synapse.kernel": jnp.ones((1, 1)), "hidden.synapse.kernel": jnp.full((1, 1), 1.2)}
     prior = priors.by_pattern({"hidden*": priors.normal(2.0), "*": priors.point}, template)
-    net = Lifted(Forward(template, 8, stochastic=False), params, prior, 6, likelihood=Gaussian(0.15, False))
+    weights = WeightPosterior(template, params, prior)
+    net = Bayesian(Forward(template, 8, stochastic=False), weights, likelihood=Gaussian(0.15, False), data_size=6)
     x = jnp.linspace(0.2, 1.0, 6)[:, None]
-    y = net.forward.logits(params, x)[-1] + 0.1 * jax.random.normal(KEY, (6, 1))
+    y = net.simulator.logits(params, x)[-1] + 0.1 * jax.random.normal(KEY, (6, 1))
     grid = jnp.linspace(-8.0, 8.0, 16001)
 
     def log_density(w: jax.Array) -> jax.Array:
-        out = net.forward.logits(params | {"hidden.synapse.kernel": w.reshape(1, 1)}, x)[-1]
+        out = net.simulator.logits(params | {"hidden.synapse.kernel": w.reshape(1, 1)}, x)[-1]
         return net.likelihood.log_prob({}, out, y).sum() + dist.Normal(0.0, 2.0).log_prob(w)
 
     log_p = np.asarray(jax.jit(jax.vmap(log_density))(grid), float)
@@ -283,14 +284,14 @@ def test_flipout_keeps_the_gradient_and_cuts_its_variance() -> None:
     x, y = jax.random.normal(jax.random.key(3), (64, 6)), jnp.arange(64) % 3
     model = mlp((6,), (8,), 3, key=KEY, gain=1.0)
     template, params = split(model)
-    base = Lifted(Forward(template, 3, stochastic=False), params, priors.default(template), 64)
-    base = dataclasses.replace(base, family=guides.mean_field(0.3))
+    weights = WeightPosterior(template, params, priors.default(template), guides.mean_field(0.3))
+    base = Bayesian(Forward(template, 3, stochastic=False), weights, data_size=64)
     state = start(base, x, y)
     found = {}
     for flips in (False, True):
-        net = dataclasses.replace(base, flipout=flips)
+        net = dataclasses.replace(base, weights=dataclasses.replace(weights, flipout=flips))
 
-        def readout_gradient(key: jax.Array, net: Lifted = net) -> jax.Array:
+        def readout_gradient(key: jax.Array, net: Bayesian = net) -> jax.Array:
             loss = lambda p: TraceMeanField_ELBO().loss(key, p, net.model, net.guide, x, y, net.no_context())  # noqa: E731
             return jax.grad(loss)(state)["readout.synapse.kernel.loc"].ravel()
 
@@ -351,17 +352,19 @@ def test_the_vote_averages_probabilities_over_time() -> None:
 
 def test_an_ensemble_is_its_members_trained_apart() -> None:
     """Averaged objectives leave every member its own gradient, and predictions take the members in turn."""
-    together = lifted(guides.ensemble(members()), sites=None, prices=None, feature=None, joint=False)
+    together = lifted(guides.ensemble(members()), whole=False)
     params = start(together)
     context = together.no_context()
-    quiet = dataclasses.replace(together.forward, stochastic=False)
-    together = dataclasses.replace(together, forward=quiet)
+    quiet = dataclasses.replace(together.simulator, stochastic=False)
+    together = dataclasses.replace(together, simulator=quiet)
     loss = lambda net: jax.jit(  # noqa: E731
         jax.grad(lambda p: TraceMeanField_ELBO().loss(KEY, p, net.model, net.guide, X, Y, context))
     )
     gradient = loss(together)(params)
     for k in range(3):
-        alone = dataclasses.replace(together, family=guides.point(), initial={n: v[k] for n, v in members().items()})
+        own = {n: v[k] for n, v in members().items()}
+        weights = dataclasses.replace(together.weights, guide=guides.point(), initial=own)
+        alone = dataclasses.replace(together, weights=weights)
         for name, g in loss(alone)(start(alone)).items():
             np.testing.assert_allclose(3 * gradient[name][k], g, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(
@@ -375,7 +378,8 @@ def test_an_ensemble_is_its_members_trained_apart() -> None:
 def test_the_gauss_newton_matrix_of_a_linear_softmax_is_its_hessian() -> None:
     template, params = split(Stack("last", readout=Layer(Dense((3,), 2, key=KEY), LI(beta=0.0))))
     family = guides.laplace()
-    net = Lifted(Forward(template, 1), params, priors.default(template), 12, family=family, likelihood=Categorical())
+    weights = WeightPosterior(template, params, priors.default(template), family)
+    net = Bayesian(Forward(template, 1), weights, likelihood=Categorical(), data_size=12)
     state = start(net)
     ours = gauss_newton(net, state, X, KEY, 5, 1)
     flat = jnp.concatenate([params[n].ravel() for n in template.names])
@@ -404,15 +408,9 @@ def test_the_laplace_precision_maximises_the_evidence() -> None:
 @pytest.mark.parametrize("kind", ["hierarchical", "horseshoe"])
 @pytest.mark.parametrize("family", ["mean_field", "low_rank", "rank1"])
 def test_hierarchical_priors_bring_their_scales(kind: str, family: str) -> None:
-    template, params = split(network())
-    net = lifted(
-        FAMILIES[family](),
-        prior=priors.default(template, kernel=kind),
-        sites=None,
-        prices=None,
-        feature=None,
-        joint=False,
-    )
+    net = lifted(FAMILIES[family](), whole=False)
+    scaled = priors.default(net.weights.template, kernel=kind)
+    net = dataclasses.replace(net, weights=dataclasses.replace(net.weights, priors=scaled))
     params = start(net)
     scale = "sigma" if kind == "hierarchical" else "tau"
     assert f"hidden0.synapse.kernel.{scale}.loc" in params
@@ -442,9 +440,9 @@ def test_the_gradient_of_the_elbo_over_gates_is_exact_on_average() -> None:
     params = params | {"readout.synapse.kernel": jnp.asarray([[2.0, -1.0], [-1.5, 1.0]])}
     x, y = jnp.asarray([[1.0, 0.4], [0.2, 1.3], [0.9, 0.8]]), jnp.asarray([0, 1, 0])
     prior = priors.by_pattern({"*": priors.point}, template)
-    net = Lifted(
-        Forward(template, 1), params, prior, 3, sites=sites.sites(model), prices=profile("45nm"), family=guides.point()
-    )
+    weights, where = WeightPosterior(template, params, prior, guides.point()), sites.sites(model)
+    energy_prior = EnergyPrior(where, profile("45nm"))
+    net = Bayesian(Forward(template, 1), weights, GatePosterior(where), energy=energy_prior, data_size=3)
     events = {"readout": jnp.asarray([0.7, 0.9])}
     context = net.no_context()._replace(events=events, lam=jnp.asarray(5.0))
     rank = (jnp.arange(400) + 0.5) / 400
@@ -455,11 +453,11 @@ def test_the_gradient_of_the_elbo_over_gates_is_exact_on_average() -> None:
         z = jnp.clip(jax.nn.sigmoid((noise[:, None] + log_alpha) / q.temperature) * 1.2 - 0.1, 0.0, 1.0)
 
         def given(z0: jax.Array, z1: jax.Array) -> jax.Array:
-            network = sites.gate(net.sites, params, {"input": jnp.stack([z0, z1])})
-            return log_likelihood(net.forward.logits(network, x)[-1], y).sum()
+            network = sites.gate(net.gates.sites, params, {"input": jnp.stack([z0, z1])})
+            return log_likelihood(net.simulator.logits(network, x)[-1], y).sum()
 
         expected = jax.vmap(lambda a: jax.vmap(lambda b: given(a, b))(z[:, 1]))(z[:, 0]).mean()
-        energy = net.energy({"input": q.open_probability}, events).total(1.0)
+        energy = net.energy.expected({"input": q.open_probability}, events).total(1.0)
         return -(expected - kl_divergence(q, OpenOrClosed(2)) - 5.0 * 3 * energy)
 
     log_alpha = jnp.asarray([0.3, -0.5])

@@ -58,17 +58,17 @@ ALLOWED: dict[str, set[str]] = {
     "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
     "bayes": BAYES,
     "mesh": {"types"},  # devices and where arrays stand; knows no model
-    "train": BAYES | {"evaluate", "store"},
+    "learn": BAYES | {"protocols"},  # learners, and the loop that runs any of them
     "optimize": {"types", "parameters"},
-    "sampling": BAYES | {"train"},  # draws of the exact posterior
-    "online": BAYES | {"train", "rules"},  # rules that update within a sequence
+    "sampling": BAYES | {"learn"},  # draws of the exact posterior
+    "online": BAYES | {"learn", "rules"},  # rules that update within a sequence
     # gates decided: a smaller network, what it did, and the two put to use
     "compact": LOOP | {"protocols"},
     "activity": LOOP | {"energy", "protocols"},
     "decide": LOOP | {"anytime"},  # a decided network as one call into C
     "deploy": BAYES | {"compact", "activity", "decide"},
     "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
-    "deep": BAYES | {"convert", "evaluate", "train", "store"},  # how a deep network learns
+    "deep": BAYES | {"convert", "evaluate", "learn", "store"},  # how a deep network learns
     "fold": NETWORKS | {"networks", "data"},  # what learning saw of the inputs' scale, in the first weights
     "nir": LOOP | {"compact", "untrusted"},
     "data": {"types", "rng", "untrusted"},
@@ -103,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "build": set(),
     "loading": set(),
     "config": BAYES
-    | {"train", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
+    | {"learn", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
 ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
 ALLOWED["identity"] = ALLOWED["config"] | {"config", "store", "version"}
@@ -147,7 +147,7 @@ DOORS: dict[str, set[str]] = {
     "wandb": {"dsnn.track"},
     "tensorboardX": {"dsnn.tensorboard"},
     "orbax": {"dsnn.store"},
-    "numpyro": {"dsnn.bayes", "dsnn.train"},
+    "numpyro": {"dsnn.bayes", "dsnn.learn"},
     "nir": {"dsnn.nir"},
     "arviz": {"dsnn.inference_data"},
     "codecarbon": {"dsnn.energy"},
@@ -219,14 +219,14 @@ def test_imports_point_one_way(path):
         ("dsnn/cells/lif.py", "from ..layers import Dense"),
         ("dsnn/energy/count.py", "def f():\n    from dsnn.models import Stack"),
         ("dsnn/energy/count.py", "import importlib\nimportlib.import_module('dsnn.cells')"),
-        ("dsnn/train.py", "if TYPE_CHECKING:\n    import dsnn.config"),
+        ("dsnn/learn/fit.py", "if TYPE_CHECKING:\n    import dsnn.config"),
         ("dsnn/layers.py", "import dsnn"),
         ("dsnn/layers.py", "from dsnn import Stack"),
-        ("dsnn/train.py", "import wandb"),
-        ("dsnn/train.py", "from dsnn.run.schema import Run"),
+        ("dsnn/learn/fit.py", "import wandb"),
+        ("dsnn/learn/fit.py", "from dsnn.run.schema import Run"),
         ("dsnn/models.py", "import numpyro.distributions as dist"),
         ("dsnn/config.py", "from omegaconf import OmegaConf"),
-        ("dsnn/train.py", "import experiments.run"),
+        ("dsnn/learn/fit.py", "import experiments.run"),
         ("dsnn/cells/lif.py", "import torch"),
         ("dsnn/run/cli.py", "import wandb"),
         ("dsnn/run/cli.py", "from orbax import checkpoint"),
@@ -244,7 +244,7 @@ def test_checker_sees_a_planted_violation(path, source):
         ("dsnn/bayes/gates.py", "import numpyro\nfrom dsnn import energy"),
         ("dsnn/nir.py", "import nir"),
         ("dsnn/unroll.py", "import jax.numpy as jnp\nfrom dsnn.models import Stack"),
-        ("dsnn/run/cli.py", "from dsnn import config, train\nimport hydra"),
+        ("dsnn/run/cli.py", "from dsnn import config, learn\nimport hydra"),
         ("experiments/run.py", "import dsnn\nfrom dsnn.run.cli import main"),
     ],
 )

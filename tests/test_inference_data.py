@@ -1,5 +1,6 @@
 """Draws in ArviZ's form, and the prior predictive."""
 
+import dataclasses
 import math
 import sys
 
@@ -129,9 +130,8 @@ def test_prior_predictive_of_a_silent_prior_is_the_readout_s_bias(classes, monke
     assert (made == classes.prior_predictive(X[:7], samples=300, seed=1)).all()
     lifted = classes.setup.lifted
     narrow = priors.by_pattern({"readout*.bias": priors.normal(1.0), "*": priors.normal(1e-6)}, lifted.forward.template)
-    import dataclasses
-
-    setup = dataclasses.replace(classes.setup, lifted=dataclasses.replace(lifted, prior=narrow))
+    weights = dataclasses.replace(lifted.weights, priors=narrow)
+    setup = dataclasses.replace(classes.setup, lifted=dataclasses.replace(lifted, weights=weights))
     silent = dataclasses.replace(classes, setup=setup).prior_predictive(X[:7], samples=2000)
     assert np.ptp(silent, 1).max() < 1e-4, "nothing of the input arrives"
     # the readout's membrane after each of three steps adds up a constant current; the logits are their mean

@@ -14,13 +14,13 @@ from dsnn import mesh
 CURVE = """
 import json, sys
 import jax, numpy as np
-from dsnn import train
+from dsnn import learn
 from dsnn.run import job, loop, machine, population, schema
 config = schema.compose(sys.argv[2:])
 machine.prepare(config)
 setup = job.build(config)
 together = population.together([setup], setup.spread)
-epochs = train.fit_program(together.run, together.settings, together.init(), together.arrays, epochs=2)
+epochs = learn.fit_program(together.run, together.settings, together.init(), together.arrays, epochs=2)
 losses = [np.asarray(jax.device_get(epoch.info.loss)).tolist() for epoch in epochs]
 state = together.init()
 member = loop.Member(setup, None)

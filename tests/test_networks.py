@@ -526,8 +526,8 @@ def test_guides_that_know_layers_say_so_or_find_the_last(graphs: Any) -> None:
 
 def test_flipout_leaves_a_network_of_ones_own_its_draws(graphs: Any) -> None:
     from dsnn.assemble import build
+    from dsnn.learn import Batch
     from dsnn.run import schema
-    from dsnn.train import Batch
 
     words = ["data=digits", "model.architecture=ownlab.graphs:Branchy", "train.steps=2", "baseline=none"]
     losses = []

@@ -18,10 +18,10 @@ from dsnn.cells import ALIF
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
+from dsnn.learn import Batch, map_params, natural
 from dsnn.loading import check_trainable, load_data
 from dsnn.models import mlp
 from dsnn.run import schema
-from dsnn.train import Batch, map_params, natural
 
 ROOT = rng.root(0)
 X = 2 * jax.random.normal(jax.random.key(4), (5, 13, 4))

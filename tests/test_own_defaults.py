@@ -9,21 +9,24 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import automatic, data, rng, train
+from dsnn import automatic, data, learn, rng
 from dsnn.bayes import priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.config import Config, ModelConfig, TrainConfig
 from dsnn.data import Arrays, Split
 from dsnn.data.scaling import scaling
 from dsnn.energy import profile
 from dsnn.fold import fold_scaling
 from dsnn.forward import Forward
+from dsnn.learn import Batch, SviConfig
 from dsnn.models import mlp
 from dsnn.optimize import OptimizerConfig, optimizer
 from dsnn.parameters import split as split_parameters
 from dsnn.run import schema
-from dsnn.train import Batch, SviConfig
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -189,32 +192,37 @@ def test_the_scaling_is_folded_into_the_first_weights(temporal: bool) -> None:
 # --- The ungated phase and the price that it sets
 
 
-def lifted(family: str) -> Lifted:
+def lifted(family: str) -> Bayesian:
     model = mlp((4,), (8,), 2, key=KEY, gain=2.0)
     template, params = split_parameters(model)
     where = sites.sites(model)
-    return Lifted(Forward(template, 4), params, priors.default(template), 48, sites=where, prices=profile("45nm"),
-                  gate_family=FAMILIES[family])  # fmt: skip
+    return Bayesian(
+        Forward(template, 4),
+        WeightPosterior(template, params, priors.default(template)),
+        GatePosterior(where, FAMILIES[family]),
+        energy=EnergyPrior(where, profile("45nm")),
+        data_size=48,
+    )
 
 
 @pytest.mark.parametrize("family", ["hard_concrete", "bernoulli"])
 def test_gates_stand_still_and_open_until_the_ungated_phase_ends(family: str) -> None:
     net, total = lifted(family), 40
     config = SviConfig(kl_weight=0.01, gates_weight=0.01, lam_nats=0.2, ungated_fraction=0.5, measure_every=1)
-    rule = train.svi_learner(net, config, optimizer(OptimizerConfig(0.05), total), total, rng.root(0))
+    rule = learn.svi_learner(net, config, optimizer(OptimizerConfig(0.05), total), total, rng.root(0))
     x = np.asarray(jax.random.uniform(KEY, (48, 4)))
     batch = Batch(jnp.asarray(x[:16]), jnp.asarray((x[:16, 0] > 0.5).astype(np.int32)))
     state, step = rule.init(), jax.jit(rule.step)
-    first = net.gate_probabilities(train.svi_params(net, state))
+    first = net.gate_probabilities(learn.svi_params(net, state))
     for _ in range(20):
         state, info = step(state, batch)
         assert float(info.lam) == 0.0
-    for group, p in net.gate_probabilities(train.svi_params(net, state)).items():
+    for group, p in net.gate_probabilities(learn.svi_params(net, state)).items():
         np.testing.assert_array_equal(p, first[group])
     state, info = step(state, batch)
-    whole = float(net.energy({}, state.events).total(4.0))
+    whole = float(net.energy.expected({}, state.events).total(4.0))
     assert float(info.lam) == pytest.approx(0.2 / whole, rel=0.05)
-    assert any((p != first[g]).any() for g, p in net.gate_probabilities(train.svi_params(net, state)).items())
+    assert any((p != first[g]).any() for g, p in net.gate_probabilities(learn.svi_params(net, state)).items())
 
 
 def test_own_data_have_an_experiment_of_their_own(tmp_path: object) -> None:
@@ -241,9 +249,9 @@ def test_a_fit_does_not_depend_on_the_units_of_its_inputs() -> None:
 
 
 def test_a_budget_that_nothing_can_meet_is_refused() -> None:
-    net = dataclasses.replace(lifted("hard_concrete"), gated=False)
+    net = dataclasses.replace(lifted("hard_concrete"), gates=None)
     with pytest.raises(ValueError, match=r"needs gates to close.*got neither; set gates\.enabled=true"):
-        train.svi_learner(net, SviConfig(budget_fraction=0.5), optimizer(OptimizerConfig(0.05), 10), 10, rng.root(0))
+        learn.svi_learner(net, SviConfig(budget_fraction=0.5), optimizer(OptimizerConfig(0.05), 10), 10, rng.root(0))
 
 
 def test_own_data_are_known_in_any_spelling(tmp_path: object) -> None:

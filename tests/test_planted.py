@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import evaluate, train
+from dsnn import evaluate, learn
 from dsnn.run import job, population, schema
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -18,7 +18,7 @@ def found(experiment: str, truth: str, group: str, lams: tuple[float, ...]) -> n
     setups = [job.build(config) for config in configs]
     program = population.together(setups, None)
     last = None
-    for epoch in train.fit_program(
+    for epoch in learn.fit_program(
         program.run, program.settings, program.init(), program.arrays, epochs=configs[0].train.epochs
     ):
         last = epoch

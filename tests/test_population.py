@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sweeping import TINY, timeless
 
-from dsnn import store, train
+from dsnn import learn, store
 from dsnn.config import Config
 from dsnn.run import job, loop, machine, population, schema
 from dsnn.store import checkpoint
@@ -63,7 +63,7 @@ def test_members_equal_their_single_runs(mapped: str) -> None:
     losses = {}
     for name, group in {"all": setups, "one": setups[:1], "two": setups[1:]}.items():
         together = population.together(group, None)
-        epochs = train.fit_program(together.run, together.settings, together.init(), together.arrays, epochs=2)
+        epochs = learn.fit_program(together.run, together.settings, together.init(), together.arrays, epochs=2)
         of = [[together.of(epoch.info, k).loss for k in range(len(group))] for epoch in epochs]
         losses[name] = np.array(of)
     alone = np.concatenate([losses["one"], losses["two"]], 1)
@@ -121,7 +121,7 @@ def test_a_failing_member_leaves_the_others_and_a_stopped_population_goes_on(
     sizes = ["population.size=2", "population.learning_rate=[0.003,1e30]", f"run.root={tmp_path}"]
     config = composed(*sizes)
     good, bad = (job.directory_of(member) for member in population.members(config))
-    with pytest.raises(train.TrainingError, match="1 of 2 members failed; the first: the loss must stay finite"):
+    with pytest.raises(learn.TrainingError, match="1 of 2 members failed; the first: the loss must stay finite"):
         job.run(config)
     assert store.is_done(good)
     assert not store.is_done(bad)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 
-from dsnn import data, loading, train
+from dsnn import data, learn, loading
 from dsnn.assemble import build
 from dsnn.bayes.predict import predictor
 from dsnn.data import Arrays, Split, rows
@@ -94,7 +94,7 @@ def test_a_run_on_rows_is_the_run_on_the_dense_array(tmp_path, monkeypatch):
         setup = build(config)
         own, arrays, losses = setup.config.train, population._arrays(setup), []
         state = setup.learner.init()
-        for epoch in train.fit(
+        for epoch in learn.fit(
             setup.learner, state, arrays, epochs=own.epochs, batch_size=own.batch_size, root=setup.root
         ):
             state = epoch.state

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import rng, sampling, train
+from dsnn import learn, rng, sampling
 from dsnn.bayes import priors
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Gaussian
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI
 from dsnn.config import Config, GatesConfig, HaltingConfig, ModelConfig, PopulationConfig, TrainConfig
 from dsnn.forward import Forward
@@ -25,35 +26,37 @@ KEY, NOISE = jax.random.key(0), 0.3
 OFF = {"gates": GatesConfig(enabled=False), "halting": HaltingConfig(enabled=False)}
 
 
-def conjugate(learned: bool = False) -> tuple[Lifted, train.Batch, np.ndarray, np.ndarray]:
+def conjugate(learned: bool = False) -> tuple[Bayesian, learn.Batch, np.ndarray, np.ndarray]:
     """A readout that is linear in its weights; its exact posterior mean and covariance."""
     x = jax.random.normal(jax.random.key(8), (40, 2))
     template, params = split(Stack("last", readout=Layer(Dense((2,), 1, key=KEY), LI(beta=0.0))))
     y = (x @ jnp.asarray([0.8, -0.5]) + 0.2 + NOISE * jax.random.normal(jax.random.key(9), (40,)))[:, None]
     forward = Forward(template, 1, stochastic=False)
-    net = Lifted(forward, params, priors.default(template), 40, likelihood=Gaussian(NOISE, learned))
+    weights = WeightPosterior(template, params, priors.default(template))
+    net = Bayesian(forward, weights, likelihood=Gaussian(NOISE, learned), data_size=40)
     design = np.concatenate([np.ones((40, 1)), np.asarray(x, float)], 1)  # bias first: names are sorted
     precision = design.T @ design / NOISE**2 + np.diag([1.0] + [2.0] * 2)
     covariance = np.linalg.inv(precision)
     mean = covariance @ design.T @ np.asarray(y[:, 0], float) / NOISE**2
-    return net, train.Batch(x, y), mean, covariance
+    return net, learn.Batch(x, y), mean, covariance
 
 
-def sampled(net: Lifted, batch: train.Batch, config: NutsConfig, start: int = 0, state=None):
+def sampled(net: Bayesian, batch: learn.Batch, config: NutsConfig, start: int = 0, state=None):
     learner = sampling.nuts_learner(net, config, rng.root(0))
     state = learner.init() if state is None else state
     states = [state]
     how = {"epochs": config.epochs, "batch_size": len(batch.x), "root": rng.root(0), "start": start}
-    return states + [jax.tree.map(jnp.copy, epoch.state) for epoch in train.fit(learner, state, batch, **how)]
+    return states + [jax.tree.map(jnp.copy, epoch.state) for epoch in learn.fit(learner, state, batch, **how)]
 
 
 def test_nuts_learner_finds_the_conjugate_posterior_within_monte_carlo_error() -> None:
     net, batch, mean, covariance = conjugate()
     config = NutsConfig(warmup=300, samples=1500, chains=2, thin=1, chunk=600)
     state = sampled(net, batch, config)[-1]
-    net = dataclasses.replace(net, family=sampling.family(net.initial, config))
+    weights = dataclasses.replace(net.weights, guide=sampling.family(net.weights.initial, config))
+    net = dataclasses.replace(net, weights=weights)
     params = sampling.nuts_params(net, config, state)
-    draws = np.concatenate([np.asarray(params[f"{n}.point"], float).reshape(3000, -1) for n in net.initial], 1)
+    draws = np.concatenate([np.asarray(params[f"{n}.point"], float).reshape(3000, -1) for n in net.weights.initial], 1)
     found = sampling.diagnostics(state)
     assert found["nuts/ess_min"] > 500
     assert found["nuts/r_hat_max"] < 1.02
@@ -64,7 +67,7 @@ def test_nuts_learner_finds_the_conjugate_posterior_within_monte_carlo_error() -
     np.testing.assert_allclose(correlation, covariance / np.outer(sd, sd), atol=6 / math.sqrt(size))
     # the energy of a draw is its own, and the centre is the draw of the least
     best = net.centre(params).weights
-    flat = np.concatenate([np.ravel(best[n]) for n in net.initial])
+    flat = np.concatenate([np.ravel(best[n]) for n in net.weights.initial])
     away = np.einsum("di,ij,dj->d", draws - mean, np.linalg.inv(covariance), draws - mean)
     np.testing.assert_allclose(flat, draws[away.argmin()], rtol=1e-5)
     np.testing.assert_allclose(

@@ -275,7 +275,7 @@ def test_r5_r6_the_same_command_makes_anew_what_is_damaged(run, name):
     assert store.is_done(run)
 
 
-@pytest.mark.parametrize("part", ["build", "learn"])
+@pytest.mark.parametrize("part", ["build", "train"])
 def test_r16_a_full_disk_does_not_hide_why_a_run_failed(part, tmp_path, monkeypatch):
     replace, tried = os.replace, []
 

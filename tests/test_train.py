@@ -8,18 +8,22 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import escape, optimize, rng, train
+from dsnn import escape, learn, optimize, rng
 from dsnn.bayes import guides, priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.halting_posterior import HaltingPosterior
+from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import ALIF, LIF
 from dsnn.energy import profile
 from dsnn.forward import Forward, log_likelihood
+from dsnn.learn import Batch, SviConfig
 from dsnn.models import convnet, mlp
 from dsnn.optimize import OptimizerConfig
 from dsnn.parameters import split
 from dsnn.store import checkpoint
-from dsnn.train import Batch, SviConfig
 
 ROOT = rng.root(0)
 X = np.asarray(jax.random.uniform(jax.random.key(1), (48, 4)))
@@ -27,36 +31,35 @@ Y = (X[:, 0] > 0.5).astype(np.int32)
 DATA = Batch(jnp.asarray(X), jnp.asarray(Y))
 
 
-def lifted() -> Lifted:
+def lifted() -> Bayesian:
     model = mlp((4,), (8,), 2, key=ROOT, gain=2.0)
     template, params = split(model)
-    return Lifted(
+    where = sites.sites(model)
+    return Bayesian(
         Forward(template, 4),
-        params,
-        priors.default(template),
-        len(X),
-        sites=sites.sites(model),
-        prices=profile("45nm"),
-        feature="margin",
-        joint=True,
+        WeightPosterior(template, params, priors.default(template)),
+        GatePosterior(where),
+        HaltingPosterior(4, joint=True),
+        EnergyPrior(where, profile("45nm")),
+        data_size=len(X),
     )
 
 
-def learner(kind: str, **options: Any) -> train.Learner:
+def learner(kind: str, **options: Any) -> learn.Learner:
     net = lifted()
     tx = optimize.optimizer(OptimizerConfig(0.01), 60)
     if kind == "svi":
-        return train.svi_learner(net, SviConfig(kl_weight=0.01, **options), tx, 60, ROOT)
+        return learn.svi_learner(net, SviConfig(kl_weight=0.01, **options), tx, 60, ROOT)
 
     def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
-        return -log_likelihood(net.forward.logits(params, batch.x, key)[-1], batch.y).mean()
+        return -log_likelihood(net.simulator.logits(params, batch.x, key)[-1], batch.y).mean()
 
-    return train.map_learner(loss, net.forward.template, net.initial, tx, ROOT)
+    return learn.map_learner(loss, net.simulator.template, net.weights.initial, tx, ROOT)
 
 
-def run(rule: train.Learner, state: object, epochs: int, start: int = 0) -> tuple[object, list[float]]:
+def run(rule: learn.Learner, state: object, epochs: int, start: int = 0) -> tuple[object, list[float]]:
     losses = []
-    for epoch in train.fit(rule, state, DATA, epochs=epochs, batch_size=16, root=ROOT, start=start):
+    for epoch in learn.fit(rule, state, DATA, epochs=epochs, batch_size=16, root=ROOT, start=start):
         state = epoch.state
         losses += epoch.info.loss.tolist()
     return state, losses
@@ -91,17 +94,18 @@ def test_points_without_a_prior_move_as_the_deterministic_twin_does() -> None:
 
     model = mlp((4,), (8,), 2, key=ROOT, gain=4.0, cell=cell)
     template, params = split(model)
-    net = Lifted(Forward(template, 4), params, priors.point, len(X), family=guides.point())
+    weights = WeightPosterior(template, params, priors.point, guides.point())
+    net = Bayesian(Forward(template, 4), weights, data_size=len(X))
     assert {template.supports[name] for name in template.names} >= {"real", "positive"}
 
     def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
-        return -log_likelihood(net.forward.logits(params, batch.x, key)[-1], batch.y).mean()
+        return -log_likelihood(net.simulator.logits(params, batch.x, key)[-1], batch.y).mean()
 
-    twin = train.map_learner(loss, template, params, optax.sgd(0.5), ROOT)
-    rule = train.svi_learner(net, SviConfig(), optax.sgd(0.5 / len(X)), 60, ROOT)  # its loss is of all the data
+    twin = learn.map_learner(loss, template, params, optax.sgd(0.5), ROOT)
+    rule = learn.svi_learner(net, SviConfig(), optax.sgd(0.5 / len(X)), 60, ROOT)  # its loss is of all the data
     (one, first), (other, second) = (run(r, r.init(), 8) for r in (twin, rule))
     np.testing.assert_allclose(first, second, rtol=1e-4)
-    points, found = train.map_params(template, one), train.svi_params(net, other)
+    points, found = learn.map_params(template, one), learn.svi_params(net, other)
     for name in template.names:
         moved, other_moved = points[name] - params[name], found[name] - params[name]
         assert np.abs(moved).max() > 1e-3, f"{name} has to move for this to say anything"
@@ -114,8 +118,8 @@ def test_a_loss_that_is_not_finite_names_its_step() -> None:
     def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
         return jnp.where(batch.y.sum() >= 0, jnp.nan, 0.0) + 0 * params["readout.synapse.bias"].sum()
 
-    rule = train.map_learner(loss, net.forward.template, net.initial, optax.sgd(0.1), ROOT)
-    with pytest.raises(train.TrainingError, match=r"got nan at step 0 .* lower optimizer.learning_rate"):
+    rule = learn.map_learner(loss, net.simulator.template, net.weights.initial, optax.sgd(0.1), ROOT)
+    with pytest.raises(learn.TrainingError, match=r"got nan at step 0 .* lower optimizer.learning_rate"):
         run(rule, rule.init(), 1)
 
 
@@ -124,7 +128,7 @@ def test_the_price_of_energy_closes_gates() -> None:
     dear, cheap = (run(rule, rule.init(), 20)[0] for rule in rules)
     net = lifted()
     open_dear, open_cheap = (
-        float(jnp.concatenate(list(net.gate_probabilities(train.svi_params(net, s)).values())).mean())
+        float(jnp.concatenate(list(net.gate_probabilities(learn.svi_params(net, s)).values())).mean())
         for s in (dear, cheap)
     )
     assert open_dear < open_cheap - 0.05
@@ -152,13 +156,14 @@ def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(fam
     config = SviConfig(
         kl_weight=0.01, budget_sites={"input": 2, "hidden0": 3}, decide_fraction=0.5, measure_every=1, budget_rate=0.5
     )
-    net = dataclasses.replace(lifted(), gate_family=FAMILIES[family])
-    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
-    rule = train.svi_learner(net, config, tx, 60, ROOT)
+    net = lifted()
+    net = dataclasses.replace(net, gates=dataclasses.replace(net.gates, family=FAMILIES[family]))
+    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=learn.decided_from(config, 60))
+    rule = learn.svi_learner(net, config, tx, 60, ROOT)
     state, counts = rule.init(), []
-    for epoch in train.fit(rule, state, DATA, epochs=20, batch_size=16, root=ROOT):
+    for epoch in learn.fit(rule, state, DATA, epochs=20, batch_size=16, root=ROOT):
         state = epoch.state
-        gates = net.gate_probabilities(train.svi_params(net, state))
+        gates = net.gate_probabilities(learn.svi_params(net, state))
         counts.append([int((np.asarray(p) > 0.5).sum()) for p in gates.values()])
     assert counts[-1] == [2, 3]
     assert counts[0] == [4, 8]
@@ -175,14 +180,15 @@ def test_features_are_kept_where_their_channels_are(budget: dict[str, Any]) -> N
     template, params = split(model)
     where = sites.sites(model, gate_features=True, gate_input=False)
     data_ = Batch(jax.random.uniform(ROOT, (16, 6, 6, 1)), jnp.arange(16) % 3)
-    net = Lifted(Forward(template, 4), params, priors.default(template), 16, where, profile("45nm"))
+    weights, prices = WeightPosterior(template, params, priors.default(template)), profile("45nm")
+    net = Bayesian(Forward(template, 4), weights, GatePosterior(where), energy=EnergyPrior(where, prices), data_size=16)
     config = SviConfig(decide_fraction=0.5, measure_every=1, budget_rate=0.5, **budget)
-    tx = optimize.optimizer(OptimizerConfig(0.02), 20, decided=train.decided_from(config, 20))
-    rule = train.svi_learner(net, config, tx, 20, ROOT)
+    tx = optimize.optimizer(OptimizerConfig(0.02), 20, decided=learn.decided_from(config, 20))
+    rule = learn.svi_learner(net, config, tx, 20, ROOT)
     state, step = rule.init(), jax.jit(rule.step)
     for _ in range(12):
         state, info = step(state, data_)
-    own = train.svi_params(net, state)
+    own = learn.svi_params(net, state)
     opened = {name: np.asarray(p) > 0.5 for name, p in net.gate_probabilities(own).items()}
     channels = np.tile(opened["conv0"], 4)
     assert opened["features"].any()
@@ -200,23 +206,23 @@ def test_features_are_kept_where_their_channels_are(budget: dict[str, Any]) -> N
 def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halting_the_rest() -> None:
     config = SviConfig(kl_weight=0.01, budget_fraction=0.4, decide_fraction=0.5, measure_every=1, budget_rate=0.5)
     net = lifted()
-    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=train.decided_from(config, 60))
-    rule = train.svi_learner(net, config, tx, 60, ROOT)
+    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=learn.decided_from(config, 60))
+    rule = learn.svi_learner(net, config, tx, 60, ROOT)
     state, step = rule.init(), jax.jit(rule.step)
     for _ in range(31):  # the last of them decides
-        before, likely = state, net.gate_probabilities(train.svi_params(net, state))
+        before, likely = state, net.gate_probabilities(learn.svi_params(net, state))
         state, _ = step(state, Batch(DATA.x[:16], DATA.y[:16]))
-    kept = net.gate_probabilities(train.svi_params(net, state))
+    kept = net.gate_probabilities(learn.svi_params(net, state))
     flat, p = (np.concatenate([np.asarray(a) for a in groups.values()]) for groups in (kept, likely))
     kept_sites, closed = flat > 0.5, flat <= 0.5
     assert 1 <= kept_sites.sum() < len(flat)
     assert p[kept_sites].min() >= p[closed].max(), "the likeliest sites are kept"
 
     def spent(sites: np.ndarray) -> float:
-        opened = net.sites.unflatten(jnp.asarray(sites, jnp.float32))
-        return float(net.energy(opened, before.events).total(before.mean_steps))
+        opened = net.gates.sites.unflatten(jnp.asarray(sites, jnp.float32))
+        return float(net.energy.expected(opened, before.events).total(before.mean_steps))
 
-    full = float(net.energy({}, before.events).total(4.0))
+    full = float(net.energy.expected({}, before.events).total(4.0))
     one_more = kept_sites.copy()
     one_more[np.flatnonzero(closed)[np.argmax(p[closed])]] = True
     assert spent(kept_sites) <= 0.4 * full * 1.0001 or kept_sites.sum() == 1
@@ -224,20 +230,20 @@ def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halti
 
 
 def test_halting_without_gates_pays_for_all_sites_at_the_steps_that_it_runs() -> None:
-    net, lam = dataclasses.replace(lifted(), gated=False), 2.0
-    rule = train.svi_learner(net, SviConfig(kl_weight=0.0, lam=lam), optax.sgd(0.0), 60, ROOT)
-    free = train.svi_learner(net, SviConfig(kl_weight=0.0), optax.sgd(0.0), 60, ROOT)
+    net, lam = dataclasses.replace(lifted(), gates=None), 2.0
+    rule = learn.svi_learner(net, SviConfig(kl_weight=0.0, lam=lam), optax.sgd(0.0), 60, ROOT)
+    free = learn.svi_learner(net, SviConfig(kl_weight=0.0), optax.sgd(0.0), 60, ROOT)
     batch = Batch(DATA.x[:16], DATA.y[:16])
     state, info = jax.jit(rule.step)(rule.init(), batch)
     _, unpriced = jax.jit(free.step)(free.init(), batch)
-    params = train.svi_params(net, state)
+    params = learn.svi_params(net, state)
     assert not any(name.startswith("gates.") for name in params)
     assert net.gate_probabilities(params) == net.running_probabilities(params) == {}
     assert float(info.kept_fraction) == 1.0
-    spent = net.energy({}, state.events).total(state.mean_steps)
+    spent = net.energy.expected({}, state.events).total(state.mean_steps)
     np.testing.assert_allclose(info.energy_nj, spent, rtol=1e-6)
     np.testing.assert_allclose(info.loss - unpriced.loss, lam * spent, rtol=0.1)  # of other spikes
-    early = train.svi_learner(net, SviConfig(lam=50.0), optimize.optimizer(OptimizerConfig(0.05), 60), 60, ROOT)
+    early = learn.svi_learner(net, SviConfig(lam=50.0), optimize.optimizer(OptimizerConfig(0.05), 60), 60, ROOT)
     last, _ = run(early, early.init(), 20)
     assert float(last.mean_steps) < float(state.mean_steps) - 0.2
 

@@ -130,6 +130,13 @@ def test_the_cookbooks_python_runs_in_order_and_gives_what_it_says(kitchen: Path
     right, steps = map(float, re.search(r"right ([\d.]+) after ([\d.]+) steps", said).groups())
     assert right > 0.9
     assert 1 <= steps < 8
+    assert float(re.search(r"weights alone: right ([\d.]+)", said)[1]) > 0.9
+    inputs, neurons = map(int, re.search(r"gates alone: (\d+) of 6 inputs, (\d+) of 16 neurons", said).groups())
+    assert 2 <= inputs < 6, "two of them decide, and the others say nothing"
+    assert 1 <= neurons < 16
+    assert 1 <= float(re.search(r"halting alone: ([\d.]+) of 8 steps", said)[1]) < 8
+    closed = dict(re.findall(r"'(input|hidden0)': ([\d.]+)", said[said.index("energy alone") :]))
+    assert float(closed["hidden0"]) < float(closed["input"]) < 0.5
     means = re.findall(r"^(tau|width): ([\d.]+), 90 % within ([\d.]+) and ([\d.]+)$", said, re.M)
     truth = {"tau": 6.0, "width": 0.15}
     assert [name for name, *_ in means] == list(truth)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, exit_calibration, programs, resolve, rng, train, typed
+from dsnn import data, exit_calibration, learn, programs, resolve, rng, typed
 from dsnn.answer_calibration import calibrated
 from dsnn.api import given, listeners
 from dsnn.api.fitted import Fitted
@@ -20,6 +20,7 @@ from dsnn.bayes.predict import Predictor
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.exit_calibration import Calibrated
 from dsnn.guard import Candidate, guarded, judged, milder, twin_of
+from dsnn.learn import SviConfig
 from dsnn.linear import linear_model
 from dsnn.models import Stack
 from dsnn.nearest import did_you_mean
@@ -27,7 +28,6 @@ from dsnn.networks.whole import is_network
 from dsnn.optimize import OptimizerConfig
 from dsnn.predictive import predictive
 from dsnn.protocols import Finished, Progress
-from dsnn.train import SviConfig
 
 PATHS = {
     "hidden": "model",
@@ -243,14 +243,14 @@ def _from(start: Fitted | None, setup: Setup) -> Setup:
 
 def _programs(setup: Setup) -> tuple[Any, Any]:
     """Returns the compiled epoch, and what makes a first state."""
-    epoch = train.epoch_program(setup.family, setup.config.train.batch_size, transform=setup.transform)
-    return train.compiled(epoch), train.beginning(setup.family)
+    epoch = learn.epoch_program(setup.family, setup.config.train.batch_size, transform=setup.transform)
+    return learn.compiled(epoch), learn.beginning(setup.family)
 
 
 def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
     """Returns a network that has learned and answers at its temperature, with the price of a step for its exits."""
     learned = setup.split.train  # scaled, where the data ask for it
-    batch = train.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
+    batch = learn.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
     alike = setup.likeness
     predict = programs.shared(alike and ("predictive", alike), lambda: predictive(setup.lifted, setup.split))
     losses, own = [], setup.config.train
@@ -262,8 +262,8 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
         if setup.lifted.feature is not None:
             exit_calibration.ahead(setup.lifted, setup.split, setup.config.halting)
     seen: list[float] = []
-    for epoch in shown(train.fit_program(run, setup.settings, state, batch, epochs=own.epochs), own.epochs, progress):
-        train.require_finite(epoch.info.loss, epoch.number)
+    for epoch in shown(learn.fit_program(run, setup.settings, state, batch, epochs=own.epochs), own.epochs, progress):
+        learn.require_finite(epoch.info.loss, epoch.number)
         state = epoch.state
         losses.append(float(epoch.info.loss.mean()))
         looked = own.patience or setup.config.callbacks

@@ -1,1 +1,1 @@
-"""Inference: priors, gates, halting, the lifted model, and what its posterior predicts."""
+"""Inference: priors, gates, halting, the Bayesian network of them, and what its posterior predicts."""

@@ -12,6 +12,8 @@ p ∝ x_i, importance weights keeping every estimate unbiased; the factors r_l a
 """
 
 from typing import Any, NamedTuple
+import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,7 @@ from dsnn.forward import log_likelihood
 from dsnn.layers import Dense
 from dsnn.models import Stack
 from dsnn.networks.wiring import described_by
+from dsnn.parameters import Params
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Int, Key
 
@@ -81,6 +84,54 @@ def surrogate_logits(
     return signal
 
 
+@dataclasses.dataclass(frozen=True)
+class DrawPosterior:
+    """The number of draws K of every layer, log-uniform a priori, and its proposals, in plain NumPyro.
+
+    Attributes:
+        fans: inputs and outputs of each layer by name.
+        low: log of the fewest draws.
+        high: log of the most.
+        learn_proposals: whether the factors r are learned.
+    """
+
+    fans: dict[str, tuple[int, ...]]
+    low: float
+    high: float
+    learn_proposals: bool = True
+
+    def prior(self) -> dict[str, Array]:
+        """Samples K by layer, inside a model."""
+        uniform = dist.Uniform(self.low, self.high)
+        return {name: jnp.exp(numpyro.sample(f"{name}.log_draws", uniform)) for name in self.fans}
+
+    def posterior(self) -> None:
+        """Samples log K of each layer, a Normal through a sigmoid, inside a guide, which also learns the proposals."""
+        for name in self.fans:
+            location = numpyro.param(f"{name}.location", jnp.zeros(()))
+            scale = numpyro.param(f"{name}.scale", jnp.asarray(0.1), constraint=constraints.positive)
+            through = [SigmoidTransform(), AffineTransform(self.low, self.high - self.low)]
+            numpyro.sample(f"{name}.log_draws", dist.TransformedDistribution(dist.Normal(location, scale), through))
+        self.proposals()
+
+    def proposals(self) -> dict[str, Array] | None:
+        """Returns the factors r by layer, inside a model or a guide; None where draws follow p."""
+        if not self.learn_proposals:
+            return None
+        logs = {name: numpyro.param(f"{name}.proposal", jnp.zeros(fan[0])) for name, fan in self.fans.items()}
+        return {name: jnp.exp(value - value.mean()) for name, value in logs.items()}
+
+    def quantile(self, params: Params, name: str, z: float) -> float:
+        """Returns K at so many standard deviations of what the sigmoid reads; 0 is its median."""
+        raw = params[f"{name}.location"] + z * params[f"{name}.scale"]
+        return float(jnp.exp(self.low + (self.high - self.low) * jax.nn.sigmoid(raw)))
+
+    def factors(self, params: Params) -> dict[str, Float[Array, " input"]]:
+        """Returns the factors r among the guide's parameters; ones where draws follow p."""
+        logs = {name: params.get(f"{name}.proposal", jnp.zeros(fan[0])) for name, fan in self.fans.items()}
+        return {name: jnp.exp(value - value.mean()) for name, value in logs.items()}
+
+
 def allocate(
     stack: Stack,
     x: Float[Array, "n *feature"],
@@ -125,44 +176,22 @@ def allocate(
     fans = {wire.name: (wire.senders, wire.receivers) for wire in described_by(stack).wires if not wire.recurrent}
     names, number = tuple(fans), x.shape[0]
     event_nj = prices.event_nj("spikes", "arithmetic")
-    low, high = float(jnp.log(least)), float(jnp.log(most))
+    found = DrawPosterior(fans, float(jnp.log(least)), float(jnp.log(most)), learn_proposals)
 
     def energy(draws: dict[str, Array]) -> Array:
         fetched: Any = sum(draws[name] * fans[name][1] for name in names)
         return event_nj * fetched
 
-    def proposals() -> dict[str, Array] | None:
-        if not learn_proposals:
-            return None
-        logs = {name: numpyro.param(f"{name}.proposal", jnp.zeros(fans[name][0])) for name in names}
-        return {name: jnp.exp(value - value.mean()) for name, value in logs.items()}
-
     def model(x: Array, y: Array) -> None:
         noise = numpyro.prng_key()
-        draws = {name: jnp.exp(numpyro.sample(f"{name}.log_draws", dist.Uniform(low, high))) for name in names}
-        logits = surrogate_logits(stack, x, draws, noise, proposals())
+        draws = found.prior()
+        logits = surrogate_logits(stack, x, draws, noise, found.proposals())
         numpyro.factor("likelihood", number * log_likelihood(logits, y).mean())
         numpyro.factor("energy", -lam * number * energy(draws))
 
-    def posterior(name: str) -> dist.Distribution:
-        location = numpyro.param(f"{name}.location", jnp.zeros(()))
-        scale = numpyro.param(f"{name}.scale", jnp.asarray(0.1), constraint=constraints.positive)
-        through = [SigmoidTransform(), AffineTransform(low, high - low)]
-        return dist.TransformedDistribution(dist.Normal(location, scale), through)
-
-    def guide(x: Array, y: Array) -> None:
-        for name in names:
-            numpyro.sample(f"{name}.log_draws", posterior(name))
-        proposals()
-
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, updates))
-    svi = SVI(model, guide, tx, Trace_ELBO())
-    order = jnp.concatenate(
-        [
-            epoch_permutation(stream(key, "data", e), number, batch_size)
-            for e in range(-(-updates // (number // batch_size)))
-        ]
-    )[:updates]
+    svi = SVI(model, lambda x, y: found.posterior(), tx, Trace_ELBO())
+    order = _batches(number, batch_size, updates, key)
 
     @jax.jit
     def learn(x: Array, y: Array) -> tuple[dict[str, Array], Array]:
@@ -171,22 +200,18 @@ def allocate(
         return svi.get_params(state), losses / number
 
     params, losses = learn(jnp.asarray(x), jnp.asarray(y))
-
-    def quantile(name: str, z: float) -> float:
-        raw = params[f"{name}.location"] + z * params[f"{name}.scale"]
-        return float(jnp.exp(low + (high - low) * jax.nn.sigmoid(raw)))
-
-    draws = {name: max(1, round(quantile(name, 0.0))) for name in names}
-    factors = {
-        name: jnp.exp(value - value.mean())
-        for name in names
-        for value in [params.get(f"{name}.proposal", jnp.zeros(fans[name][0]))]
-    }
+    draws = {name: max(1, round(found.quantile(params, name, 0.0))) for name in names}
     return Allocation(
         draws,
-        {name: quantile(name, -1.645) for name in names},
-        {name: quantile(name, 1.645) for name in names},
-        factors,
+        {name: found.quantile(params, name, -1.645) for name in names},
+        {name: found.quantile(params, name, 1.645) for name in names},
+        found.factors(params),
         float(energy({name: jnp.asarray(float(k)) for name, k in draws.items()})),
         losses,
     )
+
+
+def _batches(number: int, batch_size: int, updates: int, key: Key[Array, ""]) -> Int[Array, "update example"]:
+    """Returns which examples each update sees; the key is consumed."""
+    epochs = range(-(-updates // (number // batch_size)))
+    return jnp.concatenate([epoch_permutation(stream(key, "data", e), number, batch_size) for e in epochs])[:updates]

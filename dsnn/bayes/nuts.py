@@ -74,7 +74,7 @@ def nuts(
     require_certain(lifted)
     if len(x) != lifted.data_size:
         raise ValueError(f"NUTS needs all {lifted.data_size} training examples at once, got {len(x)}.")
-    net = dataclasses.replace(lifted, family=point(), flipout=False)
+    net = _with_points(lifted)
     strategy = numpyro.infer.init_to_value(values=lifted.initial)
     kernel = NUTS(net.model, init_strategy=strategy, max_tree_depth=tree_depth)
     mcmc = run(kernel, key, (x, y, net.no_context()), warmup, samples, chains, progress=progress)
@@ -88,11 +88,11 @@ def require_certain(lifted: Lifted) -> None:
     Raises:
         ValueError: the likelihood is random.
     """
-    random = lifted.forward.stochastic or lifted.forward.encoding == "rate" or lifted.family.noise is not None
-    if random or lifted.gated_sites is not None or lifted.feature is not None:
+    random = lifted.forward.stochastic or lifted.forward.encoding == "rate" or lifted.weights.guide.noise is not None
+    if random or lifted.gates is not None or lifted.halting is not None:
         raise ValueError(
             "NUTS needs a likelihood without chance of its own, got firing noise, rate coding, gates or halting; use "
-            "Forward(stochastic=False) without sites and feature, or a SpikeTrain of recorded spikes."
+            "Forward(stochastic=False) without gates and halting, or a SpikeTrain of recorded spikes."
         )
 
 
@@ -125,7 +125,7 @@ def sampler(lifted: Lifted, warmup: int, tree_depth: int, target: float) -> Samp
         ValueError: the likelihood is random.
     """
     require_certain(lifted)
-    net = dataclasses.replace(lifted, family=point(), flipout=False)
+    net = _with_points(lifted)
     noise = {name: dist.LogNormal(0.0, 1.0) for name in lifted.likelihood.parameters()}
     model = handlers.lift(net.model, prior=noise) if noise else net.model
     model = handlers.seed(model, rng_seed=0)  # which the likelihood, being certain, does not use
@@ -176,9 +176,14 @@ def positions(lifted: Lifted, chains: int, key: Array) -> Params:
             prior = prior.given({scale: jnp.ones(shape) for scale, shape in shapes.items()})
         others = prior.sample(stream(key, "init", index), (chains - 1,))
         values = jnp.concatenate([weights.initial[name][None], others])
-        found[name] = weights.transform(name).inv(values)
+        found[name] = weights.over.transform(name).inv(values)
     noise = lifted.likelihood.parameters()
     return found | {name: jnp.broadcast_to(jnp.log(value), (chains,)) for name, value in noise.items()}
+
+
+def _with_points(lifted: Lifted) -> Lifted:
+    """Returns the network whose model NUTS follows: latent weights, whatever its guide makes of them."""
+    return dataclasses.replace(lifted, weights=dataclasses.replace(lifted.weights, guide=point(), flipout=False))
 
 
 def diagnosed(draws: Mapping[str, np.ndarray]) -> tuple[float, float]:

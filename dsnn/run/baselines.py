@@ -19,7 +19,7 @@ from dsnn.parameters import Params
 from dsnn.run import assess_labels, assess_numbers
 from dsnn.run.assess import scores as class_scores
 from dsnn.run.console import console
-from dsnn.run.loop import Member, learn
+from dsnn.run.loop import Member, train
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -97,7 +97,7 @@ def _twin(member: Member) -> Fit:
 
 def _learned(member: Member, what: str) -> Fit:
     console.print(f"{what}:")
-    return Fit(member, learn([member]).states[0])
+    return Fit(member, train([member]).states[0])
 
 
 def _beside(directory: Path, name: str) -> Path:

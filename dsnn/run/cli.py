@@ -6,13 +6,13 @@ import sys
 
 import hydra
 
-from dsnn import places, store, train
+from dsnn import learn, places, store
 from dsnn.run import launcher, schema, signals, sweep_record, usage
 from dsnn.run.console import console, sweep_table
 from dsnn.run.task import COMMAND, SWEEP, failures, run, run_job, sentence, unrecorded
 from dsnn.store import checkpoint
 
-EXPECTED = (ValueError, store.RunDirError, checkpoint.CheckpointError, train.TrainingError, OSError)
+EXPECTED = (ValueError, store.RunDirError, checkpoint.CheckpointError, learn.TrainingError, OSError)
 
 
 @signals.heard()

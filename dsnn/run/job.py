@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import automatic, data, energy, evaluate, exit_calibration, mesh, parameters, store, train
+from dsnn import automatic, data, energy, evaluate, exit_calibration, learn, mesh, parameters, store
 from dsnn.assemble import Setup, build, network, settings_of, with_network
 from dsnn.config import Config, as_dict
 from dsnn.deploy import deploy
@@ -28,7 +28,7 @@ from dsnn.loading import load_data
 from dsnn.networks.whole import Whole
 from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, hooks, machine, population, signals
 from dsnn.run.console import console, final_table
-from dsnn.run.loop import Member, Pruned, Watch, learn
+from dsnn.run.loop import Member, Pruned, Watch, train
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
 from dsnn.track import Track, open_track
@@ -71,7 +71,7 @@ def run(
     if config.learner == "convert":
         return _converted(places[0], wait)
     if not mesh.leads():
-        learn([Member(build(config), directories[0])])
+        train([Member(build(config), directories[0])])
         return directories[0], {}
     if len(configs) > 1:
         group = group or f"population-{store.config_hash({'members': [path.name for path in directories]})}"
@@ -85,7 +85,7 @@ def run(
         if member.track is not None and (hint := member.track.sync_hint):
             console.print(f"to send it to W&B: {hint}")
     if failed := [member for member in members if member.failure]:
-        raise train.TrainingError(f"{len(failed)} of {len(configs)} members failed; the first: {failed[0].failure}")
+        raise learn.TrainingError(f"{len(failed)} of {len(configs)} members failed; the first: {failed[0].failure}")
     return directories[0], store.read_metrics(directories[0])
 
 
@@ -187,7 +187,7 @@ def _built(config: Config, directory: Path) -> tuple[Setup, dict[str, Any]]:
 def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float, watch: Watch | None) -> None:
     """Trains members together and assesses them; what they shared is dealt out evenly among them."""
     setup_s = time.monotonic() - started
-    learned = learn(members, watch)
+    learned = train(members, watch)
     share, began = 1 / len(members), time.monotonic()
     fits, beside = _beside(members, learned.states)
     members = [fit.member for fit in fits]

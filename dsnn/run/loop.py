@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logit
 
-from dsnn import data, evaluate, mesh, programs, rng, store, train
+from dsnn import data, evaluate, learn, mesh, programs, rng, store
 from dsnn.numbers import in_units, targets_of
 from dsnn.predictive import predictive
 from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, hooks, machine, population, signals
@@ -35,6 +35,8 @@ EPOCH, SCORE = "selected/epoch", "selected/score"
 
 
 Watch = Callable[[int, dict[str, float]], bool]
+Told = learn.Info | learn.SviInfo
+"""What a learner says of a step; only variational inference has more to say than a loss."""
 
 
 class Pruned(RuntimeError):
@@ -99,7 +101,7 @@ class Member:
         if self.track is not None:
             self.track.finish(code)
 
-    def record(self, state: Any, info: train.Info, epoch: int) -> dict[str, float]:
+    def record(self, state: Any, info: Told, epoch: int) -> dict[str, float]:
         """Validates, and writes a line of history."""
         params = self.setup.params(state)
         last = _validate(self.setup, params, info, self.predict, epoch)
@@ -122,7 +124,7 @@ class Member:
         for name in BESIDE:
             (self.directory / name).unlink(missing_ok=True)
 
-    def tell(self, info: train.Info, epoch: int) -> None:
+    def tell(self, info: Told, epoch: int) -> None:
         """Tells the track of an epoch without a validation."""
         if self.track is not None:
             self.track.log({"epoch": float(epoch), "train/loss": float(np.mean(info.loss))}, epoch)
@@ -155,7 +157,7 @@ class Learned(NamedTuple):
     epochs: int = 0
 
 
-def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
+def train(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     """Trains members of one program from the newest checkpoint that all of them have, if there is one.
 
     A member whose loss is not finite ends with its ``failure``; the others go on.
@@ -179,7 +181,7 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     if len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
     programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
-    epochs = train.fit_program(
+    epochs = learn.fit_program(
         together.run, together.settings, state, together.arrays, epochs=max(last_epoch, start), start=start
     )
     compiled, saved, last, written = 0.0, start, {}, time.monotonic()
@@ -226,7 +228,7 @@ def learn(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     return Learned(states, compiled, time.monotonic() - began, max(last_epoch, start))
 
 
-def _recorded(members: Sequence[Member], given: Sequence[tuple[Any, train.Info]], epoch: int) -> dict[str, float]:
+def _recorded(members: Sequence[Member], given: Sequence[tuple[Any, Told]], epoch: int) -> dict[str, float]:
     """Records an epoch of every member, side by side where they share a program; returns what the last one recorded.
 
     The first goes alone, since it may have to trace the program, which NumPyro can do in one thread at a time only.
@@ -261,40 +263,42 @@ def _resumed(members: Sequence[Member], together: population.Together) -> tuple[
     return 0, state
 
 
-def _check(members: Sequence[Member], infos: Sequence[train.Info], epoch: int, saved: int) -> None:
+def _check(members: Sequence[Member], infos: Sequence[Told], epoch: int, saved: int) -> None:
     for member, info in zip(members, infos, strict=True):
         try:
             if not member.failure:
-                train.require_finite(info.loss, epoch)
-        except train.TrainingError as error:
+                learn.require_finite(info.loss, epoch)
+        except learn.TrainingError as error:
             kept = f"the last good checkpoint is after epoch {saved}" if saved else "no checkpoint was written yet"
-            failure = train.TrainingError(f"{error} ({kept}, in {member.checkpoints})")
+            failure = learn.TrainingError(f"{error} ({kept}, in {member.checkpoints})")
             if len(members) == 1:
                 raise failure from None
             member.fail(failure)
             console.print(f"{member.directory}: {failure}")
     if all(member.failure for member in members):
-        raise train.TrainingError(f"every member of the population failed; the first: {members[0].failure}")
+        raise learn.TrainingError(f"every member of the population failed; the first: {members[0].failure}")
 
 
 def _validate(
-    setup: "Setup", params: dict[str, Any], info: train.Info, predict: Callable[..., Any], epoch: int
+    setup: "Setup", params: dict[str, Any], info: Told, predict: Callable[..., Any], epoch: int
 ) -> dict[str, float]:
     """Returns a history record: training averages and scores on the validation part."""
     split, config = setup.split, setup.config
     record = {
         "epoch": float(epoch),
         "train/loss": float(info.loss.mean()),
-        "compute/steps_mean": float(info.mean_steps[-1]),
+        "compute/steps_mean": float(setup.lifted.forward.steps),
     }
-    if setup.lifted.sites is not None:
-        record |= {
-            "svi/lam": float(info.lam[-1]),
-            "svi/energy_nj": float(info.energy_nj[-1]),
-            "svi/budget_nj": float(info.budget_nj[-1]),
-        }
-    if setup.lifted.gated_sites is not None:
-        record["gates/kept_fraction"] = float(info.kept_fraction[-1])
+    if isinstance(info, learn.SviInfo):
+        record["compute/steps_mean"] = float(info.mean_steps[-1])
+        if setup.lifted.energy is not None:
+            record |= {
+                "svi/lam": float(info.lam[-1]),
+                "svi/energy_nj": float(info.energy_nj[-1]),
+                "svi/budget_nj": float(info.budget_nj[-1]),
+            }
+        if setup.lifted.gates is not None:
+            record["gates/kept_fraction"] = float(info.kept_fraction[-1])
     key, samples = rng.stream(setup.root, "weights", epoch), min(VALIDATION_SAMPLES, config.bayes.samples)
     parts = [part for part in ("val", "test") if data.size(getattr(split, part))]
     parts = parts if config.train.watch_test else [part for part in parts if part == "val"]

@@ -44,8 +44,8 @@ def programs(run: Finished) -> dict[str, Program]:
     deployed = deploy(lifted, settled.params, settled.threshold)
     full, masked = forward.template.build(deployed.full), forward.template.build(deployed.masked)
     steps, head = forward.steps if forward.held else None, None
-    if lifted.feature is not None and not math.isinf(settled.threshold):
-        head = lifted.head(settled.params)
+    if lifted.halting is not None and not math.isinf(settled.threshold):
+        head = lifted.halting.head(settled.params)
 
     def scanned(schedule: str) -> Program:
         return jax.jit(lambda x: full.logits(unroll(full, x, schedule=schedule, steps=steps)[0])[-1])

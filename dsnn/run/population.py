@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dsnn import programs, train
+from dsnn import learn, programs
 from dsnn.config import Config, PopulationConfig
 from dsnn.mesh import Spread, local
 
@@ -62,7 +62,7 @@ class Together(NamedTuple):
         joined: puts the members' states together.
     """
 
-    run: train.Program
+    run: learn.Program
     init: Callable[[], Any]
     settings: Any
     arrays: Any
@@ -76,9 +76,9 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     if len(setups) > 1 and _mapped(first.config.population.mapped) == "scan":
         return _dealt(setups)
     place = spread.batch if spread else lambda batch: batch
-    run = train.epoch_program(first.family, first.config.train.batch_size, place, first.transform)
+    run = learn.epoch_program(first.family, first.config.train.batch_size, place, first.transform)
 
-    def begin(settings: train.Settings) -> Any:
+    def begin(settings: learn.Settings) -> Any:
         return first.family(settings).init()
 
     if len(setups) == 1:
@@ -86,7 +86,7 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
         settings, arrays = put(first.settings), put(_arrays(first))
         alike = first.likeness
         program, starting = programs.shared(
-            alike and ("learning", alike), lambda: (train.compiled(run), train.beginning(first.family))
+            alike and ("learning", alike), lambda: (learn.compiled(run), learn.beginning(first.family))
         )
         if spread is None:  # beside what starts it
             program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
@@ -103,8 +103,8 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     shared = all(setup.split is first.split for setup in setups)
     arrays = jax.device_put(_arrays(first)) if shared else _stacked([_arrays(setup) for setup in setups], row)
     return Together(
-        train.compiled(_over_devices(run, row, shared)),
-        lambda: train.starting(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
+        learn.compiled(_over_devices(run, row, shared)),
+        lambda: learn.starting(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
         settings,
         arrays,
         lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0]),
@@ -119,8 +119,8 @@ def _dealt(setups: Sequence["Setup"]) -> Together:
     order, and hard thresholds make other spikes of that. A device compiles its own copy, or finds it in the cache.
     """
     first, devices = setups[0], jax.local_devices()
-    run = train.compiled(train.epoch_program(first.family, first.config.train.batch_size, transform=first.transform))
-    begin = train.beginning(first.family)
+    run = learn.compiled(learn.epoch_program(first.family, first.config.train.batch_size, transform=first.transform))
+    begin = learn.beginning(first.family)
     homes = [devices[k % len(devices)] for k in range(len(setups))]
     settings = [jax.device_put(setup.settings, home) for setup, home in zip(setups, homes, strict=True)]
     copies = {(id(setup.split), home): (setup, home) for setup, home in zip(setups, homes, strict=True)}
@@ -145,9 +145,9 @@ def _picked(tree: Any, k: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[k], tree)
 
 
-def _arrays(setup: "Setup") -> train.Batch:
+def _arrays(setup: "Setup") -> learn.Batch:
     x, y = jax.tree.map(jnp.asarray, tuple(setup.split.train))  # sparse rows stay so
-    return train.Batch(x, y)
+    return learn.Batch(x, y)
 
 
 def _mapped(how: str) -> str:

@@ -22,8 +22,8 @@ ENUMERATED = 8
 class Bernoulli(dist.Distribution):
     """Discrete gates, z ~ Bernoulli(sigmoid(logit)): what the relaxed families approximate.
 
-    There is no pathwise gradient. `dsnn.bayes.lift` sums over all settings of at most `ENUMERATED` sites, and takes the
-    ARM estimator (`antithetic`) for more; both are unbiased.
+    There is no pathwise gradient. `dsnn.bayes.gate_posterior` sums over all settings of at most `ENUMERATED` sites, and
+    takes the ARM estimator (`antithetic`) for more; both are unbiased.
 
     Args:
         logit: log odds that the site runs.

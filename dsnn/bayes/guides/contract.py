@@ -1,4 +1,4 @@
-"""What a guide is: a small tuple of functions that `dsnn.bayes.lift` calls inside the NumPyro model and guide.
+"""What a guide is: a small tuple of functions that `dsnn.bayes.weight_posterior` calls in NumPyro's model and guide.
 
 A guide decides which latent variables the weights have. It therefore writes both sides: the prior of its latents
 (``prior``, run inside the model) and their posterior (``posterior``, run inside the guide); both return the weights of

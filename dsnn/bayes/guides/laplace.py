@@ -32,7 +32,7 @@ def laplace(batch_size: int = 64, draws: int = 1) -> Guide:
     """
 
     def finish(lifted: Any, params: Params, x: Array, y: Array, key: Key[Array, ""]) -> Params:
-        last = _last(lifted.weights, params)
+        last = _last(lifted.weights.over, params)
         hessian, scale = gauss_newton(lifted, params, x, key, batch_size, draws), last.scale
         values, vectors = np.linalg.eigh(np.asarray(hessian, np.float64) * np.outer(scale, scale))
         values = np.maximum(values, 0.0)
@@ -56,7 +56,7 @@ def gauss_newton(
 
     The parameters are those before gating, which a draw adds its deviation to.
     """
-    last, centre = _last(lifted.weights, params), lifted.centre(params)
+    last, centre = _last(lifted.weights.over, params), lifted.centre(params)
     size = last.mode.size
     noise = lifted.likelihood_parameters(params)
 

@@ -1,0 +1,305 @@
+"""A Bayesian network: weights, gates and stopping times under one objective, as a NumPyro model and its guide.
+
+objective = E_q[log p(y | x, w, z, n)] - β KL(w) + γ H(q(z)) + H(q(n | x)) - λ E_q[E(z, n)]   (design, equation 5)
+
+With β = γ = 1 and gates that are drawn open or closed this is the ELBO. Other weights make a tempered posterior.
+Relaxed gates enter the likelihood with values in [0, 1] and H(q(z)) as open or closed, so with them it is no bound on
+the evidence. Unless q(n | x) learns with the weights (`HaltingPosterior.joint`), n is T and H(q(n | x)) is left out.
+
+Weights and gates are sample sites. The stopping time is summed exactly. The energy enters by its expectation, in closed
+form where steps do not depend on gates, else at the gates that are drawn. Both are factors of the model that share the
+guide's parameters. Every random number comes from `numpyro.prng_key()`, so particles, updates and predictive samples
+differ. Each part also works alone in a NumPyro program of one's own (experiments/cookbook.md).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.distributions import constraints
+
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.flipout import flipout
+from dsnn.bayes.gate_posterior import GatePosterior, Terms
+from dsnn.bayes.guides.contract import Adapt
+from dsnn.bayes.halting_posterior import HaltingPosterior
+from dsnn.bayes.likelihood import Categorical, Likelihood
+from dsnn.bayes.priors import SUPPORTS
+from dsnn.bayes.sites import Sites
+from dsnn.bayes.weight_posterior import ANSWERS, WeightPosterior
+from dsnn.forward import Forward, keep_spikes
+from dsnn.parameters import Params
+from dsnn.rng import stream
+from dsnn.types import Array, Bool, Float, Key, Shaped
+
+POSITIVE = SUPPORTS["positive"]
+CATEGORICAL = Categorical()
+
+
+class Context(NamedTuple):
+    """What the objective needs besides data: measured events, the price of energy, and the weight of KL(w).
+
+    Attributes:
+        events: by wire, mean events per step and sending site, from `Bayesian.measure`.
+        lam: λ in nats per nJ and example.
+        kl_weight: factor on KL(w), β; with any but 1 the posterior is tempered, "cold" below 1.
+        site_prices: by group, what each site costs besides its energy, in nats of the whole training part.
+        gates_weight: factor on the gates' divergence; None is 1.
+        ungated: whether every site runs for now, whatever its gate's distribution, which then stands still; None is no.
+    """
+
+    events: dict[str, Array]
+    lam: Float[Array, ""]
+    kl_weight: Float[Array, ""]
+    site_prices: dict[str, Float[Array, ""]] = {}  # noqa: RUF012 - never changed
+    gates_weight: Float[Array, ""] | None = None
+    ungated: Bool[Array, ""] | None = None
+
+
+class Draw(NamedTuple):
+    """One posterior draw: ungated weights by name, and gates by group (None when the network has no gates)."""
+
+    weights: Params
+    gates: dict[str, Array] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bayesian:
+    """A simulated network with its posteriors, as NumPyro ``model(x, y, context)`` and ``guide(x, y, context)``.
+
+    Attributes:
+        simulator: how examples run through the network.
+        weights: posterior over its weights.
+        gates: posterior over which of its sites run; None: all of them.
+        halting: posterior over how many steps run; None: all of them.
+        energy: what sites and steps cost; None: nothing has a price.
+        likelihood: what is observed given the outputs.
+        data_size: number of training examples, for minibatch scaling.
+    """
+
+    simulator: Forward
+    weights: WeightPosterior
+    gates: GatePosterior | None = None
+    halting: HaltingPosterior | None = None
+    energy: EnergyPrior | None = None
+    likelihood: Likelihood = CATEGORICAL
+    data_size: int = dataclasses.field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.simulator.template.names != self.weights.template.names:
+            odd = sorted({*self.simulator.template.names} ^ {*self.weights.template.names})
+            raise ValueError(f"weights must be those of the simulator's network, these differ: {', '.join(odd)}.")
+        if self.halting is not None and self.halting.steps != self.simulator.steps:
+            raise ValueError(
+                f"halting must have the simulator's {self.simulator.steps} steps, got {self.halting.steps}; give both "
+                "the same."
+            )
+        if self.gates is not None and self.energy is not None and self.gates.sites.groups != self.energy.sites.groups:
+            raise ValueError(
+                f"gates and energy must have the same sites, got groups {self.gates.sites.groups} and "
+                f"{self.energy.sites.groups}; give both one Sites."
+            )
+
+    @property
+    def joint(self) -> bool:
+        """Whether q(n | x) learns with the weights; without, learning runs all steps."""
+        return self.halting is not None and self.halting.joint
+
+    @property
+    def sites(self) -> Sites | None:
+        """The compute sites; None where they have neither gates nor a price."""
+        part = self.energy or self.gates
+        return None if part is None else part.sites
+
+    def model(self, x: Array, y: Shaped[Array, "batch *target"], context: Context) -> None:
+        """The generative model with its collapsed terms."""
+        key, gates, halting = numpyro.prng_key(), self.gates, self.halting if self.joint else None
+        drawn = self.weights.prior(context.kl_weight)
+        z = None if gates is None else gates.prior(context.gates_weight)
+        noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
+        head = {} if halting is None else halting.learned()
+        means = self.weights.means()
+        q = None if gates is None else gates.learned(context.ungated)
+        opened = {} if gates is None or q is None else gates.sites.unflatten(q.open_probability)
+        scale, price = self.data_size / x.shape[0], context.lam * self.data_size
+
+        def evidence(weights: Params, gated: dict[str, Array] | None, key: Key[Array, ""]) -> tuple[Array, Array]:
+            """Returns the likelihood per example, n summed out, and the share of them that reaches each step."""
+            logits = self._logits(Draw(weights, gated), means, x, key)
+            if halting is None:
+                return self.likelihood.of_sequence(noise, logits, y), jnp.ones(logits.shape[0])
+            return halting.expectation(head, logits, self.likelihood.log_prob(noise, logits, y))
+
+        def terms(flat: Float[Array, " site"] | None) -> Terms:
+            gated = None if gates is None or flat is None else gates.sites.unflatten(flat)
+            found, reached = self.weights.averaged(lambda w, key: evidence(w, gated, key), drawn, key)
+            if self.energy is None:
+                return found, jnp.zeros(())
+            runs = opened
+            if halting is not None and gates is not None and q is not None and flat is not None:
+                runs = gates.sites.unflatten(gates.runs(q, flat))
+            return found, self.energy.spent(runs, reached, context.events)
+
+        def worth(found: Float[Array, " batch"], spent_nj: Float[Array, ""]) -> Float[Array, ""]:
+            # where steps do not depend on gates, the energy's gradient is that of its closed form
+            return scale * found.sum() - (price * spent_nj if halting is not None else 0.0)
+
+        if gates is None or q is None or z is None:
+            found, spent_nj = terms(None)
+        else:
+            found, spent_nj = gates.averaged(q, z, terms, worth, stream(key, "gates"))
+        with handlers.scale(scale=scale):
+            numpyro.factor("likelihood", found)
+        if self.energy is not None:
+            self.energy.factor(price, spent_nj)
+        if context.site_prices:
+            paid = [each * opened[group].sum() for group, each in context.site_prices.items()]
+            numpyro.factor("sites", -jnp.stack(paid).sum())
+
+    def guide(
+        self, x: Array | None = None, y: Shaped[Array, "batch *target"] | None = None, context: Context | None = None
+    ) -> tuple[Params, dict[str, Array] | None]:
+        """Posterior over weights begun at the network's own initialisation, and gates."""
+        key, z = numpyro.prng_key(), None
+        context = self.no_context() if context is None else context
+        drawn = self.weights.posterior(context.kl_weight, key)
+        if self.gates is not None:
+            flat = self.gates.posterior(stream(key, "gates"), context.gates_weight, context.ungated)
+            z = self.gates.sites.unflatten(flat)
+        if self.halting is not None and self.joint:
+            self.halting.learned()
+        return drawn, z
+
+    def constrain(self, params: Params) -> Params:
+        """Returns the guide's parameters in their natural spaces from the optimiser's unconstrained ones."""
+        supports = self.weights.constraints() | dict.fromkeys(self.likelihood.parameters(), POSITIVE)
+        return {name: dist.biject_to(supports.get(name, constraints.real))(value) for name, value in params.items()}
+
+    def draw(self, params: Params, key: Key[Array, ""], member: Array | int | None = None) -> Draw:
+        """Returns one draw of weights and gates from the guide with parameters ``params``; the key is consumed.
+
+        Args:
+            params: the guide's parameters.
+            key: drives the draw.
+            member: which member of an ensemble, counted around; None draws it.
+        """
+        weights = self.weights.draw(params, key, member)
+        return Draw(weights, None if self.gates is None else self.gates.draw(params, key))
+
+    def prior_draw(self, params: Params, key: Key[Array, ""]) -> Draw:
+        """Returns one draw of the weights from their prior, with every site running; the key is consumed.
+
+        Raises:
+            ValueError: no weight has a prior.
+        """
+        return Draw(self.weights.prior_draw(params, key), None)
+
+    def centre(self, params: Params) -> Draw:
+        """Returns the deterministic network: posterior means (an ensemble's first member) and decided gates."""
+        return Draw(self.weights.centre(params), None if self.gates is None else self.gates.decision(params))
+
+    def network(self, draw: Draw) -> Params:
+        """Returns the parameters of the network that a draw describes, gates folded into the kernels."""
+        if draw.gates is None or self.gates is None:
+            return draw.weights
+        return self.gates.fold(draw.weights, draw.gates)
+
+    def adapt(self, key: Key[Array, ""], batch: int) -> Adapt | None:
+        """Returns the guide's randomness within the forward pass of a batch, None without; the key is consumed."""
+        return self.weights.adapt(key, batch)
+
+    def finish(self, params: Params, x: Array | np.ndarray, y: Array | np.ndarray, key: Key[Array, ""]) -> Params:
+        """Returns the guide's parameters after what its family does once training is over; a key is consumed."""
+        finish = self.weights.guide.finish
+        return params if finish is None else finish(self, params, x, y, key)
+
+    def likelihood_parameters(self, params: Params) -> dict[str, Array]:
+        """Returns the likelihood's own parameters among the guide's."""
+        return {name: params[name] for name in self.likelihood.parameters()}
+
+    def temperature(self, params: Params) -> Float[Array, " time"]:
+        """Returns what the logits of an answer are divided by, after each step; ones where nothing was fitted."""
+        return jnp.ones(self.simulator.steps) if self.halting is None else self.halting.temperature(params)
+
+    def unfitted(self) -> dict[str, Array]:
+        """Returns the parameters that are fitted once learning is over, as they are before: they change no answer."""
+        return {ANSWERS: jnp.ones(())} | ({} if self.halting is None else self.halting.unfitted())
+
+    def gate_probabilities(self, params: Params) -> dict[str, Array]:
+        """Returns the probability that each site's gate is open, by group; empty without gates."""
+        return {} if self.gates is None else self.gates.probabilities(params)
+
+    def running_probabilities(self, params: Params) -> dict[str, Array]:
+        """Returns the probability that each site runs, by group; empty without gates."""
+        return {} if self.gates is None else self.gates.running(params)
+
+    def measure(self, params: Params, x: Array, key: Key[Array, ""]) -> tuple[dict[str, Array], Float[Array, ""]]:
+        """Returns the events that each wire carries in one posterior draw, and the mean stopping time.
+
+        Raises:
+            ValueError: nothing has a price.
+        """
+        if self.energy is None:
+            raise ValueError("events are measured where energy has a price, got energy=None; give an EnergyPrior.")
+        network = self.network(self.draw(params, stream(key, "weights")))
+        adapt = self.adapt(key, x.shape[0])
+        logits, inputs, spikes = self.simulator.run(network, x, key, keep_spikes, adapt)
+        model, running = self.simulator.built(network)
+        seen = x.shape[0] * logits.shape[0]
+        events = self.energy.measured(model, inputs, spikes, held=self.simulator.held, seen=seen, running=running)
+        return events, self.mean_steps(params, logits)
+
+    def mean_steps(self, params: Params, logits: Float[Array, "time batch class"]) -> Float[Array, ""]:
+        """Returns E_q[n] over a batch of running logits; all steps where q(n | x) does not learn with the weights."""
+        if self.halting is None or not self.joint:
+            return jnp.asarray(float(logits.shape[0]))
+        return self.halting.mean_steps(params, logits)
+
+    def no_context(self) -> Context:
+        """Returns a context in which energy is free, with silent wires."""
+        wires = () if self.sites is None else self.sites.wires
+        return Context({w.name: jnp.zeros(w.pre_sites) for w in wires}, jnp.zeros(()), jnp.ones(()))
+
+    # --- old names, gone with the next commit
+
+    @property
+    def forward(self) -> Forward:
+        """The simulator."""
+        return self.simulator
+
+    @property
+    def initial(self) -> Params:
+        """The network's own parameters."""
+        return self.weights.initial
+
+    @property
+    def feature(self) -> str | None:
+        """Halting feature."""
+        return None if self.halting is None else self.halting.feature
+
+    @property
+    def gated_sites(self) -> Sites | None:
+        """The sites that have gates."""
+        return None if self.gates is None else self.gates.sites
+
+    def head(self, params: Params) -> dict[str, Array]:
+        """Returns the halting head."""
+        assert self.halting is not None
+        return self.halting.head(params)
+
+    # --- end of old names
+
+    def _logits(
+        self, draw: Draw, means: Params | None, x: Array, key: Key[Array, ""]
+    ) -> Float[Array, "time batch class"]:
+        """Returns running logits under a draw; with the means of flipout every example has signs of its own."""
+        params, adapt = self.network(draw), self.adapt(key, x.shape[0])
+        if means is not None:
+            centre = self.network(Draw(draw.weights | means, draw.gates))
+            flipped = {name: centre[name] for name in means}
+            params, adapt = flipout(self.simulator.template, params, flipped, stream(key, "weights"), x.shape[0])
+        return self.simulator.logits(params, x, key, adapt)

@@ -1,0 +1,77 @@
+"""Maximum a posteriori learning: the gradient of a loss, on parameters without constraints."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import optax
+
+from dsnn import rng
+from dsnn.bayes.priors import POINT_CONSTRAINTS
+from dsnn.gradients import FPTTState
+from dsnn.learn.learner import Info, Learner
+from dsnn.parameters import Params, Template
+from dsnn.protocols import Batch
+from dsnn.types import Array, Float, Int, Key
+
+
+class MapState(NamedTuple):
+    """What maximum a posteriori learning carries from step to step; parameters are unconstrained."""
+
+    params: Params
+    opt_state: Any
+    step: Int[Array, ""]
+
+
+def natural(template: Template, raw: Params) -> Params:
+    """Returns parameters where they lie from unconstrained ones, which optimisers move."""
+    return {name: _constrain(template, name)(value) for name, value in raw.items()}
+
+
+def unconstrained(template: Template, params: Params) -> Params:
+    """Returns the unconstrained numbers of parameters; the inverse of `natural`."""
+    return {name: _constrain(template, name).inv(value) for name, value in params.items()}
+
+
+def _constrain(template: Template, name: str) -> Any:
+    return dist.biject_to(POINT_CONSTRAINTS[template.supports[name]])
+
+
+def map_learner(
+    loss: Callable[[Params, Batch, Key[Array, ""]], Float[Array, ""]],
+    template: Template,
+    params: Params,
+    tx: optax.GradientTransformation,
+    root: Key[Array, ""],
+) -> Learner:
+    """Returns the learner that follows the gradient of ``loss(params, batch, key)``.
+
+    Args:
+        loss: in nats per example; the key is consumed.
+        template: the network, whose supports keep constrained parameters inside.
+        params: where learning starts.
+        tx: Optax optimiser.
+        root: root key of the run.
+    """
+
+    def init() -> MapState:
+        raw = unconstrained(template, params)
+        return MapState(raw, tx.init(raw), jnp.zeros((), jnp.int32))
+
+    def objective(raw: Params, batch: Batch, key: Key[Array, ""]) -> Float[Array, ""]:
+        return loss(natural(template, raw), batch, key)
+
+    def step(state: MapState, batch: Batch) -> tuple[MapState, Info]:
+        value, grads = jax.value_and_grad(objective)(state.params, batch, rng.stream(root, "noise", state.step))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        new = MapState(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
+        return new, Info(value)
+
+    return Learner(init, step)
+
+
+def map_params(template: Template, state: MapState | FPTTState) -> Params:
+    """Returns the natural (constrained) parameters of a MAP or FPTT state."""
+    return natural(template, state.params)

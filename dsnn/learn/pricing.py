@@ -1,0 +1,157 @@
+"""What energy and sites cost while variational inference runs: a given price, a share of the labels, or a budget."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from dsnn.bayes.bayesian import Bayesian, Context
+from dsnn.bayes.dual import Duals, ascend, falling
+from dsnn.learn.svi_config import SviConfig
+from dsnn.learn.svi_state import SviState, svi_params
+from dsnn.protocols import Batch
+from dsnn.rng import stream
+from dsnn.types import Array, Float, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Pricing:
+    """The prices of a run, as functions of its state.
+
+    Attributes:
+        bayesian: the network.
+        config: temperatures, prices and budgets.
+        total_steps: updates of the whole run, for the warm-ups.
+        lam: takes the place of the configuration's λ; may be traced.
+    """
+
+    bayesian: Bayesian
+    config: SviConfig
+    total_steps: int
+    lam: Float[Array, ""] | None = None
+
+    def __post_init__(self) -> None:
+        if self.budgeted and not self.priced:
+            raise ValueError(
+                "a budget of energy needs something to spare and its price, got neither gates nor halting, or no "
+                "profile; set gates.enabled=true or halting.enabled=true."
+            )
+        if self.budgeted and self.bayesian.gates is None and not self.bayesian.joint:
+            raise ValueError(
+                "a budget of energy needs gates to close, or steps that learning may leave out, got neither; set "
+                "gates.enabled=true, or halting.fit=training."
+            )
+
+    @property
+    def priced(self) -> bool:
+        """Whether energy is counted."""
+        return self.bayesian.energy is not None
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether the price of energy follows a budget by dual ascent."""
+        return bool(self.config.budget_nj or self.config.budget_fraction)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the price is a share of what the labels carry, over the energy of the whole network."""
+        return self.config.lam_nats > 0 and not self.budgeted
+
+    @property
+    def gated_from(self) -> int:
+        """The update from which gates close, and energy has a price."""
+        return round(self.config.ungated_fraction * self.total_steps)
+
+    def begun(self) -> Duals:
+        """Returns the prices before the first update."""
+        sites = {group: jnp.zeros(()) for group in self.config.budget_sites}
+        return Duals(jnp.log(self.first()), sites)
+
+    def first(self) -> Float[Array, ""]:
+        """Returns the first price of energy: what is given, or under a budget one nat per site, at every event."""
+        start = self._start()
+        given = jnp.maximum(start, 1e-12)
+        sites = self.bayesian.sites
+        if not self.budgeted or sites is None:
+            return given
+        events = {name: jnp.ones_like(e) for name, e in self.bayesian.no_context().events.items()}
+        return jnp.where(start > 0, given, sites.total / (self.bayesian.data_size * self._whole(events)))
+
+    def price(self, state: SviState) -> Float[Array, ""]:
+        """Returns the price of energy at this update, in nats per nJ."""
+        free = self.lam is None and not (self.config.lam or self.budgeted or self.shared)
+        if free or not self.priced:
+            return jnp.zeros(())
+        if self.budgeted:
+            return jnp.exp(state.duals.log_lam)
+        ramp = self._warm(state.step - self.gated_from, self.config.lam_warmup_fraction)
+        if self.shared:
+            return jnp.where(state.step >= self.gated_from, jnp.exp(state.duals.log_lam) * ramp, 0.0)
+        return jnp.where(self._start() > 0, jnp.exp(state.duals.log_lam), 0.0) * ramp
+
+    def budget(self, state: SviState, *, final: bool = False) -> Float[Array, ""]:
+        """Returns what the energy is held to at this update, or at the end of its fall; 0 without a budget."""
+        if not self.budgeted:
+            return jnp.zeros(())
+        full = self._whole(state.events)
+        last = self.config.budget_nj or self.config.budget_fraction * full
+        return jnp.asarray(last) if final else falling(full, last, self._fallen(state))
+
+    def spent(self, opened: dict[str, Array], state: SviState) -> Float[Array, ""]:
+        """Returns the energy in nJ of an inference of the mean steps, for probabilities of open gates by group."""
+        assert self.bayesian.energy is not None
+        return self.bayesian.energy.expected(opened, state.events).total(state.mean_steps)
+
+    def context(self, state: SviState, lam: Float[Array, ""]) -> Context:
+        """Returns what the objective of this update needs besides data."""
+        kl_weight = self.config.kl_weight * self._warm(state.step, self.config.kl_warmup_fraction)
+        context = Context(state.events, lam, kl_weight, jax.tree.map(jnp.exp, state.duals.log_sites))
+        if self.config.gates_weight != 1:
+            context = context._replace(gates_weight=jnp.asarray(self.config.gates_weight))
+        if self.gated_from:
+            context = context._replace(ungated=state.step < self.gated_from)
+        return context
+
+    def measured(self, state: SviState, batch: Batch, root: Key[Array, ""]) -> SviState:
+        """Returns the state after events and steps of a batch are measured, and prices have moved towards budgets."""
+        params, config = svi_params(self.bayesian, state), self.config
+        events, steps = self.bayesian.measure(params, batch.x, stream(root, "noise", state.step))
+        keep = jnp.where(state.step == 0, 0.0, config.memory)
+        events = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.events, events)
+        state = state._replace(events=events, mean_steps=keep * state.mean_steps + (1 - keep) * steps)
+        opened, duals = self.bayesian.gate_probabilities(params), state.duals
+        if self.budgeted:
+            spent = self.spent(opened, state)
+            duals = duals._replace(log_lam=ascend(duals.log_lam, spent, self.budget(state), config.budget_rate))
+        fallen = self._fallen(state)
+        log_sites = {  # by name: a loop sorts the groups
+            group: ascend(
+                duals.log_sites[group],
+                opened[group].sum(),
+                falling(len(opened[group]), most, fallen),
+                config.budget_rate,
+            )
+            for group, most in config.budget_sites.items()
+        }
+        return state._replace(duals=duals._replace(log_sites=log_sites))
+
+    def shared_out(self, state: SviState) -> SviState:
+        """Returns the state in which the whole network, as it is measured now, is worth ``lam_nats``."""
+        log_lam = jnp.log(self.config.lam_nats) - jnp.log(jnp.maximum(self._whole(state.events), 1e-30))
+        return state._replace(duals=state.duals._replace(log_lam=log_lam))
+
+    def _start(self) -> Float[Array, ""]:
+        return jnp.asarray(self.config.lam) if self.lam is None else self.lam
+
+    def _whole(self, events: dict[str, Array]) -> Float[Array, ""]:
+        """Returns the energy in nJ of an inference of the whole network and all steps."""
+        assert self.bayesian.energy is not None
+        return self.bayesian.energy.expected({}, events).total(float(self.bayesian.simulator.steps))
+
+    def _fallen(self, state: SviState) -> Float[Array, ""]:
+        """Returns the share of its fall that a budget has done."""
+        return self._warm(state.step, self.config.budget_fall_fraction)
+
+    def _warm(self, step: Array, fraction: float) -> Float[Array, ""]:
+        """Returns the share of a warm-up that is done."""
+        return jnp.clip(step / (fraction * self.total_steps), 0.0, 1.0) if fraction else jnp.ones(())

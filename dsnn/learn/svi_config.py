@@ -1,0 +1,81 @@
+"""How variational inference runs: temperatures, prices and budgets."""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class SviConfig:
+    """How variational inference runs.
+
+    Attributes:
+        particles: Monte Carlo samples of the objective per update.
+        kl_weight: final factor on KL(w); with any but 1 the posterior is tempered; -1 is automatic, so that the
+            divergence weighs a fifth of what the labels carry where learning begins (`dsnn.automatic`).
+        gates_weight: factor on the divergence of the gates; -1 is the kl_weight.
+        kl_warmup_fraction: share of the updates over which the factor rises from zero.
+        lam: price of energy in nats per nJ; the start when a budget is given. Nothing has a price without gates and
+            halting. -1 is automatic: a share of what the labels carry, see lam_nats.
+        lam_nats: what the energy of the whole ungated network is worth, nats per example; takes the place of lam, which
+            is this over that energy as it is measured when the ungated phase ends. 0 is not used.
+        ungated_fraction: share of the updates, at the start, in which every site runs and energy is free.
+        lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
+        budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
+        budget_fraction: the same as a fraction of the ungated, full-length network; 0 is none.
+        budget_sites: most sites to keep by group, for example ``{input: 266, hidden0: 88}``; each group has a price of
+            its own, by dual ascent as well.
+        budget_rate: step size of the dual ascent on log prices per measurement.
+        budget_fall_fraction: share of the updates over which a budget falls from everything to its value.
+        decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns. Under a
+            budget the sites that likeliest run are kept, as many as it pays for; halting then keeps to the budget.
+            Without gates there is nothing to decide.
+        measure_every: updates between measurements of activity.
+        memory: how much of the running average a measurement keeps.
+    """
+
+    particles: int = 1
+    kl_weight: float = 1.0
+    gates_weight: float = 1.0
+    kl_warmup_fraction: float = 0.0
+    lam: float = 0.0
+    lam_nats: float = 0.0
+    ungated_fraction: float = 0.0
+    lam_warmup_fraction: float = 0.0
+    budget_nj: float = 0.0
+    budget_fraction: float = 0.0
+    budget_sites: dict[str, int] = dataclasses.field(default_factory=dict)
+    budget_rate: float = 0.1
+    budget_fall_fraction: float = 0.5
+    decide_fraction: float = 0.0
+    measure_every: int = 10
+    memory: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.particles < 1:
+            raise ValueError(f"svi.particles must be at least 1, got {self.particles}.")
+        for name in ("kl_weight", "gates_weight", "lam"):
+            if getattr(self, name) < 0 and getattr(self, name) != -1:
+                raise ValueError(f"svi.{name} must not be negative, or -1 for automatic, got {getattr(self, name)}.")
+        for name in ("lam_nats", "budget_nj", "budget_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"svi.{name} must not be negative, got {getattr(self, name)}.")
+        if self.lam > 0 and self.lam_nats:
+            raise ValueError("give svi.lam or svi.lam_nats, got both; set one of them to 0.")
+        if not 0 <= self.budget_fraction < 1:
+            raise ValueError(f"svi.budget_fraction must be in [0, 1), got {self.budget_fraction}; 0 is no budget.")
+        if self.budget_nj and self.budget_fraction:
+            raise ValueError("give svi.budget_nj or svi.budget_fraction, got both; set one of them to 0.")
+        for group, most in self.budget_sites.items():
+            if most < 1:
+                raise ValueError(f"svi.budget_sites must keep at least one site of a group, got {group}: {most}.")
+        for name in ("budget_fall_fraction", "decide_fraction", "ungated_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"svi.{name} must be in [0, 1), got {getattr(self, name)}.")
+        if self.measure_every < 1:
+            raise ValueError(f"svi.measure_every must be at least 1, got {self.measure_every}.")
+        if not 0 <= self.memory < 1:
+            raise ValueError(f"svi.memory must be in [0, 1), got {self.memory}.")
+
+
+def decided_from(config: SviConfig, total_steps: int) -> int | None:
+    """Returns the update from which gates are decided, or None when they never are."""
+    return round((1 - config.decide_fraction) * total_steps) if config.decide_fraction else None

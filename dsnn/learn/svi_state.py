@@ -1,0 +1,35 @@
+"""What variational inference carries from step to step."""
+
+from typing import NamedTuple
+
+import optax
+from numpyro.infer.svi import SVIState
+from numpyro.optim import optax_to_numpyro
+
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.dual import Duals
+from dsnn.parameters import Params
+from dsnn.types import Array, Float, Int
+
+
+class SviState(NamedTuple):
+    """What variational inference carries from step to step.
+
+    Attributes:
+        svi: NumPyro's own state (unconstrained parameters and optimiser).
+        step: updates done.
+        duals: prices of energy and of sites.
+        events: running average of the events per wire.
+        mean_steps: running average of the stopping time.
+    """
+
+    svi: SVIState
+    step: Int[Array, ""]
+    duals: Duals
+    events: dict[str, Array]
+    mean_steps: Float[Array, ""]
+
+
+def svi_params(bayesian: Bayesian, state: SviState) -> Params:
+    """Returns the guide's parameters in their natural spaces."""
+    return bayesian.constrain(optax_to_numpyro(optax.identity()).get_params(state.svi.optim_state))
