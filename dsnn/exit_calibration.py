@@ -19,13 +19,13 @@ from scipy.special import logit
 from dsnn import evaluate
 from dsnn.bayes import halting
 from dsnn.bayes.lift import SHARPNESS, TEMPERATURE, Lifted
-from dsnn.bayes.predict import Predict
 from dsnn.bayes.refit import refit
 from dsnn.config import HaltingConfig
 from dsnn.data import Arrays, Split, size
 from dsnn.data.batches import ROWS
 from dsnn.deploy import Deployed, deploy, running
 from dsnn.programs import Program, quickly
+from dsnn.tasks import Predict
 from dsnn.train import SviState
 from dsnn.types import Array, Bool, Float, Key
 
@@ -82,7 +82,7 @@ def calibrate(
         config: what is asked.
         root: root key of the run, for encodings that draw.
         price: of a step at the end of training, λ E_step in nats.
-        predict: of `dsnn.bayes.predict.predictor`.
+        predict: of `dsnn.tasks.predictor`.
         samples: posterior draws of the predictive that is certified.
         key: of these draws.
     """

@@ -17,11 +17,11 @@ from dsnn.anytime import anytime
 from dsnn.bayes import guides, halting, priors, sites
 from dsnn.bayes.gates import HardConcrete, OpenOrClosed, log_alpha_for
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.predict import predictor
 from dsnn.cells import LIF
 from dsnn.forward import Forward, log_likelihood
 from dsnn.models import mlp, running_logits
 from dsnn.parameters import split
+from dsnn.tasks import predictor
 from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)

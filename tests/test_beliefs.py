@@ -13,8 +13,6 @@ from dsnn import escape, evaluate, rng, train
 from dsnn.assemble import Setup
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.lift import Draw, Lifted
-from dsnn.bayes.predict import predictor
-from dsnn.bayes.sources import by_source
 from dsnn.cells import LIF
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.energy import profile
@@ -22,6 +20,7 @@ from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.parameters import split
 from dsnn.run import assess, assess_beliefs, job
+from dsnn.tasks import by_source, predictor
 
 KEY = jax.random.key(0)
 X = np.asarray(jax.random.uniform(jax.random.key(1), (7, 3)))

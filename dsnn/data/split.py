@@ -13,6 +13,8 @@ from dsnn.untrusted import printable
 Features: TypeAlias = np.ndarray | Array | sparse.csr_array
 OWN_VALIDATION, OWN_MOST = 0.2, 5000
 TASKS = ("classification", "multilabel", "regression")
+OWN = "own"
+"""Targets that a task of one's own reads, as they come."""
 
 
 class DataError(ValueError):
@@ -44,10 +46,10 @@ class Split(NamedTuple):
         val: the examples that choices are made on; may be empty. Until `assign_roles` divides them, those that certify
             are among them.
         test: the examples that are reported.
-        classes: number of classes, of labels (multi-label), or of outputs (regression).
+        classes: number of classes, of labels (multi-label), or of outputs (regression, and of one's own).
         name: the name it was loaded by.
         temporal: True when the second axis of ``x`` is time.
-        task: ``classification``, ``multilabel`` or ``regression``.
+        task: ``classification``, ``multilabel`` or ``regression``; ``own`` are targets that a task of one's own reads.
         class_names: one name per class, or empty.
         truth: the planted truth of a generated set (which sites matter, how hard each example is), or empty.
         extra: side information aligned with a part, under names such as ``test/labelled``; or empty.
@@ -128,7 +130,7 @@ def check(split: Split) -> Split:
     Raises:
         DataError: the first rule broken.
     """
-    if split.task not in TASKS:
+    if split.task not in (*TASKS, OWN):
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {split.task!r}.")
     if size(split.test) == 0:
         raise DataError(f"the test part of {split.name!r} must not be empty, got 0 examples; give at least one.")
@@ -193,6 +195,11 @@ def require_finite(x: Any) -> Any:
 
 def _check_targets(arrays: Arrays, split: Split, where: str) -> None:
     y, task = arrays.y, split.task
+    if task == OWN:
+        if y.dtype.kind not in "biuf":
+            raise DataError(f"targets must be numbers, got {y.dtype} in {where}; convert them.")
+        _check_finite(y, f"y in {where}")
+        return
     if task == "regression":
         if y.ndim != 2 or y.shape[1] != split.classes:
             raise DataError(f"regression targets must have shape [n, {split.classes}], got {y.shape} in {where}.")
