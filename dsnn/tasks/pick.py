@@ -53,8 +53,6 @@ def of(what: Any, choice: Choice | None = None) -> Task:
         ValueError: an option that is for another task, or one's own that is none.
     """
     choice = Choice() if choice is None else choice
-    if choice.task != AUTO:
-        return _own(choice)
     if not isinstance(what, Split):
         targets = np.asarray(what)
         return _made(guess(targets)[0], targets.ndim == 2 and targets.shape[1] > 1, choice)
@@ -68,7 +66,9 @@ def of(what: Any, choice: Choice | None = None) -> Task:
 
 
 def _made(name: str, stepwise: bool, choice: Choice) -> Task:
-    """Returns the task of a name in `dsnn.data.Split`."""
+    """Returns the task of a name in `dsnn.data.Split`, or the user's own."""
+    if choice.task != AUTO:
+        return _own(choice)
     tasks: dict[str, Task] = {
         "classification": Steps(choice.skip) if stepwise else Classes((), choice.every_step, choice.skip),
         "multilabel": Labels(),
