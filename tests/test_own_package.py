@@ -139,7 +139,7 @@ def test_a_task_of_ones_own_runs_by_its_name(mine: Path, capsys: pytest.CaptureF
     directory, found = job.run(schema.compose(words))
     assert store.is_done(directory)
     assert found["test/deviance"] < 0.6 * constant
-    assert found["deployed/deviance"] < 0.6 * constant
+    assert found["deployed/deviance"] < 0.75 * constant, "one pass at posterior means, sites closed"
     assert found["test/nll"] > 0
     assert found["deployed/steps_mean"] == found["compute/steps_total"] == 3
     assert found["gates/kept_fraction"] <= 1
