@@ -193,28 +193,51 @@ def require_finite(x: Any) -> Any:
     return x
 
 
+def check_targets(split: Split) -> None:
+    """Checks the targets of every part: their shape, dtype and range.
+
+    Raises:
+        DataError: the first rule broken.
+    """
+    for part in ("train", "val", "test"):
+        _check_targets(getattr(split, part), split, f"the {part} part of {split.name!r}")
+
+
 def _check_targets(arrays: Arrays, split: Split, where: str) -> None:
-    y, task = arrays.y, split.task
-    if task == OWN:
-        if y.dtype.kind not in "biuf":
-            raise DataError(f"targets must be numbers, got {y.dtype} in {where}; convert them.")
-        _check_finite(y, f"y in {where}")
-        return
-    if task == "regression":
-        if y.ndim != 2 or y.shape[1] != split.classes:
-            raise DataError(f"regression targets must have shape [n, {split.classes}], got {y.shape} in {where}.")
-        _check_finite(y, f"y in {where}")
-        return
+    _TARGETS[split.task](arrays, split, where)
+
+
+def _check_numbers(arrays: Arrays, split: Split, where: str) -> None:
+    y = arrays.y
+    if y.ndim != 2 or y.shape[1] != split.classes:
+        raise DataError(f"regression targets must have shape [n, {split.classes}], got {y.shape} in {where}.")
+    _check_finite(y, f"y in {where}")
+
+
+def _check_own(arrays: Arrays, split: Split, where: str) -> None:
+    if arrays.y.dtype.kind not in "biuf":
+        raise DataError(f"targets must be numbers, got {arrays.y.dtype} in {where}; convert them.")
+    _check_finite(arrays.y, f"y in {where}")
+
+
+def _check_integers(y: np.ndarray, where: str) -> None:
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"labels must be integers, got {y.dtype} in {where}; convert them to class numbers from 0.")
-    if task == "multilabel":
-        if y.ndim != 2 or y.shape[1] != split.classes or (y.size and (y.min() < 0 or y.max() > 1)):
-            raise DataError(
-                f"multi-label targets must be 0 or 1 with shape [n, {split.classes}], got shape {y.shape} in {where}."
-            )
-        return
-    stepwise = split.temporal and y.shape == arrays.x.shape[:2]
-    if y.ndim != 1 and not stepwise:
+
+
+def _check_labels(arrays: Arrays, split: Split, where: str) -> None:
+    y = np.asarray(arrays.y)
+    _check_integers(y, where)
+    if y.ndim != 2 or y.shape[1] != split.classes or (y.size and (y.min() < 0 or y.max() > 1)):
+        raise DataError(
+            f"multi-label targets must be 0 or 1 with shape [n, {split.classes}], got shape {y.shape} in {where}."
+        )
+
+
+def _check_classes(arrays: Arrays, split: Split, where: str) -> None:
+    y = np.asarray(arrays.y)
+    _check_integers(y, where)
+    if y.ndim != 1 and not (split.temporal and y.shape == arrays.x.shape[:2]):
         raise DataError(
             f"labels must have shape [n] (or [n, time] for temporal data), got {y.shape} in {where}; "
             f"turn one-hot rows into class numbers with argmax."
@@ -225,6 +248,9 @@ def _check_targets(arrays: Arrays, split: Split, where: str) -> None:
             f"labels must be class numbers from 0 to {split.classes - 1}, got {wrong} in {where}; "
             f"renumber the labels or set the number of classes."
         )
+
+
+_TARGETS = dict(zip((*TASKS, OWN), (_check_classes, _check_labels, _check_numbers, _check_own), strict=True))
 
 
 def check_seed(seed: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from dsnn import evaluate
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Categorical, Likelihood, Stepwise
-from dsnn.data import Split
+from dsnn.data import Split, check_targets
 from dsnn.tasks.calibration import of_logits
 from dsnn.tasks.probabilities import Prediction, Predictor, predictor
 from dsnn.tasks.task import LEAST_ERROR, Ask, Assessed, Decided, Facts, Losses, capped, scored
@@ -77,7 +77,8 @@ class Classes:
         }
 
     def check(self, split: Split) -> None:
-        """Asks nothing more than `dsnn.data.check`: integers from 0, below the number of classes."""
+        """Checks for integers from 0, below the number of classes, ``[n]``."""
+        check_targets(split)
 
     def beside(self, y: Any) -> dict[str, Any]:
         """Returns nothing."""

@@ -10,7 +10,7 @@ import numpy as np
 from dsnn import evaluate
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Bernoulli
-from dsnn.data import Split
+from dsnn.data import Split, check_targets
 from dsnn.tasks.calibration import of_logits
 from dsnn.tasks.probabilities import Prediction, Predictor, predictor
 from dsnn.tasks.task import BALANCED, LEAST_ERROR, SOURCES, Ask, Assessed, Decided, Facts, Losses, capped, scored
@@ -73,7 +73,8 @@ class Labels:
         }
 
     def check(self, split: Split) -> None:
-        """Asks nothing more than `dsnn.data.check`: 0 and 1, ``[n, label]``."""
+        """Checks for integers 0 and 1, ``[n, label]``."""
+        check_targets(split)
 
     def beside(self, y: Any) -> dict[str, Any]:
         """Returns nothing."""

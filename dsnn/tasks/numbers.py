@@ -115,7 +115,8 @@ class Numbers:
         }
 
     def check(self, split: data.Split) -> None:
-        """Asks nothing more than `dsnn.data.check`: finite, ``[n, output]``."""
+        """Checks for finite numbers, ``[n, output]``."""
+        data.check_targets(split)
 
     def beside(self, y: Any) -> dict[str, Any]:
         """Returns the targets, whose density the prediction holds."""

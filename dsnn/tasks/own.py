@@ -9,7 +9,7 @@ import numpy as np
 
 from dsnn.bayes.lift import Lifted
 from dsnn.bayes.likelihood import Likelihood
-from dsnn.data import Split, size
+from dsnn.data import Split, check_targets, size
 from dsnn.tasks.batching import EVAL_BATCH, Told, in_batches, require_samples
 from dsnn.tasks.task import BALANCED, SOURCES, UNIT_NORMAL, Ask, Assessed, Decided, Facts, Losses, capped, scored
 from dsnn.types import Array, Key
@@ -177,7 +177,8 @@ class Own:
         return self._numbers(found)
 
     def check(self, split: Split) -> None:
-        """Lets the task check the targets of every part, where it does."""
+        """Checks for finite numbers, and lets the task check the targets of every part, where it does."""
+        check_targets(split)
         for part in ("train", "val", "test"):
             if self.parts["check"] and size(getattr(split, part)):
                 self.parts["check"](np.asarray(getattr(split, part).y))

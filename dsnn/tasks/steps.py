@@ -113,11 +113,12 @@ class Steps:
         }
 
     def check(self, split: data.Split) -> None:
-        """Checks that a step is left.
+        """Checks for integers from 0, below the number of classes, ``[n, time]``, and that a step is left.
 
         Raises:
             ValueError: all of them are skipped.
         """
+        data.check_targets(split)
         steps = data.steps(split) or 1
         if self.skip >= steps:
             raise ValueError(f"train.skip must be below the {steps} steps, got {self.skip}; lower it.")

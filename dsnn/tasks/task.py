@@ -156,7 +156,7 @@ class Task(Protocol):
         ...
 
     def check(self, split: Split) -> None:
-        """Checks targets beyond what `dsnn.data.check` does.
+        """Checks the targets of every part.
 
         Raises:
             ValueError: their shape, dtype or range, in one sentence.
