@@ -37,8 +37,8 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
     inputs, targets = numbers(x), _targets(y)
     if task not in (tasks.AUTO, *TASKS, tasks.OWN):
         raise ValueError(
-            f"task must be auto, classification, multilabel or regression, got {task!r}; one of your own is an object or "
-            "package.module:attribute."
+            f"task must be auto, classification, multilabel or regression, got {task!r}; one of your own is an object "
+            "or package.module:attribute."
         )
     if held_out is not None and not 0 <= held_out < 1:
         raise ValueError(f"held_out must be in [0, 1), got {held_out}; 0.2 holds out a fifth of the examples.")
