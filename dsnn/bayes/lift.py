@@ -41,7 +41,7 @@ from dsnn.types import Array, Bool, Float, Key, Shaped
 GATES = "gates"
 TEMPERATURE, SHARPNESS = "halting.temperature", "halting.sharpness"
 ANSWERS = "likelihood.temperature"
-"""Name of what the readout's weights are divided by once learning is over (`dsnn.tasks.calibration`)."""
+"""Name of what the readout's weights are divided by once learning is over (`dsnn.answer_calibration`)."""
 
 POSITIVE = SUPPORTS["positive"]
 MEAN_FIELD, CATEGORICAL = mean_field(), Categorical()
