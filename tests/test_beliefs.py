@@ -19,8 +19,9 @@ from dsnn.energy import profile
 from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.parameters import split
-from dsnn.run import assess, assess_beliefs, job
+from dsnn.run import assess_beliefs, job
 from dsnn.tasks import by_source, predictor
+from dsnn.tasks.classes import conformal, recalibrated
 
 KEY = jax.random.key(0)
 X = np.asarray(jax.random.uniform(jax.random.key(1), (7, 3)))
@@ -179,10 +180,10 @@ def test_recalibration_sees_no_test_label() -> None:
     draws = np.random.default_rng(0)
     val, test = (softmax(4 * draws.normal(size=(n, 3)), axis=-1) for n in (90, 60))
     labels = draws.integers(3, size=90)
-    one, other = (assess._recalibrated(val, labels, test, np.full(60, k)) for k in (0, 1))
+    one, other = (recalibrated(val, labels, test, np.full(60, k)) for k in (0, 1))
     assert one["calibration/nll"] != other["calibration/nll"]
     assert one["calibration/temperature"] == other["calibration/temperature"]
-    sets = [assess._conformal(val, labels, test, np.full(60, k)) for k in (0, 1)]
+    sets = [conformal(val, labels, test, np.full(60, k)) for k in (0, 1)]
     assert sets[0]["conformal/size"] == sets[1]["conformal/size"]
 
 
