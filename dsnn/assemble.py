@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import automatic, data, energy, learn, mesh, online, optimize, parameters, resolve, rng, sampling
+from dsnn import automatic, data, energy, learn, mesh, online, optimize, parameters, resolve, rng, sampling, tasks
 from dsnn.automatic import Choice
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.energy_prior import EnergyPrior
@@ -16,7 +16,6 @@ from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES, family
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian, InputGaussian, Likelihood, Stepwise
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.build import build_converted, build_guide, build_model
 from dsnn.cells import kind
@@ -24,7 +23,7 @@ from dsnn.config import Config, as_dict
 from dsnn.data.scaling import PARTS
 from dsnn.forward import Forward
 from dsnn.gradients import FPTT
-from dsnn.loading import check_trainable, load_data, prepared
+from dsnn.loading import check_trainable, load_data, prepared, task_of
 from dsnn.networks.plan import NEURONS
 from dsnn.networks.whole import Whole, is_own
 from dsnn.networks.wiring import described_by
@@ -117,6 +116,11 @@ class Setup:
         own = tuple(resolve.Piece(resolve.piece("a piece", name)) for name in resolve.foreign_names(kept))
         facts = (split.name, split.task, split.classes, split.temporal, reads_values(self.lifted.forward, split))
         return (repr(kept), own, facts, tuple(shapes), str(jnp.zeros(()).dtype), jax.default_backend())
+
+    @functools.cached_property
+    def task(self) -> tasks.Task:
+        """What is learned: classes, labels, numbers, a class at every step, or a task of one's own."""
+        return task_of(self.split, self.config)
 
     @property
     def transform(self) -> Any:
@@ -245,7 +249,8 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     if timed.config.gates.enabled and not every_site.total and is_own(lifted.forward.template.names):
         timed = automatic.ungated(timed)
         lifted, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
-    weighed = automatic.weights(timed.config, split, lifted.weights.priors, lifted.initial)
+    task = task_of(split, timed.config)
+    weighed = automatic.weights(timed.config, split, lifted.weights.priors, lifted.initial, task)
     chosen = shaped.chosen | timed.chosen | (weighed.chosen if config.learner == "svi" else {})
     config = weighed.config
     settings = settings_of(config)
@@ -303,7 +308,8 @@ def network(
         traced: whether they are; otherwise the noise's width is the configuration's, a constant of the network.
         start: parameters to start from in place of the network's own.
     """
-    shape, temporal = data.input_shape(split), split.temporal
+    shape, temporal, task = data.input_shape(split), split.temporal, task_of(split, config)
+    outputs = task.outputs(split.classes)
     length = data.steps(split) or config.train.steps if temporal else config.train.steps
     if scanned := config.train.encoding == "scan" and not temporal:
         length, features = config.train.scan.shape(_image(shape, split.name))
@@ -320,7 +326,7 @@ def network(
             lambda first: network(automatic.network(first, split).config, split, settings_of(first), traced=False)[0],
         )
     else:
-        model = build_model(config.model, shape, outputs_of(config, split), key, width)
+        model = build_model(config.model, shape, outputs, key, width)
     template, params = parameters.split(model)
     params = params if start is None else start
     forward = Forward(
@@ -350,15 +356,14 @@ def network(
         held_input=forward.held,
         time_steps=forward.steps if config.gates.enabled and config.gates.time else 0,
     )
-    guide = _guide(config, shape, outputs_of(config, split), key, params)
+    guide = _guide(config, shape, outputs, key, params)
     if guide.noise is not None and isinstance(model, Whole):
         raise ValueError(
             f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
             "another guide."
         )
     variational, sampled = config.learner == "svi", config.learner == "nuts"
-    # it reads how sure the decision for one class is, and answers once
-    halts = variational and config.halting.enabled and split.task == "classification" and not data.per_step(split)
+    halts = variational and config.halting.enabled and task.facts.halts
     if config.convert.method:
         prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
     else:
@@ -376,7 +381,7 @@ def network(
         _gates(config, every_site) if gated else None,
         HaltingPosterior(length, config.halting.feature, config.halting.fit != "held_out") if halts else None,
         EnergyPrior(every_site, prices, config.energy.accounting) if halts or gated else None,
-        likelihood_of(config, split),
+        task.likelihood(),
         data_size=data.size(split.train),
     )
     return lifted, every_site
@@ -412,35 +417,6 @@ def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
             f"train.encoding=scan shows images [height, width, ...], {name} has examples of shape {shape}."
         )
     return shape
-
-
-def outputs_of(config: Config, split: data.Split) -> int:
-    """Returns how many outputs the network has: one for each class, label or number, two of noisy numbers."""
-    found = likelihood_of(config, split)
-    return found.outputs(split.classes) if isinstance(found, InputGaussian) else split.classes
-
-
-def likelihood_of(config: Config, split: data.Split) -> Likelihood:
-    """Returns what is observed: numbers, several labels, a class, or a class at every step."""
-    weighted = config.train.class_weight == "balanced"
-    if weighted and (split.task != "classification" or data.per_step(split) or config.train.loss == "steps"):
-        raise ValueError(f"train.class_weight=balanced is for one class an example, {split.name} has another task.")
-    if split.task == "regression":
-        return InputGaussian() if config.bayes.noise == "input" else Gaussian()
-    if split.task == "multilabel":
-        return Bernoulli()
-    if data.per_step(split):
-        return Stepwise(config.train.skip)
-    if config.train.loss == "steps":
-        return Stepwise(config.train.skip, mean=True)
-    return Categorical(_balanced(split) if weighted else ())
-
-
-def _balanced(split: data.Split) -> tuple[float, ...]:
-    """Returns weights under which all classes of the training part count alike, 1 on average over its examples."""
-    counts = np.bincount(np.asarray(split.train.y), minlength=split.classes)
-    present = max((counts > 0).sum(), 1)
-    return tuple(float(counts.sum() / (present * count)) if count else 0.0 for count in counts)
 
 
 def reads_values(forward: Forward, split: data.Split) -> bool:

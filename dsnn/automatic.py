@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsnn import data
+from dsnn import data, tasks
 from dsnn.bayes.priors import Prior
 from dsnn.config import Config
 from dsnn.parameters import Params
@@ -45,12 +45,6 @@ BATCHES = 20
 TEMPER = 20.0
 """What the divergence of all weights may weigh where learning begins, in units of what the labels carry."""
 
-MOST_TEMPERED = {"regression": 0.2}
-MOST_OF_CLASSES = 0.05
-"""Largest KL weight that is chosen, by task: mean-field posteriors that learn from little underfit beyond it.
-
-The noise of numbers, which is learned, weighs the data anew."""
-
 NATS_PER_WEIGHT = 2.2
 """Divergence of a weight at the start of learning, log(1 / 0.01) less what a fan-in prior takes from it."""
 
@@ -65,9 +59,6 @@ CHANNELS = (8, 24)
 
 STEPS, CONV_STEPS = 16, 4
 """Time steps for which static data are shown, and for which images are shown to convolutions."""
-
-UNIT_NORMAL = 0.5 * math.log(2 * math.pi * math.e)
-"""Entropy in nats of a standardised number."""
 
 
 Choice = float | str | list[int]
@@ -139,15 +130,26 @@ def schedule(config: Config, split: data.Split) -> Automatic:
     return Automatic(dataclasses.replace(config, train=train), chosen)
 
 
-def weights(config: Config, split: data.Split, prior: Prior, initial: Params) -> Automatic:
-    """Returns the weights of the divergences and the price of energy, in units of what the labels carry."""
+def weights(
+    config: Config, split: data.Split, prior: Prior, initial: Params, task: tasks.Task | None = None
+) -> Automatic:
+    """Returns the weights of the divergences and the price of energy, in units of what the labels carry.
+
+    Args:
+        config: with its open choices.
+        split: the data.
+        prior: of the parameters.
+        initial: parameters by name.
+        task: what is learned; None is the data's own.
+    """
     chosen: dict[str, Choice] = {}
-    svi = config.svi
-    nats = label_nats(split)
+    svi, task = config.svi, tasks.of(split) if task is None else task
+    nats = task.nats(np.asarray(split.train.y))
     if svi.kl_weight < 0:
         uncertain = sum(value.size for name, value in initial.items() if prior(name, value.shape) is not None)
-        most = MOST_TEMPERED.get(split.task, MOST_OF_CLASSES)
-        weight = min(most, TEMPER * data.size(split.train) * nats / (NATS_PER_WEIGHT * max(uncertain, 1)))
+        weight = min(
+            task.facts.most_tempered, TEMPER * data.size(split.train) * nats / (NATS_PER_WEIGHT * max(uncertain, 1))
+        )
         chosen["svi.kl_weight"] = weight
         svi = dataclasses.replace(svi, kl_weight=weight)
     if svi.gates_weight < 0:
@@ -158,19 +160,3 @@ def weights(config: Config, split: data.Split, prior: Prior, initial: Params) ->
         chosen["svi.lam_nats"] = share
         svi = dataclasses.replace(svi, lam=0.0, lam_nats=share)
     return Automatic(dataclasses.replace(config, svi=svi), chosen)
-
-
-def label_nats(split: data.Split) -> float:
-    """Returns what the label of an example carries, in nats: the entropy of the classes, or of a standardised number.
-
-    Several labels add up, and so do several numbers; a label at every step counts once.
-    """
-    y = np.asarray(split.train.y)
-    if split.task == "regression":
-        return UNIT_NORMAL * y.shape[1]
-    if split.task == "multilabel":
-        share = np.clip(y.mean(0), 1e-12, 1 - 1e-12)
-        return float(-(share * np.log(share) + (1 - share) * np.log1p(-share)).sum())
-    share = np.bincount(y[y >= 0].ravel()) / max((y >= 0).sum(), 1)
-    share = share[share > 0]
-    return float(-(share * np.log(share)).sum())

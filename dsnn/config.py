@@ -22,6 +22,7 @@ LEARNERS = ("svi", "map", "nuts", "fptt", "tbptt", "convert")
 ARCHITECTURES = ("mlp", "conv")
 BASELINES = ("none", "linear", "full")
 NOISES = ("logistic", "gaussian", "none")
+SELECTS = ("last", "accuracy", "nll", "rmse")
 PYTHON = "python"
 """The data set that a function of one's own reads."""
 
@@ -238,7 +239,7 @@ class BayesConfig:
         samples: posterior draws of the predictive.
         noise: of numbers, "constant", or "input", whose standard deviation is an output of the network too.
         temperature: what class logits are divided by, and what the noise's standard deviation is multiplied by, once
-            learning is over; -1 is fitted on the part that selects (`dsnn.answer_calibration`).
+            learning is over; -1 is fitted on the part that selects (`dsnn.tasks.calibration`).
         sources: whether the report splits epistemic uncertainty into weights, gates and firing.
         show: shell patterns of parameters with a prior, whose posterior the report draws; at most six entries.
     """
@@ -404,7 +405,8 @@ class TrainConfig:
         unlabelled: what is learned of steps without a label: "mask", nothing, or "published", the class that the
             published labels give them.
         class_weight: "none", or "balanced", under which the examples of every class count alike together.
-        select: which epoch's network is assessed: "last", or the best on validation by "accuracy" or by "nll".
+        select: which epoch's network is assessed: "last", or the best on validation by "accuracy", "nll", of numbers by
+            "rmse", or by a score that a task of one's own names.
         watch_test: whether the history holds test scores too, for papers that selected on test; nothing is chosen by
             them.
         eval_every: epochs between validations.
@@ -446,7 +448,6 @@ class TrainConfig:
         _one_of("train.loss", self.loss, ("final", "steps"))
         _one_of("train.unlabelled", self.unlabelled, ("mask", "published"))
         _one_of("train.class_weight", self.class_weight, ("none", "balanced"))
-        _one_of("train.select", self.select, ("last", "accuracy", "nll"))
         if self.patience < 0:
             raise ValueError(f"train.patience must not be negative, got {self.patience}; 0 learns for all epochs.")
         if self.transform:
@@ -650,6 +651,9 @@ class Config:
             `TbpttConfig`) or "convert" (a deep network is trained and converted, and that is all); or one's own,
             ``package.module:factory``, called ``(problem, **learner_options)``, see `dsnn.protocols.Problem`.
         learner_options: options of a learner of one's own.
+        task: what is learned of the data: "auto" is what they say themselves (classes, labels, numbers or a class at
+            every step); or one's own, ``package.module:attribute``, see `dsnn.protocols.Task`.
+        task_options: options of a task of one's own.
         metrics: functions of a finished run, ``package.module:function``, whose numbers join metrics.json, the report
             and W&B, see `dsnn.protocols.Finished`.
         callbacks: functions that are called after every validation, see `dsnn.protocols.Progress`; one that returns
@@ -668,6 +672,8 @@ class Config:
     experiment: str = "digits"
     learner: str = "svi"
     learner_options: dict[str, Any] = field(default_factory=dict)
+    task: str = "auto"
+    task_options: dict[str, Any] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
     callbacks: list[str] = field(default_factory=list)
     baseline: str = "none"
@@ -700,6 +706,14 @@ class Config:
                 f"learner_options are for a learner of one's own, got {', '.join(map(str, self.learner_options))} with "
                 f"learner={self.learner}; its options are in svi, fptt or tbptt."
             )
+        resolve.check_name("task", self.task, ("auto",))
+        if self.task == "auto":
+            _one_of("train.select", self.train.select, SELECTS)
+            if self.task_options:
+                raise ValueError(
+                    f"task_options are for a task of one's own, got {', '.join(map(str, self.task_options))} with "
+                    "task=auto; give task=package.module:attribute."
+                )
         for option in ("metrics", "callbacks"):
             for name in getattr(self, option):
                 resolve.check_name(option, name, ())

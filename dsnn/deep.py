@@ -13,6 +13,7 @@ from dsnn import data, evaluate, rng
 from dsnn.convert.deep import forward
 from dsnn.forward import log_likelihood
 from dsnn.learn import Batch, Info, Learner, TrainingError, fit
+from dsnn.tasks.batching import in_batches
 from dsnn.types import Array, Int, Key
 
 
@@ -137,13 +138,8 @@ def predict_deep(model: nnx.Sequential, x: Any, batch_size: int = 500) -> np.nda
     """Returns class probabilities of examples ``[n, ...]``, dense or sparse, in batches."""
     graph, state = nnx.split(model)
     run = jax.jit(lambda s, b: jax.nn.softmax(forward(nnx.merge(graph, s), b).outputs))
-    labels = np.zeros(x.shape[0], np.int32)
-    indices, masks = data.eval_batches(x.shape[0], batch_size)
-    parts = [
-        np.asarray(run(state, data.take(data.Arrays(x, labels), index)[0]))[mask]
-        for index, mask in zip(indices, masks, strict=True)
-    ]
-    return np.concatenate(parts)
+    made: np.ndarray = in_batches(lambda x: run(state, x.astype(jnp.float32)), x, batch_size)
+    return made
 
 
 def accuracy(model: nnx.Sequential, arrays: data.Arrays) -> float:

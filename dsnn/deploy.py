@@ -22,12 +22,13 @@ from dsnn.bayes import halting
 from dsnn.bayes.lift import Draw, Lifted
 from dsnn.bayes.sites import TIME
 from dsnn.compact import compact, kept
-from dsnn.data import eval_batches, require_finite
+from dsnn.data import require_finite
 from dsnn.forward import Forward, keep_spikes
 from dsnn.networks.whole import Runnable, is_weight
 from dsnn.parameters import Params
 from dsnn.programs import Program, quickly
 from dsnn.rng import stream
+from dsnn.tasks.batching import first_batch, in_batches
 from dsnn.types import Array, Float, Key
 from dsnn.unroll import unroll
 
@@ -117,19 +118,21 @@ def running(lifted: Lifted, deployed: Deployed, x: Any, root: Key[Array, ""], ba
         DataError: an input that is not finite.
     """
     model, runs = lifted.forward.built(deployed.masked)
-    parts = [np.zeros((lifted.forward.steps, 0, *model.out_shape), np.float32)]
-    indices, masks = eval_batches(len(x), batch_size)
-    for index, mask in zip(indices, masks, strict=True):
-        inputs = lifted.forward.encode(jnp.asarray(require_finite(x[index])), stream(root, "data"))
-        parts.append(np.asarray(ran(lifted.forward, model, inputs, None, runs).logits)[:, mask])
-    return np.concatenate(parts, 1)
+    if not len(x):
+        return np.zeros((lifted.forward.steps, 0, *model.out_shape), np.float32)
+
+    def run(batch: Array) -> Array:
+        inputs = lifted.forward.encode(batch, stream(root, "data"))
+        return ran(lifted.forward, model, inputs, None, runs).logits
+
+    made: np.ndarray = in_batches(run, x, batch_size, axes=1)
+    return made
 
 
 def running_ahead(lifted: Lifted, x: Any, root: Key[Array, ""], batch_size: int = 500) -> None:
     """Begins to compile what `running` will need for examples of this shape, whatever is decided."""
     if len(x):
-        index = eval_batches(len(x), batch_size).indices[0]
-        inputs = lifted.forward.encode(jnp.asarray(require_finite(x[index])), stream(root, "data"))
+        inputs = lifted.forward.encode(first_batch(x, batch_size), stream(root, "data"))
         model, runs = lifted.forward.built(lifted.initial)
         graph, state = nnx.split(model)
         _running(graph, lifted.forward.schedule, _held_steps(lifted.forward), None).ahead(state, inputs, runs)

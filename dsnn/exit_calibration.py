@@ -20,7 +20,6 @@ from dsnn import evaluate
 from dsnn.bayes import halting
 from dsnn.bayes.halting_posterior import SHARPNESS, TEMPERATURE, HaltingPosterior
 from dsnn.bayes.lift import Lifted
-from dsnn.bayes.predict import Predict
 from dsnn.bayes.refit import refit
 from dsnn.config import HaltingConfig
 from dsnn.data import Arrays, Split, size
@@ -28,6 +27,7 @@ from dsnn.data.batches import ROWS
 from dsnn.deploy import Deployed, deploy, running
 from dsnn.learn import SviState
 from dsnn.programs import Program, quickly
+from dsnn.tasks import Predict
 from dsnn.types import Array, Bool, Float, Key
 
 FEWEST = 50
@@ -83,7 +83,7 @@ def calibrate(
         config: what is asked.
         root: root key of the run, for encodings that draw.
         price: of a step at the end of training, λ E_step in nats.
-        predict: of `dsnn.bayes.predict.predictor`.
+        predict: of `dsnn.tasks.predictor`.
         samples: posterior draws of the predictive that is certified.
         key: of these draws.
     """

@@ -13,6 +13,7 @@ import numpy as np
 from dsnn import rng
 from dsnn.config import Config
 from dsnn.parameters import Params
+from dsnn.tasks import Losses
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -26,28 +27,11 @@ MILDER = (0.2, 0.02)
 LONGER = (1.5, 2.0)
 """What the number of epochs is multiplied by, one fit after another."""
 
-LEAST_ERROR, LEAST_SQUARED, LEAST_NATS = 0.005, 0.04, 0.02
-"""Differences that matter: half a point of errors, 4 % of a squared error (2 % of its root), a fiftieth of a nat."""
-
-MOST_NATS = 8.0
-"""Larger log losses of an example count as this, so that one of them does not decide."""
+LEAST_NATS = 0.02
+"""A fiftieth of a nat: a smaller difference does not matter; of errors, see `dsnn.tasks.Losses`."""
 
 SAMPLES = 8
 """Posterior draws with which networks are compared."""
-
-
-class Losses(NamedTuple):
-    """What each example that selects costs a model.
-
-    Attributes:
-        error: 0 or 1 for a class, the share of wrong labels, or the squared error in standard deviations, ``[n]``.
-        nll: negative log-likelihood in nats, ``[n]``.
-        least: difference of mean errors from these that matters; smaller ones are not worth another fit.
-    """
-
-    error: np.ndarray
-    nll: np.ndarray
-    least: float = 0.0
 
 
 class Candidate(NamedTuple):
@@ -73,26 +57,6 @@ class Guarded(NamedTuple):
     worse_than: tuple[str, ...]
 
 
-def class_losses(probs: np.ndarray, labels: np.ndarray) -> Losses:
-    """Returns the losses of class probabilities ``[n, class]``."""
-    chosen = np.take_along_axis(np.asarray(probs, float), np.asarray(labels)[:, None], -1)[:, 0]
-    wrong = np.asarray(probs.argmax(-1) != labels, float)
-    return Losses(wrong, _capped(-np.log(np.maximum(chosen, 1e-300))), LEAST_ERROR)
-
-
-def label_losses(probs: np.ndarray, labels: np.ndarray) -> Losses:
-    """Returns the losses of probabilities of several labels ``[n, label]``."""
-    p = np.clip(np.asarray(probs, float), 1e-12, 1 - 1e-12)
-    nll = -(labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum(-1)
-    return Losses(np.asarray((p > 0.5) != labels, float).mean(-1), _capped(nll), LEAST_ERROR)
-
-
-def number_losses(mean: np.ndarray, log_prob: np.ndarray, targets: np.ndarray) -> Losses:
-    """Returns the losses of predicted numbers ``[n, output]`` with their joint log density ``[n]``."""
-    squared = ((mean - targets) ** 2).mean(-1)
-    return Losses(squared, _capped(-np.asarray(log_prob, float)), LEAST_SQUARED * float(squared.mean()))
-
-
 def judged(setup: "Setup", params: Params, predict: Any, part: str, samples: int = SAMPLES) -> tuple[Any, Losses]:
     """Returns what a network answers of a part with all steps, and what that costs it.
 
@@ -103,17 +67,10 @@ def judged(setup: "Setup", params: Params, predict: Any, part: str, samples: int
         part: "val" or "test".
         samples: posterior draws.
     """
-    arrays, task = getattr(setup.split, part), setup.split.task
-    key, labels = rng.stream(setup.root, "weights", 0), np.asarray(arrays.y)
-    if task == "regression":
-        made = predict(params, arrays.x, key, samples=samples, y=arrays.y)
-        return made, number_losses(made.mean, made.log_prob, labels)
-    made = predict(params, arrays.x, key, samples=samples)
-    return made, (label_losses if task == "multilabel" else class_losses)(made.full, labels)
-
-
-def _capped(nats: np.ndarray) -> np.ndarray:
-    return np.minimum(nats, MOST_NATS)
+    arrays, task = getattr(setup.split, part), setup.task
+    y = np.asarray(arrays.y)
+    made = predict(params, arrays.x, rng.stream(setup.root, "weights", 0), samples=samples, **task.beside(arrays.y))
+    return made, task.losses(made, y)
 
 
 def is_worse(ours: Losses, theirs: Losses) -> bool:

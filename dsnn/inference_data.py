@@ -12,6 +12,7 @@ Groups, in ArviZ's names:
 Chains of NUTS are ArviZ's chains; draws of any other posterior are independent and stand in one.
 """
 
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,18 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, rng, sampling
+from dsnn import data, rng, sampling, tasks
 from dsnn.bayes.lift import ANSWERS, Draw, Lifted
-from dsnn.bayes.likelihood import Categorical, Gaussian, InputGaussian
-from dsnn.data import eval_batches, require_finite
-from dsnn.numbers import targets_of
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Key
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
 
-BATCH = 256
 PARTS = ("train", "val", "certify")
 
 
@@ -53,8 +50,9 @@ def inference_data(setup: "Setup", params: Params, *, samples: int, seed: int, p
 
     Raises:
         ImportError: ArviZ is not installed.
-        ValueError: no such part, no draws, or a network of points.
+        ValueError: no such part, no draws, a network of points, or a task without one target to draw.
     """
+    tasks.refuse(setup.task, "arviz", setup.split.name)
     arviz = _arviz()
     part = _part(setup.split, part)
     lifted, root = setup.lifted, rng.root(seed)
@@ -74,8 +72,7 @@ def inference_data(setup: "Setup", params: Params, *, samples: int, seed: int, p
     drawn = {name: chains(value) for name, value in weights.items()}
     drawn |= {f"gates.{name}": chains(value) for name, value in gates.items()}
     known = _gates(lifted, params)
-    numbers = setup.split.task == "regression"
-    observed = targets_of(setup.split, part) if numbers else np.asarray(getattr(setup.split, part).y)
+    observed = setup.task.targets(setup.split, part)
     return arviz.from_dict(
         posterior=drawn,
         prior={name: np.asarray(value)[None] for name, value in prior.items()},
@@ -102,15 +99,14 @@ def prior_predictive(setup: "Setup", params: Params, x: np.ndarray, samples: int
     if samples < 1:
         raise ValueError(f"the number of draws must be at least 1, got {samples}.")
     lifted, unit = setup.lifted, data.target_scaling(setup.split)
+    noise = lifted.likelihood_parameters(params)
 
     def one(x: Array, sample: Array) -> Array:
         own = jax.random.fold_in(key, sample)
         outputs = _outputs(lifted, lifted.prior_draw(params, rng.stream(own, "init")), x, own)
-        if isinstance(lifted.likelihood, Gaussian | InputGaussian):
-            return lifted.likelihood.moments(lifted.likelihood_parameters(params), outputs)[0]
-        return jax.nn.softmax(outputs)
+        return setup.task.expected(noise, outputs)
 
-    made = _in_batches(jax.jit(lambda x: jax.lax.map(lambda s: one(x, s), jnp.arange(samples))), x)
+    made = tasks.in_batches(jax.jit(lambda x: jax.lax.map(lambda s: one(x, s), jnp.arange(samples))), x, axes=1)
     return made if unit is None else made * unit.scale + unit.shift
 
 
@@ -125,25 +121,22 @@ def predicted(setup: "Setup", params: Params, part: str, samples: int, key: Key[
         key: as the predictive takes it; consumed.
     """
     lifted, arrays = setup.lifted, getattr(setup.split, part)
-    numbers = lifted.likelihood if isinstance(lifted.likelihood, Gaussian | InputGaussian) else None
+    task = setup.task
     own_noise = lifted.likelihood_parameters(params)
 
     def one(x: Array, y: Array, first: Array, sample: Array) -> tuple[Array, Array]:
         own = jax.random.fold_in(key, sample)
-        outputs = _outputs(lifted, lifted.draw(params, rng.stream(own, "weights"), sample), x, own)
+        outputs = tasks.drawn(lifted, params, x, key, sample)[-1]
         drawing = jax.random.fold_in(rng.stream(own, "data"), first)
-        if numbers is None:
-            return jax.random.categorical(drawing, outputs), Categorical().log_prob({}, outputs, y)
-        mean, deviation = numbers.moments(own_noise, outputs)
-        drawn = mean + deviation * jax.random.normal(drawing, mean.shape)
-        return drawn, numbers.log_prob(own_noise, outputs, y)
+        return task.draw(own_noise, outputs, drawing), task.log_prob(own_noise, outputs, y)
 
     every = jax.jit(lambda x, y, first: jax.lax.map(lambda s: one(x, y, first, s), jnp.arange(samples)))
-    parts = []
-    for number, (index, mask) in enumerate(zip(*eval_batches(len(arrays.x), BATCH), strict=True)):
-        x, y = jnp.asarray(require_finite(arrays.x[index])), jnp.asarray(arrays.y[index])
-        parts.append([np.asarray(value)[:, mask] for value in every(x, y, jnp.asarray(number))])
-    drawn, log_prob = (np.concatenate(values, 1) for values in zip(*parts, strict=True))
+    numbered = itertools.count()  # batches draw their targets apart
+
+    def run(x: Array, y: Array) -> Any:
+        return every(x, y, jnp.asarray(next(numbered)))
+
+    drawn, log_prob = tasks.in_batches(run, arrays.x, beside=(arrays.y,), axes=1)
     unit = data.target_scaling(setup.split)
     if unit is not None:
         outputs = drawn.shape[-1]
@@ -190,12 +183,6 @@ def _part(split: data.Split, part: str) -> str:
     if part not in filled:
         raise ValueError(f"part must be auto or one of {', '.join(filled)}, which have examples, got {part!r}.")
     return part
-
-
-def _in_batches(run: Any, x: np.ndarray) -> np.ndarray:
-    batches = zip(*eval_batches(len(x), BATCH), strict=True)
-    parts = [np.asarray(run(jnp.asarray(require_finite(x[index]))))[:, mask] for index, mask in batches]
-    return np.concatenate(parts, 1)
 
 
 def _arviz() -> Any:

@@ -5,16 +5,20 @@ network sees. Its strength is chosen by cross-validation on the training part.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn import evaluate
+from dsnn import evaluate, tasks
 from dsnn.data.rows import Rows
 from dsnn.data.scaling import target_scaling
-from dsnn.data.split import Arrays, Split, per_step, size
-from dsnn.guard import Losses, class_losses, label_losses, number_losses
+from dsnn.data.split import Arrays, Split, size
+from dsnn.tasks import Losses
+from dsnn.tasks.classes import class_losses
+from dsnn.tasks.labels import label_losses
+from dsnn.tasks.numbers import number_losses
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Inverse strengths of the logistic penalty, in units of which 1 is a standard normal prior of every weight."""
@@ -45,26 +49,20 @@ class LinearModel(NamedTuple):
     losses: Losses | None
 
 
-def linear_model(split: Split, seed: int = 0) -> LinearModel | None:
-    """Returns the linear model of a split, None where there is a label at every step or only one class.
+def linear_model(split: Split, seed: int = 0, task: tasks.Task | None = None) -> LinearModel | None:
+    """Returns the linear model of a split, None where its task has none or there is only one class.
 
     Args:
         split: prepared as the network gets it; only the training part is learned from.
         seed: of the folds.
+        task: what is learned; None is the data's own.
     """
-    if per_step(split) or not size(split.train):
+    kind = (tasks.of(split) if task is None else task).facts.linear
+    if not kind or not size(split.train):
         return None
-    x = columns(split, split.train.x)
-    y = np.asarray(split.train.y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # iterations that did not end; the fit is used all the same
-        if split.task == "regression":
-            return _ridge(split, x, y)
-        if split.task == "multilabel":
-            return _labels(split, x, y)
-        if len(np.unique(y)) < 2:
-            return None
-        return _classes(split, x, y, seed)
+        return MODELS[kind](split, columns(split, split.train.x), np.asarray(split.train.y), seed)
 
 
 def columns(split: Split, x: Any) -> Any:
@@ -79,9 +77,12 @@ def columns(split: Split, x: Any) -> Any:
     return values.reshape(len(values), -1)
 
 
-def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
+def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel | None:
     from sklearn.linear_model import LogisticRegression  # here, since it takes a second to import
     from sklearn.model_selection import StratifiedKFold
+
+    if len(np.unique(y)) < 2:
+        return None
 
     def fitted(strength: float, rows: Any) -> Any:
         return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x[rows], y[rows])
@@ -120,7 +121,7 @@ def _probabilities(model: Any, x: Any, classes: int) -> np.ndarray:
     return probs / probs.sum(-1, keepdims=True)
 
 
-def _labels(split: Split, x: Any, y: np.ndarray) -> LinearModel:
+def _labels(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
 
@@ -149,7 +150,7 @@ def _last_column(model: Any, rows: Any) -> np.ndarray:
     return probs[:, -1] if len(model.classes_) > 1 else np.full(len(probs), float(model.classes_[0]))
 
 
-def _ridge(split: Split, x: Any, y: np.ndarray) -> LinearModel:
+def _ridge(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
     from sklearn.linear_model import RidgeCV
 
     model = RidgeCV(alphas=RIDGES).fit(x, y)
@@ -175,3 +176,11 @@ def _ridge(split: Split, x: Any, y: np.ndarray) -> LinearModel:
 
 def _parts(split: Split) -> list[tuple[str, Arrays]]:
     return [(part, arrays) for part in (SELECTING, "test") if size(arrays := getattr(split, part))]
+
+
+MODELS: dict[str, Callable[[Split, Any, np.ndarray, int], LinearModel | None]] = {
+    "logistic regression": _classes,
+    "logistic regression of each label": _labels,
+    "ridge regression": _ridge,
+}
+"""By the name that a task gives its linear model (`dsnn.tasks.Facts.linear`)."""

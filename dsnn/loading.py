@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn import data, resolve, rng
+from dsnn import data, resolve, rng, tasks
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import OWN, PYTHON, Config
 from dsnn.data import rows
@@ -65,7 +65,7 @@ def learnable(split: data.Split, config: Config) -> data.Split:
             )
     if c.limit:
         split = data.limited(split, c.limit, _generator(config.seed))
-    if data.per_step(split) and config.train.unlabelled == "mask":
+    if config.train.unlabelled == "mask":
         split = _masked(split)
     if config.train.select != "last" and not data.size(split.val):
         raise ValueError(
@@ -94,18 +94,14 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
         ValueError: one sentence that says what a run cannot learn yet.
     """
     data.require_training(split)
-    if data.per_step(split):
-        _check_stepwise(split, config)
+    split = split if config.task == tasks.AUTO else split._replace(task=tasks.OWN)
+    task = task_of(split, config)
+    _check_task(task, split, config)
+    task.check(split)
     if config.learner in ("fptt", "tbptt") and not split.temporal and config.train.encoding == "direct":
         raise ValueError(
             f"learner={config.learner} learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
         )
-    if split.task != "classification":
-        has = "numbers" if split.task == "regression" else "several labels"
-        if config.learner not in ("svi", "map", "nuts"):
-            raise ValueError(f"{has} are learned with learner=svi, map or nuts, got {config.learner} on {split.name}.")
-        if config.data.ood:
-            raise ValueError(f"data.ood is scored for classes, {split.name} has {has}; leave it empty.")
     if config.learner == "convert":  # which takes sparse rows as they are
         return split
     wide = [part.x for part in (split.train, split.val, split.test) if sparse.issparse(part.x)]
@@ -113,16 +109,41 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
     return _dense(split) if wide and small else split
 
 
-def _check_stepwise(split: data.Split, config: Config) -> None:
-    where = f"{split.name} has a label at every step"
-    if config.model.readout != "last":
+def task_of(split: data.Split, config: Config) -> tasks.Task:
+    """Returns the task of data as a configuration has it learned.
+
+    Raises:
+        ValueError: an option that is for another task, or one of one's own that is none.
+    """
+    own = config.train
+    choice = tasks.Choice(
+        config.task,
+        config.task_options,
+        every_step=own.loss == "steps",
+        skip=own.skip,
+        balanced=own.class_weight == "balanced",
+        input_noise=config.bayes.noise == "input",
+    )
+    return tasks.of(split, choice)
+
+
+def _check_task(task: tasks.Task, split: data.Split, config: Config) -> None:
+    """Checks that what is asked for exists for the task."""
+    facts, select = task.facts, config.train.select
+    if facts.readout and config.model.readout != facts.readout:
         raise ValueError(
-            f"{where}, each read from that step's output, got model.readout={config.model.readout}; set last."
+            f"{split.name} has {facts.has}, each read from that step's output, got model.readout="
+            f"{config.model.readout}; set {facts.readout}."
+        )
+    if facts.learners and config.learner not in facts.learners:
+        raise ValueError(
+            f"{facts.has} are learned with learner=svi, map or nuts, got {config.learner} on {split.name}."
         )
     if config.data.ood:
-        raise ValueError(f"data.ood is scored for one class per example, {where}; leave it empty.")
-    if config.train.skip >= (data.steps(split) or 1):
-        raise ValueError(f"train.skip must be below the {data.steps(split)} steps, got {config.train.skip}; lower it.")
+        tasks.refuse(task, "ood", split.name)
+    if select != "last" and select not in facts.best:
+        known = ", ".join(("last", *facts.best))
+        raise ValueError(f"train.select must be one of {known} for {facts.has}, got {select!r}; set one of them.")
 
 
 def _generator(seed: int) -> np.random.Generator:

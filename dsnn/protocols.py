@@ -310,6 +310,47 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Task(Protocol):
+    """What is learned of targets: ``task``, or ``dsnn.fit(task=)``; an object, or a class or factory of its options.
+
+    Targets come as they are, ``[n, ...]`` of numbers, as `dsnn.fit` or a data source with ``Split(task="own")`` gives
+    them; the network has as many outputs as an example has targets. All steps run.
+
+    Optional: ``outputs(classes) -> int``, how many outputs that takes; ``check(y)``, which raises ValueError in one
+    sentence; ``best``, a dictionary of scores that may select an epoch and whether more is better; ``losses(prediction,
+    y) -> (error, nll)`` ``[n]`` each, for the comparison with the deterministic twin; ``deployed(outputs, y) -> dict``,
+    scores of the decided network's outputs ``[n, output]``; ``nats(y) -> float``, what a target carries;
+    ``draw(own, outputs, key) -> y`` for `Fitted.to_arviz`. A run says in one sentence what is left out.
+    """
+
+    def likelihood(self) -> "Likelihood":
+        """Returns what has ``log_prob(own, outputs, y) -> [batch]``, and whatever `Likelihood` has besides.
+
+        Without, it has no ``parameters``, the outputs of the last step count, and the guide "laplace" is not for it.
+        """
+        ...
+
+    def predict(self, bayesian: Any, params: "Params", x: Array, key: Key[Array, ""], samples: int) -> Any:
+        """Returns what the posterior predicts of a batch of examples; traced by JAX.
+
+        Args:
+            bayesian: the network with its posterior; `dsnn.tasks.outputs` gives its outputs under each draw.
+            params: of the guide.
+            x: a batch.
+            key: of all draws.
+            samples: posterior draws.
+
+        Returns:
+            Arrays whose first axis are the examples, in a named tuple or a dictionary.
+        """
+        ...
+
+    def scores(self, prediction: Any, y: np.ndarray) -> dict[str, float]:
+        """Returns numbers by name, as metrics.json will hold them after ``test/``; of NumPy arrays of all examples."""
+        ...
+
+
 Encoder = Callable[..., Array]
 """``train.encoding``: ``(x, steps=, key=) -> [time, batch, ...]`` of static inputs ``[batch, ...]``."""
 

@@ -72,6 +72,18 @@ def belief(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Belief:
     return Belief("tempered posterior", f"KL weight {weight:g}", draws)
 
 
+def own_task(config: Mapping[str, Any]) -> str:
+    """A sentence on the scores of a task of one's own; empty where the run has none."""
+    name = str(config.get("task", ""))
+    return f"The scores are those of {name}: figures of its answers are its own business." if ":" in name else ""
+
+
+def own_scores(config: Mapping[str, Any], metrics: Mapping[str, Any], part: str) -> dict[str, str]:
+    """Names of the metrics of a part that a task of one's own has scored, and what they are called."""
+    found = [name for name in metrics if name.startswith(f"{part}/") and name.count("/") == 1]
+    return {name: name.removeprefix(f"{part}/") for name in found} if own_task(config) else {}
+
+
 def rival(name: str, metrics: Mapping[str, Any]) -> str:
     """What a rival is called, with its bits where the run says them."""
     bits = metrics.get(f"rival/{name}/bits")

@@ -65,7 +65,7 @@ def test_the_deterministic_twin_has_no_map():
     [
         ({"y": np.zeros(10)}, r"y.astype\(int\) is classes"),
         ({"y": np.full(10, 0.5), "task": "classification"}, "integers or text, got 0.5"),
-        ({"task": "clustering"}, "auto, classification or regression"),
+        ({"task": "clustering"}, "auto, classification, multilabel or regression"),
         ({"baseline": "best"}, "none, linear or full"),
         ({"y": np.zeros(9, int)}, "one target for each of 10"),
         ({"x": np.full((10, 4), np.nan)}, "finite"),

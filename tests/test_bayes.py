@@ -20,12 +20,13 @@ from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import HardConcrete, OpenOrClosed, log_alpha_for
 from dsnn.bayes.halting_posterior import HaltingPosterior
-from dsnn.bayes.predict import predictor
+from dsnn.bayes.lift import Lifted
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LIF
 from dsnn.forward import Forward, log_likelihood
 from dsnn.models import mlp, running_logits
 from dsnn.parameters import split
+from dsnn.tasks import predictor
 from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)

@@ -17,8 +17,6 @@ from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian, Draw
 from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.gate_posterior import GatePosterior
-from dsnn.bayes.predict import predictor
-from dsnn.bayes.sources import by_source
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LIF
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
@@ -26,7 +24,9 @@ from dsnn.energy import profile
 from dsnn.forward import Forward
 from dsnn.models import mlp
 from dsnn.parameters import split
-from dsnn.run import assess, assess_beliefs, job
+from dsnn.run import assess_beliefs, job
+from dsnn.tasks import by_source, predictor
+from dsnn.tasks.classes import conformal, recalibrated
 
 KEY = jax.random.key(0)
 X = np.asarray(jax.random.uniform(jax.random.key(1), (7, 3)))
@@ -184,10 +184,10 @@ def test_recalibration_sees_no_test_label() -> None:
     draws = np.random.default_rng(0)
     val, test = (softmax(4 * draws.normal(size=(n, 3)), axis=-1) for n in (90, 60))
     labels = draws.integers(3, size=90)
-    one, other = (assess._recalibrated(val, labels, test, np.full(60, k)) for k in (0, 1))
+    one, other = (recalibrated(val, labels, test, np.full(60, k)) for k in (0, 1))
     assert one["calibration/nll"] != other["calibration/nll"]
     assert one["calibration/temperature"] == other["calibration/temperature"]
-    sets = [assess._conformal(val, labels, test, np.full(60, k)) for k in (0, 1)]
+    sets = [conformal(val, labels, test, np.full(60, k)) for k in (0, 1)]
     assert sets[0]["conformal/size"] == sets[1]["conformal/size"]
 
 

@@ -21,15 +21,13 @@ from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates.truncated import quantile, truncated
 from dsnn.bayes.guides.laplace import gauss_newton
 from dsnn.bayes.likelihood import Gaussian
-from dsnn.bayes.predict import predictor
-from dsnn.bayes.regress import regressor
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.forward import Forward, log_likelihood
 from dsnn.layers import Dense, Layer
 from dsnn.models import Stack, mlp
 from dsnn.parameters import Params, split
-from dsnn.run import assess_numbers
+from dsnn.tasks import Numbers, predictor, regressor
 from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)
@@ -436,8 +434,8 @@ def test_b8_the_density_of_several_outputs_is_joint_under_the_mixture_of_draws()
     joint = np.log(density.prod(-1).mean(0))
     assert found.log_prob.shape == (4,)
     np.testing.assert_allclose(found.log_prob, joint, rtol=1e-4)
-    scores = assess_numbers.scores("test", found, y)
-    np.testing.assert_allclose(scores["test/nll"], -joint.mean(), rtol=1e-4)
+    scores = Numbers().scores(found, y)
+    np.testing.assert_allclose(scores["nll"], -joint.mean(), rtol=1e-4)
     assert abs(np.log(density.mean(0)).sum(-1) - joint).max() > 0.1, "marginals would say something else"
     assert found.lower.shape == found.upper.shape == found.mean.shape == (4, 2)
     assert np.isnan(regressor(net)(begun(net), x, KEY, samples=3).log_prob).all()

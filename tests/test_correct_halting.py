@@ -23,8 +23,8 @@ from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import BERNOULLI
 from dsnn.bayes.halting_posterior import HaltingPosterior
-from dsnn.bayes.predict import predictor
 from dsnn.bayes.weight_posterior import WeightPosterior
+from dsnn.bayes.lift import Lifted
 from dsnn.config import HaltingConfig
 from dsnn.data import Arrays, Split, assign_roles
 from dsnn.deploy import deploy, never, running, stopping
@@ -33,6 +33,7 @@ from dsnn.models import mlp
 from dsnn.parameters import split as split_parameters
 from dsnn.run import exits as compared_exits
 from dsnn.run import job, schema
+from dsnn.tasks import predictor
 
 KEY = jax.random.key(0)
 
@@ -108,7 +109,7 @@ def certified(known: Known, held: int, rng: np.random.Generator, monkeypatch: py
         score = exit_calibration.odds(lifted, params, own)
         stop = np.stack([evaluate.exit_steps(score, t) for t in threshold])
         probs = np.asarray(jax.nn.softmax(own))
-        return dsnn.bayes.predict.Prediction(probs[stop - 1, np.arange(len(x))], probs[-1], None, None)
+        return dsnn.tasks.Prediction(probs[stop - 1, np.arange(len(x))], probs[-1], None, None)
 
     found = exit_calibration.calibrate(
         lifted, {}, made, HaltingConfig(), KEY, predict=predict, samples=1, key=KEY

@@ -5,9 +5,8 @@ import pytest
 from sklearn import metrics
 
 from dsnn import evaluate
-from dsnn.bayes.regress import Regression
 from dsnn.evaluate.checks import checked_labels, checked_probs
-from dsnn.run import assess_numbers
+from dsnn.tasks.numbers import Regression, conformal
 
 HAND = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.4, 0.35, 0.25], [0.0, 0.0, 1.0]])
 HAND_LABELS = np.array([0, 2, 0, 2])
@@ -227,10 +226,10 @@ def test_recalibrated_intervals_have_one_margin_for_each_output():
     held = answered(np.zeros((9, 2)), np.full((9, 2), 10.0))
     test = answered(np.zeros((1, 2)), np.array([[10.0, 1.0]]))
     given, targets = np.full((9, 2), (1.0, 12.0)), np.array([[0.5, 3.0]])
-    found = assess_numbers.conformal(held, given, test, targets)
+    found = conformal(held, given, test, targets)
     assert found["conformal/coverage"] == 0.5  # [1, 9] leaves 0.5 out, [-2, 3] holds 3
     assert found["conformal/width"] == pytest.approx((8 + 5) / 2)
-    assert assess_numbers.conformal(answered(held.lower[:8], held.upper[:8]), given[:8], test, targets) == {}
+    assert conformal(answered(held.lower[:8], held.upper[:8]), given[:8], test, targets) == {}
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ import pytest
 from dsnn import data
 from dsnn.assemble import build
 from dsnn.config import Config, ModelConfig, TrainConfig
-from dsnn.guard import Candidate, Losses, class_losses, guarded, is_worse, milder, number_losses, twin_of
+from dsnn.guard import Candidate, guarded, is_worse, milder, twin_of
 from dsnn.learn import SviConfig
 from dsnn.linear import linear_model
 from dsnn.run import baselines
 from dsnn.run.loop import Member
+from dsnn.tasks import Losses
+from dsnn.tasks.classes import class_losses
+from dsnn.tasks.numbers import number_losses
 
 
 def split_of(x, y, task="classification", classes=2, held=40) -> data.Split:

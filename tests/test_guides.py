@@ -24,7 +24,6 @@ from dsnn.bayes.guides.low_rank import Joint
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Gaussian
 from dsnn.bayes.nuts import nuts, pooled
-from dsnn.bayes.predict import predictor
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.energy import profile
@@ -32,6 +31,7 @@ from dsnn.forward import Forward, log_likelihood
 from dsnn.layers import Dense, Layer
 from dsnn.models import Stack, mlp, running_logits
 from dsnn.parameters import split
+from dsnn.tasks import predictor
 from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)

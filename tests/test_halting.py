@@ -9,12 +9,12 @@ from scipy import stats
 from dsnn import evaluate, exit_calibration
 from dsnn.anytime import anytime, confidence_rule, entropy_rule, normalised_entropy
 from dsnn.bayes import halting
-from dsnn.bayes.predict import predictor
 from dsnn.bayes.refit import refit, temperatures
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.deploy import deploy, running
 from dsnn.models import mlp, running_logits
 from dsnn.run import exit_rule, job
+from dsnn.tasks import predictor
 from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)

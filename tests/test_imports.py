@@ -66,9 +66,10 @@ ALLOWED: dict[str, set[str]] = {
     "compact": LOOP | {"protocols"},
     "activity": LOOP | {"energy", "protocols"},
     "decide": LOOP | {"anytime"},  # a decided network as one call into C
-    "deploy": BAYES | {"compact", "activity", "decide"},
+    "tasks": BAYES | {"evaluate"},  # what is learned: likelihood, prediction and scores of each
+    "deploy": BAYES | {"compact", "activity", "decide", "tasks"},
     "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
-    "deep": BAYES | {"convert", "evaluate", "learn", "store"},  # how a deep network learns
+    "deep": BAYES | {"convert", "evaluate", "learn", "store", "tasks"},  # how a deep network learns
     "fold": NETWORKS | {"networks", "data"},  # what learning saw of the inputs' scale, in the first weights
     "nir": LOOP | {"compact", "untrusted"},
     "data": {"types", "rng", "untrusted"},
@@ -93,8 +94,6 @@ ALLOWED: dict[str, set[str]] = {
     "start": set(),
     "automatic": set(),
     "identity": set(),
-    "answer_calibration": BAYES | {"evaluate"},
-    "numbers": BAYES | {"evaluate"},
     "guard": set(),
     "linear": set(),
     "inference_data": set(),  # draws in the form of another library
@@ -105,16 +104,16 @@ ALLOWED: dict[str, set[str]] = {
     "config": BAYES
     | {"learn", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
 }
-ALLOWED["build"] = ALLOWED["loading"] = ALLOWED["config"] | {"config"}
+ALLOWED["build"] = ALLOWED["config"] | {"config"}
+ALLOWED["loading"] = ALLOWED["config"] | {"config", "tasks"}
 ALLOWED["identity"] = ALLOWED["config"] | {"config", "store", "version"}
 ALLOWED["start"] = ALLOWED["config"] | {"config", "store"}
-ALLOWED["automatic"] = ALLOWED["exit_calibration"] = ALLOWED["config"] | {"config"}
-ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "automatic"}
+ALLOWED["automatic"] = ALLOWED["exit_calibration"] = ALLOWED["config"] | {"config", "tasks"}
+ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "automatic", "tasks"}
 ALLOWED["guard"] = ALLOWED["assemble"] | {"assemble"}
-ALLOWED["linear"] = {"data", "evaluate", "guard"}
-_held = {"guard", "linear", "numbers", "answer_calibration", "predictive"}
-ALLOWED["predictive"] = BAYES | {"data"}
-ALLOWED["inference_data"] = ALLOWED["assemble"] | {"assemble", "numbers"}
+ALLOWED["linear"] = {"data", "evaluate", "tasks"}
+_held = {"guard", "linear"}
+ALLOWED["inference_data"] = ALLOWED["assemble"] | {"assemble"}
 ALLOWED["api"] = (
     ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "store", "inference_data"} | _held
 )

@@ -74,7 +74,7 @@ def test_log_likelihood_of_classes_is_that_of_the_predictive(classes) -> None:
 
 
 def test_log_likelihood_of_numbers_is_that_of_the_predictive_in_their_unit(numbers) -> None:
-    from dsnn.numbers import in_units, targets_of
+    from dsnn.tasks.numbers import in_units, targets_of
 
     made, split = arviz_of(numbers, samples=25, seed=3), numbers.setup.split
     key = rng.stream(rng.root(3), "noise")

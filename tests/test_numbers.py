@@ -7,12 +7,11 @@ import pytest
 
 import dsnn
 from dsnn import data
-from dsnn.answer_calibration import calibrated
 from dsnn.assemble import build
 from dsnn.bayes.likelihood import SCALE, Categorical, InputGaussian
-from dsnn.bayes.regress import Regression, mixture_quantile
 from dsnn.config import Config, ModelConfig, TrainConfig
-from dsnn.numbers import in_units, margins, targets_of, widened
+from dsnn.tasks import Numbers, calibrated
+from dsnn.tasks.numbers import Regression, in_units, margins, mixture_quantile, targets_of, widened
 
 OWN = {SCALE: jnp.asarray(2.0)}
 
@@ -100,10 +99,10 @@ def test_a_noise_that_is_too_large_is_found_on_the_part_that_selects() -> None:
         zeros = np.zeros_like(y)
         return Regression(zeros, zeros, zeros, zeros, zeros, log_prob)
 
-    params, factor = calibrated(lifted, {SCALE: jnp.asarray(4.0)}, split, predict, jax.random.key(0), -1.0)
+    params, factor = calibrated(Numbers(), lifted, {SCALE: jnp.asarray(4.0)}, split, predict, jax.random.key(0), -1.0)
     assert factor == pytest.approx(0.25, rel=0.03)
     assert float(params[SCALE]) == pytest.approx(1.0, rel=0.03)
-    assert calibrated(lifted, params, split, predict, jax.random.key(0), 1.0)[0] is params
+    assert calibrated(Numbers(), lifted, params, split, predict, jax.random.key(0), 1.0)[0] is params
 
 
 def test_a_notebook_fits_numbers_in_any_unit() -> None:

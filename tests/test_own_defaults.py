@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import automatic, data, learn, rng
+from dsnn import automatic, data, learn, rng, tasks
 from dsnn.bayes import priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy_prior import EnergyPrior
@@ -118,19 +118,22 @@ def test_repeated_rows_and_columns_leave_the_shares_of_the_objective(rows: int, 
         svi = automatic.weights(dataclasses.replace(Config(), svi=OPEN), split, priors.default(template), initial)
         count = sum(value.size for value in initial.values())
         nats = svi.config.svi.kl_weight * automatic.NATS_PER_WEIGHT * count
-        return nats / (len(y) * automatic.label_nats(split)), svi.config.svi.lam_nats
+        return nats / (len(y) * tasks.of(split).nats(y)), svi.config.svi.lam_nats
 
     assert weighed(rows, columns) == pytest.approx(weighed(1, 1))
 
 
 def test_what_labels_carry_does_not_depend_on_their_names_or_number() -> None:
+    def nats(split: Split) -> float:
+        return tasks.of(split).nats(np.asarray(split.train.y))
+
     x = np.zeros((6, 2), np.float32)
     three, named = np.array([0, 0, 1, 1, 2, 2]), np.array([5, 5, 0, 0, 3, 3])
     for y in (three, named, np.tile(three, 4)):
-        assert automatic.label_nats(made(np.zeros((len(y), 2), np.float32), y)) == pytest.approx(math.log(3))
+        assert nats(made(np.zeros((len(y), 2), np.float32), y)) == pytest.approx(math.log(3))
     labels = np.array([[0, 1], [1, 1]] * 3, np.int32)
-    assert automatic.label_nats(made(x, labels, task="multilabel")) == pytest.approx(math.log(2), abs=1e-9)
-    numbers = automatic.label_nats(made(x, np.ones((6, 2), np.float32), task="regression"))
+    assert nats(made(x, labels, task="multilabel")) == pytest.approx(math.log(2), abs=1e-9)
+    numbers = nats(made(x, np.ones((6, 2), np.float32), task="regression"))
     assert numbers == pytest.approx(math.log(2 * math.pi * math.e))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from dsnn import places, resolve, store
+from dsnn import inference_data, places, resolve, store
 from dsnn.report import write_report
 from dsnn.run import schema
 
@@ -121,6 +121,102 @@ def test_every_piece_of_ones_own_runs_by_its_name(piece: str, mine: Path, capsys
         rate = found["compute/spike_rate"]
         assert found["own/spikes_per_right_answer"] == pytest.approx(rate / found["test/accuracy"])
         assert "own callback: 2 of 2" in capsys.readouterr().out
+
+
+COUNTED = ["task=ownlab.tasks:Counts", "data=python", "data.source=ownlab.data:counts", *QUICK, "model.hidden=[8]"]
+COUNTED += ["train.batch_size=16", "train.epochs=20", "optimizer.learning_rate=0.02"]
+
+
+def test_a_task_of_ones_own_runs_by_its_name(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ownlab.data import counts
+    from ownlab.tasks import deviance
+
+    from dsnn.run import job
+
+    test = counts(None, 0, None).test.y
+    constant = deviance(test.mean(), test)
+    words = [*COUNTED, "baseline=full", "train.select=deviance", "train.eval_every=5", f"run.dir={mine / 'counted'}"]
+    directory, found = job.run(schema.compose(words))
+    assert store.is_done(directory)
+    assert found["test/deviance"] < 0.6 * constant
+    assert found["deployed/deviance"] < 0.75 * constant, "one pass at posterior means, sites closed"
+    assert found["test/nll"] > 0
+    assert found["deployed/steps_mean"] == found["compute/steps_total"] == 3
+    assert found["gates/kept_fraction"] <= 1
+    assert found["energy/45nm/snn_nj"] > 0
+    assert not [name for name in found if name.startswith(("linear/", "twin/", "halting/", "conformal/"))]
+    history = store.read_history(directory)
+    assert found["selected/epoch"] == min(history, key=lambda record: record["val/deviance"])["step"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "task: ownlab.tasks:Counts runs all steps, without a temperature, a linear model, figures, " in said
+    assert f"validation nll {history[-1]['val/nll']:.4g}" in said
+    assert f"deviance {found['test/deviance']:.4g}" in said
+    page = html.unescape(write_report(directory).read_text())
+    assert "The scores are those of ownlab.tasks:Counts" in page
+    assert ">deviance<" in page
+
+
+def test_the_barest_task_is_held_to_nothing_and_said_so(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dsnn.run import job
+
+    words = [*COUNTED, "task=ownlab.tasks:Bare", "train.epochs=2", f"run.dir={mine / 'bare'}"]
+    _, found = job.run(schema.compose(words))
+    assert "test/deviance" in found
+    assert not [name for name in found if name.startswith("deployed/") and name != "deployed/steps_mean"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "scores of the decided network (deployed), a choice of the epoch (best), an InferenceData (draw)." in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["task=ownlab.tasks:Conts"], "task names an attribute that ownlab.tasks has not, got 'Conts'; did you mean"),
+        (["task=ownlab.cells:QIF"], "got a QIF without likelihood from ownlab.cells:QIF; see dsnn.protocols.Task"),
+        (["task_options.mot=3"], "task=ownlab.tasks:Counts takes the options most, got 'mot'; did you mean 'most'?"),
+        (["task_options.most=2"], "counts must be whole numbers from 0 to 2, got"),
+        (
+            ["train.select=nll"],
+            "train.select must be one of last, deviance for targets of ownlab.tasks:Counts, got 'nll'",
+        ),
+        (["train.class_weight=balanced"], "balanced is for one class an example, counts has another task"),
+        (["learner=fptt", "model.readout=last", "train.encoding=rate"], "are learned with learner=svi, map or nuts"),
+        (["task=auto"], "need their task, got none"),
+    ],
+)
+def test_what_is_no_task_of_these_counts_gets_a_sentence(words: list[str], sentence: str, mine: Path) -> None:
+    from dsnn.assemble import build
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is looked for below
+        build(schema.compose([*COUNTED, *words]))
+    assert sentence in str(caught.value)
+
+
+def test_a_notebook_fits_a_task_of_its_own(mine: Path, tmp_path: Path) -> None:
+    import numpy as np
+    from ownlab.data import counts
+    from ownlab.tasks import Counts, deviance
+
+    import dsnn
+
+    train, _, test = counts(None, 0, None)[:3]
+    options = {"hidden": [8], "epochs": 20, "steps": 3, "learning_rate": 0.02}
+    fitted = dsnn.fit(train.x, train.y, task="ownlab.tasks:Counts", patience=5, eval_every=4, **options)
+    found = dsnn.predict(fitted, test.x, samples=4)
+    assert Counts().scores(found, test.y)["deviance"] < 0.6 * deviance(test.y.mean(), test.y)
+    assert fitted.linear is None
+    fitted.save(tmp_path / "kept")
+    np.testing.assert_array_equal(dsnn.predict(dsnn.load(tmp_path / "kept"), test.x, samples=4).rate, found.rate)
+    one = dsnn.fit(train.x, train.y[:, 0], task=Counts(most=1e3), epochs=1, steps=3, hidden=[4])
+    assert one.setup.task.task.most == 1e3
+    with pytest.raises(ValueError, match="counts must be whole numbers from 0 to 1, got"):
+        dsnn.fit(train.x, train.y, task=Counts, task_options={"most": 1}, **options)
+    with pytest.raises(ValueError, match=r"uncertainty is split for one class an example, got targets of ownlab"):
+        fitted.uncertainty(test.x)
+    drawn, log_prob = inference_data.predicted(fitted.setup, fitted.params, "val", 5, jax.random.key(0))
+    assert drawn.shape == (5, len(fitted.setup.split.val.y), 1)
+    assert (drawn % 1 == 0).all()
+    assert drawn.std() > 0
+    assert (log_prob < 0).all()
 
 
 def test_a_cell_that_says_what_it_costs_is_priced_by_it(mine: Path) -> None:

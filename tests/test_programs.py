@@ -13,9 +13,9 @@ from jax.experimental.compilation_cache import compilation_cache
 import dsnn
 from dsnn import data, programs, rng, store
 from dsnn.assemble import build
-from dsnn.bayes.predict import RULES
 from dsnn.data.batches import ROWS
 from dsnn.run import job, schema
+from dsnn.tasks.probabilities import RULES
 
 COMPILED = "/jax/compilation_cache/compile_requests_use_cache"
 FOUND = "/jax/compilation_cache/cache_hits"

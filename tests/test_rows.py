@@ -8,10 +8,10 @@ import scipy.sparse as sparse
 
 from dsnn import data, learn, loading
 from dsnn.assemble import build
-from dsnn.bayes.predict import predictor
 from dsnn.data import Arrays, Split, rows
 from dsnn.linear import linear_model
 from dsnn.run import population, schema
+from dsnn.tasks import predictor
 
 WORDS = sparse.random_array((40, 300), density=0.03, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
 

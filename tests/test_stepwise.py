@@ -10,12 +10,13 @@ import pytest
 
 from dsnn import evaluate, initial, optimize, store
 from dsnn.bayes.likelihood import UNLABELLED, Stepwise
-from dsnn.bayes.sequence import sequencer
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
 from dsnn.report import write_report
-from dsnn.run import assess, assess_steps, job, schema
+from dsnn.run import assess, job, schema
 from dsnn.run.finished import finished
 from dsnn.sequences import Scan
+from dsnn.tasks import sequencer
+from dsnn.tasks.steps import RISKS, THRESHOLDS
 from experiments.learning_memory import working_bytes
 
 TIME, BATCH, CLASSES = 6, 3, 4
@@ -158,10 +159,10 @@ def _calls_are_chosen_on_what_certifies_and_scored_on_test(directory: Path, metr
     curves = {}
     for part in ("certify", "test"):
         arrays = getattr(setup.split, part)
-        probs = predict(settled.params, arrays.x, key, **assess.predictive_options(setup, settled)).probs
-        counted = assess_steps.counted(setup, part)
-        curves[part] = evaluate.detection_curve(probs, np.asarray(arrays.y), counted, assess_steps.THRESHOLDS)
-    kept = [risk for risk in assess_steps.RISKS if np.isfinite(evaluate.threshold_within(curves["certify"], risk))]
+        probs = predict(settled.params, arrays.x, key, samples=setup.config.bayes.samples).probs
+        counted = setup.task.counted(setup.split, part)
+        curves[part] = evaluate.detection_curve(probs, np.asarray(arrays.y), counted, THRESHOLDS)
+    kept = [risk for risk in RISKS if np.isfinite(evaluate.threshold_within(curves["certify"], risk))]
     assert kept, "a risk that can be kept is needed for this to say anything"
     for risk in kept:
         at = evaluate.threshold_within(curves["certify"], risk)

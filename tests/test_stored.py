@@ -223,5 +223,5 @@ def test_uncertainty_is_split_by_its_source() -> None:
     found = fitted.uncertainty(x[:9])
     parts = found.aleatoric + found.weights + found.gates + found.spikes
     np.testing.assert_allclose(np.asarray(parts), np.asarray(found.total), atol=1e-5)
-    with pytest.raises(ValueError, match="one class an example, got regression"):
+    with pytest.raises(ValueError, match="one class an example, got numbers"):
         fitted_to("numbers")[0].uncertainty(x)

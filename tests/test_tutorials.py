@@ -147,6 +147,8 @@ def test_the_cookbooks_python_runs_in_order_and_gives_what_it_says(kitchen: Path
     assert "'mylab/mean_scale': 0.0" in said
     assert "2 epochs" in said
     assert re.search(r"^True$", said, re.M), "a network that was loaded predicts bit for bit"
+    reached, constant = map(float, re.search(r"^deviance ([\d.]+) of ([\d.]+)$", said, re.M).groups())
+    assert reached < 0.7 * constant, "a task of one's own learns"
     assert int(re.search(r"^(\d+) of \d+ epochs$", said, re.M)[1]) < int(re.search(r"of (\d+) epochs$", said, re.M)[1])
 
 

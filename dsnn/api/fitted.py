@@ -6,20 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from dsnn import data, deploy, exit_calibration, parameters, resolve, rng, typed
+from dsnn import data, deploy, exit_calibration, parameters, resolve, rng, tasks, typed
 from dsnn.api.given import inputs_of
 from dsnn.assemble import Setup
-from dsnn.bayes.predict import Prediction
-from dsnn.bayes.regress import Regression
-from dsnn.bayes.sequence import Sequence
-from dsnn.bayes.sources import Sources, by_source
 from dsnn.compact import INPUT
 from dsnn.exit_calibration import Calibrated
 from dsnn.fold import fold_scaling
 from dsnn.guard import Guarded
 from dsnn.linear import LinearModel
 from dsnn.networks.whole import Runnable
-from dsnn.numbers import in_units, margins, targets_of, widened
+from dsnn.tasks import Sources
 
 MAX_SAMPLES = 1 << 20
 
@@ -93,12 +89,9 @@ class Fitted:
             ValueError: a network of numbers, or with a label at every step.
         """
         split = self.setup.split
-        if split.task != "classification" or data.per_step(split):
-            raise ValueError(
-                f"uncertainty is split for one class an example, got {split.task}; predict gives the whole."
-            )
+        tasks.refuse(self.setup.task, "sources", self.setup.task.facts.has)
         key = rng.stream(rng.root(seed), "noise")
-        return by_source(self.setup.lifted)(self.params, inputs_of(split, x), key, draws=draws)
+        return tasks.by_source(self.setup.lifted)(self.params, inputs_of(split, x), key, draws=draws)
 
     def prior_predictive(self, x: Any, *, samples: int = 32, seed: int = 0) -> np.ndarray:
         """Returns what the network gives under draws of its weights from their prior, all sites and steps running.
@@ -192,13 +185,12 @@ def _unpickled(facts: dict[str, Any], arrays: dict[str, np.ndarray], pieces: dic
     return whole(facts, arrays, trust=True)
 
 
-def predict(
-    fitted: Fitted, x: Any, *, samples: int | float = 32, level: float = 0.9, seed: int | float = 0
-) -> Prediction | Regression | Sequence:
+def predict(fitted: Fitted, x: Any, *, samples: int | float = 32, level: float = 0.9, seed: int | float = 0) -> Any:
     """Returns the posterior predictive: ``probs`` ``[n, class]``, ``aleatoric`` entropies and mean ``steps`` ``[n]``.
 
-    Of numbers it is their ``mean`` and the interval from ``lower`` to ``upper``, ``[n, output]`` in the targets' unit.
-    Where held-out examples suffice the interval is conformal: it holds the share ``level`` of new examples.
+    It is a `dsnn.tasks.Prediction`, a `dsnn.tasks.Regression`, a `dsnn.tasks.Sequence`, or what a task of one's own
+    gives. Of numbers it is their ``mean`` and the interval from ``lower`` to ``upper``, ``[n, output]`` in the targets'
+    unit. Where held-out examples suffice the interval is conformal: it holds the share ``level`` of new examples.
 
     Args:
         fitted: what `fit` returned.
@@ -217,20 +209,13 @@ def predict(
         raise ValueError(f"level must be in (0, 1), got {level}; 0.9 is nine of ten examples.")
     inputs = inputs_of(fitted.setup.split, x)
     key, split = rng.stream(rng.root(seed), "noise"), fitted.setup.split
-    if data.per_step(split):
-        steps: Sequence = fitted._predict(fitted.params, inputs, key, samples=samples)
-        return steps
-    if split.task != "regression":
-        return fitted._predict(fitted.params, inputs, key, samples=samples, threshold=fitted.exits.threshold)
+    task = fitted.setup.task
+    exits = {"threshold": fitted.exits.threshold} if task.facts.halts else {}
 
-    def answered(x: np.ndarray) -> Regression:
-        return in_units(fitted._predict(fitted.params, x, key, samples=samples, level=level), split)
+    def ask(x: Any, **options: Any) -> Any:
+        return fitted._predict(fitted.params, x, key, samples=samples, **exits, **options)
 
-    made, certify = answered(inputs), split.certify
-    if certify is None or not data.size(certify):
-        return made
-    margin = margins(answered(np.asarray(certify.x)), targets_of(split, "certify"), level)
-    return widened(made, margin) if np.isfinite(margin).all() else made
+    return task.told(ask, inputs, split, level)
 
 
 def where(fitted: Fitted) -> Any:

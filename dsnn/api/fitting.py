@@ -10,23 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, exit_calibration, learn, programs, resolve, rng, typed
-from dsnn.answer_calibration import calibrated
+from dsnn import data, exit_calibration, learn, programs, resolve, rng, tasks, typed
 from dsnn.api import given, listeners
 from dsnn.api.fitted import Fitted
 from dsnn.api.progress import shown
 from dsnn.assemble import Setup, build
-from dsnn.bayes.predict import Predictor
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.exit_calibration import Calibrated
-from dsnn.guard import Candidate, guarded, judged, milder, twin_of
+from dsnn.guard import SAMPLES, Candidate, guarded, judged, milder, twin_of
 from dsnn.learn import SviConfig
 from dsnn.linear import linear_model
 from dsnn.models import Stack
 from dsnn.nearest import did_you_mean
 from dsnn.networks.whole import is_network
 from dsnn.optimize import OptimizerConfig
-from dsnn.predictive import predictive
 from dsnn.protocols import Finished, Progress
 
 PATHS = {
@@ -60,6 +57,8 @@ PATHS = {
     "network_options": "model.architecture_options",
     "guide": "bayes",
     "family": "gates",
+    "task": "",
+    "task_options": "",
     "metrics": "",
     "callbacks": "",
 }
@@ -79,7 +78,7 @@ def fit(
     halting: bool | HaltingConfig | None = None,
     held_out: float | None = None,
     baseline: str = "linear",
-    task: str = "auto",
+    task: Any = "auto",
     start: Fitted | None = None,
     metrics: Sequence[Any] = (),
     callbacks: Sequence[Any] = (),
@@ -115,7 +114,8 @@ def fit(
             well: where it is worse on held-out examples, beyond chance, it is fitted again with less to spare
             (`dsnn.guard`); "none" compares nothing.
         task: "classification", "regression", "multilabel", or "auto": integers and text are classes, and fractions
-            numbers to predict.
+            numbers to predict; or one's own, an object, a class or ``package.module:attribute``, which gets targets as
+            they come, see `dsnn.protocols.Task`.
         start: a fit of the same network, whose posterior learning starts from.
         metrics: functions of a `dsnn.protocols.Finished`; what they say is ``fitted.metrics``.
         callbacks: functions of a `dsnn.protocols.Progress`, called every ``eval_every`` epochs; one that returns True
@@ -138,16 +138,18 @@ def fit(
         raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
     _check_call(temporal, halting, start, config, held_out, {"metrics": metrics, "callbacks": callbacks})
     seed = int(typed.checked("seed", int, seed))
-    split = given.split_of(x, y, task, temporal, held_out, seed)
-    pieces = _named(network, cell, guide, gates, metrics, callbacks)
-    if data.per_step(split):
-        pieces.setdefault("readout", "last")
+    known = isinstance(task, str) and not resolve.is_foreign(task)
+    own = tasks.AUTO if known else resolve.name_of(task)
+    split = given.split_of(x, y, task if known else tasks.OWN, temporal, held_out, seed)
+    pieces = _named(network, cell, guide, gates, metrics, callbacks) | ({} if known else {"task": own})
+    if needed := tasks.of(split, tasks.Choice(own, options.get("task_options", {}))).facts.readout:
+        pieces.setdefault("readout", needed)
     options |= {name: resolve.name_of(options[name]) for name in ("transform", "optimizer") if name in options}
     sizes = data.size(split.train), data.size(split.test)
     chosen = _configured(config, pieces | options, bayesian, halting, seed, sizes)
     programs.use_cache(chosen.compute.cache, unless_set=True)
     setup = _from(start, build(chosen, split))
-    return _held_to(setup, baseline if not data.per_step(split) else "none", progress)
+    return _held_to(setup, baseline, progress)
 
 
 def load(directory: str | Path, trust: bool = False) -> Fitted:
@@ -178,9 +180,9 @@ def _held_to(setup: Setup, baseline: str, progress: bool | None) -> Fitted:
     """Returns the fit of a setup that no simpler model beats beyond chance, and when it stops."""
     split, config, bayesian = setup.split, setup.config, setup.config.learner == "svi"
     first = _learned(setup, progress)
-    linear = None if baseline == "none" else linear_model(split, config.seed)
+    linear = None if baseline == "none" else linear_model(split, config.seed, setup.task)
     rivals = {} if linear is None or linear.losses is None else {linear.name: linear.losses}
-    if baseline == "full" and bayesian and data.size(split.val):
+    if baseline == "full" and bayesian and data.size(split.val) and setup.task.facts.twin:
         rivals["deterministic twin"] = _candidate(_learned(build(twin_of(config), split), progress)).losses
     found = None
     if rivals and bayesian and milder(config, setup.automatic, 0) is not None:
@@ -252,12 +254,12 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
     learned = setup.split.train  # scaled, where the data ask for it
     batch = learn.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
     alike = setup.likeness
-    predict = programs.shared(alike and ("predictive", alike), lambda: predictive(setup.lifted, setup.split))
+    predict = programs.shared(alike and ("predictive", alike), lambda: setup.task.predictor(setup.lifted))
     losses, own = [], setup.config.train
     run, begin = programs.shared(alike and ("learning", alike), lambda: _programs(setup))
     run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
     state = begin(setup.settings)
-    if isinstance(predict, Predictor) and jax.default_backend() == "cpu":
+    if isinstance(predict, tasks.Predictor) and jax.default_backend() == "cpu":
         predict.ahead(setup.params(state), setup.split.val.x, setup.root)
         if setup.lifted.feature is not None:
             exit_calibration.ahead(setup.lifted, setup.split, setup.config.halting)
@@ -274,7 +276,8 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
     if setup.lifted.feature is not None:
         price = exit_calibration.step_price(setup.lifted, params, state)
     key = rng.stream(setup.root, "noise")
-    params, temperature = calibrated(setup.lifted, params, setup.split, predict, key, setup.config.bayes.temperature)
+    wanted = setup.config.bayes.temperature
+    params, temperature = tasks.calibrated(setup.task, setup.lifted, params, setup.split, predict, key, wanted)
     none, agreed = Calibrated(params, math.inf, {}), setup.diagnostics(state)
     return Fitted(setup, params, losses, none, predict, temperature, price, diagnostics=agreed)
 
@@ -283,15 +286,23 @@ def _ends(setup: Setup, state: Any, predict: Any, losses: list[float], seen: lis
     """Returns whether patience or a callback ends learning; every callback is asked."""
     params, config = setup.params(state), setup.config
     record = {"train/loss": losses[-1]}
-    if data.size(setup.split.val) and not data.per_step(setup.split):
-        lost = judged(setup, params, predict, "val")[1]
-        error = float(lost.error.mean())  # squared, in standard deviations of the target, where it is a number
-        scored = {"val/rmse": error**0.5} if setup.split.task == "regression" else {"val/accuracy": 1 - error}
-        record |= {**scored, "val/nll": float(lost.nll.mean())}
-        seen.append(record["val/nll"])
+    if data.size(setup.split.val):
+        record |= tasks.scored("val", _validated(setup, params, predict))
+        score, more = tasks.patient_by(setup.task.facts)
+        if (found := record.get(f"val/{score}")) is not None:
+            seen.append(-found if more else found)
     fitted = Fitted(setup, params, list(losses), Calibrated(params, math.inf, {}), predict)
     moment = Progress(len(losses), config.train.epochs, record, fitted)
     return listeners.asked(config.callbacks, moment) or listeners.lost_patience(seen, config.train.patience)
+
+
+def _validated(setup: Setup, params: dict[str, Any], predict: Any) -> dict[str, float]:
+    """Returns what the part that selects says: means of losses where the task has them, else its scores."""
+    task = setup.task
+    if task.facts.twin:
+        return task.summary(judged(setup, params, predict, "val")[1])
+    made = predict(params, setup.split.val.x, rng.stream(setup.root, "weights", 0), samples=SAMPLES)
+    return task.scores(made, task.targets(setup.split, "val"))
 
 
 def _candidate(fitted: Fitted) -> Candidate:

@@ -6,20 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn import data
+from dsnn import data, tasks
 from dsnn.data import labels, own
 from dsnn.data.missing import LENGTHS, lengths, over_channels
 from dsnn.data.precise import CENTRE
-from dsnn.data.split import own_fraction
+from dsnn.data.split import TASKS, own_fraction
 from dsnn.untrusted import one_line
 
 FILL = "given/fill"
 """Where `Split.extra` has what a gap of each column is filled with."""
 
-MOST_LEVELS = 20
-"""Whole numbers in floating point that are classes; more of them may be numbers to predict."""
-
-TASKS = ("auto", "classification", "multilabel", "regression")
 NAME, SAVED = "yours", "saved"
 """What data of a call are called, and what stands for those of a network that was loaded."""
 
@@ -30,7 +26,7 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
     Args:
         x: inputs ``[n, ...]``, or ``[n, time, ...]`` with ``temporal``; sparse rows; gaps are NaN.
         y: labels by any name ``[n]`` (or ``[n, time]``, one at every step), numbers, or 0 and 1 of several labels.
-        task: one of `TASKS`.
+        task: "auto", one of `dsnn.data.split.TASKS`, or "own", whose targets stay as they are.
         temporal: whether the second axis of ``x`` is time.
         held_out: share of the examples that trains nothing; None is the usual one.
         seed: of the draw.
@@ -39,8 +35,11 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
         ValueError: what cannot be learned, in one sentence.
     """
     inputs, targets = numbers(x), _targets(y)
-    if task not in TASKS:
-        raise ValueError(f"task must be auto, classification or regression, or multilabel, got {task!r}.")
+    if task not in (tasks.AUTO, *TASKS, tasks.OWN):
+        raise ValueError(
+            f"task must be auto, classification, multilabel or regression, got {task!r}; one of your own is an object "
+            "or package.module:attribute."
+        )
     if held_out is not None and not 0 <= held_out < 1:
         raise ValueError(f"held_out must be in [0, 1), got {held_out}; 0.2 holds out a fifth of the examples.")
     count = inputs.shape[0] if inputs.ndim else 0
@@ -50,11 +49,9 @@ def split_of(x: Any, y: Any, task: str, temporal: bool, held_out: float | None, 
         )
     notes: tuple[str, ...] = ()
     if task == "auto":
-        task, notes = _task(targets)
+        task, notes = tasks.guess(targets)
     inputs, targets, left_out = _with_targets(inputs, targets, task)
     notes += left_out
-    if task == "regression" and targets.ndim == 1:
-        targets = targets[:, None]
     whole = own.Raw(inputs, targets)
     fraction = own_fraction(held_out, len(targets))
     divided = own.divided(
@@ -156,31 +153,12 @@ def _mixed(values: np.ndarray, name: str) -> np.ndarray:
 
 def _with_targets(inputs: Any, targets: np.ndarray, task: str) -> tuple[Any, np.ndarray, tuple[str, ...]]:
     """Returns the examples that have a target; one at every step may be missing at some."""
-    stepwise = task == "classification" and targets.ndim == 2 and targets.shape[1] > 1
-    none = np.zeros(len(targets), bool) if stepwise else labels.missing(targets)
+    none = labels.missing(targets, task)
     if not none.any():
         return inputs, targets, ()
     if none.all():
         raise ValueError(f"y must hold a target for some of {len(targets)} inputs, got none.")
     return inputs[~none], targets[~none], (f"{none.sum()} examples have no target and were left out.",)
-
-
-def _task(targets: np.ndarray) -> tuple[str, tuple[str, ...]]:
-    """Returns the task that targets stand for, and what is said of it."""
-    if targets.dtype.kind != "f":
-        return "classification", ()
-    known = targets[~np.isnan(targets)]
-    if not known.size or (known % 1 != 0).any():
-        return "regression", ()
-    levels = len(np.unique(known))
-    if (targets.ndim > 1 and targets.shape[1] > 1) or not 2 <= levels <= min(MOST_LEVELS, len(known) / 2):
-        raise ValueError(
-            f"y must be labels (integers or text), or numbers to predict (fractions, or task='regression'), got "
-            f"{levels} whole numbers as {targets.dtype}; y.astype(int) is classes."
-        )
-    return "classification", (
-        f"y holds {levels} whole numbers, which are classes; task='regression' predicts numbers.",
-    )
 
 
 def _fill(train: Any) -> dict[str, np.ndarray]:

@@ -17,9 +17,9 @@ from dsnn.api.fitted import Fitted
 from dsnn.api.given import SAVED
 from dsnn.assemble import Setup, network, settings_of
 from dsnn.bayes.complete import complete
-from dsnn.config import as_dict, from_dict
+from dsnn.config import Config, as_dict, from_dict
 from dsnn.exit_calibration import Calibrated
-from dsnn.predictive import predictive
+from dsnn.loading import task_of
 
 FORMAT = 1
 FILE, ARRAYS = "fitted.json", "fitted.npz"
@@ -102,7 +102,7 @@ def parts(fitted: Fitted, *, by_path: bool = True) -> tuple[dict[str, Any], dict
         )
     arrays = {f"params/{name}": np.asarray(value) for name, value in fitted.params.items()}
     arrays |= {f"extra/{name}": value for name, value in split.extra.items() if _small(name)}
-    if split.task == "regression" and split.certify is not None:
+    if setup.task.facts.certifies and split.certify is not None:
         arrays |= {"certify/x": np.asarray(split.certify.x), "certify/y": np.asarray(split.certify.y)}
     x, y = split.train
     exits = {name: value for name, value in fitted.exits.metrics.items() if isinstance(value, int | float | str)}
@@ -137,7 +137,7 @@ def whole(facts: dict[str, Any], arrays: dict[str, np.ndarray], trust: bool) -> 
     config = from_dict(facts["config"])
     if trust:
         resolve.trust(*resolve.foreign_names(facts["config"]))
-    split = _placeholder(facts["data"], arrays)
+    split = _placeholder(facts["data"], arrays, config)
     lifted, sites = network(config, split, settings_of(config), traced=False)
     setup = Setup(config, split, lifted, sites, settings_of(config), automatic=dict(facts["automatic"]))
     start = "params/"
@@ -146,10 +146,10 @@ def whole(facts: dict[str, Any], arrays: dict[str, np.ndarray], trust: bool) -> 
     threshold = math.inf if facts["threshold"] is None else float(facts["threshold"])
     exits = Calibrated(params, threshold, dict(facts["exits"]))
     losses, found = list(facts["losses"]), dict(facts["metrics"])
-    return Fitted(setup, params, losses, exits, predictive(lifted, split), facts["temperature"], metrics=found)
+    return Fitted(setup, params, losses, exits, setup.task.predictor(lifted), facts["temperature"], metrics=found)
 
 
-def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> data.Split:
+def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray], config: Config) -> data.Split:
     """Returns data of the shape that was learned from, one example a part."""
     for name in ("x", "y"):
         sizes = facts[name]
@@ -158,8 +158,7 @@ def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> data.S
                 f"an example may have {MAX_VALUES} values, got the shape {sizes} of {name}; save it again."
             )
     x = np.full((1, *facts["x"][1:]), 0.5 if facts["analog"] else 0.0, np.float32)
-    numbers = facts["task"] == "regression"
-    y = np.zeros((1, *facts["y"][1:]), np.float32 if numbers else np.int32)
+    y = np.zeros((1, *facts["y"][1:]), np.int32)
     certify = None
     if "certify/x" in arrays:
         certify = data.Arrays(arrays["certify/x"], arrays["certify/y"])
@@ -167,7 +166,7 @@ def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> data.S
     extra = {name[len(start) :]: value for name, value in arrays.items() if name.startswith(start)}
     empty = data.Arrays(x[:0], y[:0])
     one = data.Arrays(x, y)
-    return data.Split(
+    made = data.Split(
         one,
         empty,
         one,
@@ -179,6 +178,8 @@ def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> data.S
         extra=extra,
         certify=certify,
     )
+    targets = y.astype(task_of(made, config).facts.dtype)
+    return made._replace(train=one._replace(y=targets), val=empty._replace(y=targets[:0]), test=one._replace(y=targets))
 
 
 def _small(name: str) -> bool:

@@ -68,9 +68,10 @@ def readable(y: np.ndarray, task: str, where: str) -> np.ndarray:
     return y
 
 
-def missing(y: np.ndarray) -> np.ndarray:
-    """Returns a bool ``[n]``: whether an example has no target, or not all of its outputs."""
-    if not np.issubdtype(y.dtype, np.floating):
+def missing(y: np.ndarray, task: str) -> np.ndarray:
+    """Returns a bool ``[n]``: whether an example lacks a target; one with a class at every step does not."""
+    stepwise = task == "classification" and y.ndim == 2 and y.shape[1] > 1
+    if stepwise or not np.issubdtype(y.dtype, np.floating):
         return np.zeros(len(y), bool)
     return np.isnan(y).any(tuple(range(1, y.ndim)))
 

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn.data import labels, missing, precise
-from dsnn.data.split import TASKS, Arrays, DataError, Features, Split, check_fraction, own_fraction, seeded_mask
+from dsnn.data.split import OWN, TASKS, Arrays, DataError, Features, Split, check_fraction, own_fraction, seeded_mask
 
 MAX_VALUES = 1 << 31
 """Numbers, 8 GiB in single precision, that a part may have."""
@@ -59,7 +59,7 @@ def divided(
     Raises:
         DataError: no test part and no ``test_fraction``, or both; a target missing in the test part; no examples.
     """
-    if task not in TASKS:
+    if task not in (*TASKS, OWN):
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}; set data.options.task to one of them.")
     check_test_fraction(test_fraction, "test" in parts, where)
     whole: dict[str, Raw] = {}
@@ -67,7 +67,7 @@ def divided(
     for part, arrays in parts.items():
         y = labels.readable(arrays.y, task, f"y_{part} of {where}")
         _check_one_each(arrays.x, y, part, where)
-        whole[part], dropped = _with_targets(Raw(arrays.x, y), part, where, stepwise=y.ndim == 2 and task == TASKS[0])
+        whole[part], dropped = _with_targets(Raw(arrays.x, y), part, where, task)
         if dropped:
             notes.append(f"{dropped} examples of the {part} part have no target and were left out.")
     if not len(whole["train"].y):
@@ -173,7 +173,7 @@ def split_of(
             _check_rank(given, x[part], temporal, part, name)
         coded = labels.encoded(y, classes, name)
     else:
-        outputs = y["train"].shape[1] if y["train"].ndim == 2 else 1
+        outputs = max(int(np.prod(y["train"].shape[1:])), 1)
         coded = labels.Encoded({part: _numbers(v, task, part, name) for part, v in y.items()}, {}, outputs, ())
     whole = missing.filled(x, temporal, columns)
     cast = _single(whole.parts, temporal, compact, columns)
@@ -210,9 +210,9 @@ def _drawn(arrays: Raw, seed: Any, fraction: float, task: str) -> tuple[Raw, Raw
     return Raw(arrays.x[~mask], arrays.y[~mask]), Raw(arrays.x[mask], arrays.y[mask])
 
 
-def _with_targets(arrays: Raw, part: str, where: Any, *, stepwise: bool) -> tuple[Raw, int]:
+def _with_targets(arrays: Raw, part: str, where: Any, task: str) -> tuple[Raw, int]:
     """Returns the examples that have a target, and how many have none."""
-    none = np.zeros(len(arrays.y), bool) if stepwise else labels.missing(arrays.y)
+    none = labels.missing(arrays.y, task)
     count = int(none.sum())
     if count and part == "test":
         raise DataError(
@@ -254,6 +254,8 @@ def _check_rank(y: np.ndarray, x: Any, temporal: bool, part: str, name: str) -> 
 
 def _numbers(y: np.ndarray, task: str, part: str, name: str) -> np.ndarray:
     """Returns targets as the task wants them; numbers stay in double precision where single would lose what differs."""
+    if task == OWN:
+        return y.astype(np.float32 if y.dtype.kind == "f" else np.int32)
     if y.ndim != 2 or not y.shape[1]:
         raise DataError(
             f"targets must have shape [n, outputs], got {y.shape} in the {part} part of {name!r}; reshape it."

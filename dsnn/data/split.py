@@ -13,6 +13,8 @@ from dsnn.untrusted import printable
 Features: TypeAlias = np.ndarray | Array | sparse.csr_array
 OWN_VALIDATION, OWN_MOST = 0.2, 5000
 TASKS = ("classification", "multilabel", "regression")
+OWN = "own"
+"""Targets that a task of one's own reads, as they come."""
 
 
 class DataError(ValueError):
@@ -44,10 +46,10 @@ class Split(NamedTuple):
         val: the examples that choices are made on; may be empty. Until `assign_roles` divides them, those that certify
             are among them.
         test: the examples that are reported.
-        classes: number of classes, of labels (multi-label), or of outputs (regression).
+        classes: number of classes, of labels (multi-label), or of outputs (regression, and of one's own).
         name: the name it was loaded by.
         temporal: True when the second axis of ``x`` is time.
-        task: ``classification``, ``multilabel`` or ``regression``.
+        task: ``classification``, ``multilabel`` or ``regression``; ``own`` are targets that a task of one's own reads.
         class_names: one name per class, or empty.
         truth: the planted truth of a generated set (which sites matter, how hard each example is), or empty.
         extra: side information aligned with a part, under names such as ``test/labelled``; or empty.
@@ -128,7 +130,7 @@ def check(split: Split) -> Split:
     Raises:
         DataError: the first rule broken.
     """
-    if split.task not in TASKS:
+    if split.task not in (*TASKS, OWN):
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {split.task!r}.")
     if size(split.test) == 0:
         raise DataError(f"the test part of {split.name!r} must not be empty, got 0 examples; give at least one.")
@@ -191,23 +193,51 @@ def require_finite(x: Any) -> Any:
     return x
 
 
+def check_targets(split: Split) -> None:
+    """Checks the targets of every part: their shape, dtype and range.
+
+    Raises:
+        DataError: the first rule broken.
+    """
+    for part in ("train", "val", "test"):
+        _check_targets(getattr(split, part), split, f"the {part} part of {split.name!r}")
+
+
 def _check_targets(arrays: Arrays, split: Split, where: str) -> None:
-    y, task = arrays.y, split.task
-    if task == "regression":
-        if y.ndim != 2 or y.shape[1] != split.classes:
-            raise DataError(f"regression targets must have shape [n, {split.classes}], got {y.shape} in {where}.")
-        _check_finite(y, f"y in {where}")
-        return
+    _TARGETS[split.task](arrays, split, where)
+
+
+def _check_numbers(arrays: Arrays, split: Split, where: str) -> None:
+    y = arrays.y
+    if y.ndim != 2 or y.shape[1] != split.classes:
+        raise DataError(f"regression targets must have shape [n, {split.classes}], got {y.shape} in {where}.")
+    _check_finite(y, f"y in {where}")
+
+
+def _check_own(arrays: Arrays, split: Split, where: str) -> None:
+    if arrays.y.dtype.kind not in "biuf":
+        raise DataError(f"targets must be numbers, got {arrays.y.dtype} in {where}; convert them.")
+    _check_finite(arrays.y, f"y in {where}")
+
+
+def _check_integers(y: np.ndarray, where: str) -> None:
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"labels must be integers, got {y.dtype} in {where}; convert them to class numbers from 0.")
-    if task == "multilabel":
-        if y.ndim != 2 or y.shape[1] != split.classes or (y.size and (y.min() < 0 or y.max() > 1)):
-            raise DataError(
-                f"multi-label targets must be 0 or 1 with shape [n, {split.classes}], got shape {y.shape} in {where}."
-            )
-        return
-    stepwise = split.temporal and y.shape == arrays.x.shape[:2]
-    if y.ndim != 1 and not stepwise:
+
+
+def _check_labels(arrays: Arrays, split: Split, where: str) -> None:
+    y = np.asarray(arrays.y)
+    _check_integers(y, where)
+    if y.ndim != 2 or y.shape[1] != split.classes or (y.size and (y.min() < 0 or y.max() > 1)):
+        raise DataError(
+            f"multi-label targets must be 0 or 1 with shape [n, {split.classes}], got shape {y.shape} in {where}."
+        )
+
+
+def _check_classes(arrays: Arrays, split: Split, where: str) -> None:
+    y = np.asarray(arrays.y)
+    _check_integers(y, where)
+    if y.ndim != 1 and not (split.temporal and y.shape == arrays.x.shape[:2]):
         raise DataError(
             f"labels must have shape [n] (or [n, time] for temporal data), got {y.shape} in {where}; "
             f"turn one-hot rows into class numbers with argmax."
@@ -218,6 +248,9 @@ def _check_targets(arrays: Arrays, split: Split, where: str) -> None:
             f"labels must be class numbers from 0 to {split.classes - 1}, got {wrong} in {where}; "
             f"renumber the labels or set the number of classes."
         )
+
+
+_TARGETS = dict(zip((*TASKS, OWN), (_check_classes, _check_labels, _check_numbers, _check_own), strict=True))
 
 
 def check_seed(seed: int) -> int:

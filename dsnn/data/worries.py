@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn.data.missing import COLUMNS, LENGTHS, listed
-from dsnn.data.split import Arrays, Split, per_step, size
+from dsnn.data.split import OWN, Arrays, Split, per_step, size
 
 UNBALANCED = 5.0
 """Examples of the most frequent class to one of the rarest that are worth a word."""
@@ -72,7 +72,7 @@ def _labels(split: Split) -> list[str]:
             if still
             else []
         )
-    if split.task == "regression":
+    if split.task in ("regression", OWN):
         y = np.asarray(split.train.y, np.float64)
         still = np.flatnonzero((y == y[:1]).all(0)).tolist()
         return (
@@ -125,7 +125,7 @@ def _repeated(split: Split) -> list[str]:
             f"{again} of {len(test)} test examples are training examples too, so that the test part flatters: leave "
             f"repeated ones out of it."
         )
-    if split.task != "regression":
+    if split.task not in ("regression", OWN):
         answers: dict[int, set[bytes]] = {}
         for row, y in zip(train, np.asarray(split.train.y), strict=True):
             answers.setdefault(row, set()).add(y.tobytes())
@@ -144,7 +144,7 @@ def _rows(part: Arrays) -> list[int]:
 
 def _lengths(split: Split) -> list[str]:
     lengths = split.extra.get(f"train/{LENGTHS}")
-    if lengths is None or not len(lengths) or split.task == "regression" or np.asarray(split.train.y).ndim != 1:
+    if lengths is None or not len(lengths) or split.task in ("regression", OWN) or np.asarray(split.train.y).ndim != 1:
         return []
     y = np.asarray(split.train.y)
     means = np.array([lengths[y == label].mean() for label in np.unique(y)])

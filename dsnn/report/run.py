@@ -51,7 +51,8 @@ def write_report(run_dir: str | Path) -> Path:
         "finished": (directory / "metrics.json").exists(),  # DONE is written after the report
         "networks": networks(metrics, belief),
         "figures": drawn,
-        "quality": _quality(metrics, belief),
+        "quality": _quality(config, metrics, belief),
+        "own_task": wording.own_task(config),
         "decided": decided(metrics),
         "sites": figures.site_rows(metrics),
         "costs": _cost_tables(metrics, wording.degenerate(config, metrics)),
@@ -321,9 +322,13 @@ def _simpler(metrics: figures.Metrics) -> list[tuple[str, list[tuple[str, str]]]
     return [(name, rows) for name, rows in found if rows]
 
 
-def _quality(metrics: figures.Metrics, belief: wording.Belief) -> list[tuple[str, list[tuple[str, str]]]]:
+def _quality(
+    config: Mapping[str, Any], metrics: figures.Metrics, belief: wording.Belief
+) -> list[tuple[str, list[tuple[str, str]]]]:
     """What is said of each of the two networks, and of simpler models, under its name."""
-    predictive, deployed = _rows(metrics, _predictive_names(metrics)) + _outside_rows(metrics), _rows(metrics, DEPLOYED)
+    own = {part: wording.own_scores(config, metrics, part) for part in ("test", "deployed")}
+    predictive = _rows(metrics, {**own["test"], **_predictive_names(metrics)}) + _outside_rows(metrics)
+    deployed = _rows(metrics, {**own["deployed"], **DEPLOYED})
     if belief.noun == wording.CONVERTED:
         return [(belief.predictive, deployed)]
     both = ((belief.predictive, predictive), (wording.DEPLOYED, deployed))

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-from dsnn import activity, data, energy, evaluate, exit_calibration, parameters, rng
+from dsnn import activity, data, energy, evaluate, exit_calibration, parameters, rng, tasks
 from dsnn.anytime import Decision
 from dsnn.assemble import reads_values
 from dsnn.bayes.lift import Draw
-from dsnn.bayes.predict import Prediction
 from dsnn.bayes.sites import Sites
 from dsnn.cells import kind
 from dsnn.compact import kept as kept_sites
 from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, on_grid, ran, running_ahead, speed
+from dsnn.deploy import running as running_logits
 from dsnn.exit_calibration import Calibrated, odds
 from dsnn.forward import keep_spikes, keep_traces
 from dsnn.networks.plan import NEURONS
@@ -25,14 +25,13 @@ from dsnn.networks.shrink import compacts
 from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by, priced
 from dsnn.programs import Program
-from dsnn.run import assess_beliefs, assess_energy, assess_labels, assess_numbers, assess_steps, exit_rule
+from dsnn.run import assess_beliefs, assess_energy, exit_rule
 from dsnn.run.console import batches
 from dsnn.unroll import unroll
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
 
-EVAL_BATCH = 256
 MEASURED_EXAMPLES = 512
 SHOWN_NEURONS = 8
 PLACEMENT_DRAWS = 8
@@ -82,53 +81,36 @@ def assess(setup: "Setup", settled: Calibrated, predict: Any) -> Assessed:
 
 def predicted(setup: "Setup", settled: Calibrated, predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns what the posterior predictive is worth: metrics and records."""
-    config, split, lifted, params = setup.config, setup.split, setup.lifted, settled.params
-    if split.task == "regression":
-        metrics, records = assess_numbers.assess(setup, params, predict)
+    config, split, task, params = setup.config, setup.split, setup.task, settled.params
+    ask, steps = asking(setup, settled, predict), float(setup.lifted.forward.steps)
+    found, records = task.assess(ask, split, _foreign(setup))
+    metrics = {"compute/steps_mean": steps, "compute/steps_total": steps} | found
+    if "sources" in task.facts.shows:
+        metrics |= assess_beliefs.sources(setup, params, predictive_key(setup))
+    if "plane" in task.facts.shows:
+        records |= assess_beliefs.plane(setup, ask)
+    if "posterior" in task.facts.shows:
         records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
-        return metrics, records
-    if split.task == "multilabel":
-        return assess_labels.assess(setup, params, predict)
-    if data.per_step(split):
-        return assess_steps.assess(setup, params, predict)
-
-    def of(x: Any, what: str) -> Prediction:
-        with batches(what) as progress:
-            return predict(params, x, predictive_key(setup), progress=progress, **predictive_options(setup, settled))
-
-    labels = np.asarray(split.test.y)
-    test = of(split.test.x, "predicting the test part")
-    metrics = scores("test", test.probs, labels)
-    if len(split.val.x):
-        # at all steps: where early answers stop is known from the examples that certify, which select nothing
-        val, val_labels = of(split.val.x, "predicting the selecting part").full, np.asarray(split.val.y)
-        metrics |= scores("val", val, val_labels) | _recalibrated(val, val_labels, test.full, labels)
-    if split.certify is not None and len(split.certify.x):
-        # at all steps, which these examples did not choose
-        held = of(split.certify.x, "predicting the certifying part").full
-        metrics |= _conformal(held, np.asarray(split.certify.y), test.full, labels)
-    total = evaluate.entropy(test.probs)
-    metrics |= {
-        "test/aurc": evaluate.aurc(total, test.probs.argmax(-1) != labels),
-        "test/accuracy_all_steps": evaluate.accuracy(test.full, labels),
-        "uncertainty/aleatoric": float(test.aleatoric.mean()),
-        "uncertainty/epistemic": float((total - test.aleatoric).mean()),
-        "compute/steps_mean": float(test.steps.mean()),
-        "compute/steps_total": float(lifted.forward.steps),
-    }
-    records = {"test/probs": test.probs, "test/y": labels, "test/steps": test.steps}
-    for name in config.data.ood:
-        foreign, scaled = data.load(name, root=config.data.root).test.x, data.scaling_of(split)
-        other = of(foreign if scaled is None else scaled(np.asarray(foreign)), f"predicting {name}")
-        unsure = evaluate.entropy(other.probs)
-        metrics[f"ood/{name}/auroc"] = evaluate.auroc(total, unsure)
-        metrics[f"ood/{name}/fpr95"] = evaluate.fpr95(total, unsure)
-        metrics[f"ood/{name}/auroc_epistemic"] = evaluate.auroc(total - test.aleatoric, unsure - other.aleatoric)
-        records[f"ood/{name}/probs"] = other.probs
-    metrics |= assess_beliefs.sources(setup, params, predictive_key(setup))
-    records |= assess_beliefs.plane(setup, lambda x: of(x, "predicting the plane"))
-    records |= assess_beliefs.posterior(setup, params, rng.stream(setup.root, "weights", config.train.epochs))
     return metrics, records
+
+
+def asking(setup: "Setup", settled: Calibrated, predict: Any) -> tasks.Ask:
+    """Returns ``ask(x, **options)``: what a trained network that stops as settled predicts, as an assessment has it."""
+    exits = {"threshold": settled.threshold} if setup.task.facts.halts else {}
+    how = {"samples": setup.config.bayes.samples, **exits}
+
+    def ask(x: Any, **options: Any) -> Any:
+        with batches("predicting") as progress:
+            return predict(settled.params, x, predictive_key(setup), progress=progress, **how, **options)
+
+    return ask
+
+
+def _foreign(setup: "Setup") -> dict[str, Any]:
+    """Returns the inputs of the data sets that the network should be unsure of, at the scale of its own."""
+    config, scaled = setup.config.data, data.scaling_of(setup.split)
+    every = {name: data.load(name, root=config.root).test.x for name in config.ood}
+    return {name: x if scaled is None else scaled(np.asarray(x)) for name, x in every.items()}
 
 
 def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], records: dict[str, np.ndarray]) -> Assessed:
@@ -138,12 +120,11 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
     inputs = _inputs(setup)
     seen = Measured(deployed, inputs, deployed.run(inputs))
     costs, error = _costs(setup, seen)
-    stepwise = data.per_step(setup.split)
-    if stepwise:
-        metrics |= assess_steps.firing(setup, deployed, inputs)
-    else:
+    if setup.task.facts.halts:
         answered, curves = exit_rule.exits(setup, settled, deployed)
         metrics, records = metrics | settled.metrics | answered, records | curves
+    else:
+        metrics |= setup.task.deployed(_decided(setup, deployed, inputs), setup.split)
     metrics |= costs | {
         "compute/compaction_error": error,
         "compute/parameters": parameters.count(deployed.full),
@@ -159,9 +140,17 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
         metrics |= {"gates/kept": kept, "gates/total": every, "gates/kept_fraction": kept / every}
     metrics |= _found(setup.split.truth, probabilities) | _placement(setup, params, seen)
     example = _example(setup, seen, settled)
-    if stepwise:  # the running decision of one class is not what it shows
-        example = {name: array for name, array in example.items() if not name.startswith("example/")}
     return Assessed(metrics, records | example, probabilities, seen)
+
+
+def _decided(setup: "Setup", deployed: Deployed, inputs: Any) -> tasks.Decided:
+    """Returns the decided network as a task looks at it."""
+    forward = setup.lifted.forward
+
+    def logits() -> np.ndarray:
+        return running_logits(setup.lifted, deployed, setup.split.test.x, setup.root)
+
+    return tasks.Decided(logits, forward.template.build(deployed.full), inputs, forward.steps, forward.held)
 
 
 def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
@@ -170,15 +159,15 @@ def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
     Args:
         setup: of a run that learns alone.
         params: of the guide, as they are now.
-        predict: from `dsnn.bayes.predict.predictor`.
+        predict: the task's compiled predictive.
     """
     split, lifted = setup.split, setup.lifted
-    if split.task != "classification" or data.per_step(split):
+    if not setup.task.facts.halts:
         return
     key, held = predictive_key(setup), split.certify is not None and data.size(split.certify) > 0
     certified = exit_rule.stops(setup) and held
     for x in (split.val.x, split.test.x):
-        predict.ahead(params, x, key, batch_size=EVAL_BATCH)
+        predict.ahead(params, x, key)
     if certified:
         exit_calibration.ahead(lifted, split, setup.config.halting)
         predict.ahead(params, split.val.x, key, threshold=np.zeros(2))
@@ -195,9 +184,9 @@ def timed(setup: "Setup", settled: Calibrated, assessed: Assessed, predict: Any)
     if assessed.measured is None:
         return {}
     timing = speed(setup.lifted, assessed.measured.deployed, assessed.measured.inputs)
-    x = setup.split.test.x[:EVAL_BATCH]
+    x, ask = setup.split.test.x[: tasks.EVAL_BATCH], asking(setup, settled, predict)
     began = time.monotonic()
-    predict(settled.params, x, predictive_key(setup), **predictive_options(setup, settled))
+    ask(x)
     return {
         "time/predict_us": 1e6 * (time.monotonic() - began) / len(x),
         "compute/speedup_realised": timing.speedup,
@@ -209,13 +198,6 @@ def timed(setup: "Setup", settled: Calibrated, assessed: Assessed, predict: Any)
 def predictive_key(setup: "Setup") -> Any:
     """Returns the key of all draws of an assessment."""
     return rng.stream(setup.root, "noise", setup.config.train.epochs)
-
-
-def predictive_options(setup: "Setup", settled: Calibrated) -> dict[str, Any]:
-    """Returns how an assessment calls the predictive."""
-    options: dict[str, Any] = {"samples": setup.config.bayes.samples, "batch_size": EVAL_BATCH}
-    stops = setup.split.task != "regression" and not data.per_step(setup.split)
-    return options | {"threshold": settled.threshold} if stops else options
 
 
 def _found(truth: Any, probabilities: dict[str, np.ndarray]) -> dict[str, float]:
@@ -306,41 +288,6 @@ def _prices_memory(profile: energy.Profile) -> bool:
     return profile.memory_included or profile.weight_pj_per_bit is not None
 
 
-def scores(part: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns the scores of class probabilities ``[n, class]``, named after the part that they are of."""
-    return {
-        f"{part}/accuracy": evaluate.accuracy(probs, labels),
-        f"{part}/balanced_accuracy": evaluate.balanced_accuracy(probs, labels),
-        f"{part}/nll": evaluate.nll(probs, labels),
-        f"{part}/ece": evaluate.ece(probs, labels),
-        f"{part}/brier": evaluate.brier(probs, labels),
-    }
-
-
-def _recalibrated(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns test scores after temperature scaling, fitted on the examples that select."""
-    tiny = np.finfo(np.float32).tiny
-    temperature = evaluate.fit_temperature(np.log(np.maximum(val, tiny)), val_labels)
-    scaled = evaluate.with_temperature(np.log(np.maximum(test, tiny)), temperature)
-    return {
-        "calibration/temperature": temperature,
-        "calibration/nll": evaluate.nll(scaled, labels),
-        "calibration/ece": evaluate.ece(scaled, labels),
-    }
-
-
-def _conformal(
-    held: np.ndarray, held_labels: np.ndarray, test: np.ndarray, labels: np.ndarray, level: float = 0.9
-) -> dict[str, float]:
-    """Returns what conformal sets are worth whose threshold comes from the examples that certify."""
-    sets = evaluate.conformal_sets(test, evaluate.conformal_threshold(held, held_labels, level))
-    return {
-        "conformal/level": level,
-        "conformal/coverage": float(sets[np.arange(len(labels)), labels].mean()),
-        "conformal/size": float(sets.sum(-1).mean()),
-    }
-
-
 def _measured_on(setup: "Setup") -> data.Arrays:
     """Returns the test examples on which activity and costs are measured."""
     return data.sample(setup.split.test, MEASURED_EXAMPLES)
@@ -409,8 +356,9 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
     late = int(taken.argmax())
     inputs = np.take(np.asarray(seen.inputs), [0, late], axis=0 if forward.held else 1)
     logits, traces = jax.device_get(ran(forward, model, jnp.asarray(inputs), keep_traces, running))
-    out = {"example/x": np.asarray(test.x[0]), "example/step": taken[0]}
-    if setup.split.task == "classification":
+    shows = setup.task.facts.shows
+    out = {"example/x": np.asarray(test.x[0]), "example/step": taken[0]} if "example" in shows else {}
+    if "decision" in shows:
         out |= {"example/y": np.asarray(test.y[0]), "example/logits": np.asarray(logits[:, 0])}
         if taken[late] > taken[0]:  # else all stop at once, and one picture says so
             out |= {"late/x": np.asarray(test.x[late]), "late/step": taken[late], "late/y": np.asarray(test.y[late])}

@@ -10,8 +10,8 @@ import numpy as np
 from dsnn import data, evaluate, rng
 from dsnn.bayes.lift import ANSWERS
 from dsnn.bayes.priors import Hierarchical
-from dsnn.bayes.sources import by_source
 from dsnn.programs import Program
+from dsnn.tasks import by_source
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup

@@ -16,7 +16,7 @@ from dsnn.config import Config
 from dsnn.convert.options import entry
 from dsnn.forward import keep_spikes
 from dsnn.run import assess_energy
-from dsnn.run.conversion import EVAL_BATCH, converted, deep_of, running_probs, scores
+from dsnn.run.conversion import TOGETHER, converted, deep_of, running_probs, scores
 from dsnn.unroll import unroll
 
 MATCHED_EXAMPLES = 250
@@ -267,8 +267,8 @@ def _stochastic(
         return convert.stochastic(nnx.merge(graph, state), x, draws, key, steps=steps, **options)
 
     probs, total, seen = [], None, 0
-    for start in range(0, x.shape[0], EVAL_BATCH):
-        part = x[start : start + EVAL_BATCH]
+    for start in range(0, x.shape[0], TOGETHER):
+        part = x[start : start + TOGETHER]
         ran = run(state, _inputs(part, _width(x)), jax.random.fold_in(key, start))
         probs.append(np.asarray(jax.nn.softmax(ran.logits)))
         own = jax.tree.map(np.asarray, ran._replace(rates={n: r.mean(0, keepdims=True) for n, r in ran.rates.items()}))

@@ -6,18 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from dsnn import data, rng
-from dsnn.answer_calibration import calibrated
+from dsnn import data, rng, tasks
 from dsnn.automatic import Choice
 from dsnn.config import Config
-from dsnn.guard import Candidate, Losses, guarded, judged, milder, twin_of
+from dsnn.guard import Candidate, guarded, judged, milder, twin_of
 from dsnn.linear import linear_model
-from dsnn.numbers import in_units, targets_of
 from dsnn.parameters import Params
-from dsnn.run import assess_labels, assess_numbers
-from dsnn.run.assess import scores as class_scores
 from dsnn.run.console import console
 from dsnn.run.loop import Member, train
 
@@ -30,12 +24,12 @@ TWIN = "deterministic twin"
 class Rivals(NamedTuple):
     """Simpler models of the same split: their losses on the part that selects, by name, and their metrics."""
 
-    losses: dict[str, Losses]
+    losses: dict[str, tasks.Losses]
     metrics: dict[str, Any]
 
 
 class Answers(NamedTuple):
-    """Parameters of a network that predicts, and the temperature that they hold, see `dsnn.answer_calibration`."""
+    """Parameters of a network that predicts, and the temperature that they hold, see `dsnn.tasks.calibration`."""
 
     params: Params
     temperature: float
@@ -57,7 +51,7 @@ class Fit:
         train_part = setup.split.train
         params = setup.lifted.finish(params, train_part.x, train_part.y, rng.stream(setup.root, "weights"))
         wanted, key = setup.config.bayes.temperature, rng.stream(setup.root, "noise", setup.config.train.epochs)
-        return Answers(*calibrated(setup.lifted, params, setup.split, member.predict, key, wanted))
+        return Answers(*tasks.calibrated(setup.task, setup.lifted, params, setup.split, member.predict, key, wanted))
 
 
 def rivals(member: Member) -> Rivals:
@@ -65,7 +59,7 @@ def rivals(member: Member) -> Rivals:
     setup = member.setup
     config, split = setup.config, setup.split
     metrics, losses = linear(setup)
-    if config.baseline == "full" and config.learner == "svi" and not data.per_step(split):
+    if config.baseline == "full" and config.learner == "svi" and setup.task.facts.twin:
         twin = _twin(member)
         for part in ("val", "test"):
             if data.size(getattr(split, part)):
@@ -76,9 +70,9 @@ def rivals(member: Member) -> Rivals:
     return Rivals(losses, metrics)
 
 
-def linear(setup: "Setup") -> tuple[dict[str, Any], dict[str, Losses]]:
+def linear(setup: "Setup") -> tuple[dict[str, Any], dict[str, tasks.Losses]]:
     """Returns metrics and losses of the linear model of a run's split; nothing where there is none."""
-    made = None if setup.config.baseline == "none" else linear_model(setup.split, setup.config.seed)
+    made = None if setup.config.baseline == "none" else linear_model(setup.split, setup.config.seed, setup.task)
     if made is None:
         return {}, {}
     metrics = {f"linear/{name}": value for name, value in made.scores.items()}
@@ -106,16 +100,12 @@ def _beside(directory: Path, name: str) -> Path:
     return place
 
 
-def scored(fit: Fit, part: str) -> tuple[dict[str, float], Losses]:
+def scored(fit: Fit, part: str) -> tuple[dict[str, float], tasks.Losses]:
     """Returns scores and losses of all steps' predictive on a part."""
     member, split = fit.member, fit.member.setup.split
     made, lost = judged(member.setup, fit.answers.params, member.predict, part)
-    labels = np.asarray(getattr(split, part).y)
-    if split.task == "regression":
-        return assess_numbers.scores(part, in_units(made, split), targets_of(split, part)), lost
-    if split.task == "multilabel":
-        return assess_labels.scores(part, made.full, labels), lost
-    return class_scores(part, made.full, labels), lost
+    task = member.setup.task
+    return tasks.scored(part, task.scores(task.placed(made, split), task.targets(split, part))), lost
 
 
 def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:

@@ -87,6 +87,9 @@ def _said(loss: float, record: Mapping[str, float]) -> str:
     ):
         if key in record:
             parts.append(f"{name} {form.format(record[key])}")
+    scored = [key for key in record if key.startswith("val/")]
+    if scored and not {"val/accuracy", "val/rmse"} & record.keys():  # of a task of one's own
+        parts.insert(1, f"validation {scored[0].removeprefix('val/')} {record[scored[0]]:.4g}")
     return ", ".join(parts)
 
 
@@ -107,11 +110,12 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
             table.add_row(name, ", ".join(parts))
 
     belief = wording.belief(config, metrics)
+    own = {part: _own_forms(config, metrics, part) for part in ("test", "deployed")}
     if belief.noun != wording.CONVERTED:
-        row(belief.predictive.replace(", ", ",\n", 1), _said_of(metrics, PREDICTIVE))
+        row(belief.predictive.replace(", ", ",\n", 1), _said_of(metrics, {**own["test"], **PREDICTIVE}))
     row(
         wording.CONVERTED if belief.noun == wording.CONVERTED else wording.DEPLOYED,
-        _said_of(metrics, {**DEPLOYED, f"energy/{profile}/snn_nj": "{:.1f} nJ (modelled)"}),
+        _said_of(metrics, {**own["deployed"], **DEPLOYED, f"energy/{profile}/snn_nj": "{:.1f} nJ (modelled)"}),
     )
     for name, prefix in (("deterministic twin", "twin"), (str(metrics.get("linear/name")), "linear")):
         row(name, _said_of(metrics, {f"{prefix}/{key}": form for key, form in PREDICTIVE.items()}))
@@ -154,6 +158,11 @@ DEPLOYED = {
     "compute/speedup_realised": "{:.1f} times as fast as all sites and steps (measured)",
 }
 """What is said of the network that is deployed."""
+
+
+def _own_forms(config: Mapping[str, Any], metrics: Mapping[str, Any], part: str) -> dict[str, str]:
+    """Returns how scores of a task of one's own are said, where the house has no words for them."""
+    return {name: f"{label} {{:.4g}}" for name, label in wording.own_scores(config, metrics, part).items()}
 
 
 def _said_of(metrics: Mapping[str, Any], forms: Mapping[str, str]) -> list[str]:

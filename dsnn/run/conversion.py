@@ -1,7 +1,6 @@
 """A deep network is trained and converted: a run of its own, or what comes before a Bayesian one."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +16,12 @@ from dsnn.run import signals
 from dsnn.run.console import console
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
+from dsnn.tasks.batching import in_batches
 from dsnn.unroll import unroll
 
 DEEP, CHECKPOINTS = "deep.npz", "checkpoints/deep"
-EVAL_BATCH = 250
+TOGETHER = 250
+"""Examples at a time; the noise of a stochastic network is drawn by them, so that another number is another draw."""
 
 
 class Begun(NamedTuple):
@@ -122,7 +123,7 @@ def converted(config: Config, network: nnx.Sequential, split: data.Split, **opti
     return convert.convert(network, x, **given)
 
 
-def running_probs(stack: Any, x: Any, steps: int, at: list[int], batch: int = EVAL_BATCH) -> dict[int, np.ndarray]:
+def running_probs(stack: Any, x: Any, steps: int, at: list[int], batch: int = TOGETHER) -> dict[int, np.ndarray]:
     """Returns class probabilities of a network with held inputs, after each of the steps ``at``."""
     graph, state = nnx.split(stack)
 
@@ -132,16 +133,7 @@ def running_probs(stack: Any, x: Any, steps: int, at: list[int], batch: int = EV
         logits = network.logits(unroll(network, x, steps=steps)[0])
         return jax.nn.softmax(logits[jnp.asarray([t - 1 for t in at])])
 
-    return dict(zip(at, in_batches(lambda b: run(state, b), x, batch, axis=1), strict=True))
-
-
-def in_batches(run: Callable[[Any], Any], x: Any, batch: int, axis: int = 0) -> np.ndarray:
-    """Returns what ``run`` gives for all examples, a batch at a time; the examples are on the given axis of it."""
-    indices, masks = data.eval_batches(x.shape[0], batch)
-    parts = [
-        np.compress(mask, np.asarray(run(jnp.asarray(x[i]))), axis) for i, mask in zip(indices, masks, strict=True)
-    ]
-    return np.concatenate(parts, axis)
+    return dict(zip(at, in_batches(lambda b: run(state, b), x, batch, axes=1), strict=True))
 
 
 def scores(name: str, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:

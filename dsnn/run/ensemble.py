@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dsnn import data, store
-from dsnn.predictive import predictive
-from dsnn.run import assess, assess_steps
+from dsnn import store, tasks
+from dsnn.run import assess
 from dsnn.run.finished import Finished, finished, options
 
 KNOWN = {"run": "", "json": "", "trust": "false"}
@@ -27,18 +26,13 @@ ENERGIES = {
 def test_probabilities(run: Finished) -> np.ndarray:
     """Returns a member's predictive class probabilities on its test part, ``[n, class]`` or ``[n, time, class]``."""
     setup, settled = run.setup, run.settled
-    predict = predictive(setup.lifted, setup.split)
-    given = assess.predictive_options(setup, settled)
-    return np.asarray(predict(settled.params, setup.split.test.x, assess.predictive_key(setup), **given).probs)
+    ask = assess.asking(setup, settled, setup.task.predictor(setup.lifted))
+    return np.asarray(ask(setup.split.test.x).probs)
 
 
 def scores(run: Finished, probs: np.ndarray) -> dict[str, float]:
     """Returns the test scores of class probabilities under the rules of a run's task."""
-    labels = np.asarray(run.setup.split.test.y)
-    if data.per_step(run.setup.split):
-        _, along = assess_steps.along_time(probs, labels, assess_steps.counted(run.setup, "test"))
-        return assess_steps.scored(run.setup, "test", probs) | along
-    return assess.scores("test", probs, labels)
+    return run.setup.task.averaged(probs, run.setup.task.targets(run.setup.split, "test"))
 
 
 def ensemble(runs: list[Finished]) -> dict[str, dict[str, float]]:
@@ -52,8 +46,7 @@ def ensemble(runs: list[Finished]) -> dict[str, dict[str, float]]:
     first = runs[0].setup.split
     for run in runs:
         split = run.setup.split
-        if split.task != "classification":
-            raise ValueError(f"members must predict classes, got task {split.task!r} in {run.directory}.")
+        tasks.refuse(run.setup.task, "ensemble", str(run.directory))
         if not np.array_equal(first.test.x, split.test.x) or not np.array_equal(first.test.y, split.test.y):
             raise ValueError(f"members must have one test part, {runs[0].directory} and {run.directory} differ.")
     names = [run.directory.name for run in runs]

@@ -9,7 +9,6 @@ from scipy.special import log_softmax, softmax
 from dsnn import evaluate
 from dsnn.deploy import Deployed, running
 from dsnn.exit_calibration import Calibrated, odds
-from dsnn.run import assess_numbers
 
 if TYPE_CHECKING:
     from dsnn.assemble import Setup
@@ -20,7 +19,7 @@ BLOCKS = 40
 
 def stops(setup: "Setup") -> bool:
     """Returns whether the network decides when to stop."""
-    return setup.lifted.feature is not None and setup.split.task == "classification"
+    return setup.lifted.feature is not None
 
 
 def scores(setup: "Setup", params: dict[str, Any], logits: np.ndarray) -> dict[str, np.ndarray]:
@@ -40,15 +39,10 @@ def scores(setup: "Setup", params: dict[str, Any], logits: np.ndarray) -> dict[s
 
 
 def exits(setup: "Setup", settled: Calibrated, deployed: Deployed) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns metrics and curves of what the decided network answers on the whole test part, early or not."""
+    """Returns metrics and curves of what a decided network of classes answers on the test part, early or not."""
     test = setup.split.test
     labels = np.asarray(test.y)
     logits = running(setup.lifted, deployed, test.x, setup.root)
-    if setup.split.task == "regression":
-        return assess_numbers.deployed(setup, logits[-1]), {}
-    if setup.split.task == "multilabel":
-        right = (logits[-1] > 0) == labels
-        return {"deployed/accuracy": float(right.mean()), "deployed/steps_mean": float(len(logits))}, {}
     probs = np.moveaxis(softmax(logits, -1).astype(float), 0, 1)
     at_all = np.broadcast_to(labels[:, None], probs.shape[:2])
     blocks = evaluate.block_calibration(probs, at_all, np.ones(at_all.shape, bool), -(-len(logits) // BLOCKS))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsnn import store, untrusted
+from dsnn import store, tasks, untrusted
 from dsnn.api import listeners
 from dsnn.api.fitted import Fitted
 from dsnn.exit_calibration import Calibrated
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 ENDED = "ENDED"
 """File of a run directory with the epoch after which learning was ended early."""
-
-SCORES = ("val/nll", "val/rmse")
-"""What patience watches: the first of these that a validation has."""
 
 
 def fitted(
@@ -34,7 +31,7 @@ def ends(member: "Member", params: dict[str, Any], record: dict[str, float], epo
     """Returns whether a callback, or patience, ends learning after a validation; every callback is asked."""
     config = member.setup.config
     patience = config.train.patience
-    over = patience > 0 and listeners.lost_patience(_scores(member.directory), patience)
+    over = patience > 0 and listeners.lost_patience(_scores(member), patience)
     if not config.callbacks:
         return over
     progress = Progress(epoch, config.train.epochs, dict(record), fitted(member, params))
@@ -65,8 +62,8 @@ def metrics(member: "Member", known: Mapping[str, Any], exits: Calibrated, tempe
     return listeners.measured(config.metrics, finished)
 
 
-def _scores(directory: Path) -> list[float]:
-    """Returns what patience watches, validation by validation."""
-    history = store.read_history(directory)
-    score = next((name for name in SCORES if any(name in record for record in history)), None)
-    return [record[score] for record in history if score in record] if score else []
+def _scores(member: "Member") -> list[float]:
+    """Returns what patience watches, validation by validation; less is better."""
+    score, more = tasks.patient_by(member.setup.task.facts)
+    found = [record.get(f"val/{score}") for record in store.read_history(member.directory)]
+    return [-value if more else value for value in found if value is not None]

@@ -8,11 +8,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from dsnn import automatic, data, exit_calibration, places
+from dsnn import automatic, data, exit_calibration, places, tasks
 from dsnn.config import Config
 from dsnn.data.worries import name_of
 from dsnn.linear import linear_model
-from dsnn.loading import learnable, open_data
+from dsnn.loading import learnable, open_data, task_of
 from dsnn.run import schema, usage
 from dsnn.run.console import console
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         usage.check(overrides)
         config = schema.compose(overrides)
         split = open_data(config)
-        show(split)
+        show(split, tasks.of(split, tasks.Choice(config.task, config.task_options)))
         draw(split, picture)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -67,7 +67,7 @@ def plan(split: data.Split, config: Config) -> list[str]:
     ]
     if config.learner != "convert":
         said += _choices(split, config, held)
-    if (linear := linear_model(split, config.seed)) is not None:
+    if (linear := linear_model(split, config.seed, task_of(split, config))) is not None:
         part = "val" if any(name.startswith("val/") for name in linear.scores) else "test"
         scores = ", ".join(f"{n.split('/')[1]} {v:.3g}" for n, v in linear.scores.items() if n.startswith(f"{part}/"))
         said.append(
@@ -100,12 +100,11 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
     return said
 
 
-def show(split: data.Split) -> None:
+def show(split: data.Split, task: tasks.Task) -> None:
     """Prints what a split holds."""
     steps = data.steps(split)
     kind = f"{steps} steps of {data.input_shape(split)}" if steps else f"static {data.input_shape(split)}"
-    what = {"regression": "numbers", "multilabel": "labels"}.get(split.task, "classes")
-    console.print(f"{split.name}: {split.task}, {split.classes} {what}, {kind}", markup=False)
+    console.print(f"{split.name}: {split.task}, {split.classes} {task.facts.noun}, {kind}", markup=False)
     table = Table("part", "examples", "x", "range", "mean", "zero", "binary")
     if steps:
         table.add_column("events a channel and step")
@@ -113,8 +112,8 @@ def show(split: data.Split) -> None:
         part = getattr(split, name)
         table.add_row(name, *statistics(part, bool(steps)))
     console.print(table)
-    if split.task != "regression":
-        console.print(_balance(split))
+    if task.facts.counted:
+        console.print(_balance(split, task))
     for title, sentences in (("done while reading", split.notes), ("to know", data.worries(split))):
         for sentence in sentences:
             console.print(f"{title}: {sentence}", markup=False)
@@ -135,14 +134,10 @@ def statistics(part: data.Arrays, temporal: bool) -> list[str]:
     return [*row, f"{(1 - zero):.4g}" if binary else "not spikes"] if temporal else row
 
 
-def _balance(split: data.Split) -> Table:
+def _balance(split: data.Split, task: tasks.Task) -> Table:
     table = Table("class", "train", "val", "test", "share of train")
-    targets = [np.asarray(getattr(split, p).y) for p in ("train", "val", "test")]
-    if split.task == "multilabel":
-        counts, total = [y.sum(0) for y in targets], max(len(targets[0]), 1)
-    else:
-        counts = [np.bincount(np.ravel(y), minlength=split.classes) for y in targets]
-        total = max(counts[0].sum(), 1)
+    every = [task.counts(np.asarray(getattr(split, p).y), split.classes) for p in ("train", "val", "test")]
+    counts, total = [one for one, _ in every], max(every[0][1], 1)
     for label in range(min(split.classes, 40)):
         share = counts[0][label] / total
         table.add_row(

@@ -151,6 +151,8 @@ def _opened(places: list[Place], group: str | None, closing: contextlib.ExitStac
         console.print(f"{config.experiment}: {_described(setup)}")
         for sentence in setup.split.notes:
             console.print(f"data: {sentence}", markup=False)
+        if setup.task.facts.note:
+            console.print(f"task: {setup.task.facts.note}", markup=False)
         if setup.automatic:
             said = automatic.said(setup.automatic)
             console.print(f"chosen from the data (set by hand where you know better): {said}", markup=False)
@@ -306,8 +308,8 @@ def _chosen(member: Member) -> dict[str, float]:
     """Returns the epoch that validation selected, and beside it what papers report that selected on test."""
     selected = member.selected()
     chosen: dict[str, float] = {} if selected is None else {"selected/epoch": selected[0]}
-    if member.setup.config.train.watch_test and (history := store.read_history(member.directory)):
-        seen = [record["test/accuracy"] for record in history]
+    history = store.read_history(member.directory) if member.setup.config.train.watch_test else []
+    if seen := [record["test/accuracy"] for record in history if "test/accuracy" in record]:
         chosen |= {"test/accuracy_best_epoch": max(seen), "test/accuracy_last_epoch": seen[-1]}
     return chosen
 
@@ -336,7 +338,7 @@ def _track_results(member: Member, track: Track) -> None:
     for figure in sorted((directory / "figures").glob("*.png")):
         track.figure(figure.stem, figure)
     records = store.read_arrays(directory, "records.npz")
-    if member.setup.split.task == "classification":
+    if {"test/probs", "test/y"} <= records.keys():
         bins = evaluate.reliability(records["test/probs"], records["test/y"])
         rows = zip(*(column.tolist() for column in bins), strict=True)
         track.table("reliability", ["confidence", "accuracy", "count"], [row for row in rows if row[2]])

@@ -14,11 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logit
 
-from dsnn import data, evaluate, learn, mesh, programs, rng, store
-from dsnn.numbers import in_units, targets_of
-from dsnn.predictive import predictive
-from dsnn.run import assess, assess_labels, assess_numbers, assess_steps, hooks, machine, population, signals
-from dsnn.run.assess import EVAL_BATCH
+from dsnn import data, learn, mesh, programs, rng, store, tasks
+from dsnn.run import assess, hooks, machine, population, signals
 from dsnn.run.console import Live, console
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
@@ -75,7 +72,7 @@ class Member:
             alike = self.setup.likeness
             self.predict = programs.shared(
                 alike and ("predictive", alike),
-                lambda: predictive(self.setup.lifted, self.setup.split, jax.local_device_count() if shared else 1),
+                lambda: self.setup.task.predictor(self.setup.lifted, jax.local_device_count() if shared else 1),
             )
 
     @property
@@ -134,7 +131,7 @@ class Member:
         by = self.setup.config.train.select
         if by == "last":
             return
-        score = -scores["val/nll"] if by == "nll" else scores["val/accuracy"]
+        score = scores[f"val/{by}"] if self.setup.task.facts.best[by] else -scores[f"val/{by}"]
         best = store.read_arrays(self.directory, SELECTED)
         if not best or score > best[SCORE]:
             kept: dict[str, Any] = {**params, EPOCH: np.asarray(epoch), SCORE: np.asarray(score, np.float64)}
@@ -283,7 +280,7 @@ def _validate(
     setup: "Setup", params: dict[str, Any], info: Told, predict: Callable[..., Any], epoch: int
 ) -> dict[str, float]:
     """Returns a history record: training averages and scores on the validation part."""
-    split, config = setup.split, setup.config
+    split, config, task = setup.split, setup.config, setup.task
     record = {
         "epoch": float(epoch),
         "train/loss": float(info.loss.mean()),
@@ -302,29 +299,12 @@ def _validate(
     key, samples = rng.stream(setup.root, "weights", epoch), min(VALIDATION_SAMPLES, config.bayes.samples)
     parts = [part for part in ("val", "test") if data.size(getattr(split, part))]
     parts = parts if config.train.watch_test else [part for part in parts if part == "val"]
-    if data.per_step(split):
-        for part in parts:
-            record |= assess_steps.validation(setup, part, params, predict, key, samples)
-    elif len(split.val.x) and split.task == "regression":
-        options = {"samples": VALIDATION_SAMPLES, "y": split.val.y}
-        prediction = in_units(predict(params, split.val.x, key, **options), split)
-        record |= assess_numbers.scores("val", prediction, targets_of(split, "val"))
-    elif len(split.val.x) and split.task == "multilabel":
-        prediction = predict(params, split.val.x, key, samples=samples, batch_size=EVAL_BATCH)
-        record |= assess_labels.scores("val", prediction.probs, np.asarray(split.val.y))
-    else:
-        for part in parts:
-            arrays = getattr(split, part)
-            how: dict[str, Any] = {"samples": samples, "batch_size": EVAL_BATCH}
-            if setup.lifted.joint:
-                how["threshold"] = float(logit(config.halting.quantile))
-            prediction = predict(params, arrays.x, key, **how)
-            labels = np.asarray(arrays.y)
-            record |= {
-                f"{part}/accuracy": evaluate.accuracy(prediction.probs, labels),
-                f"{part}/nll": evaluate.nll(prediction.probs, labels),
-                f"{part}/ece": evaluate.ece(prediction.probs, labels),
-            }
-            if part == "val":
-                record["compute/steps_mean"] = float(prediction.steps.mean())
+    early = {"threshold": float(logit(config.halting.quantile))} if setup.lifted.joint else {}
+    for part in parts:
+        arrays = getattr(split, part)
+        made = predict(params, arrays.x, key, samples=samples, **early, **task.beside(arrays.y))
+        scores = task.scores(task.placed(made, split), task.targets(split, part))
+        record |= tasks.scored(part, {name: scores[name] for name in task.facts.watched or scores})
+        if part == "val" and task.facts.halts:
+            record["compute/steps_mean"] = float(made.steps.mean())
     return record

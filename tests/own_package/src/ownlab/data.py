@@ -24,3 +24,14 @@ def repeated(x, steps, key=None):
 
 def noisy(x, key):
     return x + 0.1 * jax.random.normal(key, x.shape)
+
+
+def counts(root, seed, val_fraction, *, n=120):
+    draw = np.random.default_rng(seed)
+
+    def part(count):
+        x = draw.normal(size=(count, 3)).astype(np.float32)
+        rate = np.exp(1 + x @ np.array([[0.6], [-0.4], [0.0]]))
+        return Arrays(x, draw.poisson(rate).astype(np.int32))
+
+    return Split(part(n), part(n // 2), part(n // 2), 1, "counts", task="own")

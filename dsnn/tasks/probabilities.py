@@ -1,4 +1,7 @@
-"""The posterior predictive: averaged over weights, gates and firing noise, streamed over samples and examples."""
+"""Probabilities of classes or labels: averaged over weights, gates and firing noise, with early stopping.
+
+The compiled predictive that classes and labels share; what is theirs alone is in their files.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,9 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dsnn.bayes import halting
 from dsnn.bayes.lift import SHARPNESS, Lifted
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Stepwise
-from dsnn.data import eval_batches, require_finite
+from dsnn.data import eval_batches
 from dsnn.programs import Program
-from dsnn.rng import stream
+from dsnn.tasks.batching import EVAL_BATCH, Told, drawn, first_batch, in_batches, require_samples
 from dsnn.types import Array, Float, Key
 
 
@@ -74,9 +77,7 @@ def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
         raise ValueError(f"classes are predicted by a likelihood of classes, got {type(likelihood).__name__}.")
 
     def one(params: dict[str, Array], x: Array, key: Key[Array, ""], rules: Rules, sample: Array) -> Prediction:
-        key = jax.random.fold_in(key, sample)
-        draw = lifted.draw(params, stream(key, "weights"), sample)
-        logits = lifted.forward.logits(lifted.network(draw), x, key, lifted.adapt(key, x.shape[0]))
+        logits = drawn(lifted, params, x, key, sample)
         hazards = None
         if lifted.feature is not None:
             hazards = halting.hazard_logits(lifted.head(params), logits, lifted.feature)
@@ -144,24 +145,24 @@ class Predictor:
         samples: int,
         threshold: float | Sequence[float] | np.ndarray = math.inf,
         sharpness: float | np.ndarray | None = None,
-        batch_size: int = 256,
-        progress: Callable[[int, int], None] | None = None,
+        batch_size: int = EVAL_BATCH,
+        progress: Told | None = None,
     ) -> Prediction:
         """Returns what the posterior predicts of examples ``[n, ...]``; the key is consumed."""
-        if samples < 1:
-            raise ValueError(f"the number of posterior samples must be at least 1, got {samples}.")
-        params = self._everywhere(self._whole(params))
-        parts, wanted, count = [], np.size(threshold), jnp.asarray(samples)
-        indices, masks = eval_batches(len(x), batch_size)
-        rules = self._rules(params, threshold, sharpness, indices.shape[1])
-        for index, mask in zip(indices, masks, strict=True):
-            made = jax.device_get(self._program(params, jnp.asarray(require_finite(x[index])), key, rules, count))
-            ruled = (a[:wanted, mask] for a in (made.probs, made.aleatoric, made.steps))
-            probs, aleatoric, steps = ruled
-            parts.append(Prediction(probs, made.full[mask], aleatoric, steps))
-            if progress is not None:
-                progress(len(parts), len(indices))
-        made = _joined(parts) if parts else _nothing(self._lifted, wanted)
+        require_samples(samples)
+        wanted, count = np.size(threshold), jnp.asarray(samples)
+        if not len(x):
+            made = _nothing(self._lifted, wanted)
+        else:
+            params = self._everywhere(self._whole(params))
+            rules = self._rules(params, threshold, sharpness, eval_batches(len(x), batch_size).indices.shape[1])
+
+            def run(batch: Array) -> Prediction:
+                made = jax.device_get(self._program(params, batch, key, rules, count))
+                probs, aleatoric, steps = (a[:wanted] for a in (made.probs, made.aleatoric, made.steps))
+                return Prediction(probs, made.full, aleatoric, steps)
+
+            made = in_batches(run, x, batch_size, axes=Prediction(1, 0, 1, 1), progress=progress)
         return made if np.ndim(threshold) else Prediction(made.probs[0], made.full, made.aleatoric[0], made.steps[0])
 
     def ahead(
@@ -171,14 +172,13 @@ class Predictor:
         key: Key[Array, ""],
         *,
         threshold: float | Sequence[float] | np.ndarray = math.inf,
-        batch_size: int = 256,
+        batch_size: int = EVAL_BATCH,
     ) -> None:
         """Begins to compile what a call with arguments of these shapes will need."""
         if len(x):
-            index = eval_batches(len(x), batch_size).indices[0]
-            params = self._everywhere(self._whole(params))
-            given = jnp.asarray(require_finite(x[index])), key, self._rules(params, threshold, None, len(index))
-            self._program.ahead(params, *given, jnp.asarray(1))
+            params, batch = self._everywhere(self._whole(params)), first_batch(x, batch_size)
+            rules = self._rules(params, threshold, None, len(batch))
+            self._program.ahead(params, batch, key, rules, jnp.asarray(1))
 
     def _whole(self, params: dict[str, Array]) -> dict[str, Array]:
         """Returns parameters with those that are fitted after learning, or are not: they suit one program."""
@@ -194,12 +194,6 @@ class Predictor:
         several = len(thresholds) > 1 or (self._lifted.feature is not None and rows * classes <= FEW)
         more = -len(thresholds) % RULES if several else 0
         return Rules(*(jnp.asarray(np.pad(rule, (0, more), mode="edge")) for rule in (thresholds, sharper)))
-
-
-def _joined(parts: list[Prediction]) -> Prediction:
-    """Returns the predictions of batches as one; examples are the second axis of all but ``full``."""
-    axes = Prediction(1, 0, 1, 1)
-    return Prediction(*(np.concatenate(a, axis) for a, axis in zip(zip(*parts, strict=True), axes, strict=True)))
 
 
 def _nothing(lifted: Lifted, thresholds: int) -> Prediction:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn.bayes.lift import Draw, Lifted
-from dsnn.data import eval_batches
 from dsnn.rng import stream
+from dsnn.tasks.batching import EVAL_BATCH, Told, averaged, in_batches
 from dsnn.types import Array, Key
 
 
@@ -40,12 +40,6 @@ def by_source(lifted: Lifted) -> Callable[..., Sources]:
     def probs(network: Any, x: Array, key: Key[Array, ""]) -> Array:
         return jax.nn.softmax(lifted.forward.logits(network, x, key, lifted.adapt(key, x.shape[0]))[-1])
 
-    def mean(count: Array, one: Callable[[Array], Any]) -> Any:
-        shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32))
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        total = jax.lax.fori_loop(0, count, lambda i, t: jax.tree.map(jnp.add, t, one(i)), zero)
-        return jax.tree.map(lambda a: a / count, total)
-
     def entropy(p: Array) -> Array:
         return -(p * jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))).sum(-1)
 
@@ -62,13 +56,13 @@ def by_source(lifted: Lifted) -> Callable[..., Sources]:
                     p = probs(network, x, stream(stream(stream(key, "noise", i), "noise", j), "noise", k))
                     return p, entropy(p)
 
-                p, last = mean(draws[2], under_spikes)
+                p, last = averaged(under_spikes, draws[2])
                 return p, entropy(p), last
 
-            p, given_gates, last = mean(draws[1], under_gates)
+            p, given_gates, last = averaged(under_gates, draws[1])
             return p, entropy(p), given_gates, last
 
-        p, given_weights, given_gates, last = mean(draws[0], under_weights)
+        p, given_weights, given_gates, last = averaged(under_weights, draws[0])
         total = entropy(p)
         return Sources(total, last, total - given_weights, given_weights - given_gates, given_gates - last)
 
@@ -78,19 +72,14 @@ def by_source(lifted: Lifted) -> Callable[..., Sources]:
         key: Key[Array, ""],
         *,
         draws: tuple[int, int, int] = (8, 4, 4),
-        batch_size: int = 256,
-        progress: Callable[[int, int], None] | None = None,
+        batch_size: int = EVAL_BATCH,
+        progress: Told | None = None,
     ) -> Sources:
         if min(draws) < 1:
             raise ValueError(f"the draws of weights, gates and spikes must be at least 1 each, got {draws}.")
         counts = (draws[0], draws[1] if lifted.gated_sites is not None else 1, draws[2])
-        parts = []
-        indices, masks = eval_batches(len(x), batch_size)
-        for index, mask in zip(indices, masks, strict=True):
-            part = batch(params, jnp.asarray(x[index]), key, tuple(jnp.asarray(c) for c in counts))
-            parts.append(jax.tree.map(lambda a, mask=mask: np.asarray(a)[mask], part))
-            if progress is not None:
-                progress(len(parts), len(indices))
-        return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+        each = tuple(jnp.asarray(count) for count in counts)
+        made: Sources = in_batches(lambda x: batch(params, x, key, each), x, batch_size, progress=progress)
+        return made
 
     return split
