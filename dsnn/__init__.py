@@ -4,12 +4,13 @@ import importlib
 import importlib.util
 from typing import Any
 
-from dsnn import cells, encode, escape, models, surrogate
-from dsnn.allocator import keep_memory
-from dsnn.anytime import anytime
-from dsnn.compact import compact
-from dsnn.unroll import unroll
-from dsnn.version import VERSION
+from dsnn import cells, escape, suggest, surrogate
+from dsnn.native.allocator import keep_memory
+from dsnn.networks.compact import compact
+from dsnn.simulate import encode
+from dsnn.simulate.early_exit import anytime
+from dsnn.simulate.unroll import unroll
+from dsnn.store.version import VERSION
 
 __version__ = VERSION
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "fit",
     "keep_memory",
     "load",
-    "models",
+    "networks",
     "nir",
     "predict",
     "summary",
@@ -45,3 +46,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+suggest.answer_old_names()

@@ -15,11 +15,7 @@ from dsnn.types import Array, Key
 if TYPE_CHECKING:
     import optax
 
-    from dsnn.api.fitted import Fitted
-    from dsnn.bayes.likelihood import Likelihood
-    from dsnn.config import Config
     from dsnn.data import Split
-    from dsnn.forward import Forward
     from dsnn.parameters import Params
 
 
@@ -75,7 +71,7 @@ class Network(Protocol):
 
     Optional: ``logits(outputs, running=None) -> [time, batch, class]``, the decision after each step from the outputs
     ``[time, batch, *out_shape]`` of all, for which all steps run; or ``readout_kind``, a name of
-    `dsnn.models.running_logits`; without, the running mean. ``wiring()``, see `Gateable`; without it nothing
+    `dsnn.networks.stack.running_logits`; without, the running mean. ``wiring()``, see `Gateable`; without it nothing
     is gated and no energy is counted. ``shrink(keep)``, see `Shrinkable`.
     """
 
@@ -88,6 +84,39 @@ class Network(Protocol):
 
     def step(self, state: Any, x: Array, key: Key[Array, ""] | None = None) -> "tuple[Any, Output | Array]":
         """Returns the next state and the output for one input; a bare array has sent nothing. A key is consumed."""
+        ...
+
+
+@runtime_checkable
+class Sequence(Protocol):
+    """A network that runs all time steps at once: parallel neurons, norms over time, delays, one product for all steps.
+
+    `dsnn.unroll` takes this form where there is one and the schedule is not "step". A `Network` that has both forms
+    gives the same numbers in both; one without ``step`` runs all steps of every example.
+    """
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+
+    def init(self, batch: int) -> Any:
+        """Returns the state before the first step, any pytree of arrays."""
+        ...
+
+    def sequence(
+        self, state: Any, xs: Array, keys: Key[Array, " time"] | None = None, *, running: Array | None = None
+    ) -> "tuple[Any, Output | Array]":
+        """Returns the final state and the outputs.
+
+        Args:
+            state: before the first step.
+            xs: ``[time, batch, ...]``.
+            keys: one for each step, consumed, which `step` would get at that step; None is the deterministic network.
+            running: ``[time]``, how far each step runs, in [0, 1]: a step of zero leaves states as they were. None is
+                all the way. What is given and sent at a step is multiplied by it outside.
+
+        Returns:
+            the final state, and the outputs ``[time, batch, *out_shape]`` with what was sent, ``[time, batch, ...]``.
+        """
         ...
 
 
@@ -252,11 +281,29 @@ class GateFamily(Protocol):
         ...
 
 
+@runtime_checkable
+class Simulates(Protocol):
+    """What a learner of one's own asks of the simulator, a `dsnn.simulate.simulator.Simulator`."""
+
+    def logits(self, params: "Params", x: Array, key: Key[Array, ""] | None = None) -> Array:
+        """Returns the running logits ``[time, batch, class]`` of inputs ``[batch, ...]``; a key is consumed."""
+        ...
+
+
+@runtime_checkable
+class Evidence(Protocol):
+    """What a learner of one's own asks of the likelihood, a `dsnn.bayes.likelihood.Likelihood`."""
+
+    def of_sequence(self, parameters: "Params", logits: Array, y: Array) -> Array:
+        """Returns log p(y | x) of each example, ``[batch]``, from running logits ``[time, batch, class]``."""
+        ...
+
+
 class Problem(NamedTuple):
     """What a learner of one's own gets to solve.
 
     Attributes:
-        forward: runs examples through the network: ``forward.logits(params, x, key)``, ``[time, batch, class]``.
+        simulator: runs examples through the network: ``simulator.logits(params, x, key)``, ``[time, batch, class]``.
         params: where learning starts, by name.
         likelihood: ``likelihood.of_sequence({}, logits, y)`` is log p(y | x) of each example.
         optimizer: Optax, with the schedule of the run.
@@ -264,12 +311,17 @@ class Problem(NamedTuple):
         root: key of the run, see `dsnn.rng.stream`.
     """
 
-    forward: "Forward"
+    simulator: Simulates
     params: "Params"
-    likelihood: "Likelihood"
+    likelihood: Evidence
     optimizer: "optax.GradientTransformation"
     updates: int
     root: Key[Array, ""]
+
+    @property
+    def forward(self) -> Simulates:
+        """The simulator by its name of before 0.2.0."""
+        return self.simulator
 
 
 class Batch(NamedTuple):
@@ -311,6 +363,21 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Observed(Protocol):
+    """What is observed given the outputs, of a task of one's own."""
+
+    def log_prob(self, own: "Params", outputs: Array, y: Array) -> Array:
+        """Returns log p(y | outputs) of each example, ``[batch]``.
+
+        Args:
+            own: its own positive parameters, learned as points; empty without ``parameters``.
+            outputs: ``[batch, output]``.
+            y: targets as they came.
+        """
+        ...
+
+
+@runtime_checkable
 class Task(Protocol):
     """What is learned of targets: ``task``, or ``dsnn.fit(task=)``; an object, or a class or factory of its options.
 
@@ -324,8 +391,8 @@ class Task(Protocol):
     ``draw(own, outputs, key) -> y`` for `Fitted.to_arviz`. A run says in one sentence what is left out.
     """
 
-    def likelihood(self) -> "Likelihood":
-        """Returns what has ``log_prob(own, outputs, y) -> [batch]``, and whatever `Likelihood` has besides.
+    def likelihood(self) -> "Observed":
+        """Returns log p(y | outputs), and whatever a `dsnn.bayes.likelihood.Likelihood` has besides.
 
         Without, it has no ``parameters``, the outputs of the last step count, and the guide "laplace" is not for it.
         """
@@ -355,22 +422,51 @@ Encoder = Callable[..., Array]
 """``train.encoding``: ``(x, steps=, key=) -> [time, batch, ...]`` of static inputs ``[batch, ...]``."""
 
 
+@runtime_checkable
+class Learned(Protocol):
+    """What metrics and callbacks may ask of a network that was learned, a `dsnn.api.Fitted`.
+
+    Attributes:
+        setup: data, model and learner.
+        params: of the posterior, by name.
+        losses: mean training loss of every epoch, per example in nats.
+    """
+
+    setup: Any
+    params: dict[str, Any]
+    losses: list[float]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the columns of probabilities are called."""
+        ...
+
+    @property
+    def gates(self) -> dict[str, np.ndarray]:
+        """Probability that each site runs, by group; empty without gates."""
+        ...
+
+    def network(self) -> Any:
+        """Returns the network to put to use."""
+        ...
+
+
 class Finished(NamedTuple):
     """A run that is assessed.
 
     Attributes:
         directory: of the run, None for a fit of a notebook.
-        config: with every choice made.
+        config: with every choice made, a `dsnn.config.Config`.
         split: the data as the network saw them.
         metrics: by name, as metrics.json will hold them.
         fitted: what was learned.
     """
 
     directory: Path | None
-    config: "Config"
+    config: Any
     split: "Split"
     metrics: dict[str, Any]
-    fitted: "Fitted"
+    fitted: Learned
 
 
 class Progress(NamedTuple):
@@ -386,7 +482,7 @@ class Progress(NamedTuple):
     epoch: int
     epochs: int
     metrics: dict[str, float]
-    fitted: "Fitted"
+    fitted: Learned
 
 
 Metric = Callable[[Finished], dict[str, float]]

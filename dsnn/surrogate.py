@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dsnn.derivatives import elementwise
-from dsnn.nearest import did_you_mean
+from dsnn.native.derivatives import elementwise
+from dsnn.suggest import did_you_mean
 from dsnn.types import Array, Float
 
 COMPARISONS = (">", ">=")

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsnn import gradients, parameters, unroll
+from dsnn import parameters, unroll
 from dsnn.cells import LI, LIF
 from dsnn.escape import Concrete, Logistic
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.learn import gradients
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
 
 WIDTH = 0.3
 STEPS, BATCH = 3, 2

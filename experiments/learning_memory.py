@@ -14,9 +14,9 @@ import optax
 
 from dsnn import cells, parameters, unroll
 from dsnn.bayes.likelihood import Stepwise
-from dsnn.gradients import FPTT, fptt
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.learn.gradients import FPTT, fptt
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
 from dsnn.run.console import console
 
 BATCH, CHANNELS, CLASSES = 64, 4, 6

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from dsnn import rng
-from dsnn.bayes import recorded_lif, sbc
+from dsnn.bayes import sbc
 from dsnn.run.console import console
+from experiments import recorded_lif
 
 REPLICATES = 200
 

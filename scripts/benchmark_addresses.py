@@ -14,7 +14,8 @@ from typing import Any
 import jax
 
 import dsnn
-from dsnn import encode, events
+from dsnn.native import products
+from dsnn.simulate import encode
 
 
 def timed(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -48,14 +49,14 @@ def main() -> None:
         runs: dict[str, Callable[[], Any]] = {"dense": lambda d=dense, x=x, w=weights: d(x, w)}
         for draws in map(int, options.draws.split(",")):
             drawn = encode.address_events(x, draws, one, sampling="spread")
-            gather = jax.jit(lambda i, v, w: events.gather(i, v, w))
+            gather = jax.jit(lambda i, v, w: products.gather(i, v, w))
             whole = jax.jit(
-                lambda x, w, k, n=draws: events.gather(*encode.address_events(x, n, k, sampling="spread"), w)
+                lambda x, w, k, n=draws: products.gather(*encode.address_events(x, n, k, sampling="spread"), w)
             )
             runs[f"gather {draws}"] = lambda g=gather, e=drawn, w=weights: g(*e, w)
             runs[f"draw and gather {draws}"] = lambda g=whole, x=x, w=weights, k=one: g(x, w, k)
         times = timed(runs, options.repeats)
-        row = {"shape": shape, "batch": options.batch, "compiled": events.problem() is None, "ms": times}
+        row = {"shape": shape, "batch": options.batch, "compiled": products.problem() is None, "ms": times}
         found.append(row)
         print(f"{shape}, batch {options.batch}: dense {times['dense']:.2f} ms")
         for draws in map(int, options.draws.split(",")):

@@ -1,8 +1,8 @@
 """Times event-driven products against dense ones: ``python scripts/benchmark_events.py [--json FILE]``.
 
 For each size of a layer, number of rows and fraction of nonzero inputs: how many times as fast the event-driven
-product is, forward (x W) and for the weight gradient (x^T G), and `dsnn.events.product`, which chooses at run time.
-Medians, each waited for, dense and sparse in turn.
+product is, forward (x W) and for the weight gradient (x^T G), and `dsnn.native.products.product`, which chooses at run
+time. Medians, each waited for, dense and sparse in turn.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from benchmark_ours import machine
 from benchmark_turns import measure
 
 import dsnn
-from dsnn import events
+from dsnn.native import products
 
 SIZES = ((128, 128), (512, 20), (512, 512), (700, 512), (784, 300), (2048, 32), (2048, 2048))
 ROWS = (1, 16, 128, 2048)
@@ -40,10 +40,10 @@ def time_products(inputs: int, neurons: int, rows: int, repeats: int) -> dict[st
         return lambda: jax.block_until_ready(compiled(*operands))
 
     def both(x: jax.Array, weights: jax.Array, grad: jax.Array) -> Any:
-        return jax.vjp(lambda w: events.drive(x, w), weights)[1](grad)[0]
+        return jax.vjp(lambda w: products.drive(x, w), weights)[1](grad)[0]
 
     def chosen_weight(x: jax.Array, weights: jax.Array, grad: jax.Array) -> Any:
-        return jax.vjp(lambda w: events.product(x, w), weights)[1](grad)[0]
+        return jax.vjp(lambda w: products.product(x, w), weights)[1](grad)[0]
 
     x = spikes(0.1)
     actions = {
@@ -52,9 +52,9 @@ def time_products(inputs: int, neurons: int, rows: int, repeats: int) -> dict[st
     }
     for density in DENSITIES:
         x = spikes(density)
-        actions[f"forward {density}"] = action(events.drive, x, weights)
+        actions[f"forward {density}"] = action(products.drive, x, weights)
         actions[f"weight {density}"] = action(both, x, weights, grad)
-        actions[f"forward chosen {density}"] = action(events.product, x, weights)
+        actions[f"forward chosen {density}"] = action(products.product, x, weights)
         actions[f"weight chosen {density}"] = action(chosen_weight, x, weights, grad)
     return {name: timed["median_s"] for name, timed in measure(actions, repeats).items()}
 
@@ -65,11 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where to write everything that was measured")
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args(arguments)
-    if (reason := events.problem()) is not None:
+    if (reason := products.problem()) is not None:
         print(f"event-driven products are not available, since {reason}.", file=sys.stderr)
         return 1
     dsnn.keep_memory()
-    table: dict[str, Any] = {"machine": machine("cpu"), "break_even": events.BREAK_EVEN, "results": []}
+    table: dict[str, Any] = {"machine": machine("cpu"), "break_even": products.BREAK_EVEN, "results": []}
     heads = [f"{part} {density:g}" for part in ("forward", "weight") for density in DENSITIES]
     print(f"dense / event-driven, and in brackets dense / chosen at run time; {table['machine']}\n")
     print("| layer | rows | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 2))

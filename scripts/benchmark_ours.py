@@ -23,8 +23,8 @@ import dsnn
 from dsnn import parameters, rng
 from dsnn.cells import LIF
 from dsnn.escape import Logistic
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
 
 OPTIONS = {"stochastic": "no", "schedule": "auto", "memory": "full", "samples": "1", "map": "vmap", "product": "auto"}
 NOISE_WIDTH = 0.1

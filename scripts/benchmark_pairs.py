@@ -1,4 +1,4 @@
-"""Training steps of two checkouts, in interleaved pairs: W1 and W3 of `benchmark`, and an epoch of digits.
+"""Training steps of two checkouts, in pairs: W1 and W3 of `benchmark`, epochs of digits and of a convolutional net.
 
     python scripts/benchmark_pairs.py OLD NEW [--json FILE] [--pairs 20]
 
@@ -29,7 +29,10 @@ try:
     from dsnn import learn
 except ImportError:  # an older checkout
     from dsnn import train as learn
-from dsnn.assemble import build
+try:
+    from dsnn.assembly.assemble import build
+except ImportError:
+    from dsnn.assemble import build
 try:
     from dsnn.run import schema
 except ImportError:
@@ -47,25 +50,33 @@ for name in ("W1", "W3"):
     *_, step, state = benchmark_ours.programs(spec, data, benchmark_ours.parse_variant("dsnn"))
     given = state, jnp.asarray(data["x"], jnp.float32), jnp.asarray(data["y"]), jax.random.key(0)
     actions[name] = lambda step=jax.jit(step), given=given: timed(lambda: step(*given))
-setup = build(schema.compose(["seed=0"]))
-epoch = learn.compiled(learn.epoch_program(setup.family, setup.config.train.batch_size))
-begin = jax.jit(lambda settings: setup.family(settings).init())
-batch = learn.Batch(jnp.asarray(setup.split.train.x), jnp.asarray(setup.split.train.y))
+def learning(*options):
+    setup = build(schema.compose(["seed=0", *options]))
+    epoch = learn.compiled(learn.epoch_program(setup.family, setup.config.train.batch_size))
+    begin = jax.jit(lambda settings: setup.family(settings).init())
+    batch = learn.Batch(jnp.asarray(setup.split.train.x), jnp.asarray(setup.split.train.y))
 
-def digits():
-    state = begin(setup.settings)
-    jax.block_until_ready(jax.tree.leaves(state))
-    return timed(lambda: epoch(setup.settings, state, batch, jnp.asarray(0)))
+    def run():
+        state = begin(setup.settings)
+        jax.block_until_ready(jax.tree.leaves(state))
+        return timed(lambda: epoch(setup.settings, state, batch, jnp.asarray(0)))
 
-actions["digits"] = digits
+    return run
+
+actions["digits"] = learning()
+try:  # four batches of the published files, where they are
+    actions["conv"] = learning("experiment=mnist_conv_structure", "data.limit=512", "train.batch_size=128")
+except FileNotFoundError as missing:
+    print(missing, file=sys.stderr)
 for action in actions.values():
     for _ in range(3):
         action()
 print("ready", flush=True)
 for line in sys.stdin:
-    print(actions[line.strip()](), flush=True)
+    name = line.strip()
+    print(actions[name]() if name in actions else "nan", flush=True)
 """
-WORKLOADS = ("W1", "W3", "digits")
+WORKLOADS = ("W1", "W3", "digits", "conv")
 
 
 def started(tree: str) -> Any:

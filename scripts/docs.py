@@ -1,4 +1,4 @@
-"""Writes the pages of the documentation: README, CONTRIBUTING, cookbook, studies, and one page per module of `dsnn`.
+"""Writes the pages of the documentation: README, CONTRIBUTING, guides, studies, and one page per module of `dsnn`.
 
 python scripts/docs.py        # pages in outputs/docs/pages; scripts/docs.sh also builds the site
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "outputs" / "docs" / "pages"
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md")
-COOKBOOK = "experiments/cookbook.md"
+GUIDES = ("experiments/cookbook.md", "experiments/migration.md")
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -51,7 +51,8 @@ def write() -> None:
     for name in TEXTS:
         shutil.copy(ROOT / name, PAGES / name)
     shutil.copytree(ROOT / "experiments" / "studies", PAGES / "experiments" / "studies")
-    shutil.copy(ROOT / COOKBOOK, PAGES / COOKBOOK)
+    for name in GUIDES:
+        shutil.copy(ROOT / name, PAGES / name)
     contents = ["# Reference\n"]
     for name, file in modules():
         summary = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]

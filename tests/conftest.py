@@ -39,7 +39,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 ROOMS = sorted({path.stem for path in (Path(__file__).parents[1] / "dsnn").iterdir()} - {"run", "__init__", "__main__"})
 install_import_hook([f"dsnn.{room}" for room in ROOMS], "beartype.beartype")
 
-from dsnn.allocator import keep_memory  # noqa: E402
+from dsnn.native.allocator import keep_memory  # noqa: E402
 
 keep_memory()
 

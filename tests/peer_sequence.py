@@ -1,6 +1,6 @@
 """Adaptive recurrent networks learned by truncated backpropagation in PyTorch, from the equations of Yin et al. 2021.
 
-An implementation of its own to hold `dsnn.online.tbptt_learner` against; run by test_online.py in PyTorch's
+An implementation of its own to hold `dsnn.learn.online.tbptt_learner` against; run by test_online.py in PyTorch's
 interpreter: python peer_sequence.py REQUEST.npz OUTPUT.npz. The request has the initial parameters under our names,
 xs [batch, time, example, input] of zeros and ones, ys [batch, example], window and rate; the output holds the loss at
 the end of each sequence, the share of right answers, and the parameters afterwards.

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import convert, encode, energy, events
-from dsnn.address import Rows, variance
+from dsnn import convert, energy
 from dsnn.cells import IF, LI
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.native import products
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
+from dsnn.simulate import encode
+from dsnn.simulate.row_sampling import Rows, variance
 
 KEY = jax.random.key(0)
 TRIALS = 20_000
@@ -148,10 +150,10 @@ def test_published_number_of_draws() -> None:
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_gather_fetches_the_named_rows(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if compiled and events.problem() is not None:
-        pytest.skip(f"event-driven products: {events.problem()}")
+    if compiled and products.problem() is not None:
+        pytest.skip(f"event-driven products: {products.problem()}")
     if not compiled:
-        monkeypatch.setattr(events, "problem", lambda: "there is no compiler here")
+        monkeypatch.setattr(products, "problem", lambda: "there is no compiler here")
     rng = np.random.default_rng(0)
     index = jnp.asarray(rng.integers(0, 50, (37, 6)), jnp.int32)
     value = jnp.asarray(rng.integers(-3, 4, (37, 6)), jnp.float32)  # zeros among them
@@ -159,7 +161,7 @@ def test_gather_fetches_the_named_rows(compiled: bool, monkeypatch: pytest.Monke
     dense = np.zeros((37, 50))
     for row in range(37):
         np.add.at(dense[row], np.asarray(index)[row], np.asarray(value)[row])
-    out, pullback = jax.vjp(lambda v, w: events.gather(index, v, w), value, weights)
+    out, pullback = jax.vjp(lambda v, w: products.gather(index, v, w), value, weights)
     np.testing.assert_array_equal(out, dense @ np.float64(weights))
     grad = jnp.asarray(rng.integers(-4, 5, out.shape), jnp.float32)
     to_value, to_weights = pullback(grad)
@@ -170,16 +172,16 @@ def test_gather_fetches_the_named_rows(compiled: bool, monkeypatch: pytest.Monke
 
 def test_an_event_without_value_is_none_and_an_index_that_is_no_row_stops() -> None:
     weights = jnp.full((4, 64), jnp.inf)
-    silent = events.gather(jnp.full((2, 3), 9, jnp.int32), jnp.zeros((2, 3)), weights)
-    if events.problem() is None:
+    silent = products.gather(jnp.full((2, 3), 9, jnp.int32), jnp.zeros((2, 3)), weights)
+    if products.problem() is None:
         assert not silent.any()
         with pytest.raises(Exception, match="no row of w"):
-            jax.block_until_ready(events.gather(jnp.full((2, 3), 9, jnp.int32), jnp.ones((2, 3)), weights))
+            jax.block_until_ready(products.gather(jnp.full((2, 3), 9, jnp.int32), jnp.ones((2, 3)), weights))
 
 
 def test_compiled_code_holds_no_product_over_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """K draws from N = 5000 inputs: work and traffic grow with K, and neither dot nor array has N times the neurons."""
-    monkeypatch.setattr(events, "problem", lambda: "the operations are to be seen by XLA")
+    monkeypatch.setattr(products, "problem", lambda: "the operations are to be seen by XLA")
     layer = Dense(5000, 16, key=KEY)
 
     def flops(draws: int) -> float:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from dsnn import convert, energy
-from dsnn.address import variance
 from dsnn.bayes.allocate import allocate, surrogate_logits
 from dsnn.cells import IF, LI
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
+from dsnn.simulate.row_sampling import variance
 
 KEY = jax.random.key(0)
 

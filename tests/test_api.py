@@ -10,7 +10,7 @@ from matplotlib.text import Text
 import dsnn
 from dsnn import parameters
 from dsnn.data import load
-from dsnn.models import mlp
+from dsnn.networks.stack import mlp
 
 
 @pytest.fixture(scope="module")

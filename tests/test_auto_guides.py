@@ -23,10 +23,10 @@ from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF, PLIF
 from dsnn.config import BayesConfig
 from dsnn.energy import profile
-from dsnn.forward import Forward
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack, mlp
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack, mlp
 from dsnn.parameters import split
+from dsnn.simulate.simulator import Simulator
 
 STEPS = 3000
 KEY, NOISE = jax.random.key(0), 0.3
@@ -39,9 +39,9 @@ def conjugate() -> tuple[Bayesian, jax.Array, jax.Array, np.ndarray, np.ndarray]
     x = jax.random.normal(jax.random.key(8), (40, 3)) @ jnp.asarray([[1.0, 0.9, 0.0], [0.0, 0.5, 0.7], [0.0, 0.0, 0.4]])
     template, params = split(Stack("last", readout=Layer(Dense((3,), 1, key=KEY), LI(beta=0.0))))
     y = (x @ jnp.asarray([0.8, -0.5, 1.2]) + 0.2 + NOISE * jax.random.normal(jax.random.key(9), (40,)))[:, None]
-    forward = Forward(template, 1, stochastic=False)
+    simulator = Simulator(template, 1, stochastic=False)
     weights = WeightPosterior(template, params, priors.default(template))
-    net = Bayesian(forward, weights, likelihood=Gaussian(NOISE, False), data_size=40)
+    net = Bayesian(simulator, weights, likelihood=Gaussian(NOISE, False), data_size=40)
     design = np.concatenate([np.ones((40, 1)), np.asarray(x, float)], 1)  # bias first: names are sorted
     precision = design.T @ design / NOISE**2 + np.diag([1.0] + [3.0] * 3)
     covariance = np.linalg.inv(precision)
@@ -53,7 +53,7 @@ def spiking(name: str, prior: str = "normal", **options: object) -> Bayesian:
     template, params = split(model)
     family = guides.made(name, {}, options)
     weights = WeightPosterior(template, params, priors.default(template, kernel=prior), family)
-    return Bayesian(Forward(template, 5), weights, data_size=12)
+    return Bayesian(Simulator(template, 5), weights, data_size=12)
 
 
 def under(net: Bayesian, guide: guides.Guide) -> Bayesian:
@@ -188,7 +188,7 @@ def test_decays_keep_their_support() -> None:
     template, params = split(model)
     prior = priors.default(template, around=params)
     weights = WeightPosterior(template, params, prior, guides.made("AutoMultivariateNormal", {}, {}))
-    net = Bayesian(Forward(template, 5), weights, data_size=12)
+    net = Bayesian(Simulator(template, 5), weights, data_size=12)
     (decay,) = (n for n in params if template.supports[n] == "unit_interval")
     learned = start(net)
     np.testing.assert_allclose(net.centre(learned).weights[decay], params[decay], rtol=1e-5)
@@ -268,7 +268,7 @@ def test_a_guide_too_large_says_so_before_it_takes_memory() -> None:
     template, params = split(mlp((200,), (100,), 2, key=KEY))
     family = guides.made("AutoMultivariateNormal", {}, {})
     net = Bayesian(
-        Forward(template, 2), WeightPosterior(template, params, priors.default(template), family), data_size=12
+        Simulator(template, 2), WeightPosterior(template, params, priors.default(template), family), data_size=12
     )
     with pytest.raises(ValueError, match="at most 67108864 numbers, AutoMultivariateNormal of 20302 weights has 4"):
         net.constrain({})

@@ -13,21 +13,20 @@ from numpyro.distributions import kl_divergence
 from numpyro.infer import SVI, TraceMeanField_ELBO
 
 from dsnn import escape, rng
-from dsnn.anytime import anytime
 from dsnn.bayes import guides, halting, priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import HardConcrete, OpenOrClosed, log_alpha_for
 from dsnn.bayes.halting_posterior import HaltingPosterior
-from dsnn.bayes.lift import Lifted
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LIF
-from dsnn.forward import Forward, log_likelihood
-from dsnn.models import mlp, running_logits
+from dsnn.networks.stack import mlp, running_logits
 from dsnn.parameters import split
+from dsnn.simulate.early_exit import anytime
+from dsnn.simulate.simulator import Simulator, log_likelihood
+from dsnn.simulate.unroll import unroll
 from dsnn.tasks import predictor
-from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)
 
@@ -40,7 +39,7 @@ class Prices:
         return 0.125
 
 
-def lifted(**parts) -> Bayesian:
+def bayesian(**parts) -> Bayesian:
     def cell(neurons: int) -> LIF:
         return LIF(beta=0.9, noise=escape.Logistic(0.3))
 
@@ -50,7 +49,7 @@ def lifted(**parts) -> Bayesian:
     weights = WeightPosterior(template, params, priors.default(template), guides.mean_field(0.05))
     usual = {"gates": GatePosterior(where), "energy": EnergyPrior(where, Prices())}
     usual["halting"] = HaltingPosterior(5, joint=True)
-    return Bayesian(Forward(template, 5), weights, data_size=12, **{**usual, **parts})
+    return Bayesian(Simulator(template, 5), weights, data_size=12, **{**usual, **parts})
 
 
 X, Y = jax.random.uniform(jax.random.key(1), (12, 3)), jnp.arange(12) % 2
@@ -199,7 +198,7 @@ def test_constrained_parameters_need_constrained_priors() -> None:
     with pytest.raises(ValueError, match="must have the support unit_interval"):
         bad("hidden0.cell.beta", ())
     good = priors.by_pattern({"*.beta": priors.beta(0.8), "*": priors.point}, template)
-    net = Bayesian(Forward(template, 4), WeightPosterior(template, params, good), data_size=12)
+    net = Bayesian(Simulator(template, 4), WeightPosterior(template, params, good), data_size=12)
     init = SVI(net.model, net.guide, optax.sgd(0.1), TraceMeanField_ELBO()).init(KEY, X, Y, net.no_context())
     drawn = net.draw(net.constrain(init.optim_state[1][0]), KEY).weights["hidden0.cell.beta"]
     assert 0.7 < float(drawn) < 0.9
@@ -215,7 +214,7 @@ def start(net: Bayesian) -> dict[str, jax.Array]:
 
 
 def test_sampled_sites_are_the_parameters_and_the_guide_starts_at_the_networks_own() -> None:
-    net = lifted()
+    net = bayesian()
     params = start(net)
     assert set(net.draw(params, KEY).weights) == set(net.simulator.template.names)
     for name, value in net.weights.initial.items():
@@ -225,7 +224,7 @@ def test_sampled_sites_are_the_parameters_and_the_guide_starts_at_the_networks_o
 
 def test_the_objective_is_its_definition_term_by_term() -> None:
     """ELBO = N E[log p] - kl_weight KL(w) + H(z) - sites log 2 + N H(n) - lam N E[E(z, n)], from a replayed draw."""
-    net = lifted()
+    net = bayesian()
     params = start(net)
     events = {w.name: jnp.full(w.pre_sites, 0.5) for w in net.gates.sites.wires}
     context = net.no_context()._replace(events=events, lam=jnp.asarray(0.3), kl_weight=jnp.asarray(0.2))
@@ -266,7 +265,7 @@ def test_the_objective_is_its_definition_term_by_term() -> None:
 
 def test_particles_updates_and_predictions_differ() -> None:
     """The trap: noise kept in a module is frozen over particles, updates and predictive samples."""
-    net = lifted()
+    net = bayesian()
     params = start(net)
     context = net.no_context()
     losses = {
@@ -290,7 +289,7 @@ def test_particles_updates_and_predictions_differ() -> None:
 
 def test_weights_gates_and_noise_are_streams_of_their_own() -> None:
     """Switching gates off leaves every drawn weight as it was."""
-    net, without = lifted(), lifted(gates=None, energy=None)
+    net, without = bayesian(), bayesian(gates=None, energy=None)
     params = start(net)
     ours, theirs = net.draw(params, KEY).weights, without.draw(params, KEY).weights
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), ours, theirs)
@@ -298,7 +297,7 @@ def test_weights_gates_and_noise_are_streams_of_their_own() -> None:
 
 
 def test_gradient_of_expected_energy_is_exact() -> None:
-    net = lifted()
+    net = bayesian()
     events = {w.name: jax.random.uniform(KEY, (w.pre_sites,)) for w in net.gates.sites.wires}
 
     def energy(log_alpha: jax.Array) -> jax.Array:

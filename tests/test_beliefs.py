@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from dsnn import escape, evaluate, learn, rng
-from dsnn.assemble import Setup
+from dsnn.assembly.assemble import Setup
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian, Draw
 from dsnn.bayes.energy_prior import EnergyPrior
@@ -21,10 +21,10 @@ from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LIF
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
 from dsnn.energy import profile
-from dsnn.forward import Forward
-from dsnn.models import mlp
+from dsnn.networks.stack import mlp
 from dsnn.parameters import split
 from dsnn.run import assess_beliefs, job
+from dsnn.simulate.simulator import Simulator
 from dsnn.tasks import by_source, predictor
 from dsnn.tasks.classes import conformal, recalibrated
 
@@ -44,7 +44,7 @@ def moons(**bayes) -> tuple[Setup, dict[str, jax.Array]]:
             train=TrainConfig(steps=2),
         )
     )
-    return setup, learn.svi_params(setup.lifted, jax.jit(setup.learner.init)())
+    return setup, learn.svi_params(setup.bayesian, jax.jit(setup.learner.init)())
 
 
 def test_posterior_and_prior_draws_are_those_of_guide_and_prior() -> None:
@@ -95,7 +95,7 @@ def test_the_plane_is_a_grid_around_the_examples() -> None:
 
 def test_cells_are_uncertain_where_a_run_says_so() -> None:
     setup, params = moons()
-    draws = [float(setup.lifted.draw(params, jax.random.key(k)).weights["hidden0.cell.beta"]) for k in range(2)]
+    draws = [float(setup.bayesian.draw(params, jax.random.key(k)).weights["hidden0.cell.beta"]) for k in range(2)]
     assert 0 < draws[0] < 1
     assert draws[0] != draws[1]
     model = mlp((3,), (4,), 2, key=KEY, cell=lambda n: LIF(tau=8.0, learnable=("tau",)))
@@ -108,12 +108,12 @@ def test_cells_are_uncertain_where_a_run_says_so() -> None:
 # --- Where doubt comes from
 
 
-def lifted(width: float = 0.3) -> tuple[Bayesian, dict[str, jax.Array]]:
+def bayesian(width: float = 0.3) -> tuple[Bayesian, dict[str, jax.Array]]:
     model = mlp((3,), (4,), 2, key=KEY, gain=3.0, cell=lambda n: LIF(beta=0.9, noise=escape.Logistic(width)))
     template, initial = split(model)
     where = sites.sites(model)
     net = Bayesian(
-        Forward(template, 5),
+        Simulator(template, 5),
         WeightPosterior(template, initial, priors.default(template), guides.mean_field(0.4)),
         GatePosterior(where),
         energy=EnergyPrior(where, profile("45nm")),
@@ -126,7 +126,7 @@ def lifted(width: float = 0.3) -> tuple[Bayesian, dict[str, jax.Array]]:
 
 
 def test_doubt_by_source_is_the_chain_rule_over_nested_draws() -> None:
-    net, params = lifted()
+    net, params = bayesian()
     draws = (3, 2, 4)
     found = by_source(net)(params, X, KEY, draws=draws, batch_size=7)
 
@@ -150,7 +150,7 @@ def test_doubt_by_source_is_the_chain_rule_over_nested_draws() -> None:
 
 
 def test_fixed_weights_leave_doubt_to_firing_and_progress_is_told() -> None:
-    net, params = lifted()
+    net, params = bayesian()
     split_, told = by_source(net), []
     quiet = params | {k: jnp.full_like(v, 1e-9) for k, v in params.items() if k.endswith(".scale")}
     parts = split_(
@@ -163,7 +163,7 @@ def test_fixed_weights_leave_doubt_to_firing_and_progress_is_told() -> None:
 
 
 def test_a_prediction_is_the_mean_over_draws_streamed_in_batches() -> None:
-    net, params = lifted()
+    net, params = bayesian()
     predict, told = predictor(net), []
     made = predict(params, X, KEY, samples=3, batch_size=7)
 
@@ -196,7 +196,7 @@ def test_recalibration_sees_no_test_label() -> None:
 
 def test_two_updates_draw_different_noise_and_the_same_seed_the_same() -> None:
     """A learning rate of zero, so that nothing but chance can change the loss; weights are all but fixed."""
-    net, _ = lifted(width=3.0)
+    net, _ = bayesian(width=3.0)
     weights = dataclasses.replace(net.weights, guide=guides.mean_field(1e-9))
     narrow = Bayesian(net.simulator, weights, data_size=7)
     losses = []

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dsnn import places
 from dsnn.run import main, schema, usage
+from dsnn.store import places
 
 
 @pytest.mark.parametrize(

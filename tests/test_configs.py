@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import activity, data, energy, learn, parameters, places
-from dsnn.build import build_model
+from dsnn import data, energy, learn, parameters
+from dsnn.assembly.network import build_model
 from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig
-from dsnn.forward import keep_spikes
+from dsnn.deploy import activity
 from dsnn.run import job, reproduce, schema, usage
+from dsnn.simulate.simulator import keep_spikes
+from dsnn.store import places
 
 EXPERIMENTS = sorted(path.stem for path in (places.CONF / "experiment").glob("*.yaml"))
 RUNS = sorted(
@@ -140,8 +142,8 @@ def test_data_that_a_run_cannot_learn_gets_a_sentence_before_training() -> None:
 
 
 def test_halting_is_off_by_itself_where_an_example_has_no_one_class() -> None:
-    assert job.build(Config()).lifted.feature == "margin"
-    assert job.build(Config(data=DataConfig("diabetes"))).lifted.feature is None
+    assert job.build(Config()).bayesian.halting.feature == "margin"
+    assert job.build(Config(data=DataConfig("diabetes"))).bayesian.halting is None
 
 
 def test_what_has_keys_of_its_own_takes_new_ones_on_the_command_line() -> None:
@@ -160,13 +162,13 @@ def test_what_has_keys_of_its_own_takes_new_ones_on_the_command_line() -> None:
 
 def test_a_configuration_can_be_made_in_python() -> None:
     setup = job.build(Config(data=DataConfig("digits"), model=ModelConfig(hidden=[5])))
-    assert setup.lifted.sites is not None
-    assert setup.lifted.sites.groups == {"input": 64, "hidden0": 5}
+    assert setup.bayesian.sites is not None
+    assert setup.bayesian.sites.groups == {"input": 64, "hidden0": 5}
 
 
 def test_rare_inputs_widen_the_first_kernels_prior_alone() -> None:
     config = Config(data=DataConfig("digits"), model=ModelConfig(hidden=[5]), bayes=BayesConfig(rare_inputs=3.0))
-    prior = job.build(config).lifted.weights.priors
+    prior = job.build(config).bayesian.weights.priors
     first = np.sqrt(prior("hidden0.synapse.kernel", (64, 5)).variance) * 8
     np.testing.assert_allclose(first[0], 3.0, rtol=1e-5, err_msg="the corner of a digit is never on")
     np.testing.assert_allclose(first.min(), 1.0, rtol=1e-5)

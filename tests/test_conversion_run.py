@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from dsnn import convert, data, deep, rng, store
+from dsnn import convert, data, rng, store
+from dsnn.convert import learning
 from dsnn.run import assess_conversion, job, schema
 
 QUICK = ("track.tool=none", "run.report=false", "convert.learning_rate=0.02", "train.steps=8")
@@ -119,7 +120,7 @@ def test_r14_a_killed_conversion_goes_on_as_if_it_had_not_been(tmp_path: Path, m
     quick = (*quick, "train.checkpoint_s=0")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     metrics = job.run(composed(whole, *quick))[1]
-    scored, times = deep.accuracy, iter(range(9))
+    scored, times = learning.accuracy, iter(range(9))
 
     def dies(*given: Any) -> float:
         if next(times) == 2:  # in the third epoch, before its line is written
@@ -127,7 +128,7 @@ def test_r14_a_killed_conversion_goes_on_as_if_it_had_not_been(tmp_path: Path, m
         return scored(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(deep, "accuracy", dies)
+        patch.setattr(learning, "accuracy", dies)
         with pytest.raises(KeyboardInterrupt):
             job.run(composed(killed, *quick))
     assert [record["step"] for record in store.read_history(killed)] == [1, 2]
@@ -175,4 +176,4 @@ def test_batches_larger_than_the_examples_are_one_sentence() -> None:
     arrays = data.Arrays(np.zeros((5, 4), np.float32), np.zeros(5, np.int32))
     model = convert.deep_mlp(4, (), 2, key=rng.root(0))
     with pytest.raises(ValueError, match=r"at most the 5 training examples, got 8; set convert.batch_size=5"):
-        next(deep.fit_deep(model, arrays, epochs=1, batch_size=8, root=rng.root(0)))
+        next(learning.fit_deep(model, arrays, epochs=1, batch_size=8, root=rng.root(0)))

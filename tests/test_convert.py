@@ -7,13 +7,13 @@ import pytest
 from flax import nnx
 
 import dsnn
-from dsnn import convert, data, deep, rng
-from dsnn.convert import ClipFloor, Flatten, Residual
+from dsnn import convert, data, rng
+from dsnn.convert import ClipFloor, Flatten, Residual, learning
 from dsnn.convert.limits import from_data
 from dsnn.convert.options import entry
 from dsnn.convert.units import read
 from dsnn.escape import Logistic
-from dsnn.layers import Pool
+from dsnn.networks.layers import Pool
 
 KEY = jax.random.key(0)
 IMAGE = (8, 8, 2)
@@ -266,12 +266,12 @@ def test_a_deep_network_learns_from_dense_and_from_sparse_rows(sparse: bool) -> 
     x = split.train.x.reshape(len(split.train.x), -1)
     arrays = data.Arrays(csr_array(x) if sparse else x, split.train.y)
     model = convert.deep_mlp(64, (32,), 10, key=KEY, dropout=0.1)
-    *_, (epoch, learned, _, _) = deep.fit_deep(
+    *_, (epoch, learned, _, _) = learning.fit_deep(
         model, arrays, epochs=6, batch_size=64, root=rng.root(0), learning_rate=2e-2
     )
     assert epoch == 6
-    assert deep.accuracy(learned, arrays) > 0.92
-    assert deep.accuracy(model, arrays) < 0.5  # the network passed in is as it was
+    assert learning.accuracy(learned, arrays) > 0.92
+    assert learning.accuracy(model, arrays) < 0.5  # the network passed in is as it was
 
 
 @pytest.mark.slow
@@ -279,8 +279,10 @@ def test_batch_norm_learns_its_statistics() -> None:
     split = data.load("digits")
     arrays = data.Arrays(split.train.x.reshape(-1, 8, 8, 1), split.train.y)
     model = convert.deep_conv((8, 8, 1), (8,), 10, key=KEY)
-    *_, (_, learned, _, _) = deep.fit_deep(model, arrays, epochs=4, batch_size=64, root=rng.root(0), learning_rate=1e-2)
-    assert deep.accuracy(learned, arrays) > 0.9
+    *_, (_, learned, _, _) = learning.fit_deep(
+        model, arrays, epochs=4, batch_size=64, root=rng.root(0), learning_rate=1e-2
+    )
+    assert learning.accuracy(learned, arrays) > 0.9
     assert np.abs(learned.layers[1].mean[...]).max() > 0.01
     made = convert.convert(learned, arrays.x[:200], "percentile")
     rows = convert.match_layers(learned, made.stack, made.limits, arrays.x[:100], 256)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import convolve as module
-from dsnn.convolve import convolve
+from dsnn.networks import convolve as module
+from dsnn.networks.convolve import convolve
 
 X = jax.random.normal(jax.random.key(0), (5, 9, 8, 3))
 KERNEL = jax.random.normal(jax.random.key(1), (3, 4, 3, 6))

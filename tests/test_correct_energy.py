@@ -10,16 +10,16 @@ import pytest
 
 import dsnn
 from dsnn import data
-from dsnn.activity import records
 from dsnn.bayes.energy import expected_energy
 from dsnn.bayes.sites import Sites, gate, measure, sites
 from dsnn.cells import LI, LIF
-from dsnn.compact import compact
+from dsnn.deploy.activity import records
 from dsnn.energy import count, price, profile
-from dsnn.forward import keep_spikes
-from dsnn.layers import Conv, Dense, Layer, Pool
-from dsnn.models import Stack, convnet, mlp
+from dsnn.networks.compact import compact
+from dsnn.networks.layers import Conv, Dense, Layer, Pool
+from dsnn.networks.stack import Stack, convnet, mlp
 from dsnn.parameters import split
+from dsnn.simulate.simulator import keep_spikes
 
 KEY = jax.random.key(0)
 HARDWARE = profile("45nm")

@@ -14,7 +14,6 @@ from numpyro import handlers
 from numpyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from scipy import integrate, special
 
-from dsnn import gradients
 from dsnn.bayes import gates, guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.gate_posterior import GatePosterior
@@ -23,12 +22,13 @@ from dsnn.bayes.guides.laplace import gauss_newton
 from dsnn.bayes.likelihood import Gaussian
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
-from dsnn.forward import Forward, log_likelihood
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack, mlp
+from dsnn.learn import gradients
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack, mlp
 from dsnn.parameters import Params, split
+from dsnn.simulate.simulator import Simulator, log_likelihood
+from dsnn.simulate.unroll import unroll
 from dsnn.tasks import Numbers, predictor, regressor
-from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)
 X, Y = jax.random.uniform(jax.random.key(1), (12, 3)), jnp.arange(12) % 2
@@ -42,14 +42,14 @@ def members() -> Params:
     return guides.stacked([split(network(jax.random.key(k)))[1] for k in range(3)])
 
 
-def lifted(family: guides.Guide, **options: Any) -> Bayesian:
+def bayesian(family: guides.Guide, **options: Any) -> Bayesian:
     model = options.pop("model", None) or network()
     template, params = split(model)
-    forward = Forward(template, 3, schedule=options.pop("schedule", "auto"), memory=options.pop("memory", "full"))
+    simulator = Simulator(template, 3, schedule=options.pop("schedule", "auto"), memory=options.pop("memory", "full"))
     gates_ = GatePosterior(sites.sites(model), options.pop("gate_family", gates.HARD_CONCRETE))
     gates_ = gates_ if options.pop("gated", True) else None
     weights = WeightPosterior(template, params, options.pop("prior", priors.default(template)), family)
-    return Bayesian(forward, weights, gates_, data_size=12, **options)
+    return Bayesian(simulator, weights, gates_, data_size=12, **options)
 
 
 def begun(net: Bayesian) -> Params:
@@ -66,9 +66,9 @@ LOG_ALPHA = jnp.asarray([-1.0, 3.0, -5.0])
 def gated_readout(prior: priors.Prior | None = None) -> tuple[Bayesian, Params]:
     """A linear readout of three inputs whose gates are 0.223, 1 and 0."""
     model = Stack("last", readout=Layer(Dense((3,), 2, key=KEY), LI(beta=0.0)))
-    net = lifted(guides.laplace(batch_size=5), model=model)
+    net = bayesian(guides.laplace(batch_size=5), model=model)
     weights = dataclasses.replace(net.weights, priors=prior or net.weights.priors)
-    net = dataclasses.replace(net, simulator=Forward(net.simulator.template, 1), weights=weights)
+    net = dataclasses.replace(net, simulator=Simulator(net.simulator.template, 1), weights=weights)
     return net, begun(net) | {"gates.log_alpha": LOG_ALPHA}
 
 
@@ -97,7 +97,7 @@ def test_a3_the_laplace_curvature_is_that_of_the_weights_before_their_gates() ->
 @pytest.mark.parametrize("away", [0.0, 0.2, 3.0])
 def test_a4_the_laplace_precision_measures_from_the_mean_of_the_prior(away: float) -> None:
     """The c of the evidence by a scan of our own; at the prior's mean nothing speaks for a wide posterior."""
-    template, start = split(gated_readout()[0].forward.template.build(gated_readout()[0].initial))
+    template, start = split(gated_readout()[0].simulator.template.build(gated_readout()[0].weights.initial))
     net, params = gated_readout(priors.centred(template, {n: v - away for n, v in start.items()}))
     done = net.finish(params, X, Y, KEY)
     scale = np.concatenate([np.ones(2), np.full(6, 1 / math.sqrt(3))])
@@ -118,7 +118,7 @@ def test_a4_laplace_leaves_what_lies_on_an_interval_at_its_mode() -> None:
     template, start = split(model)
     prior = priors.default(template, around=start)
     assert prior("readout.cell.beta", ()) is not None
-    net = lifted(guides.laplace(), model=model, prior=prior)
+    net = bayesian(guides.laplace(), model=model, prior=prior)
     params = net.finish(begun(net), X, Y, KEY)
     one, two = (net.draw(params, jax.random.key(k)).weights for k in (1, 2))
     np.testing.assert_allclose([one["readout.cell.beta"], two["readout.cell.beta"]], 0.95, rtol=1e-6)
@@ -184,7 +184,7 @@ def cut(flat: np.ndarray, net: Bayesian) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a4_draws_of_every_guide_spread_around_its_centre(name: str, gated: bool, centred: bool) -> None:
-    net = lifted(FAMILIES[name](), gated=gated, prior=prior_of(centred))
+    net = bayesian(FAMILIES[name](), gated=gated, prior=prior_of(centred))
     params = begun(net)
     if gated:
         params = net.gates.decide(params, jnp.ones(net.gates.sites.total, bool))  # type: ignore[union-attr]
@@ -239,7 +239,7 @@ def divergence(name: str, net: Bayesian, params: Params) -> float:
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a4_every_guide_pays_for_its_distance_from_the_mean_of_the_prior(name: str, centred: bool) -> None:
-    net = lifted(FAMILIES[name](), gated=False, prior=prior_of(centred))
+    net = bayesian(FAMILIES[name](), gated=False, prior=prior_of(centred))
     params = begun(net)
     by_site = TraceMeanField_ELBO(sum_sites=False).loss(KEY, params, net.model, net.guide, X, Y, net.no_context())
     paid = sum(float(value) for site, value in by_site.items() if site != "likelihood")
@@ -425,7 +425,7 @@ def test_b8_the_density_of_several_outputs_is_joint_under_the_mixture_of_draws()
     family = guides.ensemble({n: kernels if v.ndim == 2 else jnp.zeros((3, 2)) for n, v in start.items()})
     scale = 0.4
     weights = WeightPosterior(template, start, priors.point, family)
-    net = Bayesian(Forward(template, 1, stochastic=False), weights, likelihood=Gaussian(scale, False), data_size=4)
+    net = Bayesian(Simulator(template, 1, stochastic=False), weights, likelihood=Gaussian(scale, False), data_size=4)
     x = np.asarray(jax.random.normal(KEY, (4, 2)))
     y = np.einsum("ni,io->no", x, np.asarray(kernels[0])) + 0.1
     found = regressor(net)(begun(net), x, KEY, samples=3, y=y, batch_size=3)
@@ -445,7 +445,7 @@ def test_b8_the_density_of_several_outputs_is_joint_under_the_mixture_of_draws()
 
 
 def test_b10_masks_of_every_step_are_refused_by_a_loop_that_sees_one_step() -> None:
-    net = lifted(guides.aot(0.3), schedule="step", gated=False)
+    net = bayesian(guides.aot(0.3), schedule="step", gated=False)
     params = begun(net)
     message = 'masks that change with every step need the schedule "layer", got "step"'
     with pytest.raises(ValueError, match=message):
@@ -456,7 +456,7 @@ def test_b10_masks_of_every_step_are_refused_by_a_loop_that_sees_one_step() -> N
     adapted = net.adapt(KEY, 12)(net.simulator.template.build(net.weights.initial))  # type: ignore[misc]
     with pytest.raises(ValueError, match=message):
         unroll(adapted, X, schedule="step", steps=3)
-    plain = lifted(guides.dropout(0.3), schedule="step", gated=False)
+    plain = bayesian(guides.dropout(0.3), schedule="step", gated=False)
     predictor(plain)(begun(plain), np.asarray(X), KEY, samples=1)
 
 
@@ -476,7 +476,7 @@ def test_b10_auto_is_by_layers_where_masks_change_with_every_step() -> None:
 
 @pytest.mark.parametrize("family", gates.FAMILIES)
 def test_b11_gates_are_refused_by_objectives_that_score_draws(family: str) -> None:
-    net = lifted(guides.point(), prior=priors.point, gate_family=gates.FAMILIES[family])
+    net = bayesian(guides.point(), prior=priors.point, gate_family=gates.FAMILIES[family])
     context = net.no_context()
     for objective in (Trace_ELBO(), TraceGraph_ELBO(), RenyiELBO(0.5), TraceMeanField_ELBO()):
         svi = SVI(net.model, net.guide, optax.sgd(0.1), objective)
@@ -491,7 +491,7 @@ def test_b11_gates_are_refused_by_objectives_that_score_draws(family: str) -> No
 @pytest.mark.parametrize("family", gates.FAMILIES)
 def test_b11_under_the_mean_field_objective_gates_learn_by_their_divergence(family: str) -> None:
     """What the objective says of the gates is their divergence in closed form, with its gradient."""
-    net = lifted(guides.point(), prior=priors.point, gate_family=gates.FAMILIES[family])
+    net = bayesian(guides.point(), prior=priors.point, gate_family=gates.FAMILIES[family])
     params, total = begun(net), net.gates.sites.total  # type: ignore[union-attr]
     by_site = TraceMeanField_ELBO(sum_sites=False)
     paid = lambda p: by_site.loss(KEY, p, net.model, net.guide, X, Y, net.no_context())["gates"]  # noqa: E731
@@ -511,5 +511,5 @@ def test_b11_under_the_mean_field_objective_gates_learn_by_their_divergence(fami
 
 
 def test_b11_a_network_without_gates_takes_any_objective() -> None:
-    net = lifted(guides.mean_field(), gated=False)
+    net = bayesian(guides.mean_field(), gated=False)
     assert np.isfinite(Trace_ELBO().loss(KEY, begun(net), net.model, net.guide, X, Y, net.no_context()))

@@ -15,8 +15,7 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from scipy import stats
 
 import dsnn
-from dsnn import data, evaluate, exit_calibration
-from dsnn.anytime import Rule, anytime, normalised_entropy
+from dsnn import data, evaluate
 from dsnn.bayes import guides, halting, priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy_prior import EnergyPrior
@@ -24,15 +23,16 @@ from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import BERNOULLI
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.weight_posterior import WeightPosterior
-from dsnn.bayes.lift import Lifted
 from dsnn.config import HaltingConfig
 from dsnn.data import Arrays, Split, assign_roles
-from dsnn.deploy import deploy, never, running, stopping
-from dsnn.forward import Forward
-from dsnn.models import mlp
+from dsnn.deploy import exit_calibration
+from dsnn.deploy.decided import deploy, never, running, stopping
+from dsnn.networks.stack import mlp
 from dsnn.parameters import split as split_parameters
 from dsnn.run import exits as compared_exits
 from dsnn.run import job, schema
+from dsnn.simulate.early_exit import Rule, anytime, normalised_entropy
+from dsnn.simulate.simulator import Simulator
 from dsnn.tasks import predictor
 
 KEY = jax.random.key(0)
@@ -98,24 +98,24 @@ def certified(known: Known, held: int, rng: np.random.Generator, monkeypatch: py
     logits, y = known.examples(held, rng)
     rows = np.arange(held, dtype=np.float32)[:, None]
     made = assign_roles(Split(Arrays(rows, y), Arrays(rows, y), Arrays(rows, y), known.classes, "drawn"), 0)
-    lifted = tiny(steps=known.steps)
+    bayesian = tiny(steps=known.steps)
     monkeypatch.setattr(exit_calibration, "deploy", lambda *_: None)
-    monkeypatch.setattr(exit_calibration, "running", lambda lifted, deployed, x, root: logits[:, x[:, 0].astype(int)])
+    monkeypatch.setattr(exit_calibration, "running", lambda bayesian, deployed, x, root: logits[:, x[:, 0].astype(int)])
 
     def predict(
         params: dict, x: np.ndarray, key: object, *, samples: int, threshold: np.ndarray, **_: object
     ) -> object:
         own = logits[:, x[:, 0].astype(int)]
-        score = exit_calibration.odds(lifted, params, own)
+        score = exit_calibration.odds(bayesian, params, own)
         stop = np.stack([evaluate.exit_steps(score, t) for t in threshold])
         probs = np.asarray(jax.nn.softmax(own))
         return dsnn.tasks.Prediction(probs[stop - 1, np.arange(len(x))], probs[-1], None, None)
 
     found = exit_calibration.calibrate(
-        lifted, {}, made, HaltingConfig(), KEY, predict=predict, samples=1, key=KEY
+        bayesian, {}, made, HaltingConfig(), KEY, predict=predict, samples=1, key=KEY
     )  # fmt: skip
     fresh, _ = known.examples(50, rng)
-    stop = evaluate.exit_steps(exit_calibration.odds(lifted, found.params, fresh), found.threshold)
+    stop = evaluate.exit_steps(exit_calibration.odds(bayesian, found.params, fresh), found.threshold)
     assert (stop < known.steps).all() == math.isfinite(found.threshold)
     return math.isfinite(found.threshold)
 
@@ -123,7 +123,7 @@ def certified(known: Known, held: int, rng: np.random.Generator, monkeypatch: py
 @pytest.fixture
 def quick_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The head as it begins: what is tested is the certificate, whichever head it is given."""
-    from dsnn.bayes import refit
+    from dsnn.deploy import refit
 
     def begun(logits: jax.Array, labels: jax.Array, price: object, **_: object) -> refit.Refit:
         return refit.Refit(
@@ -214,7 +214,7 @@ def tiny(steps: int = 12, *, joint: bool = False, time: bool = False, guide: gui
     template, params = split_parameters(model)
     where = sites.sites(model, held_input=False, analog_input=False, time_steps=steps if time else 0)
     return Bayesian(
-        Forward(template, steps, "temporal"),
+        Simulator(template, steps, "temporal"),
         WeightPosterior(template, params, priors.default(template), guide or guides.point()),
         GatePosterior(where),
         HaltingPosterior(steps, joint=joint),
@@ -298,7 +298,7 @@ def test_b1_the_expected_energy_is_that_of_all_settings_where_steps_depend_on_ga
     own = sites.sites(model, held_input=False, analog_input=False, time_steps=3 if time else 0)
     net = dataclasses.replace(
         net,
-        simulator=Forward(template, 3, "temporal"),
+        simulator=Simulator(template, 3, "temporal"),
         weights=WeightPosterior(template, initial, priors.default(template), guides.point()),
         gates=GatePosterior(own, BERNOULLI),
         energy=EnergyPrior(own, net.energy.prices),
@@ -350,10 +350,10 @@ def test_b4_the_deployed_threshold_is_never_below_the_certified(threshold: float
         seen.append(float(enough))
         return never()
 
-    net = dataclasses.replace(tiny(), simulator=Forward(split_parameters(model)[0], 12, "rate"))
+    net = dataclasses.replace(tiny(), simulator=Simulator(split_parameters(model)[0], 12, "rate"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dsnn.deploy.halting.rule", rule)
-        patch.setattr("dsnn.deploy.jax.jit", lambda f: f)
+        patch.setattr("dsnn.deploy.decided.halting.rule", rule)
+        patch.setattr("dsnn.deploy.decided.jax.jit", lambda f: f)
         stopping(net, model, halting.initial_head(12), threshold)(jnp.broadcast_to(rows, (12, 30, 3)))
     enough = seen[0]
     assert threshold <= enough <= threshold + 2e-6 * max(1, abs(threshold))
@@ -388,7 +388,7 @@ def test_b6_no_inputs_have_an_empty_answer() -> None:
         assert decision.logits.shape == (0, 3)
         assert decision.steps.shape == (0,)
     held = mlp((3,), (4,), 3, key=KEY)
-    static = dataclasses.replace(tiny(5), simulator=Forward(split_parameters(held)[0], 5))
+    static = dataclasses.replace(tiny(5), simulator=Simulator(split_parameters(held)[0], 5))
     assert stopping(static, held)(jnp.zeros((0, 3))).logits.shape == (0, 3)
     assert anytime(held, halting.rule(halting.initial_head(5)), 5)(jnp.zeros((0, 3))).logits.shape == (0, 3)
     made = predictor(net)(params, none, KEY, samples=2)

@@ -20,9 +20,10 @@ import pytest
 import scipy.sparse as sparse
 from scipy.io import savemat
 
-from dsnn import data, encode, rng
+from dsnn import data, rng
 from dsnn.data import archive, audio, events, files, idx, imdb, newsgroups
 from dsnn.data.split import hold_out
+from dsnn.simulate import encode
 
 CHECKOUT = Path(__file__).parents[1]
 

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import decide, parameters
-from dsnn.anytime import anytime
+from dsnn import parameters
 from dsnn.bayes import halting
 from dsnn.cells import ALIF, LIF
-from dsnn.compact import compact
-from dsnn.deploy import never, on_grid
+from dsnn.deploy import fused_inference
+from dsnn.deploy.decided import never, on_grid
 from dsnn.escape import Logistic
-from dsnn.events import library
-from dsnn.models import Stack, convnet, mlp
+from dsnn.native import library
+from dsnn.networks.compact import compact
+from dsnn.networks.stack import Stack, convnet, mlp
+from dsnn.simulate.early_exit import anytime
 
 pytestmark = pytest.mark.skipif(library.problem() is not None, reason=f"no decisions in C: {library.problem()}")
 KEY = jax.random.key(0)
@@ -51,12 +52,12 @@ def head_of(feature: str) -> dict:
 @pytest.mark.parametrize("batch", [1, 5, 200])
 def test_examples_stop_where_the_compiled_cascade_stops_them(feature: str, batch: int) -> None:
     model, x = network(), images(batch)
-    assert decide.supports(model)
+    assert fused_inference.supports(model)
     head = head_of(feature) if feature else None
     rule = halting.rule(head, feature, 0.4) if head else never()
     expected = jax.jit(anytime(model, rule, STEPS))(x, None)
-    arrays = decide.packed(model, STEPS, head, feature, 0.4)
-    found = decide.decision(arrays, x)
+    arrays = fused_inference.packed(model, STEPS, head, feature, 0.4)
+    found = fused_inference.decision(arrays, x)
     np.testing.assert_array_equal(found.steps, expected.steps)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     if batch == 200 and feature:
@@ -66,9 +67,9 @@ def test_examples_stop_where_the_compiled_cascade_stops_them(feature: str, batch
 @pytest.mark.parametrize("options", [{"reset": "zero"}, {"reset": "none"}, {"compare": ">="}, {"input_scale": "decay"}])
 def test_other_neurons(options: dict) -> None:
     model, x = network(**options), images(50)
-    assert decide.supports(model)
+    assert fused_inference.supports(model)
     expected = jax.jit(anytime(model, never(), STEPS))(x, None)
-    found = decide.decision(decide.packed(model, STEPS), x)
+    found = fused_inference.decision(fused_inference.packed(model, STEPS), x)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     assert float(jnp.abs(expected.logits).max()) > 0.1
 
@@ -77,7 +78,7 @@ def test_what_it_does_not_take() -> None:
     def made(cell: object, **options: object) -> Stack:
         return mlp((6,), (5,), 3, key=KEY, cell=lambda neurons: cell, **options)
 
-    assert decide.supports(made(LIF(0.9)))
+    assert fused_inference.supports(made(LIF(0.9)))
     for other in (
         ALIF(0.9),
         LIF(0.9, reset_timing="next"),
@@ -85,6 +86,6 @@ def test_what_it_does_not_take() -> None:
         LIF(0.9, rest=0.1),
         LIF(0.9, reset=-0.2),
     ):
-        assert not decide.supports(made(other))
-    assert not decide.supports(made(LIF(0.9), readout="last"))
-    assert not decide.supports(convnet((12, 12, 1), (2,), (), 3, key=KEY))
+        assert not fused_inference.supports(made(other))
+    assert not fused_inference.supports(made(LIF(0.9), readout="last"))
+    assert not fused_inference.supports(convnet((12, 12, 1), (2,), (), 3, key=KEY))

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import convolve, escape, events, loops
+from dsnn import escape
 from dsnn.cells import ALIF, BRF, LIF
-from dsnn.derivatives import both_ways
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack, convnet
+from dsnn.native import products
+from dsnn.native.derivatives import both_ways
+from dsnn.networks import convolve
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack, convnet
 from dsnn.parameters import Params, split
+from dsnn.simulate import fused
 
 KEY = jax.random.key(0)
 CELLS = {
@@ -56,8 +59,8 @@ EVERY_DAY = (("lif", True), ("alif", False), ("brf", True))
 def test_f15_forward_and_second_derivatives_are_those_of_the_scan(
     cell: str, recurrent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if events.problem() is not None:
-        pytest.skip(f"nothing in C: {events.problem()}")
+    if products.problem() is not None:
+        pytest.skip(f"nothing in C: {products.problem()}")
     loss, at = flat(*network(cell, recurrent))
     along = jax.random.normal(jax.random.key(5), at.shape)
 
@@ -75,7 +78,7 @@ def test_f15_forward_and_second_derivatives_are_those_of_the_scan(
     calls = str(jax.jit(jax.grad(loss)).lower(at).as_text())
     assert "dsnn_loops_" in calls
     ours = all_of()
-    monkeypatch.setattr(loops, "supports", lambda layer, currents: False)
+    monkeypatch.setattr(fused, "supports", lambda layer, currents: False)
     jax.clear_caches()
     plain = all_of()
     for k, (one, other) in enumerate(zip(ours, plain, strict=True)):
@@ -96,7 +99,7 @@ def test_f15_a_convolutional_network_and_products_by_events_have_a_jvp_and_a_hes
     x = (jax.random.uniform(KEY, (70, 1024)) < 0.05) * 1.0
     weights = jax.random.normal(jax.random.key(1), (1024, 64))
     x_dot, w_dot = jax.random.normal(jax.random.key(2), x.shape), jax.random.normal(jax.random.key(3), weights.shape)
-    for product in (events.product, events.drive) if events.problem() is None else (events.product,):
+    for product in (products.product, products.drive) if products.problem() is None else (products.product,):
         _, tangent = jax.jvp(product, (x, weights), (x_dot, w_dot))
         np.testing.assert_allclose(tangent, x_dot @ weights + x @ w_dot, rtol=1e-4, atol=1e-3)
 
@@ -105,9 +108,9 @@ def test_f15_a_gathered_product_has_a_jvp() -> None:
     index, value = jnp.asarray([[0, 5], [7, 7]]), jnp.asarray([[1.0, 2.0], [3.0, 0.5]])
     weights = jax.random.normal(KEY, (9, 4))
     dense = jnp.zeros((2, 9)).at[0, 0].set(1.0).at[0, 5].set(2.0).at[1, 7].set(3.5)
-    _, tangent = jax.jvp(lambda w: events.gather(index, value, w), (weights,), (weights + 1,))
+    _, tangent = jax.jvp(lambda w: products.gather(index, value, w), (weights,), (weights + 1,))
     np.testing.assert_allclose(tangent, dense @ (weights + 1), rtol=1e-6)
-    _, tangent = jax.jvp(lambda v: events.gather(index, v, weights), (value,), (jnp.ones_like(value),))
+    _, tangent = jax.jvp(lambda v: products.gather(index, v, weights), (value,), (jnp.ones_like(value),))
     np.testing.assert_allclose(tangent, [weights[0] + weights[5], 2 * weights[7]], rtol=1e-6)
 
 
@@ -171,7 +174,7 @@ def test_second_derivatives_of_spikes_in_a_scan_are_those_of_the_loop_written_ou
 
 
 def test_gradients_have_the_dtype_of_what_they_are_of_and_leak_nothing() -> None:
-    from dsnn.layers import multiply
+    from dsnn.networks.layers import multiply
 
     x, kernel = jax.random.normal(KEY, (4, 6), jnp.bfloat16), jax.random.normal(KEY, (6, 5), jnp.bfloat16)
     for dtype in ("bfloat16", None):
@@ -181,7 +184,7 @@ def test_gradients_have_the_dtype_of_what_they_are_of_and_leak_nothing() -> None
     layer = Layer(Dense(3, 4, key=KEY), LIF(0.8), recurrent_key=KEY)
     template, params = split(Stack("last", hidden=layer))
     with jax.checking_leaks():
-        jax.grad(lambda x, w: events.product(x, w).sum(), (0, 1))(*wide)
+        jax.grad(lambda x, w: products.product(x, w).sum(), (0, 1))(*wide)
         jax.grad(lambda p: dsnn.unroll(template.build(p), jnp.ones((4, 2, 3)))[0].sum())(params)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import events
 from dsnn.cells import ALIF, BRF, LIF
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack, convnet, mlp
+from dsnn.native import products
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack, convnet, mlp
 from dsnn.parameters import Params, split
 
-pytestmark = pytest.mark.skipif(events.problem() is not None, reason=f"nothing in C: {events.problem()}")
+pytestmark = pytest.mark.skipif(products.problem() is not None, reason=f"nothing in C: {products.problem()}")
 KEY = jax.random.key(0)
 CELLS = {
     "lif": lambda n: LIF(jnp.linspace(0.5, 0.9, n), threshold=0.4, learnable=("beta", "threshold")),
@@ -110,7 +110,7 @@ def test_b12_other_devices_multiply_densely() -> None:
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(-3, 4, (70, 1024)) * (rng.random((70, 1024)) < 0.05), jnp.float32)
     weights = jnp.asarray(rng.integers(-3, 4, (1024, 64)), jnp.float32)
-    for product in (events.product, events.drive):
+    for product in (products.product, products.drive):
 
         def both(x: jax.Array, weights: jax.Array, product: Any = product) -> Any:
             out, pullback = jax.vjp(product, x, weights)
@@ -121,4 +121,6 @@ def test_b12_other_devices_multiply_densely() -> None:
         np.testing.assert_array_equal(by_weights, x.T @ out)
     index, value = jnp.asarray([[0, 5], [7, 7]]), jnp.asarray([[1.0, 2.0], [3.0, 0.0]])
     rows = np.asarray(weights)
-    np.testing.assert_array_equal(exported(events.gather, index, value, weights), [rows[0] + 2 * rows[5], 3 * rows[7]])
+    np.testing.assert_array_equal(
+        exported(products.gather, index, value, weights), [rows[0] + 2 * rows[5], 3 * rows[7]]
+    )

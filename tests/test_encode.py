@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import encode
+from dsnn.simulate import encode
 
 
 def spike_steps(spikes):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dsnn import places
-from dsnn.energy import FUNCTIONS, evaluate_claim
 from dsnn.run import reproduce
+from dsnn.run.claims import FUNCTIONS, evaluate_claim
+from dsnn.store import places
 
 ROOT = Path(__file__).resolve().parents[1]
 MINE = ["openai2018", "patterson2021", "strubell2019", "yan2024"]

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import events, parameters
+from dsnn import parameters
 from dsnn.cells import LIF
-from dsnn.events import library
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.native import library, products
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
 
-HERE = pytest.mark.skipif(events.problem() is not None, reason=f"event-driven products: {events.problem()}")
+HERE = pytest.mark.skipif(products.problem() is not None, reason=f"event-driven products: {products.problem()}")
 KEY = jax.random.key(0)
 
 
@@ -43,7 +43,7 @@ SHAPES = list(itertools.product((1, 31, 33, 2049), (1, 16, 37), (1, 64, 67, 130)
 def test_product_and_weight_gradient_are_the_dense_ones_to_the_bit(rows: int, inputs: int, neurons: int) -> None:
     x = whole((rows, inputs), 1) * sparse((rows, inputs), 0.3, 2, binary=True)
     weights, grad = whole((inputs, neurons), 3), whole((rows, neurons), 4)
-    out, pullback = jax.vjp(events.drive, x, weights)
+    out, pullback = jax.vjp(products.drive, x, weights)
     to_x, to_weights = pullback(grad)
     np.testing.assert_array_equal(out, np.float64(x) @ np.float64(weights))
     np.testing.assert_array_equal(to_x, np.float64(grad) @ np.float64(weights).T)
@@ -54,14 +54,14 @@ def test_product_and_weight_gradient_are_the_dense_ones_to_the_bit(rows: int, in
 @pytest.mark.parametrize("density", [0.0, 1.0])
 def test_no_event_and_nothing_but_events(density: float) -> None:
     x, weights = whole((40, 20), 1) * density, whole((20, 70), 2)
-    np.testing.assert_array_equal(events.drive(x, weights), np.float64(x) @ np.float64(weights))
+    np.testing.assert_array_equal(products.drive(x, weights), np.float64(x) @ np.float64(weights))
 
 
 @HERE
 def test_minus_zero_is_no_event_and_nan_is_one() -> None:
     weights = jnp.full((20, 64), jnp.inf)
-    assert not events.drive(jnp.full((2, 20), -0.0), weights).any()
-    assert jnp.isnan(events.drive(jnp.full((1, 20), jnp.nan), jnp.ones((20, 64)))).all()
+    assert not products.drive(jnp.full((2, 20), -0.0), weights).any()
+    assert jnp.isnan(products.drive(jnp.full((1, 20), jnp.nan), jnp.ones((20, 64)))).all()
 
 
 NOT_FINITE = (jnp.nan, jnp.inf, -jnp.inf)
@@ -73,7 +73,7 @@ def test_b9_no_input_that_is_not_finite_is_lost(value: float) -> None:
     """As an event, alone in its row or beside others, it reaches the outputs and the weights' gradient."""
     x = sparse((96, 1024), 0.02).at[5, 1023].set(value)
     weights = sparse((1024, 64), 1.0, 1)
-    for product in (events.drive, events.product):
+    for product in (products.drive, products.product):
         out, pullback = jax.vjp(product, x, weights)
         np.testing.assert_array_equal(jnp.isnan(out), jnp.isnan(x @ weights))
         np.testing.assert_array_equal(jnp.isinf(out), jnp.isinf(x @ weights))
@@ -82,7 +82,7 @@ def test_b9_no_input_that_is_not_finite_is_lost(value: float) -> None:
         to_weights = pullback(jnp.ones_like(out))[1]
         assert not jnp.isfinite(to_weights[1023]).any()
         assert jnp.isfinite(to_weights[:1023]).all()
-    row = events.gather(jnp.asarray([[3, 7]]), jnp.asarray([[1.0, value]]), weights)
+    row = products.gather(jnp.asarray([[3, 7]]), jnp.asarray([[1.0, value]]), weights)
     assert not jnp.isfinite(row).any()
 
 
@@ -96,7 +96,7 @@ def test_b9_what_is_not_finite_and_meets_no_event_is_not_read(value: float) -> N
     assert jnp.isnan(x @ weights).all()
     assert jnp.isnan(x.T @ grad).all()
     without = jnp.where(jnp.arange(1024)[:, None] == 7, 0.0, weights)
-    for product in (events.drive, events.product):
+    for product in (products.drive, products.product):
         out, pullback = jax.vjp(product, x, weights)
         np.testing.assert_allclose(out, x @ without, atol=2e-4)
         np.testing.assert_allclose(pullback(grad)[1], x.T @ jnp.ones_like(grad), atol=2e-3)
@@ -108,10 +108,10 @@ def test_b9_an_event_of_value_zero_is_none_with_and_without_the_library(
     compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not compiled:
-        monkeypatch.setattr(events, "problem", lambda: "no compiler")
+        monkeypatch.setattr(products, "problem", lambda: "no compiler")
     weights = jnp.ones((4, 64)).at[2].set(jnp.inf)
     index, values = jnp.asarray([[1, 2], [2, 0]]), jnp.asarray([[3.0, 0.0], [-0.0, 2.0]])
-    out, pullback = jax.vjp(lambda w: events.gather(index, values, w), weights)
+    out, pullback = jax.vjp(lambda w: products.gather(index, values, w), weights)
     np.testing.assert_array_equal(out, [[3.0] * 64, [2.0] * 64])
     np.testing.assert_array_equal(pullback(jnp.full((2, 64), jnp.inf))[0][2], 0.0)
 
@@ -121,7 +121,7 @@ def test_b9_an_event_of_value_zero_is_none_with_and_without_the_library(
 def test_the_choice_at_run_time_changes_no_number(density: float) -> None:
     x, weights = sparse((96, 1024), density), sparse((1024, 64), 1.0, 1)
     dense, dense_back = jax.vjp(lambda x, w: x @ w, x, weights)
-    chosen, chosen_back = jax.vjp(jax.jit(events.product), x, weights)
+    chosen, chosen_back = jax.vjp(jax.jit(products.product), x, weights)
     np.testing.assert_allclose(chosen, dense, atol=2e-4)
     for ours, theirs in zip(chosen_back(dense), dense_back(dense), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
@@ -131,15 +131,15 @@ def test_the_choice_at_run_time_changes_no_number(density: float) -> None:
 def test_the_choice_follows_the_density() -> None:
     """One nonfinite weight that no event selects tells which product ran: 0 * inf is nan in a dense one."""
     weights = jnp.ones((1024, 64)).at[7].set(jnp.inf)
-    for density, ran_events in ((events.BREAK_EVEN / 2, True), (2 * events.BREAK_EVEN, False)):
+    for density, ran_events in ((products.BREAK_EVEN / 2, True), (2 * products.BREAK_EVEN, False)):
         x = sparse((64, 1024), density, 5).at[:, 7].set(0.0)
-        assert bool(jnp.isfinite(events.product(x, weights)).all()) == ran_events, density
+        assert bool(jnp.isfinite(products.product(x, weights)).all()) == ran_events, density
 
 
 @HERE
 def test_a_narrow_layer_compiles_to_the_dense_product_and_nothing_else() -> None:
     x = jnp.ones((8, 2048))
-    narrow, wide = (jax.jit(events.product).lower(x, jnp.ones((2048, n))).as_text() for n in (32, 64))
+    narrow, wide = (jax.jit(products.product).lower(x, jnp.ones((2048, n))).as_text() for n in (32, 64))
     assert "dsnn_events" not in narrow
     assert narrow.count("dot_general") == 1
     assert "dsnn_events" in wide
@@ -149,8 +149,8 @@ def test_a_narrow_layer_compiles_to_the_dense_product_and_nothing_else() -> None
 def test_mapped_weights_and_mapped_inputs() -> None:
     x, weights = whole((3, 5, 33), 1), whole((3, 33, 70), 2)
     exact = np.einsum("sri,sin->srn", np.float64(x), np.float64(weights))
-    np.testing.assert_array_equal(jax.vmap(events.drive)(x, weights), exact)
-    shared = jax.vmap(events.drive, (None, 0))(x[0], weights)
+    np.testing.assert_array_equal(jax.vmap(products.drive)(x, weights), exact)
+    shared = jax.vmap(products.drive, (None, 0))(x[0], weights)
     np.testing.assert_array_equal(shared, np.einsum("ri,sin->srn", np.float64(x[0]), np.float64(weights)))
 
 
@@ -177,11 +177,11 @@ def test_a_machine_without_a_compiler_keeps_the_dense_product(monkeypatch: pytes
     reason = library._problem.__wrapped__()
     assert reason is not None
     assert "compiler" in reason
-    monkeypatch.setattr(events, "problem", lambda: reason)
-    assert not events.worthwhile(jnp.ones((1024, 1024)))
+    monkeypatch.setattr(products, "problem", lambda: reason)
+    assert not products.worthwhile(jnp.ones((1024, 1024)))
     x, weights = whole((64, 1024), 1), whole((1024, 64), 2)
-    assert "ffi_call" not in str(jax.make_jaxpr(jax.grad(lambda w: events.product(x, w).sum()))(weights))
-    np.testing.assert_array_equal(events.product(x, weights), np.float64(x) @ np.float64(weights))
+    assert "ffi_call" not in str(jax.make_jaxpr(jax.grad(lambda w: products.product(x, w).sum()))(weights))
+    np.testing.assert_array_equal(products.product(x, weights), np.float64(x) @ np.float64(weights))
     with pytest.raises(RuntimeError, match=r'install gcc or clang.*product="dense"'):
         Dense(4, 3, key=KEY, product="events")(jnp.ones((2, 4)))
 
@@ -211,9 +211,9 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(monkeypatch: pytest.Mo
 
 PROGRAM = """
 import jax, jax.numpy as jnp, os, pathlib
-from dsnn import events
+from dsnn.native import products
 x, w = jnp.eye(128, 1024), jnp.ones((1024, 64)).at[200].set(jnp.inf)
-print(events.problem(), bool(jnp.isfinite(jax.jit(events.product)(x, w)).all()))
+print(products.problem(), bool(jnp.isfinite(jax.jit(products.product)(x, w)).all()))
 """
 
 
@@ -235,32 +235,32 @@ def test_every_transformation_gives_the_dense_numbers() -> None:
     to_weights = np.einsum("sri,srn->in", np.float64(x), exact)
 
     def loss(weights: jax.Array, x: jax.Array) -> jax.Array:
-        return (events.product(x, weights) ** 2 / 2).sum()
+        return (products.product(x, weights) ** 2 / 2).sum()
 
     def scanned(weights: jax.Array) -> jax.Array:
         body = jax.checkpoint(lambda total, x: (total + loss(weights, x), None))
         return jax.lax.scan(body, 0.0, x)[0]
 
-    np.testing.assert_array_equal(jax.jit(jax.vmap(events.product, (0, None)))(x, weights), exact)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(products.product, (0, None)))(x, weights), exact)
     np.testing.assert_array_equal(jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(weights, x).sum(0), to_weights)
     np.testing.assert_array_equal(jax.jit(jax.grad(scanned))(weights), to_weights)
-    nested = jax.vmap(jax.vmap(events.product, (0, None)), (None, 0))
+    nested = jax.vmap(jax.vmap(products.product, (0, None)), (None, 0))
     np.testing.assert_array_equal(nested(x[:2, :5], jnp.stack([weights, 2 * weights]))[1], 2 * exact[:2, :5])
 
 
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from dsnn import events
+from dsnn.native import products
 x = jnp.asarray(np.random.default_rng(0).random((128, 1024)) < 0.05, jnp.float32)
 w = jnp.asarray(np.random.default_rng(1).integers(-4, 5, (1024, 64)), jnp.float32)
 exact = np.asarray(x) @ np.asarray(w)
 mesh = Mesh(np.array(jax.devices()), ("batch",))
-loss = lambda w, x: (events.product(x, w) ** 2 / 2).sum()
+loss = lambda w, x: (products.product(x, w) ** 2 / 2).sum()
 split = jax.device_put(x, NamedSharding(mesh, P("batch")))
-assert np.array_equal(jax.jit(events.product)(split, w), exact)
+assert np.array_equal(jax.jit(products.product)(split, w), exact)
 assert np.array_equal(jax.jit(jax.grad(loss))(w, split), np.asarray(x).T @ exact)
-parts = jax.pmap(events.product, in_axes=(0, None))(x.reshape(2, 64, 1024), w)
+parts = jax.pmap(products.product, in_axes=(0, None))(x.reshape(2, 64, 1024), w)
 assert np.array_equal(parts.reshape(exact.shape), exact)
 print(len(jax.devices()))
 """
@@ -302,7 +302,7 @@ def test_processors_with_narrower_vectors_give_the_same_numbers() -> None:
     compiler = os.environ.get("CC", "cc")
     for flags in ("-mno-avx512f", "-mno-avx512f -mno-avx"):
         environment = {**os.environ, "CC": f"{compiler} {flags}"}
-        built = "from dsnn.events import library; raise SystemExit(library.problem())"
+        built = "from dsnn.native.products import library; raise SystemExit(library.problem())"
         done = subprocess.run(
             [sys.executable, "-c", built], env=environment, capture_output=True, text=True, check=False
         )

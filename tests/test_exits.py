@@ -10,7 +10,7 @@ from scipy import stats
 
 from dsnn import evaluate
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, RunConfig, TrackConfig, TrainConfig
-from dsnn.deploy import deploy, running
+from dsnn.deploy.decided import deploy, running
 from dsnn.run import exit_rule, exits, job, measured_speed, schema
 from dsnn.run.finished import finished
 
@@ -106,7 +106,7 @@ def test_the_step_at_which_an_example_stops_follows_its_planted_difficulty(seed:
         config = schema.compose(["experiment=planted_difficulty", f"seed={seed}", *quiet, *overrides])
         again = finished(job.run(config)[0])
         setup, (params, threshold, _) = again.setup, again.settled
-        logits = running(setup.lifted, deploy(setup.lifted, params), setup.split.test.x, setup.root)
+        logits = running(setup.bayesian, deploy(setup.bayesian, params), setup.split.test.x, setup.root)
         stop = evaluate.exit_steps(exit_rule.scores(setup, params, logits)["variational"], threshold)
         varied = len(set(stop.tolist())) > 1
         hard = setup.split.truth["test/difficulty"]

@@ -27,10 +27,11 @@ import hypothesis.extra.numpy as nps  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from dsnn import config, data, nir, untrusted  # noqa: E402
+from dsnn import config, data, nir  # noqa: E402
 from dsnn.api import given as call  # noqa: E402
 from dsnn.nir.fields import OPTIONAL, REQUIRED  # noqa: E402
 from dsnn.run import schema, usage  # noqa: E402
+from dsnn.store import untrusted  # noqa: E402
 
 MANY = 2000
 SECONDS, KIBIBYTES = 20.0, 1_200_000

@@ -11,7 +11,6 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 
 import dsnn
 from dsnn import escape
-from dsnn.activity import records
 from dsnn.bayes import guides, priors
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy import expected_energy
@@ -20,13 +19,14 @@ from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.sites import gate, measure, sites
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
-from dsnn.compact import compact
-from dsnn.deploy import at_kept_steps, compaction_error, deploy, ran
+from dsnn.deploy.activity import records
+from dsnn.deploy.decided import at_kept_steps, compaction_error, deploy, ran
 from dsnn.energy import count, price, profile
-from dsnn.forward import Forward, keep_spikes
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack, mlp, running_logits
+from dsnn.networks.compact import compact
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack, mlp, running_logits
 from dsnn.parameters import split
+from dsnn.simulate.simulator import Simulator, keep_spikes
 
 KEY = jax.random.key(0)
 XS = 3 * jax.random.uniform(jax.random.key(1), (6, 5, 3))
@@ -136,7 +136,7 @@ def test_closed_blocks_and_neurons_leave_the_network_and_its_outputs_stay() -> N
         "blocks": jnp.asarray([0.0, 1.0]),
     }
     template, params = split(model)
-    masked = Forward(template, 6, "temporal").built(gate(where, params, z))[0]
+    masked = Simulator(template, 6, "temporal").built(gate(where, params, z))[0]
     small = compact(model, z)
     assert small.names == ("hidden0", "block1", "readout")
     assert small.block1.synapse.kernel.shape == (4, 4)
@@ -157,7 +157,7 @@ def test_a_deployed_network_has_neither_closed_steps_nor_closed_blocks() -> None
     template, params = split(model)
     where = sites(model, held_input=False, time_steps=6)
     net = Bayesian(
-        Forward(template, 6, "temporal"),
+        Simulator(template, 6, "temporal"),
         WeightPosterior(template, params, priors.default(template), guides.mean_field(0.02), flipout=True),
         GatePosterior(where),
         energy=EnergyPrior(where, profile("45nm")),

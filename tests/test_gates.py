@@ -14,12 +14,12 @@ from scipy import integrate, stats
 
 from dsnn.bayes import gate_posterior, gates, guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian
-from dsnn.bayes.dual import ascend, falling, largest, most_within
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.weight_posterior import WeightPosterior
-from dsnn.forward import Forward
-from dsnn.models import mlp
+from dsnn.learn.duals import ascend, falling, largest, most_within
+from dsnn.networks.stack import mlp
 from dsnn.parameters import split
+from dsnn.simulate.simulator import Simulator
 
 KEY = jax.random.key(0)
 every_family = pytest.mark.parametrize("name", [name for name, f in gates.FAMILIES.items() if not f.by_magnitude])
@@ -136,7 +136,7 @@ def test_arm_weights_give_the_gradient_of_an_expectation() -> None:
 def _tiny(family: str) -> Bayesian:
     template, params = split(mlp((2,), (3,), 2, key=KEY, gain=2.0))
     return Bayesian(
-        Forward(template, 3, stochastic=False),
+        Simulator(template, 3, stochastic=False),
         WeightPosterior(template, params, priors.point, guides.point()),
         GatePosterior(sites.sites(mlp((2,), (3,), 2, key=KEY)), gates.FAMILIES[family]),
         data_size=8,

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import gradients, parameters, unroll
+from dsnn import parameters, unroll
 from dsnn.cells import ALIF, LI, LIF
 from dsnn.escape import Concrete, Logistic
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.learn import gradients
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
 
 KEY = jax.random.key(3)
 XS = jax.random.normal(jax.random.key(4), (3, 2, 2)) + 0.5

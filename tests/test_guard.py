@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from dsnn import data
-from dsnn.assemble import build
+from dsnn.assembly.assemble import build
+from dsnn.assembly.guard import Candidate, guarded, is_worse, milder, twin_of
+from dsnn.assembly.linear import linear_model
 from dsnn.config import Config, ModelConfig, TrainConfig
-from dsnn.guard import Candidate, guarded, is_worse, milder, twin_of
 from dsnn.learn import SviConfig
-from dsnn.linear import linear_model
 from dsnn.run import baselines
 from dsnn.run.loop import Member
 from dsnn.tasks import Losses

@@ -27,12 +27,12 @@ from dsnn.bayes.nuts import nuts, pooled
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.energy import profile
-from dsnn.forward import Forward, log_likelihood
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack, mlp, running_logits
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack, mlp, running_logits
 from dsnn.parameters import split
+from dsnn.simulate.simulator import Simulator, log_likelihood
+from dsnn.simulate.unroll import unroll
 from dsnn.tasks import predictor
-from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)
 X, Y = jax.random.uniform(jax.random.key(1), (12, 3)), jnp.arange(12) % 2
@@ -69,14 +69,14 @@ SAMPLING = {"mean_field", "low_rank", "last_layer", "rank1", "ensemble", "laplac
 SAMPLING -= {"AutoDelta"}
 
 
-def lifted(family: guides.Guide, *, flipout: bool = False, whole: bool = True) -> Bayesian:
+def bayesian(family: guides.Guide, *, flipout: bool = False, whole: bool = True) -> Bayesian:
     """A network with all of its parts, or with weights alone."""
     model = network()
     template, params = split(model)
     where = sites.sites(model)
     weights = WeightPosterior(template, params, priors.default(template), family, flipout)
     parts = (GatePosterior(where), HaltingPosterior(5, joint=True), EnergyPrior(where, profile("45nm")))
-    return Bayesian(Forward(template, 5), weights, *(parts if whole else ()), data_size=12)
+    return Bayesian(Simulator(template, 5), weights, *(parts if whole else ()), data_size=12)
 
 
 def start(net: Bayesian, x: jax.Array = X, y: jax.Array = Y) -> dict[str, jax.Array]:
@@ -92,7 +92,7 @@ SLOW = {"AutoBNAFNormal", "AutoIAFNormal", "AutoDiagonalNormal", "AutoMultivaria
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FAMILIES])
 def test_every_guide_learns_draws_and_predicts_under_gates_and_halting(name: str) -> None:
-    net = lifted(FAMILIES[name](), flipout=True)
+    net = bayesian(FAMILIES[name](), flipout=True)
     params = start(net)
     context = net.no_context()._replace(lam=jnp.asarray(0.1))
     loss = lambda p, k: TraceMeanField_ELBO().loss(k, p, net.model, net.guide, X, Y, context)  # noqa: E731
@@ -149,7 +149,7 @@ def linear() -> tuple[Bayesian, jax.Array, jax.Array, np.ndarray, np.ndarray, fl
     truth = jnp.asarray([0.8, -0.5, 1.2, 0.3, -0.9])
     y = (features @ truth + 0.2 + NOISE * jax.random.normal(jax.random.key(9), (60,)))[:, None]
     weights = WeightPosterior(template, params, priors.default(template))
-    net = Bayesian(Forward(template, 1, stochastic=False), weights, likelihood=Gaussian(NOISE, False), data_size=60)
+    net = Bayesian(Simulator(template, 1, stochastic=False), weights, likelihood=Gaussian(NOISE, False), data_size=60)
     design = np.concatenate([np.ones((60, 1)), np.asarray(features, float)], 1)  # bias first: names are sorted
     assert net.simulator.template.names == ("readout.synapse.bias", "readout.synapse.kernel")
     prior = np.diag([1.0] + [5.0] * 5)
@@ -229,7 +229,7 @@ def test_nuts_with_a_surrogate_force_finds_the_posterior_of_a_hard_threshold() -
     params = params | {"readout.synapse.kernel": jnp.ones((1, 1)), "hidden.synapse.kernel": jnp.full((1, 1), 1.2)}
     prior = priors.by_pattern({"hidden*": priors.normal(2.0), "*": priors.point}, template)
     weights = WeightPosterior(template, params, prior)
-    net = Bayesian(Forward(template, 8, stochastic=False), weights, likelihood=Gaussian(0.15, False), data_size=6)
+    net = Bayesian(Simulator(template, 8, stochastic=False), weights, likelihood=Gaussian(0.15, False), data_size=6)
     x = jnp.linspace(0.2, 1.0, 6)[:, None]
     y = net.simulator.logits(params, x)[-1] + 0.1 * jax.random.normal(KEY, (6, 1))
     grid = jnp.linspace(-8.0, 8.0, 16001)
@@ -255,7 +255,7 @@ def test_nuts_with_a_surrogate_force_finds_the_posterior_of_a_hard_threshold() -
 
 def test_nuts_refuses_a_random_likelihood() -> None:
     with pytest.raises(ValueError, match="NUTS needs a likelihood without chance"):
-        nuts(lifted(guides.point()), X, Y, KEY)
+        nuts(bayesian(guides.point()), X, Y, KEY)
 
 
 # --- Low rank
@@ -285,7 +285,7 @@ def test_flipout_keeps_the_gradient_and_cuts_its_variance() -> None:
     model = mlp((6,), (8,), 3, key=KEY, gain=1.0)
     template, params = split(model)
     weights = WeightPosterior(template, params, priors.default(template), guides.mean_field(0.3))
-    base = Bayesian(Forward(template, 3, stochastic=False), weights, data_size=64)
+    base = Bayesian(Simulator(template, 3, stochastic=False), weights, data_size=64)
     state = start(base, x, y)
     found = {}
     for flips in (False, True):
@@ -352,7 +352,7 @@ def test_the_vote_averages_probabilities_over_time() -> None:
 
 def test_an_ensemble_is_its_members_trained_apart() -> None:
     """Averaged objectives leave every member its own gradient, and predictions take the members in turn."""
-    together = lifted(guides.ensemble(members()), whole=False)
+    together = bayesian(guides.ensemble(members()), whole=False)
     params = start(together)
     context = together.no_context()
     quiet = dataclasses.replace(together.simulator, stochastic=False)
@@ -379,7 +379,7 @@ def test_the_gauss_newton_matrix_of_a_linear_softmax_is_its_hessian() -> None:
     template, params = split(Stack("last", readout=Layer(Dense((3,), 2, key=KEY), LI(beta=0.0))))
     family = guides.laplace()
     weights = WeightPosterior(template, params, priors.default(template), family)
-    net = Bayesian(Forward(template, 1), weights, likelihood=Categorical(), data_size=12)
+    net = Bayesian(Simulator(template, 1), weights, likelihood=Categorical(), data_size=12)
     state = start(net)
     ours = gauss_newton(net, state, X, KEY, 5, 1)
     flat = jnp.concatenate([params[n].ravel() for n in template.names])
@@ -408,7 +408,7 @@ def test_the_laplace_precision_maximises_the_evidence() -> None:
 @pytest.mark.parametrize("kind", ["hierarchical", "horseshoe"])
 @pytest.mark.parametrize("family", ["mean_field", "low_rank", "rank1"])
 def test_hierarchical_priors_bring_their_scales(kind: str, family: str) -> None:
-    net = lifted(FAMILIES[family](), whole=False)
+    net = bayesian(FAMILIES[family](), whole=False)
     scaled = priors.default(net.weights.template, kernel=kind)
     net = dataclasses.replace(net, weights=dataclasses.replace(net.weights, priors=scaled))
     params = start(net)
@@ -442,7 +442,7 @@ def test_the_gradient_of_the_elbo_over_gates_is_exact_on_average() -> None:
     prior = priors.by_pattern({"*": priors.point}, template)
     weights, where = WeightPosterior(template, params, prior, guides.point()), sites.sites(model)
     energy_prior = EnergyPrior(where, profile("45nm"))
-    net = Bayesian(Forward(template, 1), weights, GatePosterior(where), energy=energy_prior, data_size=3)
+    net = Bayesian(Simulator(template, 1), weights, GatePosterior(where), energy=energy_prior, data_size=3)
     events = {"readout": jnp.asarray([0.7, 0.9])}
     context = net.no_context()._replace(events=events, lam=jnp.asarray(5.0))
     rank = (jnp.arange(400) + 0.5) / 400

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dsnn import evaluate, exit_calibration
-from dsnn.anytime import anytime, confidence_rule, entropy_rule, normalised_entropy
+from dsnn import evaluate
 from dsnn.bayes import halting
-from dsnn.bayes.refit import refit, temperatures
 from dsnn.config import Config, DataConfig, HaltingConfig, ModelConfig, TrainConfig
-from dsnn.deploy import deploy, running
-from dsnn.models import mlp, running_logits
+from dsnn.deploy import exit_calibration
+from dsnn.deploy.decided import deploy, running
+from dsnn.deploy.refit import refit, temperatures
+from dsnn.networks.stack import mlp, running_logits
 from dsnn.run import exit_rule, job
+from dsnn.simulate.early_exit import anytime, confidence_rule, entropy_rule, normalised_entropy
+from dsnn.simulate.unroll import unroll
 from dsnn.tasks import predictor
-from dsnn.unroll import unroll
 
 KEY = jax.random.key(0)
 STEPS, CLASSES = 6, 3
@@ -152,21 +153,21 @@ def test_a_run_fits_on_one_half_and_certifies_on_the_other() -> None:
     setup = job.build(config)
     params = setup.params(jax.jit(setup.learner.init)())
     settled = exit_calibration.calibrate(
-        setup.lifted, params, setup.split, config.halting, setup.root, price=0.01,
-        predict=predictor(setup.lifted), samples=2, key=KEY,
+        setup.bayesian, params, setup.split, config.halting, setup.root, price=0.01,
+        predict=predictor(setup.bayesian), samples=2, key=KEY,
     )  # fmt: skip
     assert settled.metrics["halting/selected_on"] == len(setup.split.val.x)
     assert settled.metrics["halting/certified_on"] == len(setup.split.certify.x)
     changed = {name for name, value in settled.params.items() if not np.array_equal(value, params.get(name))}
     assert changed
     assert all(name.startswith("halting.") for name in changed)
-    metrics, curves = exit_rule.exits(setup, settled, deploy(setup.lifted, settled.params))
+    metrics, curves = exit_rule.exits(setup, settled, deploy(setup.bayesian, settled.params))
     lost = metrics["halting/accuracy_all_steps"] - metrics["deployed/accuracy"]
     assert metrics["halting/extra_errors"] >= lost - 1e-9
     rules = {name.split("/")[1] for name in curves if name.startswith("exits/")}
     assert rules == {"variational", "dt_snn", "seenn", "fixed"}
     test = setup.split.test
-    logits = running(setup.lifted, deploy(setup.lifted, settled.params), test.x, setup.root)
+    logits = running(setup.bayesian, deploy(setup.bayesian, settled.params), test.x, setup.root)
     probs = np.asarray(jax.nn.softmax(logits), float)
     gaps = [p.max(-1).mean() - (p.argmax(-1) == np.asarray(test.y)).mean() for p in probs]
     assert curves["deployed_blocks/accuracy"].shape == (4,), "where steps are few each is a block"

@@ -17,123 +17,50 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CELLS = {"types", "rng", "parameters", "surrogate", "escape", "cells", "initial", "derivatives"}
-NETWORKS = CELLS | {"lowering", "events", "layers", "models", "describe"}
-LOOP = NETWORKS | {"networks", "unroll", "gradients"}
-BAYES = LOOP | {"programs", "data", "address", "encode", "sequences", "forward", "anytime", "energy", "bayes"}
-BAYES |= {"protocols"}  # what a network says of itself
+FIRST = {"types", "rng", "suggest", "store", "resolve", "parameters", "native"}
+CELLS = FIRST | {"surrogate", "escape", "cells"}
+RECORDS = {"data", "energy"}
+NETWORKS = CELLS | RECORDS | {"protocols", "networks"}
+LEARN = NETWORKS | {"simulate", "bayes", "learn"}
+DEPLOY = LEARN | {"evaluate", "tasks", "deploy"}
+ASSEMBLY = DEPLOY | {"convert", "config", "assembly"}
 
-# What each module of dsnn may import from dsnn. A package stands for everything in it.
+# What each room of dsnn may import from dsnn, in an order in which none sees a later one.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
-    "nearest": set(),
-    "rules": set(),  # rules across the parts of a configuration
-    "resolve": set(),  # a piece of the user's by its name
-    "protocols": {"types"},  # and whatever type checkers need, see `NAMED_ONLY`
-    "places": set(),  # where configuration files are
-    "allocator": set(),
-    "private_folder": set(),  # where what is run may lie
-    "kept_programs": {"private_folder"},
-    "programs": {"kept_programs"},  # how functions are compiled; knows none of them
     "rng": {"types"},
+    "suggest": set(),  # names that somebody may have meant
+    "store": {"types", "suggest"},  # files, whoever wrote them; knows no model
+    "resolve": {"suggest"},  # a piece of the user's by its name
     "parameters": {"types"},  # a module as a function of named arrays; knows no cell
-    "derivatives": {"types"},  # derivatives of programs that JAX cannot differentiate; knows none of them
-    "lowering": {"types"},  # which of two programs runs where
-    "surrogate": {"types", "derivatives"},
-    "escape": {"types", "rng", "surrogate", "derivatives"},
-    "cells": CELLS,
-    "initial": {"types"},
-    "events": {"types", "private_folder", "derivatives", "lowering"},
-    "convolve": {"types", "derivatives"},
-    "layers": CELLS | {"events", "convolve"},
-    "describe": set(),
-    "models": CELLS | {"layers", "describe", "protocols", "networks"},  # see `ROOM`
-    "networks": NETWORKS | {"protocols", "energy"},  # blocks, and networks that describe themselves
-    "unroll": NETWORKS | {"loops", "networks"},
-    "loops": NETWORKS,  # whole time loops in C
-    "bidirectional": NETWORKS | {"unroll"},
-    "gradients": NETWORKS | {"unroll"},
-    "sequences": {"types", "encode"},
-    "forward": LOOP | {"encode", "sequences"},
-    "anytime": LOOP,  # a stopping rule is an argument; the guide over time steps is one such rule
-    "bayes": BAYES,
-    "mesh": {"types"},  # devices and where arrays stand; knows no model
-    "learn": BAYES | {"protocols"},  # learners, and the loop that runs any of them
-    "optimize": {"types", "parameters"},
-    "sampling": BAYES | {"learn"},  # draws of the exact posterior
-    "online": BAYES | {"learn", "rules"},  # rules that update within a sequence
-    # gates decided: a smaller network, what it did, and the two put to use
-    "compact": LOOP | {"protocols"},
-    "activity": LOOP | {"energy", "protocols"},
-    "decide": LOOP | {"anytime"},  # a decided network as one call into C
-    "tasks": BAYES | {"evaluate"},  # what is learned: likelihood, prediction and scores of each
-    "deploy": BAYES | {"compact", "activity", "decide", "tasks"},
-    "convert": LOOP | {"address", "convolve", "encode", "energy", "forward"},
-    "deep": BAYES | {"convert", "evaluate", "learn", "store", "tasks"},  # how a deep network learns
-    "fold": NETWORKS | {"networks", "data"},  # what learning saw of the inputs' scale, in the first weights
-    "nir": LOOP | {"compact", "untrusted"},
-    "data": {"types", "rng", "untrusted"},
-    "address": {"types"},  # a vector as a distribution over the rows of a matrix
-    "encode": {"types", "rng", "data", "address"},
-    # arrays and records only
+    "native": {"types", "store"},  # programs of the machine; knows none that it runs
+    "surrogate": {"types", "suggest", "native"},
+    "escape": {"types", "rng", "suggest", "parameters", "native", "surrogate"},
+    "cells": {"types", "rng", "suggest", "parameters", "native", "surrogate", "escape"},
+    # arrays, records and files only
+    "data": {"types", "rng", "suggest", "store"},
     "evaluate": {"types"},
-    "energy": {"types", "places", "untrusted"},
-    # files and numbers only
-    "untrusted": set(),
-    "version": set(),
-    "store": {"types", "untrusted"},
-    "offline": {"untrusted"},
-    "track": {"store", "tensorboard", "offline", "untrusted"},
-    "tensorboard": set(),
-    "wording": set(),
-    "plots": {"store", "wording"},
-    "report": {"store", "plots", "wording", "untrusted"},
-    # assembles the parts; nothing in dsnn imports it
-    # inference in fifteen lines, without a run directory
-    "api": set(),
-    "start": set(),
-    "automatic": set(),
-    "identity": set(),
-    "guard": set(),
-    "linear": set(),
-    "inference_data": set(),  # draws in the form of another library
-    "exit_calibration": set(),
-    "assemble": set(),
-    "build": set(),
-    "loading": set(),
-    "config": BAYES
-    | {"learn", "online", "sampling", "optimize", "evaluate", "compact", "activity", "deploy", "convert", "track"},
+    "energy": {"types", "suggest", "store"},
+    "plots": {"store"},
+    "report": {"store", "plots"},
+    "protocols": {"types", "parameters", "data"},
+    "networks": CELLS | {"energy", "protocols"},
+    "simulate": NETWORKS - RECORDS,
+    "bayes": NETWORKS | {"simulate"},
+    "learn": NETWORKS | {"simulate", "bayes"},
+    "tasks": LEARN | {"evaluate", "plots"},
+    "deploy": LEARN | {"evaluate", "tasks"},
+    "convert": LEARN | {"evaluate", "tasks"},
+    "nir": CELLS | {"networks", "simulate"},
+    "config": DEPLOY | {"convert"},
+    "assembly": DEPLOY | {"convert", "config"},
+    "api": ASSEMBLY | {"plots"},  # inference in fifteen lines, without a run directory
+    "run": ASSEMBLY | {"plots", "report", "nir", "api"},
+    "__main__": {"run"},
 }
-ALLOWED["build"] = ALLOWED["config"] | {"config"}
-ALLOWED["loading"] = ALLOWED["config"] | {"config", "tasks"}
-ALLOWED["identity"] = ALLOWED["config"] | {"config", "store", "version"}
-ALLOWED["start"] = ALLOWED["config"] | {"config", "store"}
-ALLOWED["automatic"] = ALLOWED["exit_calibration"] = ALLOWED["config"] | {"config", "tasks"}
-ALLOWED["assemble"] = ALLOWED["start"] | {"start", "mesh", "build", "loading", "automatic", "tasks"}
-ALLOWED["guard"] = ALLOWED["assemble"] | {"assemble"}
-ALLOWED["linear"] = {"data", "evaluate", "tasks"}
-_held = {"guard", "linear"}
-ALLOWED["inference_data"] = ALLOWED["assemble"] | {"assemble"}
-ALLOWED["api"] = (
-    ALLOWED["assemble"] | {"assemble", "plots", "exit_calibration", "fold", "store", "inference_data"} | _held
-)
-for _one in (ALLOWED[name] for name in ("assemble", "api")):
-    _one |= {"protocols"}
-for _one in ALLOWED.values():  # a misspelt name is answered alike everywhere, and pieces are found alike
-    _one |= {"nearest", "resolve", "untrusted"}
-ALLOWED["nearest"] = ALLOWED["untrusted"] = set()  # "untrusted" reads what somebody else may have written
-ALLOWED["typed"] = set()  # values of the kinds that a configuration names
-for _one in (ALLOWED[name] for name in ("config", "assemble", "api")):
-    _one |= {"typed"}
-ALLOWED["config"].add("rules")
-ALLOWED["run"] = set(ALLOWED)  # the runner, which nothing else imports
-ALLOWED["__main__"] = {"run"}
 ALLOWED["__init__"] = set(ALLOWED)
 
-NAMED_ONLY = {"dsnn.protocols", "dsnn.rules"}
-
-# A module that lies beside the room whose part it is: a stack and what is said of stacks know each other.
-ROOM = {"models": "networks"}
+NAMED_ONLY = {"dsnn.protocols", "dsnn.config.rules"}
 
 # Libraries that stay behind one door each: where in the repository they may be imported.
 DOORS: dict[str, set[str]] = {
@@ -143,15 +70,15 @@ DOORS: dict[str, set[str]] = {
     "joblib": {"dsnn.run"},
     "submitit": {"dsnn.run"},
     "experiments": {"experiments"},
-    "wandb": {"dsnn.track"},
-    "tensorboardX": {"dsnn.tensorboard"},
+    "wandb": {"dsnn.store.track"},
+    "tensorboardX": {"dsnn.store.tensorboard"},
     "orbax": {"dsnn.store"},
-    "numpyro": {"dsnn.bayes", "dsnn.learn"},
+    "numpyro": {"dsnn.bayes", "dsnn.learn", "experiments.recorded_lif"},
     "nir": {"dsnn.nir"},
-    "arviz": {"dsnn.inference_data"},
+    "arviz": {"dsnn.api.inference_data"},
     "codecarbon": {"dsnn.energy"},
     "matplotlib": {"dsnn.plots", "dsnn.report"},
-    "sklearn": {"dsnn.data", "dsnn.linear"},
+    "sklearn": {"dsnn.data", "dsnn.assembly.linear"},
     "torch": set(),
 }
 
@@ -179,11 +106,9 @@ def imported(tree: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
 def violations(path: str, source: str) -> list[str]:
     """Returns a sentence for every import that the tables forbid, of the file at ``path`` in the repository."""
     parts = list(Path(path).with_suffix("").parts)
-    here = ".".join(parts[:2])
+    here = ".".join(parts)
     found = []
     tree = ast.parse(source)
-    if here in NAMED_ONLY:  # its types are those of every room, which a type checker alone has to find
-        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node))]
     for line, name in imported(tree, parts[:-1]):
         top, _, rest = name.partition(".")
         if top in DOORS and not any(f"{here}.".startswith(f"{door}.") for door in DOORS[top]):
@@ -211,20 +136,20 @@ def test_imports_point_one_way(path):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("dsnn/cells.py", "import dsnn.models"),
-        ("dsnn/cells.py", "from dsnn.unroll import unroll"),
-        ("dsnn/cells/lif.py", "from dsnn import layers"),
-        ("dsnn/cells/lif.py", "from .. import layers"),
-        ("dsnn/cells/lif.py", "from ..layers import Dense"),
-        ("dsnn/energy/count.py", "def f():\n    from dsnn.models import Stack"),
+        ("dsnn/cells.py", "import dsnn.networks.stack"),
+        ("dsnn/cells.py", "from dsnn.simulate.unroll import unroll"),
+        ("dsnn/cells/lif.py", "from dsnn import networks"),
+        ("dsnn/cells/lif.py", "from .. import networks"),
+        ("dsnn/cells/lif.py", "from ..networks import Dense"),
+        ("dsnn/energy/count.py", "def f():\n    from dsnn.networks.stack import Stack"),
         ("dsnn/energy/count.py", "import importlib\nimportlib.import_module('dsnn.cells')"),
         ("dsnn/learn/fit.py", "if TYPE_CHECKING:\n    import dsnn.config"),
-        ("dsnn/layers.py", "import dsnn"),
-        ("dsnn/layers.py", "from dsnn import Stack"),
+        ("dsnn/networks/layers.py", "import dsnn"),
+        ("dsnn/networks/layers.py", "from dsnn import Stack"),
         ("dsnn/learn/fit.py", "import wandb"),
         ("dsnn/learn/fit.py", "from dsnn.run.schema import Run"),
-        ("dsnn/models.py", "import numpyro.distributions as dist"),
-        ("dsnn/config.py", "from omegaconf import OmegaConf"),
+        ("dsnn/networks/stack.py", "import numpyro.distributions as dist"),
+        ("dsnn/config/config.py", "from omegaconf import OmegaConf"),
         ("dsnn/learn/fit.py", "import experiments.run"),
         ("dsnn/cells/lif.py", "import torch"),
         ("dsnn/run/cli.py", "import wandb"),
@@ -238,11 +163,11 @@ def test_checker_sees_a_planted_violation(path, source):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("dsnn/__init__.py", "from dsnn.models import Stack"),
+        ("dsnn/__init__.py", "from dsnn.networks.stack import Stack"),
         ("dsnn/cells/lif.py", "from dsnn.cells import base\nfrom . import state\nfrom dsnn.escape import Logistic"),
         ("dsnn/bayes/gates.py", "import numpyro\nfrom dsnn import energy"),
-        ("dsnn/nir.py", "import nir"),
-        ("dsnn/unroll.py", "import jax.numpy as jnp\nfrom dsnn.models import Stack"),
+        ("dsnn/nir/load.py", "import nir"),
+        ("dsnn/simulate/unroll.py", "import jax.numpy as jnp\nfrom dsnn.networks.stack import Stack"),
         ("dsnn/run/cli.py", "from dsnn import config, learn\nimport hydra"),
         ("experiments/run.py", "import dsnn\nfrom dsnn.run.cli import main"),
     ],
@@ -254,11 +179,7 @@ def test_checker_lets_the_design_through(path, source):
 def test_imports_form_no_cycle():
     """The table itself must be an order, or the direction would mean nothing."""
     placed: set[str] = set()
-    remaining: dict[str, set[str]] = {}
-    for name, allowed in ALLOWED.items():
-        room = ROOM.get(name, name)
-        if room != "__init__":
-            remaining[room] = remaining.get(room, set()) | {ROOM.get(other, other) for other in allowed} - {room}
+    remaining = {name: allowed - {name} for name, allowed in ALLOWED.items() if name != "__init__"}
     while remaining:
         ready = {name for name, allowed in remaining.items() if allowed <= placed}
         assert ready, f"these modules may import each other in a circle: {sorted(remaining)}"
@@ -371,7 +292,7 @@ def test_declaration_check_sees_a_planted_library():
 def test_annotations_are_checked_while_tests_run():
     import jaxtyping
 
-    from dsnn.models import running_logits
+    from dsnn.networks.stack import running_logits
 
     with pytest.raises(jaxtyping.TypeCheckError):
         running_logits(np.zeros((3, 4)), "mean")

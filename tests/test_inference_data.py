@@ -14,7 +14,7 @@ from dsnn import rng
 from dsnn.api import Fitted
 from dsnn.bayes import priors
 from dsnn.config import BayesConfig, Config, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
-from dsnn.sampling import NutsConfig
+from dsnn.learn.sampling import NutsConfig
 
 X = np.asarray(jax.random.normal(jax.random.key(0), (100, 2)), np.float32)
 CLASSES, NUMBERS = (X[:, 0] > 0).astype(int), 5 + 3 * X[:, :1] + 0.3
@@ -47,12 +47,12 @@ def test_groups_hold_weights_gates_and_predictions(classes) -> None:
         "observed_data",
         "constant_data",
     }
-    for name, value in classes.setup.lifted.initial.items():
+    for name, value in classes.setup.bayesian.weights.initial.items():
         assert made.posterior[name].shape == made.prior[name].shape == (1, 40, *value.shape)
     for group, probability in classes.gates.items():
         assert made.posterior[f"gates.{group}"].shape == (1, 40, len(probability))
         np.testing.assert_array_equal(made.constant_data[f"gate_probability.{group}"], probability)
-        decided = np.asarray(classes.setup.lifted.centre(classes.params).gates[group]) > 0
+        decided = np.asarray(classes.setup.bayesian.centre(classes.params).gates[group]) > 0
         np.testing.assert_array_equal(made.constant_data[f"gate_decided.{group}"], decided)
     assert made.posterior_predictive["y"].dims == ("chain", "draw", "example")
     assert made.posterior_predictive["y"].shape == made.log_likelihood["y"].shape == (1, 40, held)
@@ -89,9 +89,9 @@ def test_log_likelihood_of_numbers_is_that_of_the_predictive_in_their_unit(numbe
 
 def test_prior_draws_have_the_prior_s_deviation(classes) -> None:
     made = arviz_of(classes, samples=400)
-    names = list(classes.setup.lifted.initial)
+    names = list(classes.setup.bayesian.weights.initial)
     for name in names:
-        prior = classes.setup.lifted.weights.of(name)
+        prior = classes.setup.bayesian.weights.of(name)
         drawn = np.asarray(made.prior[name]).reshape(400, -1) / np.sqrt(np.ravel(prior.variance))
         sizes = 400 * drawn.shape[1]
         assert abs(drawn.std() - 1) < 5 / math.sqrt(2 * sizes)
@@ -128,10 +128,12 @@ def test_prior_predictive_of_a_silent_prior_is_the_readout_s_bias(classes, monke
     np.testing.assert_allclose(made.sum(-1), 1.0, rtol=1e-5)
     assert np.ptp(made[:, 0, 0]) > 0.2, "draws of the prior disagree"
     assert (made == classes.prior_predictive(X[:7], samples=300, seed=1)).all()
-    lifted = classes.setup.lifted
-    narrow = priors.by_pattern({"readout*.bias": priors.normal(1.0), "*": priors.normal(1e-6)}, lifted.forward.template)
-    weights = dataclasses.replace(lifted.weights, priors=narrow)
-    setup = dataclasses.replace(classes.setup, lifted=dataclasses.replace(lifted, weights=weights))
+    bayesian = classes.setup.bayesian
+    narrow = priors.by_pattern(
+        {"readout*.bias": priors.normal(1.0), "*": priors.normal(1e-6)}, bayesian.simulator.template
+    )
+    weights = dataclasses.replace(bayesian.weights, priors=narrow)
+    setup = dataclasses.replace(classes.setup, bayesian=dataclasses.replace(bayesian, weights=weights))
     silent = dataclasses.replace(classes, setup=setup).prior_predictive(X[:7], samples=2000)
     assert np.ptp(silent, 1).max() < 1e-4, "nothing of the input arrives"
     # the readout's membrane after each of three steps adds up a constant current; the logits are their mean

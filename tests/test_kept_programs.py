@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from dsnn import kept_programs, private_folder, programs
+from dsnn.native import kept_programs, programs
+from dsnn.store import private_folder
 
 OPTIONS = (
     "jax_compilation_cache_dir",

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from dsnn import events
-from dsnn.events import library
+from dsnn.native import library, products
 
-pytestmark = pytest.mark.skipif(events.problem() is not None, reason=f"nothing in C: {events.problem()}")
+pytestmark = pytest.mark.skipif(products.problem() is not None, reason=f"nothing in C: {products.problem()}")
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or ""
 PROGRAM = """
 import jax, jax.numpy as jnp
-from dsnn import events
+from dsnn.native import products
 x, w = jnp.eye(128, 1024), jnp.ones((1024, 64)).at[200].set(jnp.inf)
-print(events.problem(), bool(jnp.isfinite(jax.jit(events.product)(x, w)).all()))
+print(products.problem(), bool(jnp.isfinite(jax.jit(products.product)(x, w)).all()))
 """
 
 

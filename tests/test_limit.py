@@ -5,10 +5,10 @@ import pytest
 import scipy.sparse as sparse
 
 from dsnn import data
+from dsnn.assembly.loading import load_data, open_data
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import Config, DataConfig, TrainConfig
 from dsnn.data import assign_roles
-from dsnn.loading import load_data, open_data
 
 
 def sorted_npz(folder, counts: tuple[int, ...]) -> str:
@@ -83,8 +83,8 @@ def test_a8_side_information_stays_with_its_examples(y: np.ndarray, task: str) -
 
 def test_a8_labels_that_no_step_has_are_masked_on_the_rows_that_were_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = with_side_information(np.ones((30, 3), np.int32))
-    monkeypatch.setattr("dsnn.loading.check_trainable", lambda split, config: whole)
-    monkeypatch.setattr("dsnn.loading.open_data", lambda config: whole)
+    monkeypatch.setattr("dsnn.assembly.loading.check_trainable", lambda split, config: whole)
+    monkeypatch.setattr("dsnn.assembly.loading.open_data", lambda config: whole)
     split = load_data(Config(data=DataConfig(limit=10), train=TrainConfig(batch_size=4)))
     rows = split.train.x[:, 0, 0].astype(int)
     np.testing.assert_array_equal(split.train.y, np.where(rows % 3 == 0, 1, UNLABELLED)[:, None] * np.ones(3, int))

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import decide, events, loops
-from dsnn.anytime import anytime
-from dsnn.cells import ALIF, BRF, LI, LIF, RF, CuBaLIF, parallel
-from dsnn.deploy import never
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.cells import ALIF, BRF, LI, LIF, RF, CuBaLIF
+from dsnn.deploy import fused_inference
+from dsnn.deploy.decided import never
+from dsnn.native import products
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
+from dsnn.simulate import associative, fused
+from dsnn.simulate.early_exit import anytime
 
 STEPS, BATCH, NEURONS = 12, 4, 5
 KEY = jax.random.key(0)
-in_c = pytest.mark.skipif(events.problem() is not None, reason=f"nothing in C: {events.problem()}")
+in_c = pytest.mark.skipif(products.problem() is not None, reason=f"nothing in C: {products.problem()}")
 
 CELLS: dict[str, Callable[[], Any]] = {
     "lif": lambda: LIF(0.75, threshold=0.5),
@@ -70,8 +72,8 @@ def same(ours: Any, theirs: Any, *, exact: bool = True) -> None:
 def test_a_loop_in_c_is_the_cell(name: str) -> None:
     cell, currents = CELLS[name](), odd_currents()
     layer = Layer(Dense(3, NEURONS, key=KEY), cell)
-    assert loops.supports(layer, currents)
-    state, spikes = jax.jit(lambda currents: loops.run(layer, currents))(currents)
+    assert fused.supports(layer, currents)
+    state, spikes = jax.jit(lambda currents: fused.run(layer, currents))(currents)
     expected, sent = stepped(cell, currents)
     assert 0 < float(sent[:, 0].mean()) < 1
     same(spikes, sent)
@@ -94,9 +96,9 @@ def test_a_scan_is_the_cell(name: str) -> None:
     ids=lambda cell: type(cell).__name__,
 )
 def test_an_associative_scan_is_the_cell_up_to_rounding(cell: Any) -> None:
-    assert parallel.reset_free(cell)
+    assert associative.reset_free(cell)
     currents = odd_currents()[:, :3]  # what is not finite reaches other steps by other sums
-    after, out = parallel.run(cell, cell.init(currents.shape[1:]), currents)
+    after, out = associative.run(cell, cell.init(currents.shape[1:]), currents)
     expected, sent = stepped(cell, currents)
     same(jax.tree.map(lambda leaf: leaf[-1], after), expected, exact=False)
     if isinstance(cell, LI):
@@ -115,12 +117,12 @@ def test_a_decision_in_c_is_the_network(options: dict[str, Any]) -> None:
     model = Stack(
         hidden=Layer(Dense(NEURONS, 16, key=first, gain=2.0), cell), readout=Layer(Dense(16, 3, key=last), LI(0.9))
     )
-    assert decide.supports(model)
+    assert fused_inference.supports(model)
     x = jnp.concatenate(
         [odd_currents()[0, :1], jnp.zeros((1, NEURONS)), -jnp.zeros((1, NEURONS)), jnp.full((1, NEURONS), 1e-45)]
     )
     expected = jax.jit(anytime(model, never(), STEPS))(x, None)
-    found = decide.decision(decide.packed(model, STEPS), x)
+    found = fused_inference.decision(fused_inference.packed(model, STEPS), x)
     np.testing.assert_array_equal(found.steps, expected.steps)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     outputs = jnp.stack([stepped_network(model, x)[t] for t in range(STEPS)])

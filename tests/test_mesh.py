@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sweeping import TINY
 
-from dsnn import mesh
+from dsnn.learn import mesh
 
 CURVE = """
 import json, sys

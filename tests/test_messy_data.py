@@ -5,10 +5,10 @@ import pytest
 import scipy.sparse as sparse
 
 from dsnn import data
+from dsnn.assembly.loading import load_data
 from dsnn.config import Config, DataConfig, TrainConfig
 from dsnn.data import Arrays, Split, worries
 from dsnn.data.split import hold_out, seeded_mask
-from dsnn.loading import load_data
 from dsnn.run import inspect
 
 RNG = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 import pytest
 
-from dsnn.nearest import did_you_mean
+from dsnn.suggest import did_you_mean
 
 
 @pytest.mark.parametrize(

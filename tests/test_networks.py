@@ -14,16 +14,16 @@ from flax import nnx
 
 import dsnn
 from dsnn import energy
-from dsnn.activity import records
 from dsnn.bayes import sites as compute_sites
 from dsnn.bayes.energy import expected_energy
 from dsnn.cells import LI, LIF, PLIF
-from dsnn.compact import compact
-from dsnn.deploy import on_grid
-from dsnn.forward import Forward, keep_spikes
+from dsnn.deploy.activity import records
+from dsnn.deploy.decided import on_grid
 from dsnn.networks import Chain, Concatenate, Conv, Dense, Layer, Parallel, Pool, Residual, as_network, cut
+from dsnn.networks.compact import compact
 from dsnn.parameters import split
 from dsnn.protocols import Axis, NeuronGroup, Output, Wire, Wiring
+from dsnn.simulate.simulator import Simulator, keep_spikes
 
 KEY = jax.random.key(0)
 STEPS = 5
@@ -91,11 +91,11 @@ class Ran:
         template, params = split(self.model)
         params = on_grid(params)
         self.sites = compute_sites.sites(self.model)
-        self.forward = Forward(template, STEPS)
+        self.simulator = Simulator(template, STEPS)
         self.params = params if z is None else compute_sites.gate(self.sites, params, z)
         self.x = jnp.round(jax.random.normal(jax.random.key(7), (batch, *self.model.in_shape)) * 8) / 4
-        self.logits, self.inputs, self.spikes = self.forward.run(self.params, self.x, None, keep_spikes)
-        built, _ = self.forward.built(self.params)
+        self.logits, self.inputs, self.spikes = self.simulator.run(self.params, self.x, None, keep_spikes)
+        built, _ = self.simulator.built(self.params)
         self.built = built
         self.events = compute_sites.measure(self.sites, built, self.inputs, self.spikes, held=True)
 
@@ -128,14 +128,14 @@ def test_the_smaller_network_is_the_masked_one_bit_for_bit(name: str, seed: int)
     ran = Ran(NETWORKS[name](), z)
     small = compact(ran.built, z)
     template, params = split(small)
-    logits = Forward(template, STEPS).logits(params, ran.x)
+    logits = Simulator(template, STEPS).logits(params, ran.x)
     np.testing.assert_array_equal(logits, ran.logits)
-    sent = Forward(template, STEPS).run(params, ran.x, None, keep_spikes)[2]
+    sent = Simulator(template, STEPS).run(params, ran.x, None, keep_spikes)[2]
     assert energy.count(records(small, ran.x, sent, held=True, analog=True)).total.neurons > 0
     assert sum(p.size for p in params.values()) < sum(p.size for p in split(ran.model)[1].values())
     padded = compact(ran.built, z, multiple=2)
     template, params = split(padded)
-    np.testing.assert_array_equal(Forward(template, STEPS).logits(params, ran.x), ran.logits)
+    np.testing.assert_array_equal(Simulator(template, STEPS).logits(params, ran.x), ran.logits)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -145,7 +145,7 @@ def test_with_every_site_closed_only_the_readout_answers(name: str) -> None:
     ran = Ran(NETWORKS[name](), z)
     small = compact(ran.built, z)
     template, params = split(small)
-    np.testing.assert_array_equal(Forward(template, STEPS).logits(params, ran.x), ran.logits)
+    np.testing.assert_array_equal(Simulator(template, STEPS).logits(params, ran.x), ran.logits)
     assert float(jnp.abs(ran.logits - ran.logits[:, :1]).max()) == 0
 
 
@@ -249,7 +249,7 @@ def test_relaxed_gates_have_gradients_in_every_group() -> None:
 
     def loss(z: dict[str, jax.Array]) -> jax.Array:
         params = compute_sites.gate(ran.sites, on_grid(split(ran.model)[1]), z)
-        return (ran.forward.logits(params, ran.x) ** 2).sum()
+        return (ran.simulator.logits(params, ran.x) ** 2).sum()
 
     grads = jax.grad(loss)({name: jnp.full(size, 0.9) for name, size in ran.sites.groups.items()})
     assert all(float(jnp.abs(g).max()) > 1e-6 for g in grads.values()), grads
@@ -257,7 +257,7 @@ def test_relaxed_gates_have_gradients_in_every_group() -> None:
 
 @pytest.mark.parametrize("readout", ["mean", "last", "sum"])
 def test_a_chain_answers_as_it_names_and_stops_early(readout: str) -> None:
-    from dsnn.anytime import anytime, entropy_rule
+    from dsnn.simulate.early_exit import anytime, entropy_rule
 
     model = as_network(nested(readout), "a test")
     x = jax.random.normal(KEY, (70, *model.in_shape)) * 3
@@ -270,7 +270,7 @@ def test_a_chain_answers_as_it_names_and_stops_early(readout: str) -> None:
 
 
 def test_a_network_whose_logits_are_its_own_runs_all_steps_and_stops_where_they_say(graphs: Any) -> None:
-    from dsnn.anytime import anytime, entropy_rule
+    from dsnn.simulate.early_exit import anytime, entropy_rule
 
     class Squared(graphs.Unwired):
         def logits(self, outputs: Any, running: Any = None) -> Any:
@@ -297,7 +297,7 @@ def test_networks_of_a_users_package_shrink_to_what_masks_say(name: str, graphs:
         ran = Ran(getattr(graphs, name)(OWNS[name], 3, key=KEY), z)
         small = compact(ran.built, z)
         template, params = split(small)
-        np.testing.assert_array_equal(Forward(template, STEPS).logits(params, ran.x), ran.logits)
+        np.testing.assert_array_equal(Simulator(template, STEPS).logits(params, ran.x), ran.logits)
 
 
 def test_heads_are_counted_by_hand(graphs: Any) -> None:
@@ -414,7 +414,7 @@ def test_a_wire_of_a_network_may_be_read_by_hand() -> None:
     where = compute_sites.sites(model)
     template, params = split(model)
     x = jnp.asarray([[1.0, 0.0], [0.0, 1.0]])
-    _, inputs, sent = Forward(template, 2).run(params, x, None, keep_spikes)
+    _, inputs, sent = Simulator(template, 2).run(params, x, None, keep_spikes)
     # u = .5, .75 never above 1; u = 2, 2 - 1 + ... = 1/2 + 2 = 2.5: two spikes of one of two examples
     np.testing.assert_array_equal(sent["last"][:, :, 0], [[0, 1], [0, 1]])
     events = compute_sites.measure(where, model, inputs, sent, held=True)
@@ -458,12 +458,12 @@ def test_a_thinned_network_still_says_what_it_is(first: str) -> None:
     where = compute_sites.sites(small)
     assert "input" not in where.groups  # what reads a part of its inputs has been thinned already
     template, params = split(small)
-    logits, inputs, sent = Forward(template, STEPS).run(params, ran.x, None, keep_spikes)
+    logits, inputs, sent = Simulator(template, STEPS).run(params, ran.x, None, keep_spikes)
     np.testing.assert_array_equal(logits, ran.logits)
     assert energy.count(records(small, inputs, sent, held=True, analog=True)).total.neurons > 0
     again = compact(small, {name: jnp.asarray([1.0, 0.0]) for name in where.groups if name in ("both", "first")})
     assert again.in_shape == small.in_shape
-    assert np.isfinite(Forward(split(again)[0], STEPS).logits(split(again)[1], ran.x)).all()
+    assert np.isfinite(Simulator(split(again)[0], STEPS).logits(split(again)[1], ran.x)).all()
 
 
 def test_weights_of_any_name_have_a_prior(graphs: Any) -> None:
@@ -487,7 +487,7 @@ def test_a_wire_over_which_nothing_goes_is_named(graphs: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: Chain(a=dsnn.models.mlp((3,), (2,), 2, key=KEY)), "a stack's layers go into a Chain"),
+        (lambda: Chain(a=dsnn.networks.stack.mlp((3,), (2,), 2, key=KEY)), "a stack's layers go into a Chain"),
         (lambda: Chain(step=Layer(Dense(3, 4, key=KEY), LIF(0.9))), "must not be called"),
         (
             lambda: Chain(input=Layer(Dense(3, 4, key=KEY), LIF(0.9)), b=Layer(Dense(4, 2, key=KEY), LI(0.9))).wiring(),
@@ -509,7 +509,7 @@ def test_names_and_parts_that_mean_something_else_are_refused(make: Any, match: 
 
 
 def test_guides_that_know_layers_say_so_or_find_the_last(graphs: Any) -> None:
-    from dsnn.assemble import build
+    from dsnn.assembly.assemble import build
     from dsnn.run import schema
 
     words = ["data=digits", "model.architecture=ownlab.graphs:Branchy", "train.steps=2", "baseline=none"]
@@ -525,7 +525,7 @@ def test_guides_that_know_layers_say_so_or_find_the_last(graphs: Any) -> None:
 
 
 def test_flipout_leaves_a_network_of_ones_own_its_draws(graphs: Any) -> None:
-    from dsnn.assemble import build
+    from dsnn.assembly.assemble import build
     from dsnn.learn import Batch
     from dsnn.run import schema
 
@@ -565,7 +565,7 @@ def test_neurons_whose_cost_is_stated_are_priced_by_it() -> None:
 
 
 def test_a_stack_without_sites_is_not_told_that_it_describes_nothing() -> None:
-    from dsnn.assemble import build
+    from dsnn.assembly.assemble import build
     from dsnn.run import schema
 
     words = ["data=digits", "model.hidden=[]", "gates.input=false", "train.steps=2", "baseline=none"]

@@ -15,9 +15,9 @@ import pytest
 import dsnn
 from dsnn import nir, parameters
 from dsnn.cells import LI, LIF, AdEx, CuBaLIF
-from dsnn.compact import compact
-from dsnn.layers import Conv, Dense, Layer
-from dsnn.models import Stack, convnet, mlp
+from dsnn.networks.compact import compact
+from dsnn.networks.layers import Conv, Dense, Layer
+from dsnn.networks.stack import Stack, convnet, mlp
 from dsnn.nir.load import read
 
 DT = 1e-3

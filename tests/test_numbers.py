@@ -7,7 +7,7 @@ import pytest
 
 import dsnn
 from dsnn import data
-from dsnn.assemble import build
+from dsnn.assembly.assemble import build
 from dsnn.bayes.likelihood import SCALE, Categorical, InputGaussian
 from dsnn.config import Config, ModelConfig, TrainConfig
 from dsnn.tasks import Numbers, calibrated
@@ -91,7 +91,7 @@ def test_a_noise_that_is_too_large_is_found_on_the_part_that_selects() -> None:
     y = rng.normal(size=(900, 1))
     split = data.standardised(split_of(y))
     config = Config(model=ModelConfig(hidden=[2]), train=TrainConfig(batch_size=8, epochs=1))
-    lifted = build(config, split).lifted
+    bayesian = build(config, split).bayesian
 
     def predict(params, x, key, *, samples, y):
         deviation = float(params[SCALE])
@@ -99,10 +99,10 @@ def test_a_noise_that_is_too_large_is_found_on_the_part_that_selects() -> None:
         zeros = np.zeros_like(y)
         return Regression(zeros, zeros, zeros, zeros, zeros, log_prob)
 
-    params, factor = calibrated(Numbers(), lifted, {SCALE: jnp.asarray(4.0)}, split, predict, jax.random.key(0), -1.0)
+    params, factor = calibrated(Numbers(), bayesian, {SCALE: jnp.asarray(4.0)}, split, predict, jax.random.key(0), -1.0)
     assert factor == pytest.approx(0.25, rel=0.03)
     assert float(params[SCALE]) == pytest.approx(1.0, rel=0.03)
-    assert calibrated(Numbers(), lifted, params, split, predict, jax.random.key(0), 1.0)[0] is params
+    assert calibrated(Numbers(), bayesian, params, split, predict, jax.random.key(0), 1.0)[0] is params
 
 
 def test_a_notebook_fits_numbers_in_any_unit() -> None:

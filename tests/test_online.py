@@ -11,30 +11,31 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import assemble, data, online, optimize, parameters, rng
+from dsnn import data, parameters, rng
+from dsnn.assembly import assemble
+from dsnn.assembly.loading import check_trainable, load_data
+from dsnn.assembly.network import build_model
 from dsnn.bayes.likelihood import Categorical, Stepwise
-from dsnn.build import build_model
 from dsnn.cells import ALIF
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
-from dsnn.forward import Forward
-from dsnn.gradients import FPTT
-from dsnn.learn import Batch, map_params, natural
-from dsnn.loading import check_trainable, load_data
-from dsnn.models import mlp
+from dsnn.learn import Batch, map_params, natural, online, optimizer
+from dsnn.learn.gradients import FPTT
+from dsnn.networks.stack import mlp
 from dsnn.run import schema
+from dsnn.simulate.simulator import Simulator
 
 ROOT = rng.root(0)
 X = 2 * jax.random.normal(jax.random.key(4), (5, 13, 4))
 RATE = 0.05
 
 
-def forward(readout: str) -> tuple[Forward, parameters.Params]:
+def forward(readout: str) -> tuple[Simulator, parameters.Params]:
     def cell(neurons: int) -> ALIF:
         return ALIF(tau=6.0, tau_adp=20.0, threshold=0.1, strength=0.5, learnable=("tau",), shape=(neurons,))
 
     model = mlp((4,), (6, 5), 3, key=jax.random.key(1), cell=cell, recurrent=(True, False), readout=readout, gain=2.0)
     template, params = parameters.split(model)
-    return Forward(template, 13, "temporal"), params
+    return Simulator(template, 13, "temporal"), params
 
 
 @pytest.mark.parametrize("readout", ["sum", "mean", "last"])
@@ -144,8 +145,8 @@ def test_the_published_recipe_in_pytorch_makes_the_same_updates(tmp_path: Path) 
     xs, ys = rng_.random((6, 50, 30, 4)) < 0.4, rng_.integers(0, 3, (6, 30))
     theirs = in_pytorch(tmp_path, params, xs, ys, 20, config.optimizer.learning_rate)
 
-    tx = optimize.optimizer(config.optimizer, 18, epochs=1)
-    learner = online.tbptt_learner(Forward(template, 50, "temporal"), params, Categorical(), tx, 20, ROOT)
+    tx = optimizer.optimizer(config.optimizer, 18, epochs=1)
+    learner = online.tbptt_learner(Simulator(template, 50, "temporal"), params, Categorical(), tx, 20, ROOT)
     state, losses = learner.init(), []
     for x, y in zip(xs, ys, strict=True):
         state, info = learner.step(state, Batch(jnp.asarray(x, jnp.float32).swapaxes(0, 1), jnp.asarray(y)))
@@ -168,9 +169,9 @@ def test_the_first_epoch_of_permuted_mnist_agrees_with_the_recipe_in_pytorch(tmp
         pytest.skip("needs MNIST, in DSNN_DATA or downloaded before")
     config, part = setup.config, setup.split.train
     order = np.asarray(data.epoch_permutation(rng.stream(setup.root, "data", 0), len(part.x), config.train.batch_size))
-    encode = jax.jit(lambda x: setup.lifted.forward.encode(x, None))
+    encode = jax.jit(lambda x: setup.bayesian.simulator.encode(x, None))
     xs = np.stack([np.asarray(encode(jnp.asarray(part.x[index]))) > 0 for index in order])
-    params, window, rate = setup.lifted.initial, config.tbptt.window, config.optimizer.learning_rate
+    params, window, rate = setup.bayesian.weights.initial, config.tbptt.window, config.optimizer.learning_rate
     theirs = in_pytorch(tmp_path, params, xs, np.asarray(part.y)[order], window, rate)["losses"]
 
     def epoch(start: parameters.Params) -> list[float]:

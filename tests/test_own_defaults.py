@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import automatic, data, learn, rng, tasks
+from dsnn import data, learn, rng, tasks
+from dsnn.assembly import automatic
 from dsnn.bayes import priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy_prior import EnergyPrior
@@ -19,14 +20,14 @@ from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.config import Config, ModelConfig, TrainConfig
 from dsnn.data import Arrays, Split
 from dsnn.data.scaling import scaling
+from dsnn.deploy.fold import fold_scaling
 from dsnn.energy import profile
-from dsnn.fold import fold_scaling
-from dsnn.forward import Forward
 from dsnn.learn import Batch, SviConfig
-from dsnn.models import mlp
-from dsnn.optimize import OptimizerConfig, optimizer
+from dsnn.learn.optimizer import OptimizerConfig, optimizer
+from dsnn.networks.stack import mlp
 from dsnn.parameters import split as split_parameters
 from dsnn.run import schema
+from dsnn.simulate.simulator import Simulator
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -195,12 +196,12 @@ def test_the_scaling_is_folded_into_the_first_weights(temporal: bool) -> None:
 # --- The ungated phase and the price that it sets
 
 
-def lifted(family: str) -> Bayesian:
+def bayesian(family: str) -> Bayesian:
     model = mlp((4,), (8,), 2, key=KEY, gain=2.0)
     template, params = split_parameters(model)
     where = sites.sites(model)
     return Bayesian(
-        Forward(template, 4),
+        Simulator(template, 4),
         WeightPosterior(template, params, priors.default(template)),
         GatePosterior(where, FAMILIES[family]),
         energy=EnergyPrior(where, profile("45nm")),
@@ -210,7 +211,7 @@ def lifted(family: str) -> Bayesian:
 
 @pytest.mark.parametrize("family", ["hard_concrete", "bernoulli"])
 def test_gates_stand_still_and_open_until_the_ungated_phase_ends(family: str) -> None:
-    net, total = lifted(family), 40
+    net, total = bayesian(family), 40
     config = SviConfig(kl_weight=0.01, gates_weight=0.01, lam_nats=0.2, ungated_fraction=0.5, measure_every=1)
     rule = learn.svi_learner(net, config, optimizer(OptimizerConfig(0.05), total), total, rng.root(0))
     x = np.asarray(jax.random.uniform(KEY, (48, 4)))
@@ -252,7 +253,7 @@ def test_a_fit_does_not_depend_on_the_units_of_its_inputs() -> None:
 
 
 def test_a_budget_that_nothing_can_meet_is_refused() -> None:
-    net = dataclasses.replace(lifted("hard_concrete"), gates=None)
+    net = dataclasses.replace(bayesian("hard_concrete"), gates=None)
     with pytest.raises(ValueError, match=r"needs gates to close.*got neither; set gates\.enabled=true"):
         learn.svi_learner(net, SviConfig(budget_fraction=0.5), optimizer(OptimizerConfig(0.05), 10), 10, rng.root(0))
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from dsnn import inference_data, places, resolve, store
+from dsnn import resolve, store
+from dsnn.api import inference_data
 from dsnn.report import write_report
 from dsnn.run import schema
+from dsnn.store import places
 
 HERE = Path(__file__).parent / "own_package"
 QUICK = ["track.tool=none", "run.report=false", "train.steps=3", "bayes.samples=2", "train.eval_every=1"]
@@ -184,7 +186,7 @@ def test_the_barest_task_is_held_to_nothing_and_said_so(mine: Path, capsys: pyte
     ],
 )
 def test_what_is_no_task_of_these_counts_gets_a_sentence(words: list[str], sentence: str, mine: Path) -> None:
-    from dsnn.assemble import build
+    from dsnn.assembly.assemble import build
 
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is looked for below
         build(schema.compose([*COUNTED, *words]))
@@ -221,10 +223,10 @@ def test_a_notebook_fits_a_task_of_its_own(mine: Path, tmp_path: Path) -> None:
 
 def test_a_cell_that_says_what_it_costs_is_priced_by_it(mine: Path) -> None:
     from dsnn import energy
-    from dsnn.assemble import build
+    from dsnn.assembly.assemble import build
 
     setup = build(schema.compose([*PLAIN, "model.cell=ownlab.cells:PricedQIF"]))
-    cell = setup.lifted.forward.template.build(setup.lifted.initial).hidden0.cell
+    cell = setup.bayesian.simulator.template.build(setup.bayesian.weights.initial).hidden0.cell
     kind = energy.priced_as(cell, "PricedQIF")
     assert energy.neuron_cost(kind) == (3, 1, 1, 1, True)
     assert kind in {group.kind for group in setup.sites.neurons}
@@ -291,7 +293,7 @@ def test_in_a_sweep_of_two_workers_and_in_a_search(place: Path) -> None:
     ],
 )
 def test_what_cannot_be_meant_gets_a_sentence(words: list[str], sentence: str, mine: Path) -> None:
-    from dsnn.assemble import build
+    from dsnn.assembly.assemble import build
 
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is looked for below
         jax.eval_shape(build(schema.compose([*PLAIN, *words])).learner.init)
@@ -319,7 +321,7 @@ def test_a_finished_run_names_pieces_that_need_trust_in_another_process(
         finished(directory)
     options([f"run={directory}", "trust=true"], {"run": "", "trust": "false"})
     setup = finished(directory).setup
-    cell = setup.lifted.forward.template.build(setup.lifted.initial).hidden0.cell
+    cell = setup.bayesian.simulator.template.build(setup.bayesian.weights.initial).hidden0.cell
     assert type(cell).__name__ == "QIF"
 
 

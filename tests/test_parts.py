@@ -21,9 +21,9 @@ from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import BERNOULLI, CONCRETE, HARD_CONCRETE, Family
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.weight_posterior import WeightPosterior
-from dsnn.forward import Forward
-from dsnn.models import mlp
+from dsnn.networks.stack import mlp
 from dsnn.parameters import split
+from dsnn.simulate.simulator import Simulator
 
 KEY = jax.random.key(0)
 NETWORK = mlp((2,), (3,), 2, key=KEY, gain=2.0, recurrent=True)
@@ -198,10 +198,10 @@ def test_sites_that_were_silent_are_counted_as_half_an_event() -> None:
 
 def test_parts_that_do_not_belong_together_get_a_sentence() -> None:
     weights = WeightPosterior(TEMPLATE, INITIAL, priors.default(TEMPLATE))
-    whole = Bayesian(Forward(TEMPLATE, 4), weights, GatePosterior(WHERE), HaltingPosterior(4), data_size=8)
+    whole = Bayesian(Simulator(TEMPLATE, 4), weights, GatePosterior(WHERE), HaltingPosterior(4), data_size=8)
     other = split(mlp((2,), (3,), 2, key=KEY))[0]
     with pytest.raises(ValueError, match=r"those of the simulator's network, these differ: hidden0\.recurrent"):
-        dataclasses.replace(whole, simulator=Forward(other, 4))
+        dataclasses.replace(whole, simulator=Simulator(other, 4))
     with pytest.raises(ValueError, match="must have the simulator's 4 steps, got 5"):
         dataclasses.replace(whole, halting=HaltingPosterior(5))
     with pytest.raises(ValueError, match="must have the same sites, got groups"):

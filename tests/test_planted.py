@@ -26,7 +26,7 @@ def found(experiment: str, truth: str, group: str, lams: tuple[float, ...]) -> n
     assert all(np.isfinite(program.of(last.info, k).loss).all() for k in range(len(setups)))
     rows = []
     for k, setup in enumerate(setups):
-        p = np.asarray(setup.lifted.gate_probabilities(setup.params(program.of(last.state, k)))[group])
+        p = np.asarray(setup.bayesian.gate_probabilities(setup.params(program.of(last.state, k)))[group])
         matters = np.asarray(setup.split.truth[truth]).ravel()
         rows.append([evaluate.auroc(p[~matters], p[matters]), (p[matters] > 0.5).mean(), (p[~matters] > 0.5).mean()])
         print(experiment, configs[k].svi.lam, configs[k].seed, np.round(rows[-1], 4), flush=True)

@@ -12,8 +12,8 @@ from test_contracts import CELLS
 import dsnn
 from dsnn import escape
 from dsnn.cells import LIF
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack, convnet, mlp
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack, convnet, mlp
 
 KEY = jax.random.key(0)
 

@@ -11,9 +11,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import dsnn
-from dsnn import data, programs, rng, store
-from dsnn.assemble import build
+from dsnn import data, rng, store
+from dsnn.assembly.assemble import build
 from dsnn.data.batches import ROWS
+from dsnn.native import programs
 from dsnn.run import job, schema
 from dsnn.tasks.probabilities import RULES
 

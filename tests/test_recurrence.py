@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import cells, escape, events, loops, parameters, unroll
-from dsnn.bidirectional import Bidirectional, unroll_both
-from dsnn.forward import keep_traces
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn import cells, escape, parameters, unroll
+from dsnn.native import products
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
+from dsnn.simulate import fused
+from dsnn.simulate.simulator import keep_traces
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 XS = (jax.random.uniform(KEYS[0], (15, 3, 4)) < 0.4).astype(jnp.float32)
@@ -48,7 +49,7 @@ def test_gradients_equal_those_of_the_plain_scan(name: str, monkeypatch: pytest.
         outputs, _, _ = unroll(template.build(params), XS, schedule=schedule)
         return ((outputs - TARGET) ** 2).sum(), outputs
 
-    monkeypatch.setattr(loops, "supports", lambda layer, currents: False)
+    monkeypatch.setattr(fused, "supports", lambda layer, currents: False)
     (_, outputs), grads = jax.value_and_grad(loss, has_aux=True)(params, "layer")
     (_, plain), expected = jax.value_and_grad(loss, has_aux=True)(params, "step")
     np.testing.assert_array_equal(outputs, plain)
@@ -76,7 +77,7 @@ LOOPS = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif(events.problem() is not None, reason="needs a C compiler and a CPU")
+@pytest.mark.skipif(products.problem() is not None, reason="needs a C compiler and a CPU")
 @pytest.mark.parametrize("recurrent", [True, pytest.param(False, marks=SLOW)])
 @pytest.mark.parametrize(
     "name", [n if n in ("alif", "lif next", "brf") else pytest.param(n, marks=SLOW) for n in LOOPS]
@@ -85,7 +86,7 @@ def test_loops_in_c_give_the_numbers_of_the_plain_scan(name: str, recurrent: boo
     cell = LOOPS[name]()
     hidden = Layer(Dense(4, 5, key=KEYS[2], gain=2.0), cell, recurrent_key=KEYS[3] if recurrent else None)
     hidden.reads = "membrane" if name in ("lif next", "brf") else "spikes"
-    assert loops.supports(hidden, jnp.zeros((15, 3, 5)))
+    assert fused.supports(hidden, jnp.zeros((15, 3, 5)))
     template, params = parameters.split(Stack("last", hidden=hidden))
     # on a grid every sum is exact in any order
     params = {n: jnp.round(p * GRID) / GRID if n.endswith(("kernel", "recurrent")) else p for n, p in params.items()}
@@ -107,7 +108,7 @@ def test_loops_in_c_give_the_numbers_of_the_plain_scan(name: str, recurrent: boo
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(events.problem() is not None, reason="needs a C compiler and a CPU")
+@pytest.mark.skipif(products.problem() is not None, reason="needs a C compiler and a CPU")
 def test_loops_in_c_map_over_networks_and_take_any_width() -> None:
     for neurons in (1, 70):
         hidden = Layer(Dense(4, neurons, key=KEYS[2], gain=2.0), cells.ALIF(0.8, threshold=0.3), recurrent_key=KEYS[3])
@@ -173,20 +174,3 @@ def test_a_readout_may_give_the_membrane_of_its_spiking_cell() -> None:
     np.testing.assert_array_equal(spikes, states.spikes)
     with pytest.raises(ValueError, match="got reads='voltage'"):
         Layer(Dense(4, 2, key=KEYS[2]), cell, reads="voltage")
-
-
-def test_a_bidirectional_network_sees_both_ends_at_every_step() -> None:
-    def stack(key: jax.Array) -> Stack:
-        feed, back = jax.random.split(key)
-        return Stack("last", hidden=Layer(Dense(4, 5, key=feed, gain=3.0), cells.LI(0.9), recurrent_key=back))
-
-    readout = Layer(Dense(10, 2, key=KEYS[4]), cells.LI(0.5))
-    model = Bidirectional(stack(KEYS[2]), stack(KEYS[3]), readout)
-    outputs = unroll_both(model, XS)
-    ahead = unroll(model.ahead, XS)[0]
-    behind = jnp.flip(unroll(model.behind, jnp.flip(XS, 0))[0], 0)
-    np.testing.assert_array_equal(outputs, unroll(Stack("last", r=readout), jnp.concatenate([ahead, behind], -1))[0])
-    changed = unroll_both(model, XS.at[-1].set(1 - XS[-1]))
-    assert np.abs(changed[0] - outputs[0]).max() > 1e-4  # the first answer knows the last input
-    with pytest.raises(ValueError, match="must take the 10 outputs of both stacks"):
-        Bidirectional(model.ahead, model.behind, Layer(Dense(5, 2, key=KEYS[4]), cells.LI()))

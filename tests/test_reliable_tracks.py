@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from test_track import read_offline
 
-from dsnn import store, track
+from dsnn import store
 from dsnn.config import Config
 from dsnn.run import job, sweep_record, task
-from dsnn.track import open_track, settle
+from dsnn.store import track
+from dsnn.store.track import open_track, settle
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,7 @@ def test_f17_records_longer_than_a_block_are_read(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from dsnn import store
-from dsnn.track import open_track
+from dsnn.store.track import open_track
 told = open_track(sys.argv[1], group="g", tags=["t"], config={"seed": 3})
 for step in (1, 2, 3):
     store.append_history(sys.argv[1], {"step": step, "val/nll": 1 / step})

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dsnn import evaluate, store, wording
+from dsnn import evaluate, store
+from dsnn.plots import wording
 from dsnn.report import figures as run_figures
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from dsnn import energy, plots, store, wording
-from dsnn.assemble import build
+from dsnn import energy, plots, store
+from dsnn.assembly.assemble import build
 from dsnn.config import EnergyConfig
-from dsnn.deploy import deploy
+from dsnn.deploy.decided import deploy
+from dsnn.plots import wording
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report
 from dsnn.run import assess, assess_energy, console, sweep_record
@@ -136,7 +137,7 @@ def test_c1_zeros_of_the_input_are_those_of_the_data(encoding: str, tmp_path: Pa
         f"train.encoding={encoding}", "halting.enabled=false",
     ]))  # fmt: skip
     params = setup.params(jax.jit(setup.learner.init)())
-    inputs, deployed = assess._inputs(setup), deploy(setup.lifted, params)
+    inputs, deployed = assess._inputs(setup), deploy(setup.bayesian, params)
     metrics, _ = assess._costs(setup, assess.Measured(deployed, inputs, deployed.run(inputs)))
     assert metrics["rival/dense_skipping/nonzero_inputs"] == pytest.approx((x[40:] != 0).mean())
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 
-from dsnn import data, learn, loading
-from dsnn.assemble import build
+from dsnn import data, learn
+from dsnn.assembly import loading
+from dsnn.assembly.assemble import build
+from dsnn.assembly.linear import linear_model
 from dsnn.data import Arrays, Split, rows
-from dsnn.linear import linear_model
 from dsnn.run import population, schema
 from dsnn.tasks import predictor
 
@@ -99,7 +100,7 @@ def test_a_run_on_rows_is_the_run_on_the_dense_array(tmp_path, monkeypatch):
         ):
             state = epoch.state
             losses.append(np.asarray(epoch.info.loss))
-        probs = predictor(setup.lifted)(setup.params(state), setup.split.test.x, setup.root, samples=2).probs
+        probs = predictor(setup.bayesian)(setup.params(state), setup.split.test.x, setup.root, samples=2).probs
         return setup.split, np.concatenate(losses), probs, linear_model(setup.split).scores
 
     dense, *right = learned()

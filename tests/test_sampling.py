@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 import dsnn
-from dsnn import learn, rng, sampling
+from dsnn import learn, rng
 from dsnn.bayes import priors
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Gaussian
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI
 from dsnn.config import Config, GatesConfig, HaltingConfig, ModelConfig, PopulationConfig, TrainConfig
-from dsnn.forward import Forward
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.learn import sampling
+from dsnn.learn.sampling import NutsConfig
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
 from dsnn.parameters import split
-from dsnn.sampling import NutsConfig
+from dsnn.simulate.simulator import Simulator
 
 KEY, NOISE = jax.random.key(0), 0.3
 OFF = {"gates": GatesConfig(enabled=False), "halting": HaltingConfig(enabled=False)}
@@ -31,9 +32,9 @@ def conjugate(learned: bool = False) -> tuple[Bayesian, learn.Batch, np.ndarray,
     x = jax.random.normal(jax.random.key(8), (40, 2))
     template, params = split(Stack("last", readout=Layer(Dense((2,), 1, key=KEY), LI(beta=0.0))))
     y = (x @ jnp.asarray([0.8, -0.5]) + 0.2 + NOISE * jax.random.normal(jax.random.key(9), (40,)))[:, None]
-    forward = Forward(template, 1, stochastic=False)
+    simulator = Simulator(template, 1, stochastic=False)
     weights = WeightPosterior(template, params, priors.default(template))
-    net = Bayesian(forward, weights, likelihood=Gaussian(NOISE, learned), data_size=40)
+    net = Bayesian(simulator, weights, likelihood=Gaussian(NOISE, learned), data_size=40)
     design = np.concatenate([np.ones((40, 1)), np.asarray(x, float)], 1)  # bias first: names are sorted
     precision = design.T @ design / NOISE**2 + np.diag([1.0] + [2.0] * 2)
     covariance = np.linalg.inv(precision)

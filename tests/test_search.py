@@ -9,9 +9,10 @@ import pytest
 import yaml
 from sweeping import TINY, door, ran
 
-from dsnn import places, store
+from dsnn import store
 from dsnn.run import search, sweep
 from dsnn.run.search import Objective, Range, Search, read_search
+from dsnn.store import places
 
 SPACE = {"svi.lam": Range(0.01, 0.1, log=True)}
 ACCURACY = Objective("val/accuracy", "maximize")

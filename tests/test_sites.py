@@ -9,15 +9,15 @@ import pytest
 
 import dsnn
 from dsnn import escape
-from dsnn.activity import records
 from dsnn.bayes.energy import expected_energy
 from dsnn.bayes.sites import gate, magnitudes, measure, sites
 from dsnn.cells import ALIF, LIF
-from dsnn.compact import compact
+from dsnn.deploy.activity import records
 from dsnn.energy import count, price, profile
-from dsnn.forward import keep_spikes
-from dsnn.models import Stack, convnet, mlp
+from dsnn.networks.compact import compact
+from dsnn.networks.stack import Stack, convnet, mlp
 from dsnn.parameters import split
+from dsnn.simulate.simulator import keep_spikes
 
 KEY = jax.random.key(0)
 
@@ -179,6 +179,8 @@ def test_a_feature_runs_where_its_channel_does() -> None:
     where = sites(lenet(), gate_features=True)
     p = {"conv0": jnp.asarray([0.5, 0.25]), "features": jnp.full(8, 0.8), "hidden0": jnp.ones(2)}
     np.testing.assert_allclose(where.running(p)["features"], [0.4, 0.2] * 4, rtol=1e-6)
+    chosen = {name: jnp.arange(size) > 0 for name, size in where.groups.items()}  # sites to keep, as a mask
+    np.testing.assert_array_equal(where.reachable(chosen)["features"], [False, True] * 4)
 
 
 def test_magnitudes_of_features_and_of_their_channels() -> None:

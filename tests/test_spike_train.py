@@ -11,10 +11,11 @@ import numpyro.distributions as dist
 import pytest
 
 from dsnn import escape
-from dsnn.bayes import recorded_lif, sbc
+from dsnn.bayes import sbc
 from dsnn.bayes.spike_train import SpikeTrain
 from dsnn.cells import ALIF, LIF, CuBaLIF
 from dsnn.parameters import split
+from experiments import recorded_lif
 
 KEY = jax.random.key(0)
 CURRENT = jnp.asarray([0.9, 0.1, 1.4, 0.6, 0.8, 0.2, 1.1, 0.7])

@@ -34,11 +34,13 @@ def test_learning_goes_on_where_the_other_run_was_deployed(tmp_path: Path) -> No
         f"model.compacted={tmp_path}/first-SEED",
     ]
     setup = job.build(schema.compose(options))
-    shapes = {name: value.shape for name, value in setup.lifted.initial.items()}
+    shapes = {name: value.shape for name, value in setup.bayesian.weights.initial.items()}
     assert shapes["hidden0.synapse.kernel"] == (20, 5)
     assert shapes["readout.synapse.kernel"][0] == 5
     x, y = jnp.asarray(setup.split.test.x[:512]), np.asarray(setup.split.test.y[:512])
-    right = evaluate.accuracy(np.asarray(jax.nn.softmax(setup.lifted.forward.logits(setup.lifted.initial, x)[-1])), y)
+    right = evaluate.accuracy(
+        np.asarray(jax.nn.softmax(setup.bayesian.simulator.logits(setup.bayesian.weights.initial, x)[-1])), y
+    )
     np.testing.assert_allclose(right, store.read_metrics(tmp_path / "first-3")["deployed/accuracy"], atol=1e-6)
     _, metrics = job.run(schema.compose([*options, f"run.dir={tmp_path}/second"]))
     assert metrics["compute/parameters"] == sum(int(np.prod(shape)) for shape in shapes.values())

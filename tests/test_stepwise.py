@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsnn import evaluate, initial, optimize, store
+from dsnn import evaluate, store
 from dsnn.bayes.likelihood import UNLABELLED, Stepwise
 from dsnn.config import Config, DataConfig, ModelConfig, TrainConfig
+from dsnn.learn import optimizer
+from dsnn.networks import initializers
 from dsnn.report import write_report
 from dsnn.run import assess, job, schema
 from dsnn.run.finished import finished
-from dsnn.sequences import Scan
+from dsnn.simulate.sequential_images import Scan
 from dsnn.tasks import sequencer
 from dsnn.tasks.steps import RISKS, THRESHOLDS
 from experiments.learning_memory import working_bytes
@@ -62,10 +64,10 @@ def test_rates_fall_as_papers_say_and_differ_between_groups() -> None:
     grads = jax.tree.map(jnp.ones_like, params)
 
     def moves(schedule: str, updates: int) -> dict[str, np.ndarray]:
-        config = optimize.OptimizerConfig(
+        config = optimizer.OptimizerConfig(
             0.1, name="sgd", schedule=schedule, decay_epochs=2, factors={"*.tau": 3.0}, warmup_fraction=0.0
         )
-        tx = optimize.optimizer(config, total_steps=8, epochs=4)
+        tx = optimizer.optimizer(config, total_steps=8, epochs=4)
         state, moved = tx.init(params), []
         for _ in range(updates):
             change, state = tx.update(grads, state, params)
@@ -76,34 +78,34 @@ def test_rates_fall_as_papers_say_and_differ_between_groups() -> None:
     linear = moves("linear", 8)
     np.testing.assert_allclose(linear["hidden0.synapse.kernel"], 0.1 * np.repeat([1, 0.75, 0.5, 0.25], 2), rtol=1e-5)
     np.testing.assert_allclose(linear["hidden0.cell.tau"], 3 * linear["hidden0.synapse.kernel"], rtol=1e-5)
-    both = optimize.OptimizerConfig(0.1, name="sgd", schedule="constant", warmup_fraction=0.0,
+    both = optimizer.OptimizerConfig(0.1, name="sgd", schedule="constant", warmup_fraction=0.0,
                                     factors={"*": 5.0, "*.tau": 3.0})  # fmt: skip
-    tx = optimize.optimizer(both, total_steps=8)
+    tx = optimizer.optimizer(both, total_steps=8)
     change, _ = tx.update(grads, tx.init(params), params)
     assert [float(change[name][0]) for name in params] == pytest.approx([-0.3, -0.5]), "the last pattern counts"
-    config = optimize.OptimizerConfig(factors={"*.taus": 3.0})
+    config = optimizer.OptimizerConfig(factors={"*.taus": 3.0})
     with pytest.raises(ValueError, match=r"'\*.taus' matches none of hidden0.cell.tau"):
-        optimize.optimizer(config, 8).init(params)
+        optimizer.optimizer(config, 8).init(params)
 
 
 def test_kernels_begin_as_their_names_say() -> None:
     key = jax.random.key(0)
     for name, bound in (("xavier", (6 / 40) ** 0.5), ("joint_xavier", (6 / 76) ** 0.5), ("torch", 0.5)):
-        kernel = np.asarray(initial.kernel(name, key, (4, 36), beside=36))
+        kernel = np.asarray(initializers.kernel(name, key, (4, 36), beside=36))
         assert 0.95 * bound < np.abs(kernel).max() <= bound
-    back = np.asarray(initial.kernel("orthogonal", key, (36, 36)))
+    back = np.asarray(initializers.kernel("orthogonal", key, (36, 36)))
     np.testing.assert_allclose(back @ back.T, np.eye(36), atol=1e-5)
-    assert not np.any(initial.kernel("zeros", key, (3, 3)))
-    assert np.asarray(initial.kernel("normal", key, (400, 400))).std() == pytest.approx(1 / 20, rel=0.02)
+    assert not np.any(initializers.kernel("zeros", key, (3, 3)))
+    assert np.asarray(initializers.kernel("normal", key, (400, 400))).std() == pytest.approx(1 / 20, rel=0.02)
 
 
 def test_constants_are_drawn_neuron_by_neuron() -> None:
-    drawn = np.asarray(initial.constant("tau", {"normal": [20.0, 5.0]}, jax.random.key(0), 4000))
+    drawn = np.asarray(initializers.constant("tau", {"normal": [20.0, 5.0]}, jax.random.key(0), 4000))
     assert drawn.mean() == pytest.approx(20, abs=0.3)
     assert 5 <= drawn.min() < 8
-    drawn = np.asarray(initial.constant("omega", {"uniform": [3.0, 5.0]}, jax.random.key(0), 4000))
+    drawn = np.asarray(initializers.constant("omega", {"uniform": [3.0, 5.0]}, jax.random.key(0), 4000))
     assert 3 <= drawn.min() < 3.01 < 4.99 < drawn.max() <= 5
-    assert initial.constant("tau", 7.0, jax.random.key(0), 3) == 7.0
+    assert initializers.constant("tau", 7.0, jax.random.key(0), 3) == 7.0
     with pytest.raises(ValueError, match=r"model.options.tau must be a number, .* got {'gauss': \[1, 2\]}"):
         ModelConfig(options={"tau": {"gauss": [1, 2]}})
 
@@ -155,7 +157,7 @@ def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: P
 
 def _calls_are_chosen_on_what_certifies_and_scored_on_test(directory: Path, metrics: dict) -> None:
     setup, settled = finished(directory)[1:3]
-    predict, key = sequencer(setup.lifted), assess.predictive_key(setup)
+    predict, key = sequencer(setup.bayesian), assess.predictive_key(setup)
     curves = {}
     for part in ("certify", "test"):
         arrays = getattr(setup.split, part)
@@ -189,7 +191,7 @@ def test_settings_that_a_label_at_every_step_does_not_allow(change: list[str], m
 
 
 def test_a_label_at_every_step_has_no_early_answer(tmp_path: Path) -> None:
-    assert job.build(stepwise(tmp_path, "learner=svi")).lifted.feature is None
+    assert job.build(stepwise(tmp_path, "learner=svi")).bayesian.halting is None
 
 
 def test_selection_needs_a_validation_part() -> None:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from sweeping import timeless
 
-from dsnn import store, wording
+from dsnn import store
+from dsnn.assembly.identity import directory_of, reads
 from dsnn.config import Config
-from dsnn.identity import directory_of, reads
+from dsnn.plots import wording
 from dsnn.report import write_report
 from dsnn.run import cli, job, schema, signals, sweep
 from dsnn.run.finished import finished

@@ -192,7 +192,7 @@ def test_pieces_are_objects_or_names_and_callbacks_are_heard() -> None:
     assert heard == [(10, ["train/loss", "val/accuracy", "val/nll"]), (20, ["train/loss", "val/accuracy", "val/nll"])]
     assert len(fitted.losses) == 20
     assert fitted.metrics == {"own/rows": 72.0}
-    network = fitted.setup.lifted.forward.template.build(fitted.setup.lifted.initial)
+    network = fitted.setup.bayesian.simulator.template.build(fitted.setup.bayesian.weights.initial)
     same = dsnn.fit(x, y, network=network, **QUICK)
     assert same.setup.config.model.architecture.startswith(resolve.LOCAL)
     assert type(same.network().hidden0.cell).__name__ == "ALIF"

@@ -16,11 +16,12 @@ from sklearn import metrics as sk
 
 from dsnn import data, protocols, tasks
 from dsnn.bayes import guides, priors
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import SCALE
-from dsnn.forward import Forward
-from dsnn.models import mlp
+from dsnn.bayes.weight_posterior import WeightPosterior
+from dsnn.networks.stack import mlp
 from dsnn.parameters import split as split_parameters
+from dsnn.simulate.simulator import Simulator
 
 sys.path.append(str(Path(__file__).parent / "own_package" / "src"))
 from ownlab.tasks import Bare, Counts, Rates
@@ -160,22 +161,20 @@ def line(request: pytest.FixtureRequest) -> Line:
     return LINES[request.param]
 
 
-def lifted(line: Line) -> tuple[Lifted, dict[str, jax.Array]]:
+def bayesian(line: Line) -> tuple[Bayesian, dict[str, jax.Array]]:
     """A network without firing noise and with posterior draws of its weights, and the guide as it begins."""
     model = mlp((4,), (6,), line.outputs, key=KEY, readout="last" if line.task.facts.readout else "mean")
     template, initial = split_parameters(model)
-    net = Lifted(
-        Forward(template, 4, stochastic=False),
-        initial,
-        priors.default(template),
-        7,
+    net = Bayesian(
+        Simulator(template, 4, stochastic=False),
+        WeightPosterior(template, initial, priors.default(template), guides.mean_field(0.3)),
         likelihood=line.task.likelihood(),
-        family=guides.mean_field(0.3),
+        data_size=7,
     )
     return net, _begun(net)
 
 
-def _begun(net: Lifted) -> dict[str, jax.Array]:
+def _begun(net: Bayesian) -> dict[str, jax.Array]:
     from numpyro import handlers
 
     trace = handlers.trace(handlers.seed(net.guide, KEY)).get_trace()
@@ -208,7 +207,7 @@ def test_its_scores_are_sklearns_or_by_hand(line: Line) -> None:
 
 def test_it_predicts_in_batches_what_it_predicts_at_once(line: Line) -> None:
     """The last of three batches is filled up, and one program serves all of them."""
-    net, params = lifted(line)
+    net, params = bayesian(line)
     x = RNG.uniform(size=(7, 4)).astype(np.float32)
     predict, seen = line.task.predictor(net), []
     whole = predict(params, x, KEY, samples=3)
@@ -229,7 +228,7 @@ def test_it_predicts_in_batches_what_it_predicts_at_once(line: Line) -> None:
 
 def test_a_strangers_prediction_is_the_mean_over_draws() -> None:
     line = LINES["own"]
-    net, params = lifted(line)
+    net, params = bayesian(line)
     x = RNG.uniform(size=(7, 4)).astype(np.float32)
     found = line.task.predict(net, params, x, KEY, 3)
     each = [np.exp(tasks.drawn(net, params, jnp.asarray(x), KEY, sample)[-1]) for sample in range(3)]
@@ -303,7 +302,7 @@ def test_what_is_no_task_gets_a_sentence() -> None:
         odd.scores({"a": math.nan}, COUNTS)
     with pytest.raises(ValueError, match=r"scores must be numbers, got \{'a': None\} from mine"):
         odd.scores({"a": None}, COUNTS)
-    net, params = lifted(LINES["own"])
+    net, params = bayesian(LINES["own"])
     with pytest.raises(ValueError, match=r"are the 7 examples of the batch, got shapes \[\(3,\)\] from mine"):
         odd.predict(net, params, np.zeros((7, 4), np.float32), KEY, 1)
     with pytest.raises(ValueError, match="scores of own failed: TypeError"):
@@ -337,3 +336,13 @@ def test_batches_are_put_together_along_any_axis_and_beside_others() -> None:
     found = tasks.in_batches(lambda x, y: (x.T, y + 1), x, 16, beside=(y,), axes=(1, 0))
     np.testing.assert_array_equal(found[0], x.T)
     np.testing.assert_array_equal(found[1], y + 1)
+
+
+@pytest.mark.parametrize("name", ["classes", "labels", "numbers", "own"])
+def test_targets_that_it_draws_have_the_means_of_its_likelihood(name: str) -> None:
+    task, count = LINES[name].task, 20_000
+    outputs = jnp.broadcast_to(jnp.asarray([0.5, -1.0, 0.2]), (count, 3))
+    drawn = np.asarray(task.draw(OWN, outputs, KEY), float)
+    drawn = np.eye(3)[drawn.astype(int)] if name == "classes" else drawn
+    mean = np.exp(outputs[0]) if name == "own" else np.asarray(task.expected(OWN, outputs))[0]
+    assert (abs(drawn.mean(0) - mean) < 4.5 * drawn.std(0) / np.sqrt(count)).all()

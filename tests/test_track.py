@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sweeping import door, ran
 
-from dsnn import track
-from dsnn.track import Track, open_track
+from dsnn.store import track
+from dsnn.store.track import Track, open_track
 
 CONFIG = {"model": {"widths": [64, 32]}, "train": {"rate": 1e-3}, "seed": 3}
 
@@ -146,7 +146,7 @@ def test_everything_is_on_the_disk_when_the_last_run_has_finished(tmp_path):
 def test_disabled_writes_nothing_and_imports_nothing(tmp_path):
     code = f"""
 import sys
-from dsnn.track import open_track
+from dsnn.store.track import open_track
 track = open_track({str(tmp_path / "run")!r}, mode="disabled")
 track.log({{"x": 1}}, 1); track.summary({{}}); track.figure("f", "none.png"); track.table("t", [], []); track.finish()
 assert track.sync_hint == "" and "wandb" not in sys.modules

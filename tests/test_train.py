@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn import escape, learn, optimize, rng
+from dsnn import escape, learn, rng
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy_prior import EnergyPrior
@@ -18,11 +18,11 @@ from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import ALIF, LIF
 from dsnn.energy import profile
-from dsnn.forward import Forward, log_likelihood
-from dsnn.learn import Batch, SviConfig
-from dsnn.models import convnet, mlp
-from dsnn.optimize import OptimizerConfig
+from dsnn.learn import Batch, SviConfig, optimizer
+from dsnn.learn.optimizer import OptimizerConfig
+from dsnn.networks.stack import convnet, mlp
 from dsnn.parameters import split
+from dsnn.simulate.simulator import Simulator, log_likelihood
 from dsnn.store import checkpoint
 
 ROOT = rng.root(0)
@@ -31,12 +31,12 @@ Y = (X[:, 0] > 0.5).astype(np.int32)
 DATA = Batch(jnp.asarray(X), jnp.asarray(Y))
 
 
-def lifted() -> Bayesian:
+def bayesian() -> Bayesian:
     model = mlp((4,), (8,), 2, key=ROOT, gain=2.0)
     template, params = split(model)
     where = sites.sites(model)
     return Bayesian(
-        Forward(template, 4),
+        Simulator(template, 4),
         WeightPosterior(template, params, priors.default(template)),
         GatePosterior(where),
         HaltingPosterior(4, joint=True),
@@ -46,8 +46,8 @@ def lifted() -> Bayesian:
 
 
 def learner(kind: str, **options: Any) -> learn.Learner:
-    net = lifted()
-    tx = optimize.optimizer(OptimizerConfig(0.01), 60)
+    net = bayesian()
+    tx = optimizer.optimizer(OptimizerConfig(0.01), 60)
     if kind == "svi":
         return learn.svi_learner(net, SviConfig(kl_weight=0.01, **options), tx, 60, ROOT)
 
@@ -95,7 +95,7 @@ def test_points_without_a_prior_move_as_the_deterministic_twin_does() -> None:
     model = mlp((4,), (8,), 2, key=ROOT, gain=4.0, cell=cell)
     template, params = split(model)
     weights = WeightPosterior(template, params, priors.point, guides.point())
-    net = Bayesian(Forward(template, 4), weights, data_size=len(X))
+    net = Bayesian(Simulator(template, 4), weights, data_size=len(X))
     assert {template.supports[name] for name in template.names} >= {"real", "positive"}
 
     def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
@@ -113,7 +113,7 @@ def test_points_without_a_prior_move_as_the_deterministic_twin_does() -> None:
 
 
 def test_a_loss_that_is_not_finite_names_its_step() -> None:
-    net = lifted()
+    net = bayesian()
 
     def loss(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
         return jnp.where(batch.y.sum() >= 0, jnp.nan, 0.0) + 0 * params["readout.synapse.bias"].sum()
@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_names_its_step() -> None:
 def test_the_price_of_energy_closes_gates() -> None:
     rules = [learner("svi", lam=lam) for lam in (30.0, 0.0)]
     dear, cheap = (run(rule, rule.init(), 20)[0] for rule in rules)
-    net = lifted()
+    net = bayesian()
     open_dear, open_cheap = (
         float(jnp.concatenate(list(net.gate_probabilities(learn.svi_params(net, s)).values())).mean())
         for s in (dear, cheap)
@@ -156,9 +156,9 @@ def test_a_budget_of_sites_is_kept_to_the_site_and_decided_gates_stand_still(fam
     config = SviConfig(
         kl_weight=0.01, budget_sites={"input": 2, "hidden0": 3}, decide_fraction=0.5, measure_every=1, budget_rate=0.5
     )
-    net = lifted()
+    net = bayesian()
     net = dataclasses.replace(net, gates=dataclasses.replace(net.gates, family=FAMILIES[family]))
-    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=learn.decided_from(config, 60))
+    tx = optimizer.optimizer(OptimizerConfig(0.02), 60, decided=learn.decided_from(config, 60))
     rule = learn.svi_learner(net, config, tx, 60, ROOT)
     state, counts = rule.init(), []
     for epoch in learn.fit(rule, state, DATA, epochs=20, batch_size=16, root=ROOT):
@@ -181,9 +181,11 @@ def test_features_are_kept_where_their_channels_are(budget: dict[str, Any]) -> N
     where = sites.sites(model, gate_features=True, gate_input=False)
     data_ = Batch(jax.random.uniform(ROOT, (16, 6, 6, 1)), jnp.arange(16) % 3)
     weights, prices = WeightPosterior(template, params, priors.default(template)), profile("45nm")
-    net = Bayesian(Forward(template, 4), weights, GatePosterior(where), energy=EnergyPrior(where, prices), data_size=16)
+    net = Bayesian(
+        Simulator(template, 4), weights, GatePosterior(where), energy=EnergyPrior(where, prices), data_size=16
+    )
     config = SviConfig(decide_fraction=0.5, measure_every=1, budget_rate=0.5, **budget)
-    tx = optimize.optimizer(OptimizerConfig(0.02), 20, decided=learn.decided_from(config, 20))
+    tx = optimizer.optimizer(OptimizerConfig(0.02), 20, decided=learn.decided_from(config, 20))
     rule = learn.svi_learner(net, config, tx, 20, ROOT)
     state, step = rule.init(), jax.jit(rule.step)
     for _ in range(12):
@@ -205,8 +207,8 @@ def test_features_are_kept_where_their_channels_are(budget: dict[str, Any]) -> N
 
 def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halting_the_rest() -> None:
     config = SviConfig(kl_weight=0.01, budget_fraction=0.4, decide_fraction=0.5, measure_every=1, budget_rate=0.5)
-    net = lifted()
-    tx = optimize.optimizer(OptimizerConfig(0.02), 60, decided=learn.decided_from(config, 60))
+    net = bayesian()
+    tx = optimizer.optimizer(OptimizerConfig(0.02), 60, decided=learn.decided_from(config, 60))
     rule = learn.svi_learner(net, config, tx, 60, ROOT)
     state, step = rule.init(), jax.jit(rule.step)
     for _ in range(31):  # the last of them decides
@@ -230,7 +232,7 @@ def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halti
 
 
 def test_halting_without_gates_pays_for_all_sites_at_the_steps_that_it_runs() -> None:
-    net, lam = dataclasses.replace(lifted(), gates=None), 2.0
+    net, lam = dataclasses.replace(bayesian(), gates=None), 2.0
     rule = learn.svi_learner(net, SviConfig(kl_weight=0.0, lam=lam), optax.sgd(0.0), 60, ROOT)
     free = learn.svi_learner(net, SviConfig(kl_weight=0.0), optax.sgd(0.0), 60, ROOT)
     batch = Batch(DATA.x[:16], DATA.y[:16])
@@ -243,7 +245,7 @@ def test_halting_without_gates_pays_for_all_sites_at_the_steps_that_it_runs() ->
     spent = net.energy.expected({}, state.events).total(state.mean_steps)
     np.testing.assert_allclose(info.energy_nj, spent, rtol=1e-6)
     np.testing.assert_allclose(info.loss - unpriced.loss, lam * spent, rtol=0.1)  # of other spikes
-    early = learn.svi_learner(net, SviConfig(lam=50.0), optimize.optimizer(OptimizerConfig(0.05), 60), 60, ROOT)
+    early = learn.svi_learner(net, SviConfig(lam=50.0), optimizer.optimizer(OptimizerConfig(0.05), 60), 60, ROOT)
     last, _ = run(early, early.init(), 20)
     assert float(last.mean_steps) < float(state.mean_steps) - 0.2
 

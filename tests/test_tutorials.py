@@ -12,12 +12,13 @@ import jax
 import pytest
 import yaml
 
-from dsnn import places, resolve
-from dsnn.assemble import build
+from dsnn import resolve
+from dsnn.assembly.assemble import build
 from dsnn.config import Config
 from dsnn.run import job, schema, usage
 from dsnn.run.main import COMMANDS
 from dsnn.run.search import read_search
+from dsnn.store import places
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "CONTRIBUTING.md")

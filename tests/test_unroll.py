@@ -7,13 +7,14 @@ import pytest
 
 import dsnn
 from dsnn import escape
-from dsnn.cells import ALIF, BRF, LI, LIF, RF, CuBaLIF, parallel
-from dsnn.layers import Conv, Dense, Layer, Pool
-from dsnn.models import Stack, convnet, mlp, running_logits
+from dsnn.cells import ALIF, BRF, LI, LIF, RF, CuBaLIF
+from dsnn.networks.layers import Conv, Dense, Layer, Pool
+from dsnn.networks.stack import Stack, convnet, mlp, running_logits
 from dsnn.parameters import split
+from dsnn.simulate import associative
 
 KEY = jax.random.key(0)
-unroll_module = importlib.import_module("dsnn.unroll")  # the package's name for it is the function
+unroll_module = importlib.import_module("dsnn.simulate.unroll")  # the package's name for it is the function
 
 
 def noisy(neurons: int) -> LIF:
@@ -185,7 +186,7 @@ def test_an_associative_scan_gives_the_same_spikes_states_and_gradients(name: st
 def test_cells_that_reset_are_stepped_by_every_schedule() -> None:
     cells = [LIF(0.9), LIF(0.9, reset="none", refractory=2.0), CuBaLIF(0.9), BRF(), ALIF(0.9)]
     cells += [LIF(0.9, reset="none", noise=escape.ThresholdJitter(0.5)), RF(noise=escape.ThresholdJitter(0.5))]
-    assert not any(parallel.reset_free(cell) for cell in cells)
+    assert not any(associative.reset_free(cell) for cell in cells)
     model, shape = networks()["recurrent"]
     xs = jax.random.uniform(jax.random.key(1), (9, 4, *shape))
     np.testing.assert_allclose(
@@ -234,10 +235,12 @@ def test_the_schedule_follows_size_batch_and_wiring(monkeypatch: pytest.MonkeyPa
         (True, 64, 2 * steps, "layer"),
     ):
         model = mlp((6,), (512, 5), 3, key=KEY, recurrent=recurrent)
-        assert unroll_module._schedule(model, length, batch, "full") == expected
-        assert unroll_module._schedule(model, length, batch, "sqrt") == "step"
+        layers = [layer for _, layer in model.layers()]
+        assert unroll_module._schedule(layers, length, batch, "full") == expected
+        assert unroll_module._schedule(layers, length, batch, "sqrt") == "step"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert unroll_module._schedule(mlp((6,), (512, 5), 3, key=KEY), 2 * steps, 64, "full") == "layer"
+    layers = [layer for _, layer in mlp((6,), (512, 5), 3, key=KEY).layers()]
+    assert unroll_module._schedule(layers, 2 * steps, 64, "full") == "layer"
 
 
 def test_narrow_products_round_their_operands_and_sum_in_float32() -> None:

@@ -14,17 +14,17 @@ import pytest
 from flax import nnx
 
 from dsnn import energy
-from dsnn.activity import records
 from dsnn.bayes.energy import expected_energy
 from dsnn.bayes.sites import gate, magnitudes, measure, sites
 from dsnn.cells import LI, LIF, LTC
-from dsnn.compact import compact
-from dsnn.deploy import on_grid
-from dsnn.forward import Forward, keep_spikes
-from dsnn.models import Stack
+from dsnn.deploy.activity import records
+from dsnn.deploy.decided import on_grid
 from dsnn.networks import Chain, Conv, Dense, Layer, Pool, Residual, as_network, cut
+from dsnn.networks.compact import compact
 from dsnn.networks.indices import first_units, spread, summed
+from dsnn.networks.stack import Stack
 from dsnn.parameters import split
+from dsnn.simulate.simulator import Simulator, keep_spikes
 
 KEYS = list(jax.random.split(jax.random.key(0), 12))
 STEPS = 4
@@ -76,12 +76,12 @@ class Ran:
         draw = np.random.default_rng(3)
         own = {name: jnp.asarray(draw.random(size) < 0.7, jnp.float32) for name, size in self.sites.groups.items()}
         self.z = own if z is None else z
-        self.forward = Forward(template, STEPS, "direct" if held else "temporal")
+        self.simulator = Simulator(template, STEPS, "direct" if held else "temporal")
         shape = (5, *model.in_shape) if held else (5, STEPS, *model.in_shape)
         self.x = jnp.round(jax.random.uniform(jax.random.key(9), shape) * 12) / 4
         self.params = gate(self.sites, params, self.z)
-        self.logits, self.inputs, self.spikes = self.forward.run(self.params, self.x, None, keep_spikes)
-        self.built, self.running = self.forward.built(self.params)
+        self.logits, self.inputs, self.spikes = self.simulator.run(self.params, self.x, None, keep_spikes)
+        self.built, self.running = self.simulator.built(self.params)
         self.events = measure(self.sites, self.built, self.inputs, self.spikes, held=held, running=self.running)
 
     def energy(self, z: dict[str, Any]) -> np.ndarray:
@@ -95,7 +95,7 @@ class Ran:
         closed = {name: z for name, z in self.z.items() if name != "time"}
         small = compact(self.built, closed, multiple=multiple)
         template, params = split(small)
-        logits, _, spikes = Forward(template, STEPS, self.forward.encoding).run(params, self.x, None, keep_spikes)
+        logits, _, spikes = Simulator(template, STEPS, self.simulator.encoding).run(params, self.x, None, keep_spikes)
         return {n.removeprefix(self.inside): p for n, p in params.items()}, logits, self.records(small, spikes), small
 
 
@@ -231,7 +231,7 @@ def test_a_stack_counted_by_hand(seed: int) -> None:
     # and what is left of it runs as often
     params, logits, _, small = ran.compacted()
     np.testing.assert_array_equal(logits, ran.logits)
-    spikes = Forward(split(small)[0], STEPS).run(params, ran.x, None, keep_spikes)[2]
+    spikes = Simulator(split(small)[0], STEPS).run(params, ran.x, None, keep_spikes)[2]
     counted = energy.count(records(small, ran.x, spikes, held=True, analog=True)).total
     sent = 7.0 * counted.effective_macs + 3.0 * counted.effective_acs
     updates = STEPS * (11.0 * (16 * channels.sum() + map_.sum() * (1 + runs)) + 13.0 * 2)
@@ -310,7 +310,7 @@ def test_a_layer_is_folded_before_it_is_cut() -> None:
     assert type(cut(model, {"hidden": np.flatnonzero(z)}).hidden.synapse) is Dense  # without gates as well
     model.readout.synapse.kernel[...] = model.readout.synapse.kernel[...] * z[:, None]
     model.hidden.synapse.inner.kernel[...] = model.hidden.synapse.inner.kernel[...].at[1].set(0.0)
-    masked, ours = (Forward(split(m)[0], STEPS).logits(split(m)[1], x) for m in (model, small))
+    masked, ours = (Simulator(split(m)[0], STEPS).logits(split(m)[1], x) for m in (model, small))
     np.testing.assert_allclose(ours, masked, atol=1e-5)
     assert float(jnp.abs(masked).max()) > 0.1
     model.hidden.synapse.fold = None  # type: ignore[method-assign]  # a parameter then that no wire names

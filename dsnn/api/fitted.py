@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from dsnn import data, deploy, exit_calibration, parameters, resolve, rng, tasks, typed
+from dsnn import data, parameters, resolve, rng, tasks
 from dsnn.api.given import inputs_of
-from dsnn.assemble import Setup
-from dsnn.compact import INPUT
-from dsnn.exit_calibration import Calibrated
-from dsnn.fold import fold_scaling
-from dsnn.guard import Guarded
-from dsnn.linear import LinearModel
+from dsnn.assembly.assemble import Setup
+from dsnn.assembly.guard import Guarded
+from dsnn.assembly.linear import LinearModel
+from dsnn.config import typed
+from dsnn.deploy import decided, exit_calibration
+from dsnn.deploy.exit_calibration import Calibrated
+from dsnn.deploy.fold import fold_scaling
+from dsnn.networks.compact import INPUT
 from dsnn.networks.whole import Runnable
 from dsnn.tasks import Sources
 
@@ -57,14 +59,14 @@ class Fitted:
     @property
     def gates(self) -> dict[str, np.ndarray]:
         """Probability that each site runs, by group; empty without gates."""
-        return {name: np.asarray(p) for name, p in self.setup.lifted.running_probabilities(self.params).items()}
+        return {name: np.asarray(p) for name, p in self.setup.bayesian.running_probabilities(self.params).items()}
 
     def network(self) -> Runnable:
         """Returns the network to put to use: posterior means, closed sites removed, for inputs as they come.
 
         Of numbers its outputs are standardised; `target_scaling` brings them to their unit.
         """
-        small = deploy.deploy(self.setup.lifted, self.params).small
+        small = decided.deploy(self.setup.bayesian, self.params).small
         return small if self.scaling is None else fold_scaling(small, self.scaling)
 
     @property
@@ -91,7 +93,7 @@ class Fitted:
         split = self.setup.split
         tasks.refuse(self.setup.task, "sources", self.setup.task.facts.has)
         key = rng.stream(rng.root(seed), "noise")
-        return tasks.by_source(self.setup.lifted)(self.params, inputs_of(split, x), key, draws=draws)
+        return tasks.by_source(self.setup.bayesian)(self.params, inputs_of(split, x), key, draws=draws)
 
     def prior_predictive(self, x: Any, *, samples: int = 32, seed: int = 0) -> np.ndarray:
         """Returns what the network gives under draws of its weights from their prior, all sites and steps running.
@@ -107,13 +109,13 @@ class Fitted:
         Raises:
             ValueError: inputs of another shape, or a network of points, which has no prior.
         """
-        from dsnn.inference_data import prior_predictive  # ArviZ and all that it is for
+        from dsnn.api.inference_data import prior_predictive  # ArviZ and all that it is for
 
         inputs = inputs_of(self.setup.split, x)
         return prior_predictive(self.setup, self.params, inputs, samples, rng.root(seed))
 
     def to_arviz(self, *, samples: int = 200, seed: int = 0, part: str = "auto") -> Any:
-        """Returns an ArviZ ``InferenceData`` of draws and of what they predict, see `dsnn.inference_data`.
+        """Returns an ArviZ ``InferenceData`` of draws and of what they predict, see `dsnn.api.inference_data`.
 
         Args:
             samples: draws of posterior and prior; of an ensemble and of chains, all that there are of the posterior.
@@ -125,7 +127,7 @@ class Fitted:
             ImportError: ArviZ is not installed.
             ValueError: a part that is not there, or a network of points.
         """
-        from dsnn.inference_data import inference_data
+        from dsnn.api.inference_data import inference_data
 
         return inference_data(self.setup, self.params, samples=samples, seed=seed, part=part)
 
@@ -155,11 +157,11 @@ class Fitted:
         return dataclasses.replace(self, params=dict(self.params), losses=list(self.losses))
 
     def __repr__(self) -> str:
-        deployed = deploy.deploy(self.setup.lifted, self.params)
+        deployed = decided.deploy(self.setup.bayesian, self.params)
         full, small = parameters.count(deployed.full), parameters.count(parameters.split(deployed.small)[1])
         kept = [(name, int((np.asarray(g) > 0).sum()), len(g)) for name, g in deployed.gates.items()]
         sites = ", ".join(f"{name} {k} of {n}" for name, k, n in kept) or "no gates"
-        model = self.setup.lifted.forward.template.build(deployed.full)
+        model = self.setup.bayesian.simulator.template.build(deployed.full)
         lines = [
             f"Fitted, {len(self.losses)} epochs, loss {self.losses[-1]:.3f}",
             summary(model),
@@ -171,7 +173,7 @@ class Fitted:
             lines.append(f"{self.linear.name} on the selecting part: {worth}")
         if self.fits is not None and self.fits.worse_than:
             lines.append(f"worse than {', '.join(self.fits.worse_than)} on the selecting part, beyond chance")
-        if self.setup.lifted.feature is not None:
+        if self.setup.bayesian.halting is not None:
             lines.append(exit_calibration.said(self.exits))
         return "\n".join(lines)
 
@@ -229,7 +231,7 @@ def where(fitted: Fitted) -> Any:
     gates = fitted.gates
     if not gates:
         raise ValueError("the map shows gates, and this network has none; fit it with bayesian=True.")
-    deployed = deploy.deploy(fitted.setup.lifted, fitted.params)
+    deployed = decided.deploy(fitted.setup.bayesian, fitted.params)
     kept = {name: int((np.asarray(gate) > 0).sum()) for name, gate in deployed.gates.items()}
     ordered = {INPUT: gates[INPUT], **gates} if INPUT in gates else gates
     return gate_map(ordered, data.input_shape(fitted.setup.split), kept)

@@ -10,21 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, exit_calibration, learn, programs, resolve, rng, tasks, typed
+from dsnn import data, learn, resolve, rng, tasks
 from dsnn.api import given, listeners
 from dsnn.api.fitted import Fitted
 from dsnn.api.progress import shown
-from dsnn.assemble import Setup, build
-from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig
-from dsnn.exit_calibration import Calibrated
-from dsnn.guard import SAMPLES, Candidate, guarded, judged, milder, twin_of
+from dsnn.assembly.assemble import Setup, build
+from dsnn.assembly.guard import SAMPLES, Candidate, guarded, judged, milder, twin_of
+from dsnn.assembly.linear import linear_model
+from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig, typed
+from dsnn.deploy import exit_calibration
+from dsnn.deploy.exit_calibration import Calibrated
 from dsnn.learn import SviConfig
-from dsnn.linear import linear_model
-from dsnn.models import Stack
-from dsnn.nearest import did_you_mean
+from dsnn.learn.optimizer import OptimizerConfig
+from dsnn.native import programs
+from dsnn.networks.stack import Stack
 from dsnn.networks.whole import is_network
-from dsnn.optimize import OptimizerConfig
 from dsnn.protocols import Finished, Progress
+from dsnn.suggest import did_you_mean
 
 PATHS = {
     "hidden": "model",
@@ -112,7 +114,7 @@ def fit(
             on all of them and runs all steps.
         baseline: "linear" holds the network to logistic or ridge regression, and "full" to its deterministic twin as
             well: where it is worse on held-out examples, beyond chance, it is fitted again with less to spare
-            (`dsnn.guard`); "none" compares nothing.
+            (`dsnn.assembly.guard`); "none" compares nothing.
         task: "classification", "regression", "multilabel", or "auto": integers and text are classes, and fractions
             numbers to predict; or one's own, an object, a class or ``package.module:attribute``, which gets targets as
             they come, see `dsnn.protocols.Task`.
@@ -127,7 +129,7 @@ def fit(
             readout, steps, epochs, batch_size, encoding, patience, eval_every, learning_rate, accumulate, lam,
             kl_weight, budget_fraction, budget_sites, decide_fraction; ``transform`` and ``optimizer``, names or
             functions; ``optimizer_options``, ``cell_options`` and ``network_options`` of pieces of one's own. Epochs,
-            batch, KL weight and λ are chosen from the data where they are not given (`dsnn.automatic`);
+            batch, KL weight and λ are chosen from the data where they are not given (`dsnn.assembly.automatic`);
             ``fitted.setup.automatic`` says how.
 
     Raises:
@@ -254,15 +256,15 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
     learned = setup.split.train  # scaled, where the data ask for it
     batch = learn.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
     alike = setup.likeness
-    predict = programs.shared(alike and ("predictive", alike), lambda: setup.task.predictor(setup.lifted))
+    predict = programs.shared(alike and ("predictive", alike), lambda: setup.task.predictor(setup.bayesian))
     losses, own = [], setup.config.train
     run, begin = programs.shared(alike and ("learning", alike), lambda: _programs(setup))
     run.ahead(setup.settings, jax.eval_shape(begin, setup.settings), batch, jnp.asarray(0))
     state = begin(setup.settings)
     if isinstance(predict, tasks.Predictor) and jax.default_backend() == "cpu":
         predict.ahead(setup.params(state), setup.split.val.x, setup.root)
-        if setup.lifted.feature is not None:
-            exit_calibration.ahead(setup.lifted, setup.split, setup.config.halting)
+        if setup.bayesian.halting is not None:
+            exit_calibration.ahead(setup.bayesian, setup.split, setup.config.halting)
     seen: list[float] = []
     for epoch in shown(learn.fit_program(run, setup.settings, state, batch, epochs=own.epochs), own.epochs, progress):
         learn.require_finite(epoch.info.loss, epoch.number)
@@ -271,13 +273,13 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
         looked = own.patience or setup.config.callbacks
         if looked and (epoch.number + 1) % own.eval_every == 0 and _ends(setup, state, predict, losses, seen):
             break
-    params = setup.lifted.finish(setup.params(state), batch.x, batch.y, rng.stream(setup.root, "weights"))
+    params = setup.bayesian.finish(setup.params(state), batch.x, batch.y, rng.stream(setup.root, "weights"))
     price = 0.0
-    if setup.lifted.feature is not None:
-        price = exit_calibration.step_price(setup.lifted, params, state)
+    if setup.bayesian.halting is not None:
+        price = exit_calibration.step_price(setup.bayesian, params, state)
     key = rng.stream(setup.root, "noise")
     wanted = setup.config.bayes.temperature
-    params, temperature = tasks.calibrated(setup.task, setup.lifted, params, setup.split, predict, key, wanted)
+    params, temperature = tasks.calibrated(setup.task, setup.bayesian, params, setup.split, predict, key, wanted)
     none, agreed = Calibrated(params, math.inf, {}), setup.diagnostics(state)
     return Fitted(setup, params, losses, none, predict, temperature, price, diagnostics=agreed)
 
@@ -311,10 +313,10 @@ def _candidate(fitted: Fitted) -> Candidate:
 
 def _exits(setup: Setup, params: dict[str, Any], price: float, predict: Any) -> Calibrated:
     """Returns when examples stop, calibrated on the examples that train nothing."""
-    if setup.lifted.feature is None:
+    if setup.bayesian.halting is None:
         return Calibrated(params, math.inf, {})
     return exit_calibration.calibrate(
-        setup.lifted,
+        setup.bayesian,
         params,
         setup.split,
         setup.config.halting,

@@ -11,7 +11,7 @@ from dsnn.data import labels, own
 from dsnn.data.missing import LENGTHS, lengths, over_channels
 from dsnn.data.precise import CENTRE
 from dsnn.data.split import TASKS, own_fraction
-from dsnn.untrusted import one_line
+from dsnn.store.untrusted import one_line
 
 FILL = "given/fill"
 """Where `Split.extra` has what a gap of each column is filled with."""

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from dsnn import data, resolve, store, untrusted
+from dsnn import data, resolve, store
 from dsnn.api.fitted import Fitted
 from dsnn.api.given import SAVED
-from dsnn.assemble import Setup, network, settings_of
+from dsnn.assembly.assemble import Setup, network, settings_of
+from dsnn.assembly.loading import task_of
 from dsnn.bayes.complete import complete
 from dsnn.config import Config, as_dict, from_dict
-from dsnn.exit_calibration import Calibrated
-from dsnn.loading import task_of
+from dsnn.deploy.exit_calibration import Calibrated
+from dsnn.store import untrusted
 
 FORMAT = 1
 FILE, ARRAYS = "fitted.json", "fitted.npz"
@@ -138,15 +139,15 @@ def whole(facts: dict[str, Any], arrays: dict[str, np.ndarray], trust: bool) -> 
     if trust:
         resolve.trust(*resolve.foreign_names(facts["config"]))
     split = _placeholder(facts["data"], arrays, config)
-    lifted, sites = network(config, split, settings_of(config), traced=False)
-    setup = Setup(config, split, lifted, sites, settings_of(config), automatic=dict(facts["automatic"]))
+    bayesian, sites = network(config, split, settings_of(config), traced=False)
+    setup = Setup(config, split, bayesian, sites, settings_of(config), automatic=dict(facts["automatic"]))
     start = "params/"
     kept = {name[len(start) :]: value for name, value in arrays.items() if name.startswith(start)}
-    params = complete(lifted, kept, ARRAYS)
+    params = complete(bayesian, kept, ARRAYS)
     threshold = math.inf if facts["threshold"] is None else float(facts["threshold"])
     exits = Calibrated(params, threshold, dict(facts["exits"]))
     losses, found = list(facts["losses"]), dict(facts["metrics"])
-    return Fitted(setup, params, losses, exits, setup.task.predictor(lifted), facts["temperature"], metrics=found)
+    return Fitted(setup, params, losses, exits, setup.task.predictor(bayesian), facts["temperature"], metrics=found)
 
 
 def _placeholder(facts: dict[str, Any], arrays: dict[str, np.ndarray], config: Config) -> data.Split:

@@ -1,8 +1,9 @@
 """How many address events each layer gets, and where they fall: a posterior over draws under the energy prior.
 
 This is ours, and not Oak Ridge's, whose draws follow p with a number that is given. A network run on address events
-has a noise that is known (`dsnn.address.variance`): with K_l draws a layer's preactivation is, by the central limit
-theorem, Normal with the deep network's mean and variance V_l / K_l. That makes the number of draws continuous,
+has a noise that is known (`dsnn.simulate.row_sampling.variance`): with K_l draws a layer's preactivation is, by the
+central limit theorem, Normal with the deep network's mean and variance V_l / K_l. That makes the number of draws
+continuous,
 
     log K_l ~ Uniform(log least, log most) exp(-λ E(K)),   E(K) = sum_l K_l fan_l price   (nJ per inference),
     y_l = a_l W_l + b_l + sqrt(V_l(a_l, r_l) / K_l) ε,   a_{l+1} = clip(y_l, 0, 1),   y ~ Categorical(logits),
@@ -11,9 +12,8 @@ and NumPyro infers q(log K_l), each a Normal through a sigmoid. The addresses ar
 p ∝ x_i, importance weights keeping every estimate unbiased; the factors r_l are learned with the same objective.
 """
 
-from typing import Any, NamedTuple
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,15 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import AffineTransform, SigmoidTransform
 from numpyro.infer import SVI, Trace_ELBO
 
-from dsnn.address import variance
 from dsnn.bayes.energy import Prices
 from dsnn.data import epoch_permutation
-from dsnn.forward import log_likelihood
-from dsnn.layers import Dense
-from dsnn.models import Stack
+from dsnn.networks.layers import Dense
+from dsnn.networks.stack import Stack
 from dsnn.networks.wiring import described_by
 from dsnn.parameters import Params
 from dsnn.rng import stream
+from dsnn.simulate.row_sampling import variance
+from dsnn.simulate.simulator import log_likelihood
 from dsnn.types import Array, Float, Int, Key
 
 
@@ -173,6 +173,7 @@ def allocate(
     odd = [name for name, one in stack.layers() if not isinstance(one.synapse, Dense) or len(one.before)]
     if odd:
         raise ValueError(f"address events need dense layers without pooling, got {odd[0]}.")
+    fans: dict[str, tuple[int, ...]]
     fans = {wire.name: (wire.senders, wire.receivers) for wire in described_by(stack).wires if not wire.recurrent}
     names, number = tuple(fans), x.shape[0]
     event_nj = prices.event_nj("spikes", "arithmetic")

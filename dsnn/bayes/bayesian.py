@@ -31,9 +31,9 @@ from dsnn.bayes.likelihood import Categorical, Likelihood
 from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import Sites
 from dsnn.bayes.weight_posterior import ANSWERS, WeightPosterior
-from dsnn.forward import Forward, keep_spikes
 from dsnn.parameters import Params
 from dsnn.rng import stream
+from dsnn.simulate.simulator import Simulator, keep_spikes
 from dsnn.types import Array, Bool, Float, Key, Shaped
 
 POSITIVE = SUPPORTS["positive"]
@@ -81,7 +81,7 @@ class Bayesian:
         data_size: number of training examples, for minibatch scaling.
     """
 
-    simulator: Forward
+    simulator: Simulator
     weights: WeightPosterior
     gates: GatePosterior | None = None
     halting: HaltingPosterior | None = None
@@ -264,35 +264,6 @@ class Bayesian:
         wires = () if self.sites is None else self.sites.wires
         return Context({w.name: jnp.zeros(w.pre_sites) for w in wires}, jnp.zeros(()), jnp.ones(()))
 
-    # --- old names, gone with the next commit
-
-    @property
-    def forward(self) -> Forward:
-        """The simulator."""
-        return self.simulator
-
-    @property
-    def initial(self) -> Params:
-        """The network's own parameters."""
-        return self.weights.initial
-
-    @property
-    def feature(self) -> str | None:
-        """Halting feature."""
-        return None if self.halting is None else self.halting.feature
-
-    @property
-    def gated_sites(self) -> Sites | None:
-        """The sites that have gates."""
-        return None if self.gates is None else self.gates.sites
-
-    def head(self, params: Params) -> dict[str, Array]:
-        """Returns the halting head."""
-        assert self.halting is not None
-        return self.halting.head(params)
-
-    # --- end of old names
-
     def _logits(
         self, draw: Draw, means: Params | None, x: Array, key: Key[Array, ""]
     ) -> Float[Array, "time batch class"]:
@@ -303,3 +274,12 @@ class Bayesian:
             flipped = {name: centre[name] for name in means}
             params, adapt = flipout(self.simulator.template, params, flipped, stream(key, "weights"), x.shape[0])
         return self.simulator.logits(params, x, key, adapt)
+
+
+def __getattr__(name: str) -> object:
+    if name == "Lifted":
+        raise ImportError(
+            "Lifted, a network with 15 fields, is Bayesian(simulator, weights, gates, halting, energy, likelihood) "
+            "since dsnn 0.2.0; each part is an object of dsnn.bayes, see experiments/migration.md."
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

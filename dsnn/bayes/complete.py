@@ -8,35 +8,35 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 
 
-def expected(lifted: Lifted) -> dict[str, tuple[int, ...]]:
+def expected(bayesian: Bayesian) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter that learning leaves, by name."""
 
     def values() -> dict[str, Any]:
-        seeded = handlers.seed(lifted.guide, jax.random.key(0))
+        seeded = handlers.seed(bayesian.guide, jax.random.key(0))
         sites = handlers.trace(seeded).get_trace()
         return {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
 
     with handlers.block():
         shapes = jax.eval_shape(values)
     named = {name: value.shape for name, value in shapes.items()}
-    return named | {name: np.shape(value) for name, value in lifted.likelihood.parameters().items()}
+    return named | {name: np.shape(value) for name, value in bayesian.likelihood.parameters().items()}
 
 
-def complete(lifted: Lifted, stored: Mapping[str, np.ndarray], where: str) -> dict[str, jax.Array]:
+def complete(bayesian: Bayesian, stored: Mapping[str, np.ndarray], where: str) -> dict[str, jax.Array]:
     """Returns stored parameters as arrays, once all that the network needs are there and are numbers.
 
     Args:
-        lifted: the network.
+        bayesian: the network.
         stored: its parameters, from a file.
         where: names the file in an error.
 
     Raises:
         ValueError: a parameter is missing, has another shape, or holds NaN or something else than numbers.
     """
-    wanted = expected(lifted)
+    wanted = expected(bayesian)
     if missing := sorted(wanted.keys() - stored.keys()):
         raise ValueError(
             f"{where} must hold every parameter of its network, got none named {', '.join(missing[:3])}"
@@ -54,7 +54,7 @@ def complete(lifted: Lifted, stored: Mapping[str, np.ndarray], where: str) -> di
             raise ValueError(f"{where} must hold numbers, got NaN in {name}; run it again.")
     params = {name: jnp.asarray(value) for name, value in stored.items()}
     try:
-        jax.eval_shape(lambda given: lifted.network(lifted.centre(given)), params)
+        jax.eval_shape(lambda given: bayesian.network(bayesian.centre(given)), params)
     except KeyError as error:  # what a family keeps beside the guide's own, such as which draw is the likeliest
         raise ValueError(f"{where} must hold every parameter of its network, got none named {error.args[0]}.") from None
     return params

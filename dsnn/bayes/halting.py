@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsnn.anytime import Rule
+from dsnn.simulate.early_exit import Rule
 from dsnn.types import Array, Float, Int
 
 FEATURES = ("entropy", "margin", "learned")

@@ -24,8 +24,8 @@ class HaltingPosterior:
         steps: time steps T.
         feature: what the head reads, see `dsnn.bayes.halting`.
         joint: whether q(n | x) learns with the weights, its likelihood and its steps mixed into the objective. Without,
-            learning runs all steps, and q(n | x) is fitted afterwards (`dsnn.exit_calibration`), so that stopping early
-            cannot harm what is learned: evidence that comes late would else never be waited for.
+            learning runs all steps, and q(n | x) is fitted afterwards (`dsnn.deploy.exit_calibration`), so that
+            stopping early cannot harm what is learned: evidence that comes late would else never be waited for.
     """
 
     steps: int

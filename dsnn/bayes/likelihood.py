@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from dsnn.forward import log_likelihood
+from dsnn.simulate.simulator import log_likelihood
 from dsnn.types import Array, Float
 
 SCALE = "likelihood.scale"

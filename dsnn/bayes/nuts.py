@@ -21,8 +21,8 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import potential_energy
 
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.guides import point
-from dsnn.bayes.lift import Lifted
 from dsnn.bayes.priors import Hierarchical
 from dsnn.parameters import Params
 from dsnn.rng import stream
@@ -44,7 +44,7 @@ class Chains(NamedTuple):
 
 
 def nuts(
-    lifted: Lifted,
+    bayesian: Bayesian,
     x: Array,
     y: Array,
     key: Key[Array, ""],
@@ -55,10 +55,10 @@ def nuts(
     tree_depth: int = 8,
     progress: bool = False,
 ) -> Chains:
-    """Returns posterior samples of a lifted network's weights under its priors; the key is consumed.
+    """Returns posterior samples of a Bayesian network's weights under its priors; the key is consumed.
 
     Args:
-        lifted: a network without firing noise, gates or halting; its posterior family is not used.
+        bayesian: a network without firing noise, gates or halting; its posterior family is not used.
         x: all training inputs.
         y: all training targets.
         key: drives the chains.
@@ -71,28 +71,32 @@ def nuts(
     Raises:
         ValueError: the likelihood is random or not over all data.
     """
-    require_certain(lifted)
-    if len(x) != lifted.data_size:
-        raise ValueError(f"NUTS needs all {lifted.data_size} training examples at once, got {len(x)}.")
-    net = _with_points(lifted)
-    strategy = numpyro.infer.init_to_value(values=lifted.initial)
+    require_certain(bayesian)
+    if len(x) != bayesian.data_size:
+        raise ValueError(f"NUTS needs all {bayesian.data_size} training examples at once, got {len(x)}.")
+    net = _with_points(bayesian)
+    strategy = numpyro.infer.init_to_value(values=bayesian.weights.initial)
     kernel = NUTS(net.model, init_strategy=strategy, max_tree_depth=tree_depth)
     mcmc = run(kernel, key, (x, y, net.no_context()), warmup, samples, chains, progress=progress)
     extra = mcmc.get_extra_fields(group_by_chain=True)
     return Chains(mcmc.get_samples(group_by_chain=True), extra["accept_prob"], extra["diverging"])
 
 
-def require_certain(lifted: Lifted) -> None:
+def require_certain(bayesian: Bayesian) -> None:
     """Checks that a network has a likelihood that NUTS can follow.
 
     Raises:
         ValueError: the likelihood is random.
     """
-    random = lifted.forward.stochastic or lifted.forward.encoding == "rate" or lifted.weights.guide.noise is not None
-    if random or lifted.gates is not None or lifted.halting is not None:
+    random = (
+        bayesian.simulator.stochastic
+        or bayesian.simulator.encoding == "rate"
+        or bayesian.weights.guide.noise is not None
+    )
+    if random or bayesian.gates is not None or bayesian.halting is not None:
         raise ValueError(
             "NUTS needs a likelihood without chance of its own, got firing noise, rate coding, gates or halting; use "
-            "Forward(stochastic=False) without gates and halting, or a SpikeTrain of recorded spikes."
+            "Simulator(stochastic=False) without gates and halting, or a SpikeTrain of recorded spikes."
         )
 
 
@@ -109,14 +113,14 @@ class Sampler(NamedTuple):
     step: Callable[[Any, Array, Array], Any]
 
 
-def sampler(lifted: Lifted, warmup: int, tree_depth: int, target: float) -> Sampler:
+def sampler(bayesian: Bayesian, warmup: int, tree_depth: int, target: float) -> Sampler:
     """Returns the transitions that `nuts` makes, one by one.
 
     What the network learns as points beside the weights stays where it begins, but for the parameters of the likelihood
     (the noise of numbers), which have the prior LogNormal(0, 1).
 
     Args:
-        lifted: a network without firing noise, gates or halting; its posterior family is not used.
+        bayesian: a network without firing noise, gates or halting; its posterior family is not used.
         warmup: transitions that tune step size and mass matrix.
         tree_depth: a path has at most 2 to this power steps.
         target: acceptance probability that the step size is tuned to.
@@ -124,9 +128,9 @@ def sampler(lifted: Lifted, warmup: int, tree_depth: int, target: float) -> Samp
     Raises:
         ValueError: the likelihood is random.
     """
-    require_certain(lifted)
-    net = _with_points(lifted)
-    noise = {name: dist.LogNormal(0.0, 1.0) for name in lifted.likelihood.parameters()}
+    require_certain(bayesian)
+    net = _with_points(bayesian)
+    noise = {name: dist.LogNormal(0.0, 1.0) for name in bayesian.likelihood.parameters()}
     model = handlers.lift(net.model, prior=noise) if noise else net.model
     model = handlers.seed(model, rng_seed=0)  # which the likelihood, being certain, does not use
 
@@ -157,14 +161,14 @@ def sampler(lifted: Lifted, warmup: int, tree_depth: int, target: float) -> Samp
     return Sampler(init, step)
 
 
-def positions(lifted: Lifted, chains: int, key: Array) -> Params:
+def positions(bayesian: Bayesian, chains: int, key: Array) -> Params:
     """Returns where chains begin, unconstrained ``[chain, ...]``; the key is consumed.
 
     The first begins at the network's own values. The others begin at draws of the prior, which lie further apart than
     draws of the posterior, so that chains that agree in the end have found it (Gelman & Rubin 1992). Scales of
     hierarchical priors begin at 1, and so does the noise of numbers.
     """
-    weights = lifted.weights
+    weights = bayesian.weights
     found: Params = {}
     for index, name in enumerate(weights.template.names):
         prior = weights.of(name)
@@ -177,13 +181,13 @@ def positions(lifted: Lifted, chains: int, key: Array) -> Params:
         others = prior.sample(stream(key, "init", index), (chains - 1,))
         values = jnp.concatenate([weights.initial[name][None], others])
         found[name] = weights.over.transform(name).inv(values)
-    noise = lifted.likelihood.parameters()
+    noise = bayesian.likelihood.parameters()
     return found | {name: jnp.broadcast_to(jnp.log(value), (chains,)) for name, value in noise.items()}
 
 
-def _with_points(lifted: Lifted) -> Lifted:
+def _with_points(bayesian: Bayesian) -> Bayesian:
     """Returns the network whose model NUTS follows: latent weights, whatever its guide makes of them."""
-    return dataclasses.replace(lifted, weights=dataclasses.replace(lifted.weights, guide=point(), flipout=False))
+    return dataclasses.replace(bayesian, weights=dataclasses.replace(bayesian.weights, guide=point(), flipout=False))
 
 
 def diagnosed(draws: Mapping[str, np.ndarray]) -> tuple[float, float]:

@@ -12,13 +12,13 @@ import math
 
 import jax.numpy as jnp
 
-from dsnn import forward
 from dsnn.networks.indices import spread, summed
 from dsnn.networks.site_wires import Neurons, Wire, neurons_of, wire_of
 from dsnn.networks.whole import Runnable
 from dsnn.networks.wiring import BLOCKS, FEATURES, INPUT, TIME, described_by, in_places, of_run, over, switched
 from dsnn.parameters import Params
 from dsnn.protocols import Axis
+from dsnn.simulate import simulator
 from dsnn.types import Array, Float, Shaped
 
 __all__ = [
@@ -132,8 +132,8 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
     """
     gated = dict(params)
     if TIME in sites.groups:
-        gated[forward.RUNNING] = z[TIME]
-    gated |= {forward.SITES + group: z[group] for group in sites.switches}
+        gated[simulator.RUNNING] = z[TIME]
+    gated |= {simulator.SITES + group: z[group] for group in sites.switches}
     for wire in sites.wires:
         name = wire.kernel
         if name is None:

@@ -13,8 +13,9 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from dsnn.parameters import Params, Template
+from dsnn.simulate.scan import scan
+from dsnn.simulate.unroll import unroll
 from dsnn.types import Array, Float, Key
-from dsnn.unroll import scan, unroll
 
 
 class _Recorded:

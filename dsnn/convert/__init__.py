@@ -1,8 +1,8 @@
 """From a trained deep network to a spiking one: ``convert(model, data, method=...)``.
 
 Thresholds from data ("max", "percentile"), from training ("qcfs") or calibrated layer by layer; the result is a
-`dsnn.models.Stack` of integrate-and-fire neurons like any other, so gates, halting, energy, compaction and NIR apply.
-`stochastic` runs its dense layers on address events, each a row of weights to fetch.
+`dsnn.networks.stack.Stack` of integrate-and-fire neurons like any other, so gates, halting, energy, compaction and NIR
+apply. `stochastic` runs its dense layers on address events, each a row of weights to fetch.
 """
 
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
+from dsnn.convert.ann import ClipFloor, Flatten, Residual, deep_conv, deep_mlp, forward
 from dsnn.convert.calibrate import calibrate
 from dsnn.convert.cost import address_records, gathered_rows
-from dsnn.convert.deep import ClipFloor, Flatten, Residual, deep_conv, deep_mlp, forward
 from dsnn.convert.limits import activations, from_data, from_training, running_largest
 from dsnn.convert.options import METHODS, ConvertConfig
 from dsnn.convert.rate import RateCoded, rate_coded, rate_records, sparse_rows
@@ -20,7 +20,7 @@ from dsnn.convert.report import LayerMatch, inputs_of, match_layers
 from dsnn.convert.stack import integrate_and_fire, to_stack
 from dsnn.convert.stochastic import Stochastic, gathered, stochastic
 from dsnn.convert.units import Unit, read
-from dsnn.models import Stack
+from dsnn.networks.stack import Stack
 
 __all__ = [
     "METHODS",
@@ -88,7 +88,7 @@ def convert(
     """Returns the spiking network of a trained deep one.
 
     Args:
-        model: an `nnx.Sequential` as `dsnn.convert.deep` describes it.
+        model: an `nnx.Sequential` as `dsnn.convert.ann` describes it.
         data: examples ``[n, ...]`` (for their shape alone with "qcfs"); dense, or sparse rows.
         method: "max" (largest activation; Diehl et al. 2015), "running_max" (SpikingJelly's running average of it),
             "percentile" (Rueckauer et al. 2017), "qcfs" (learned limits and first membrane θ/2; Bu et al. 2022) or

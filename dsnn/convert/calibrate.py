@@ -9,10 +9,10 @@ from flax import nnx
 
 from dsnn.convert.limits import activations
 from dsnn.escape.parameters import parameter, value
-from dsnn.forward import keep_spikes
-from dsnn.models import Stack
+from dsnn.networks.stack import Stack
+from dsnn.simulate.simulator import keep_spikes
+from dsnn.simulate.unroll import unroll
 from dsnn.types import Array
-from dsnn.unroll import unroll
 
 
 def rates(stack: Stack, inputs: Array, steps: int | None, key: Any = None) -> dict[str, Array]:

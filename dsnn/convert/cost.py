@@ -6,7 +6,7 @@ import numpy as np
 
 from dsnn.convert.stochastic import Stochastic
 from dsnn.energy import NeuronRecord, Record, SamplingRecord, SynapseRecord
-from dsnn.models import Stack
+from dsnn.networks.stack import Stack
 
 
 def address_records(

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from dsnn.convert.deep import forward
+from dsnn.convert.ann import forward
 from dsnn.convert.units import Unit, limit_of
 from dsnn.types import Array
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
-from dsnn.address import SAMPLINGS
-from dsnn.convert.deep import deep_conv, deep_mlp
+from dsnn.convert.ann import deep_conv, deep_mlp
 from dsnn.convert.stochastic import ORDERS
+from dsnn.simulate.row_sampling import SAMPLINGS
 from dsnn.types import Key
 
 METHODS = ("max", "running_max", "percentile", "qcfs", "calibrated")

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import encode
-from dsnn import events as products
-from dsnn.address import Rows
 from dsnn.energy import NeuronRecord, Record, SynapseRecord
-from dsnn.layers import Dense
-from dsnn.models import Stack
+from dsnn.native import products as products
+from dsnn.networks.layers import Dense
+from dsnn.networks.stack import Stack
+from dsnn.simulate import encode
+from dsnn.simulate.row_sampling import Rows
+from dsnn.simulate.unroll import unroll
 from dsnn.types import Array, Float, Key
-from dsnn.unroll import unroll
 
 
 class RateCoded(NamedTuple):

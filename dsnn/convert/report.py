@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn import encode
+from dsnn.convert.ann import forward
 from dsnn.convert.calibrate import rates
-from dsnn.convert.deep import forward
 from dsnn.convert.limits import activations
-from dsnn.models import Stack
+from dsnn.networks.stack import Stack
+from dsnn.simulate import encode
 from dsnn.types import Array
 
 INPUTS = ("direct", "rate", "latency", "address")

@@ -20,8 +20,8 @@ import numpy as np
 
 from dsnn.cells import IF, LI, SignedIF
 from dsnn.convert.units import Unit
-from dsnn.layers import Conv, Dense, Layer, Pool
-from dsnn.models import Stack
+from dsnn.networks.layers import Conv, Dense, Layer, Pool
+from dsnn.networks.stack import Stack
 
 MAX_POOLS = ("exact", "or")
 Cell = Callable[[int], Any]

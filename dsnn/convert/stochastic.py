@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsnn import events as products
-from dsnn.address import AddressEvents, Rows, address_events
-from dsnn.layers import Dense
-from dsnn.models import Stack
+from dsnn.native import products as products
+from dsnn.networks.layers import Dense
+from dsnn.networks.stack import Stack
+from dsnn.simulate.row_sampling import AddressEvents, Rows, address_events
+from dsnn.simulate.unroll import unroll
 from dsnn.types import Array, Float, Key
-from dsnn.unroll import unroll
 
 ORDERS = ("interleaved", "first")
 

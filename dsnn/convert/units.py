@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.convert.deep import Flatten, Residual, is_activation, unknown
-from dsnn.layers import Pool
+from dsnn.convert.ann import Flatten, Residual, is_activation, unknown
+from dsnn.networks.layers import Pool
 
 
 @dataclasses.dataclass

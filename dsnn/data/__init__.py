@@ -52,7 +52,7 @@ from dsnn.data.split import (
     steps,
 )
 from dsnn.data.worries import worries
-from dsnn.nearest import did_you_mean
+from dsnn.suggest import did_you_mean
 
 __all__ = [
     "Arrays",

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from dsnn import untrusted
 from dsnn.data.split import DataError
+from dsnn.store import untrusted
 
 MAX_BYTES, MAX_MEMBERS = 1 << 33, 1_000_000
 """What all files of an archive may take, 8 GiB, and how many there may be."""

@@ -56,7 +56,7 @@ def spikes(levels: np.ndarray, threshold: float, since_spike: bool) -> np.ndarra
         levels: ``[n, time, bands]``; before the first step every level counts as 0.
         threshold: of a rise or fall, above 0.
         since_spike: compare with the level at the band's own last spike, which also follows slow changes; or with the
-            step before, as ``dsnn.encode.delta`` does.
+            step before, as ``dsnn.simulate.encode.delta`` does.
     """
     reference = np.zeros_like(levels[:, 0])
     out = np.zeros((*levels.shape[:2], 2, levels.shape[2]), np.float32)

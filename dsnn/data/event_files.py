@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsnn import untrusted
 from dsnn.data import event_times, foreign, nmnist_small
 from dsnn.data.split import DataError
+from dsnn.store import untrusted
 
 SUFFIXES = (".npz", ".bin", ".bs2", ".aedat", ".aedat4")
 MAX_EVENTS = 1 << 28

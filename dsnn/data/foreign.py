@@ -1,11 +1,11 @@
-"""What `dsnn.untrusted` refuses, as data that cannot be used."""
+"""What `dsnn.store.untrusted` refuses, as data that cannot be used."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dsnn.data.split import DataError
-from dsnn.untrusted import UntrustedError
+from dsnn.store.untrusted import UntrustedError
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def sentences(path: Path, what: str) -> Iterator[None]:
         what: it must be, for one that is not there.
 
     Raises:
-        DataError: the file is missing, or `dsnn.untrusted` refuses it.
+        DataError: the file is missing, or `dsnn.store.untrusted` refuses it.
     """
     try:
         yield

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsnn import untrusted
 from dsnn.data import folder, foreign
 from dsnn.data.split import DataError, Split
+from dsnn.store import untrusted
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 1 << 26

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dsnn import untrusted
 from dsnn.data import folder, foreign, own
 from dsnn.data.split import DataError, Split
+from dsnn.store import untrusted
 
 PARTS = ("train", "val", "test")
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn import untrusted
 from dsnn.data import foreign, own
 from dsnn.data.split import DataError, Split
+from dsnn.store import untrusted
 
 PARTS = ("train", "val", "test")
 CSR = ("data", "indices", "indptr", "shape")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsnn import untrusted
 from dsnn.data import foreign
 from dsnn.data.split import DataError
+from dsnn.store import untrusted
 
 WAV = ".wav"
 SUFFIXES = (WAV, ".flac", ".ogg", ".mp3", ".aiff", ".aif")

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import scipy.sparse as sparse
 
+from dsnn.store.untrusted import printable
 from dsnn.types import Array
-from dsnn.untrusted import printable
 
 Features: TypeAlias = np.ndarray | Array | sparse.csr_array
 OWN_VALIDATION, OWN_MOST = 0.2, 5000

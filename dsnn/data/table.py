@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dsnn import untrusted
 from dsnn.data import foreign, own
 from dsnn.data.missing import listed
 from dsnn.data.split import TASKS, DataError, Split
+from dsnn.store import untrusted
 
 if TYPE_CHECKING:
     import pandas

@@ -6,7 +6,6 @@ used, measured where the machine allows and labelled an estimate elsewhere.
 """
 
 from dsnn.energy.carbon import INTENSITY_G_PER_KWH, PUE, Meter, co2e_g, meter, training_kwh
-from dsnn.energy.claims import FUNCTIONS, evaluate_claim
 from dsnn.energy.count import Counts, LayerCounts, count, fan_out
 from dsnn.energy.ledger import (
     REFERENCES_G,
@@ -28,7 +27,6 @@ from dsnn.energy.twin import BreakEven, ann_twin, break_even, gated_twin, quanti
 
 __all__ = [
     "ACCOUNTINGS",
-    "FUNCTIONS",
     "INTENSITY_G_PER_KWH",
     "NEURONS",
     "NONZERO_RELU",
@@ -62,7 +60,6 @@ __all__ = [
     "compare",
     "count",
     "entry",
-    "evaluate_claim",
     "fan_out",
     "gated_twin",
     "has_cost",

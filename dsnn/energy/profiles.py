@@ -15,10 +15,10 @@ from typing import Literal
 
 import yaml
 
-from dsnn import places
 from dsnn.energy.neurons import NEURONS, neuron_cost
 from dsnn.energy.records import Source
-from dsnn.nearest import did_you_mean
+from dsnn.store import places
+from dsnn.suggest import did_you_mean
 
 __all__ = ["ACCOUNTINGS", "Accounting", "Profile", "profile", "profile_names"]
 

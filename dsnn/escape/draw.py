@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dsnn.derivatives import elementwise
+from dsnn.native.derivatives import elementwise
 from dsnn.rng import typed
 from dsnn.types import Array, Float, Key, Shaped
 

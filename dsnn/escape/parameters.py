@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.nearest import did_you_mean
+from dsnn.suggest import did_you_mean
 
 SUPPORTS = ("positive", "real", "unit_interval")
 WIDTH_HINT = "noise=None is the neuron without noise"

@@ -1,6 +1,6 @@
 """Learning: pairs of pure functions (init, step), and the loop that runs any of them over epochs.
 
-Rules that update within a sequence are in `dsnn.online`, optimisers in `dsnn.optimize`.
+Rules that update within a sequence are in `dsnn.learn.online`, optimisers in `dsnn.learn.optimizer`.
 """
 
 from dsnn.learn.fit import (

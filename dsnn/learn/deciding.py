@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 
 from dsnn.bayes.bayesian import Bayesian
-from dsnn.bayes.dual import largest, most_within
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.sites import magnitudes
+from dsnn.learn.duals import largest, most_within
 from dsnn.learn.pricing import Pricing
 from dsnn.learn.svi_config import SviConfig
 from dsnn.learn.svi_state import SviState, svi_params

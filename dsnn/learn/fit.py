@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, programs, rng
+from dsnn import data, rng
 from dsnn.learn.learner import Learner, TrainingError
+from dsnn.native import programs
 from dsnn.protocols import Batch
 from dsnn.types import Array, Float, Key
 
@@ -92,7 +93,7 @@ def epoch_program(
     Args:
         family: the learner for given settings, built while the program is traced.
         batch_size: examples per step.
-        place: says where a batch is computed, see `dsnn.mesh.Spread`.
+        place: says where a batch is computed, see `dsnn.learn.mesh.Spread`.
         transform: ``(x, key) -> x`` changes the inputs of a batch; the key is of a stream of its own.
     """
 

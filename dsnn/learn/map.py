@@ -10,7 +10,7 @@ import optax
 
 from dsnn import rng
 from dsnn.bayes.priors import POINT_CONSTRAINTS
-from dsnn.gradients import FPTTState
+from dsnn.learn.gradients import FPTTState
 from dsnn.learn.learner import Info, Learner
 from dsnn.parameters import Params, Template
 from dsnn.protocols import Batch

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dsnn.bayes.bayesian import Bayesian, Context
-from dsnn.bayes.dual import Duals, ascend, falling
+from dsnn.learn.duals import Duals, ascend, falling
 from dsnn.learn.svi_config import SviConfig
 from dsnn.learn.svi_state import SviState, svi_params
 from dsnn.protocols import Batch

@@ -10,7 +10,7 @@ class SviConfig:
     Attributes:
         particles: Monte Carlo samples of the objective per update.
         kl_weight: final factor on KL(w); with any but 1 the posterior is tempered; -1 is automatic, so that the
-            divergence weighs a fifth of what the labels carry where learning begins (`dsnn.automatic`).
+            divergence weighs a fifth of what the labels carry where learning begins (`dsnn.assembly.automatic`).
         gates_weight: factor on the divergence of the gates; -1 is the kl_weight.
         kl_warmup_fraction: share of the updates over which the factor rises from zero.
         lam: price of energy in nats per nJ; the start when a budget is given. Nothing has a price without gates and

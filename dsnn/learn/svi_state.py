@@ -7,7 +7,7 @@ from numpyro.infer.svi import SVIState
 from numpyro.optim import optax_to_numpyro
 
 from dsnn.bayes.bayesian import Bayesian
-from dsnn.bayes.dual import Duals
+from dsnn.learn.duals import Duals
 from dsnn.parameters import Params
 from dsnn.types import Array, Float, Int
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dsnn.networks.graph import Part, check_parts, own_key, plan_part, run_part
+from dsnn.networks.graph import Part, Way, check_parts, plan_part, run_part
 from dsnn.networks.plan import Ends, Plan, Signal
 from dsnn.types import Array
 
@@ -37,11 +37,11 @@ class _Branches(Part):
         """Yields (name, branch)."""
         return ((name, getattr(self, name)) for name in self.names)
 
-    def outputs(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, list[Array]]:
-        """Returns the next state and what each branch gives."""
+    def outputs(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, list[Array]]:
+        """Returns the state afterwards and what each branch gives."""
         new, given = {}, []
         for number, (name, branch) in enumerate(self.named()):
-            new[name], out = run_part(branch, f"{path}{name}", state[name], x, own_key(key, number), sent)
+            new[name], out = run_part(branch, f"{path}{name}", state[name], x, way.inner(number))
             given.append(out)
         return new, given
 
@@ -66,9 +66,9 @@ class Parallel(_Branches):
         """Shape of one output without the batch axis."""
         return tuple(getattr(self, self.names[0]).out_shape)
 
-    def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
-        """Returns the next state and the sum."""
-        new, given = self.outputs(path, state, x, key, sent)
+    def run(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, Array]:
+        """Returns the state afterwards and the sum."""
+        new, given = self.outputs(path, state, x, way)
         return new, sum(given[1:], start=given[0])
 
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
@@ -100,10 +100,11 @@ class Concatenate(_Branches):
         shapes = [tuple(part.out_shape) for _, part in self.named()]
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
-    def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
-        """Returns the next state and all outputs."""
-        new, given = self.outputs(path, state, x, key, sent)
-        return new, jnp.concatenate(given, -1)
+    def run(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, Array]:
+        """Returns the state afterwards and all outputs."""
+        new, given = self.outputs(path, state, x, way)
+        lead = jnp.broadcast_shapes(*(out.shape[:-1] for out in given))  # an input that is held has one step
+        return new, jnp.concatenate([jnp.broadcast_to(out, (*lead, out.shape[-1])) for out in given], -1)
 
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
         """Adds the branches; all their channels are one group."""

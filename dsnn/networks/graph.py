@@ -8,16 +8,16 @@ import abc
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from flax import nnx
 
-from dsnn.layers import Conv, Dense, Layer
-from dsnn.models import READOUTS
+from dsnn.networks.layers import Conv, Dense, Layer, LayerState
 from dsnn.networks.plan import NEURONS, NOWHERE, Ends, Plan, Signal, fires, read
 from dsnn.networks.shrink import cut
+from dsnn.networks.stack import READOUTS
 from dsnn.protocols import Output, Wiring
 from dsnn.types import Array, Key
 
@@ -35,8 +35,8 @@ class Part(nnx.Module):
         """Yields (name, part)."""
 
     @abc.abstractmethod
-    def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
-        """Returns the next state and the output; what is sent is added to ``sent``."""
+    def run(self, path: str, state: Any, x: Array, way: "Way") -> tuple[Any, Array]:
+        """Returns the state afterwards and the output, of one step or of all of them as ``way`` has it."""
 
     @abc.abstractmethod
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
@@ -49,7 +49,7 @@ class Part(nnx.Module):
     def step(self, state: Any, x: Array, key: Key[Array, ""] | None = None) -> tuple[Any, Output]:
         """Returns the next state, the output and what was sent; a key is consumed."""
         sent: dict[str, Array] = {}
-        state, out = self.run("", state, x, key, sent)
+        state, out = self.run("", state, x, _Step(key, sent))
         return state, Output(out, sent)
 
     def wiring(self) -> Wiring:
@@ -82,7 +82,7 @@ class Chain(Part):
     ``Chain(stem=Layer(...), block=Residual(Chain(a=Layer(...), b=Layer(...))), readout=Layer(...))``
 
     Args:
-        readout_kind: how the outputs become logits, see `dsnn.models.running_logits`.
+        readout_kind: how the outputs become logits, see `dsnn.networks.stack.running_logits`.
         parts: name = `Layer` or another container, first to last.
 
     Raises:
@@ -118,11 +118,11 @@ class Chain(Part):
         """Yields (name, part), first to last."""
         return ((name, getattr(self, name)) for name in self.names)
 
-    def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
-        """Returns the next state and the output; what is sent is added to ``sent``."""
+    def run(self, path: str, state: Any, x: Array, way: "Way") -> tuple[Any, Array]:
+        """Returns the state afterwards and what the last part gives."""
         new = {}
         for number, (name, part) in enumerate(self.named()):
-            new[name], x = run_part(part, f"{path}{name}", state[name], x, own_key(key, number), sent)
+            new[name], x = run_part(part, f"{path}{name}", state[name], x, way.inner(number))
         return new, x
 
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
@@ -171,15 +171,13 @@ class Residual(Part):
         parts = (("body", self.body), ("shortcut", self.shortcut))
         return ((name, part) for name, part in parts if part is not None)
 
-    def run(self, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
-        """Returns the next state and the sum."""
+    def run(self, path: str, state: Any, x: Array, way: "Way") -> tuple[Any, Array]:
+        """Returns the state afterwards and the sum."""
         new, total = {}, x
         if self.shortcut is not None:
-            new["shortcut"], total = run_part(
-                self.shortcut, f"{path}shortcut", state["shortcut"], x, own_key(key, 1), sent
-            )
+            new["shortcut"], total = run_part(self.shortcut, f"{path}shortcut", state["shortcut"], x, way.inner(1))
         if self.body is not None:
-            new["body"], added = run_part(self.body, f"{path}body", state["body"], x, own_key(key, 0), sent)
+            new["body"], added = run_part(self.body, f"{path}body", state["body"], x, way.inner(0))
             total = total + (added if self.share is None else self.share * added)
         return new, total
 
@@ -230,23 +228,52 @@ def check_parts(parts: dict[str, Any]) -> None:
             raise ValueError(f"a part must not be called as something that parts have, got {name!r}; rename it.")
 
 
-def own_key(key: Key[Array, ""] | None, number: int) -> Key[Array, ""] | None:
-    """Returns the key of a part."""
-    return None if key is None else jax.random.fold_in(key, number)
+@runtime_checkable
+class Way(Protocol):
+    """How the layers in a container run: one step, or all of them (`dsnn.simulate.by_layer`)."""
+
+    def inner(self, number: int) -> "Way":
+        """Returns how the part of this number runs, with random numbers of its own."""
+        ...
+
+    def layer(self, layer: Layer, path: str, state: LayerState, x: Array) -> tuple[LayerState, Array]:
+        """Returns the state afterwards and what the layer gives; what is sent is kept by its name."""
+        ...
 
 
-def run_part(part: Any, path: str, state: Any, x: Array, key: Any, sent: dict[str, Array]) -> tuple[Any, Array]:
-    """Returns the next state and the output of a layer or a container; what is sent is added to ``sent``."""
-    if not isinstance(part, Layer):
-        return part.run(f"{path}.", state, x, key, sent)
-    reads = read(part, x)
-    sent[path] = reads if isinstance(part.synapse, Conv) else reads.reshape(len(reads), math.prod(reads.shape[1:]))
-    state, out = part.step(state, x, key)
-    if fires(part):
-        sent[f"{path}{NEURONS}"] = out
-    if part.recurrent is not None:
-        sent[f"{path}.recurrent"] = state.spikes
-    return state, out
+class _Step(NamedTuple):
+    """One step: what is sent is added to ``sent``."""
+
+    key: Key[Array, ""] | None
+    sent: dict[str, Array]
+
+    def inner(self, number: int) -> "_Step":
+        """Returns how the part of this number runs."""
+        return _Step(None if self.key is None else jax.random.fold_in(self.key, number), self.sent)
+
+    def layer(self, layer: Layer, path: str, state: LayerState, x: Array) -> tuple[LayerState, Array]:
+        """Returns the next state and what the layer gives."""
+        self.sent[path] = rows_of(layer, read(layer, x))
+        state, out = layer.step(state, x, self.key)
+        if fires(layer):
+            self.sent[f"{path}{NEURONS}"] = out
+        if state.spikes is not None:
+            self.sent[f"{path}.recurrent"] = state.spikes
+        return state, out
+
+
+def rows_of(layer: Layer, reads: Array, lead: int = 1) -> Array:
+    """Returns what a layer's synapse reads, as its kernel has rows for it: in a row where it is dense."""
+    if isinstance(layer.synapse, Conv):
+        return reads
+    return reads.reshape(*reads.shape[:lead], math.prod(reads.shape[lead:]))
+
+
+def run_part(part: Any, path: str, state: Any, x: Array, way: Way) -> tuple[Any, Array]:
+    """Returns the state afterwards and the output of a layer or a container."""
+    if isinstance(part, Layer):
+        return way.layer(part, path, state, x)
+    return part.run(f"{path}.", state, x, way)
 
 
 def plan_part(plan: Plan, part: Any, path: str, given: Signal, out: Ends | None) -> Signal:

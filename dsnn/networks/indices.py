@@ -23,7 +23,7 @@ def spread(values: Shaped[Array | np.ndarray, " site"], index: np.ndarray) -> Sh
         return values if units == size else jnp.tile(values, units // size)
     if units and index[0] >= 0 and np.array_equal(index, np.arange(index[0], index[0] + units)):
         return values[int(index[0]) : int(index[0]) + units]
-    return jnp.where(index < 0, 1, values[np.maximum(index, 0)])
+    return jnp.where(index < 0, jnp.ones((), values.dtype), values[np.maximum(index, 0)])
 
 
 def summed(values: Shaped[Array, " unit"], index: np.ndarray, sites: int) -> Shaped[Array, " site"]:

@@ -3,11 +3,11 @@
 import numpy as np
 from flax import nnx
 
-from dsnn.layers import Conv, Dense
-from dsnn.models import BLOCKS, Stack
+from dsnn.networks.layers import Conv, Dense
 from dsnn.networks.plan import INPUT, NEURONS, NOWHERE, Plan, fires, read
 from dsnn.networks.select import Select
 from dsnn.networks.shrink import cut
+from dsnn.networks.stack import BLOCKS, Stack
 from dsnn.protocols import Wiring
 from dsnn.types import Array
 

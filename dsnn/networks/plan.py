@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from dsnn.cells import kind
-from dsnn.layers import Conv, Dense, Layer
+from dsnn.networks.layers import Conv, Dense, Layer
 from dsnn.networks.reach import reach
 from dsnn.protocols import Axis, NeuronGroup, Wire, Wiring
 from dsnn.types import Array

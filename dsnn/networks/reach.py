@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dsnn.layers import Conv
+from dsnn.networks.layers import Conv
 from dsnn.types import Float
 
 __all__ = ["reach"]

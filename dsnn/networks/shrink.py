@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.layers import Conv, Dense, Layer
-from dsnn.models import Stack
+from dsnn.networks.layers import Conv, Dense, Layer
 from dsnn.networks.select import Select
+from dsnn.networks.stack import Stack
 from dsnn.networks.whole import INSIDE, Runnable, Whole
 from dsnn.networks.wiring import FEATURES, INPUT, described_by, named
 from dsnn.protocols import Axis, Wire, Wiring
@@ -23,8 +23,8 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
     """Returns a network whose parameters hold only the sites that are kept, as its wiring says.
 
     It is what ``shrink`` of most networks returns. The network has to read its widths from its kernels; those of
-    `dsnn.layers.Dense` and `Conv` inside it are set, and cells that have ``cut`` are asked. Layers are folded first
-    (`dsnn.layers.Layer.fold`). Numbers are left as they are: kernels hold their gates already.
+    `dsnn.networks.layers.Dense` and `Conv` inside it are set, and cells that have ``cut`` are asked. Layers are folded
+    first (`dsnn.networks.layers.Layer.fold`). Numbers are left as they are: kernels hold their gates already.
 
     Args:
         network: a `dsnn.protocols.Gateable`.
@@ -68,7 +68,7 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
 
 
 def folded(network: Any) -> Any:
-    """Returns a network whose layers are plain products: each as its ``fold`` gives it, see `dsnn.layers.Layer`."""
+    """Returns a network whose layers are plain products, each as its ``fold`` gives it."""
     found = [(path, module) for path, module in nnx.iter_modules(network) if isinstance(module, Layer)]
     plain = [(path, layer.fold()) for path, layer in found if callable(getattr(layer.synapse, "fold", None))]
     if not plain:

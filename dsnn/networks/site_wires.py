@@ -13,7 +13,7 @@ from dsnn.networks.indices import first_units, spread
 from dsnn.networks.wiring import priced
 from dsnn.protocols import NeuronGroup
 from dsnn.protocols import Wire as Said
-from dsnn.types import Array, Float
+from dsnn.types import Array, Float, Shaped
 
 __all__ = ["Ends", "Neurons", "Wire", "inside_of", "neurons_of", "wire_of"]
 
@@ -24,7 +24,7 @@ class Ends(NamedTuple):
     group: str
     index: np.ndarray  # type: ignore[assignment]  # the field's name, of a tuple's method
 
-    def of(self, values: Float[Array | np.ndarray, " site"]) -> Float[Array, " unit"]:
+    def of(self, values: Shaped[Array | np.ndarray, " site"]) -> Shaped[Array, " unit"]:
         """Returns the values of each one's site; 1 where it has none."""
         return spread(values, self.index)
 

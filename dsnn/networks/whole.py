@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from dsnn.layers import Layer
-from dsnn.models import Stack, running_logits
+from dsnn.networks.layers import Layer
+from dsnn.networks.stack import Stack, running_logits
 from dsnn.protocols import Output
 from dsnn.types import Array, Float, Key
 
@@ -24,7 +24,8 @@ class Whole(nnx.Module):
     It has no layers to whoever looks for them.
 
     Args:
-        network: any module with ``in_shape``, ``out_shape``, ``init(batch)`` and ``step(state, x, key)``.
+        network: any module with ``in_shape``, ``out_shape``, ``init(batch)`` and ``step(state, x, key)`` or
+            ``sequence(state, xs, keys)``.
         kept_inputs: numbers of the inputs that it still reads; None is all.
         given_shape: shape of the inputs before that.
         flat: whether these are numbers of all inputs in a row, and not along the last axis.
@@ -103,6 +104,29 @@ class Whole(nnx.Module):
         given = output if isinstance(output, Output) else Output(output)
         return state, {**given.sent, OUTPUT: given.out}
 
+    @property
+    def has_sequence(self) -> bool:
+        """Whether it can run all time steps at once."""
+        return callable(getattr(self.network, "sequence", None))
+
+    @property
+    def has_step(self) -> bool:
+        """Whether it can run one time step after another, so that an example may stop."""
+        return callable(getattr(self.network, "step", None))
+
+    def sequence(
+        self,
+        state: Any,
+        xs: Float[Array, "time batch ..."],
+        keys: Key[Array, " time"] | None = None,
+        *,
+        running: Float[Array, " time"] | None = None,
+    ) -> tuple[Any, dict[str, Array]]:
+        """Returns the final state, and by name what was sent at every step and the outputs; keys are consumed."""
+        state, output = self.network.sequence(state, xs, keys, running=running)
+        given = output if isinstance(output, Output) else Output(output)
+        return state, {**given.sent, OUTPUT: given.out}
+
     def step(self, state: Any, x: Array, key: Key[Array, ""] | None = None) -> tuple[Any, Array]:
         """Returns the next state and the output; a key is consumed."""
         state, given = self.advance(state, self.drive(x), key)
@@ -142,7 +166,13 @@ def is_network(module: Any) -> bool:
     """Returns whether a module is a network that is no stack, and not a layer or a cell."""
     if isinstance(module, Stack | Layer):
         return False
-    return isinstance(module, Whole) or all(hasattr(module, name) for name in ("in_shape", "out_shape", "init", "step"))
+    return isinstance(module, Whole) or not _lacking(module)
+
+
+def _lacking(module: Any) -> list[str]:
+    """Returns what a module has not that a network has."""
+    lacking = [name for name in ("in_shape", "out_shape", "init") if not hasattr(module, name)]
+    return lacking + ["step"] * (not hasattr(module, "step") and not hasattr(module, "sequence"))
 
 
 def as_network(made: Any, what: str) -> Any:
@@ -157,7 +187,7 @@ def as_network(made: Any, what: str) -> Any:
     """
     if isinstance(made, Stack | Whole):
         return made
-    lacking = [name for name in ("in_shape", "out_shape", "init", "step") if not hasattr(made, name)]
+    lacking = _lacking(made)
     if not isinstance(made, nnx.Module) or lacking:
         says = f"without {lacking[0]}" if lacking else "that is no flax.nnx.Module"
         raise ValueError(

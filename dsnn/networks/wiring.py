@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsnn.energy import NeuronCost
-from dsnn.models import BLOCKS
 from dsnn.networks.plan import INPUT, without
+from dsnn.networks.stack import BLOCKS
 from dsnn.networks.whole import INSIDE, Runnable, Whole
 from dsnn.parameters import split
 from dsnn.protocols import Axis, NeuronGroup, Wire, Wiring

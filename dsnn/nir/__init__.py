@@ -1,7 +1,7 @@
 """NIR, the Neuromorphic Intermediate Representation (Pedersen et al. 2024): networks of other frameworks and chips.
 
 ``load`` makes a `Graph` of any NIR file, which `dsnn.unroll` runs; ``stack`` turns one that is a chain of layers into
-a `dsnn.models.Stack`, which can be trained, gated and compacted; ``save`` writes a stack or a graph.
+a `dsnn.networks.stack.Stack`, which can be trained, gated and compacted; ``save`` writes a stack or a graph.
 
 NIR describes neurons in continuous time and in seconds, so a step ``dt`` and a discretisation are chosen here. The
 default, forward Euler, is what the importers of snnTorch and Norse do:

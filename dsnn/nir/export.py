@@ -8,11 +8,11 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 from dsnn.cells import LI, LIF, CuBaLIF
-from dsnn.compact import Select
 from dsnn.escape import Gaussian, Logistic
 from dsnn.escape.parameters import value
-from dsnn.layers import Conv, Dense, Layer, Pool
-from dsnn.models import Stack
+from dsnn.networks.compact import Select
+from dsnn.networks.layers import Conv, Dense, Layer, Pool
+from dsnn.networks.stack import Stack
 from dsnn.nir.fields import NOTES, Clock, NIRError, seconds
 from dsnn.nir.graph import Graph, first_shape
 from dsnn.nir.synapses import Shape

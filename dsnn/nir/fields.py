@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dsnn import untrusted
 from dsnn.escape.parameters import check_choice
+from dsnn.store import untrusted
 
 METHODS = ("euler", "exp")
 NOTES = "dsnn"

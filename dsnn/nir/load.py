@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from dsnn import untrusted
 from dsnn.nir.batch import batched, unbatched
 from dsnn.nir.fields import MAX_VALUES, Clock, NIRError, Source, metadata_of, seconds
 from dsnn.nir.graph import MAX_DEPTH, MAX_NODES, Graph, build
+from dsnn.store import untrusted
 
 MAX_ITEMS = 10 * MAX_NODES
 """Groups and arrays of a file."""

@@ -11,9 +11,9 @@ from dsnn import escape
 from dsnn.cells import LI, LIF, CuBaLIF
 from dsnn.nir.fields import LARGEST, MAX_VALUES, Clock, NIRError, Source
 from dsnn.nir.synapses import Shape, fitting
+from dsnn.store.untrusted import one_line
 from dsnn.surrogate import get, heaviside
 from dsnn.types import Array, Key
-from dsnn.untrusted import one_line
 
 NOISES = {"Logistic": escape.Logistic, "Gaussian": escape.Gaussian}
 NOTED = ("reset", "reset_timing", "compare", "refractory", "detach_reset")

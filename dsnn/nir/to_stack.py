@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.layers import Conv, Dense, Layer, Pool
-from dsnn.models import READOUTS, Stack
+from dsnn.networks.layers import Conv, Dense, Layer, Pool
+from dsnn.networks.stack import READOUTS, Stack
 from dsnn.nir.fields import NIRError
 from dsnn.nir.graph import Edge, Graph, Port, first_shape, last
 from dsnn.nir.neurons import Comparison, Neuron

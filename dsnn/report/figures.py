@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from matplotlib.figure import Figure
 
-from dsnn import plots, wording
+from dsnn import plots
+from dsnn.plots import wording
 
 Metrics = Mapping[str, float | int | str]
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]

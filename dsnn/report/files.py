@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dsnn import untrusted
-from dsnn.store import RunDirError
+from dsnn.store import RunDirError, untrusted
 
 __all__ = ["config", "first_line", "history", "metrics"]
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dsnn import store, wording
+from dsnn import store
+from dsnn.plots import wording
 from dsnn.report import figures, files
 from dsnn.report.page import draw, energy, number, percent, render
 

@@ -9,28 +9,39 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-from dsnn import activity, data, energy, evaluate, exit_calibration, parameters, rng, tasks
-from dsnn.anytime import Decision
-from dsnn.assemble import reads_values
-from dsnn.bayes.lift import Draw
+from dsnn import data, energy, evaluate, parameters, rng, tasks
+from dsnn.assembly.assemble import reads_values
+from dsnn.bayes.bayesian import Draw
 from dsnn.bayes.sites import Sites
 from dsnn.cells import kind
-from dsnn.compact import kept as kept_sites
-from dsnn.deploy import Deployed, at_kept_steps, compacted, compaction_error, deploy, on_grid, ran, running_ahead, speed
-from dsnn.deploy import running as running_logits
-from dsnn.exit_calibration import Calibrated, odds
-from dsnn.forward import keep_spikes, keep_traces
+from dsnn.deploy import activity, exit_calibration
+from dsnn.deploy.decided import (
+    Deployed,
+    at_kept_steps,
+    compacted,
+    compaction_error,
+    deploy,
+    on_grid,
+    ran,
+    running_ahead,
+    speed,
+)
+from dsnn.deploy.decided import running as running_logits
+from dsnn.deploy.exit_calibration import Calibrated, odds
+from dsnn.native.programs import Program
+from dsnn.networks.compact import kept as kept_sites
 from dsnn.networks.plan import NEURONS
 from dsnn.networks.shrink import compacts
 from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by, priced
-from dsnn.programs import Program
 from dsnn.run import assess_beliefs, assess_energy, exit_rule
 from dsnn.run.console import batches
-from dsnn.unroll import unroll
+from dsnn.simulate.early_exit import Decision
+from dsnn.simulate.simulator import keep_spikes, keep_traces
+from dsnn.simulate.unroll import unroll
 
 if TYPE_CHECKING:
-    from dsnn.assemble import Setup
+    from dsnn.assembly.assemble import Setup
 
 MEASURED_EXAMPLES = 512
 SHOWN_NEURONS = 8
@@ -82,7 +93,7 @@ def assess(setup: "Setup", settled: Calibrated, predict: Any) -> Assessed:
 def predicted(setup: "Setup", settled: Calibrated, predict: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns what the posterior predictive is worth: metrics and records."""
     config, split, task, params = setup.config, setup.split, setup.task, settled.params
-    ask, steps = asking(setup, settled, predict), float(setup.lifted.forward.steps)
+    ask, steps = asking(setup, settled, predict), float(setup.bayesian.simulator.steps)
     found, records = task.assess(ask, split, _foreign(setup))
     metrics = {"compute/steps_mean": steps, "compute/steps_total": steps} | found
     if "sources" in task.facts.shows:
@@ -115,8 +126,8 @@ def _foreign(setup: "Setup") -> dict[str, Any]:
 
 def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], records: dict[str, np.ndarray]) -> Assessed:
     """Returns what was predicted together with what the decided network does and costs."""
-    lifted, params = setup.lifted, settled.params
-    deployed = deploy(lifted, params, settled.threshold)
+    bayesian, params = setup.bayesian, settled.params
+    deployed = deploy(bayesian, params, settled.threshold)
     inputs = _inputs(setup)
     seen = Measured(deployed, inputs, deployed.run(inputs))
     costs, error = _costs(setup, seen)
@@ -130,7 +141,7 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
         "compute/parameters": parameters.count(deployed.full),
         "compute/parameters_kept": parameters.count(parameters.split(deployed.small)[1]),
     }
-    probabilities = {name: np.asarray(p) for name, p in lifted.running_probabilities(params).items()}
+    probabilities = {name: np.asarray(p) for name, p in bayesian.running_probabilities(params).items()}
     for name, gates in deployed.gates.items():
         metrics[f"gates/{name}/kept"] = int((np.asarray(gates) > 0).sum())
         metrics[f"gates/{name}/total"] = len(gates)
@@ -145,12 +156,12 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
 
 def _decided(setup: "Setup", deployed: Deployed, inputs: Any) -> tasks.Decided:
     """Returns the decided network as a task looks at it."""
-    forward = setup.lifted.forward
+    simulator = setup.bayesian.simulator
 
     def logits() -> np.ndarray:
-        return running_logits(setup.lifted, deployed, setup.split.test.x, setup.root)
+        return running_logits(setup.bayesian, deployed, setup.split.test.x, setup.root)
 
-    return tasks.Decided(logits, forward.template.build(deployed.full), inputs, forward.steps, forward.held)
+    return tasks.Decided(logits, simulator.template.build(deployed.full), inputs, simulator.steps, simulator.held)
 
 
 def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
@@ -161,7 +172,7 @@ def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
         params: of the guide, as they are now.
         predict: the task's compiled predictive.
     """
-    split, lifted = setup.split, setup.lifted
+    split, bayesian = setup.split, setup.bayesian
     if not setup.task.facts.halts:
         return
     key, held = predictive_key(setup), split.certify is not None and data.size(split.certify) > 0
@@ -169,13 +180,13 @@ def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
     for x in (split.val.x, split.test.x):
         predict.ahead(params, x, key)
     if certified:
-        exit_calibration.ahead(lifted, split, setup.config.halting)
+        exit_calibration.ahead(bayesian, split, setup.config.halting)
         predict.ahead(params, split.val.x, key, threshold=np.zeros(2))
-        running_ahead(lifted, split.val.x, setup.root)
-    running_ahead(lifted, split.test.x, setup.root)
+        running_ahead(bayesian, split.val.x, setup.root)
+    running_ahead(bayesian, split.test.x, setup.root)
     assess_beliefs.ahead(setup, params)
-    if lifted.gated_sites is not None:
-        gates = {name: np.zeros(size, np.float32) for name, size in lifted.gated_sites.groups.items()}
+    if bayesian.gates is not None:
+        gates = {name: np.zeros(size, np.float32) for name, size in bayesian.gates.sites.groups.items()}
         _placing(setup).ahead(assess_beliefs.guide_only(params), gates, _inputs(setup), key, np.int32(0))
 
 
@@ -183,7 +194,7 @@ def timed(setup: "Setup", settled: Calibrated, assessed: Assessed, predict: Any)
     """Returns the wall times of prediction and of the deployed network; nothing else should run meanwhile."""
     if assessed.measured is None:
         return {}
-    timing = speed(setup.lifted, assessed.measured.deployed, assessed.measured.inputs)
+    timing = speed(setup.bayesian, assessed.measured.deployed, assessed.measured.inputs)
     x, ask = setup.split.test.x[: tasks.EVAL_BATCH], asking(setup, settled, predict)
     began = time.monotonic()
     ask(x)
@@ -216,7 +227,7 @@ def _found(truth: Any, probabilities: dict[str, np.ndarray]) -> dict[str, float]
 
 def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[str, float]:
     """Returns where each layer of the decided network should run, over draws of weights and firing noise."""
-    config, lifted, deployed = setup.config.energy, setup.lifted, seen.deployed
+    config, bayesian, deployed = setup.config.energy, setup.bayesian, seen.deployed
     if isinstance(deployed.small, Whole):
         return {}
     core, engine = energy.profile(config.profile), energy.profile(config.engine or config.profile)
@@ -231,9 +242,9 @@ def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[s
                 rng.stream(setup.root, "noise", number),
                 np.int32(number),
             )
-        small = compacted(lifted, masked, deployed.gates)
+        small = compacted(bayesian, masked, deployed.gates)
         spikes = _of_kept(setup.sites, small, fired, deployed)
-        draws.append(activity.records(small, inputs, spikes, stop, held=lifted.forward.held, analog=analog))
+        draws.append(activity.records(small, inputs, spikes, stop, held=bayesian.simulator.held, analog=analog))
     metrics: dict[str, float] = {}
     # without prices of memory the trade cannot be seen, but what there is can be compared
     placed = energy.place(draws, core, engine, "memory" if all(map(_prices_memory, (core, engine))) else "updates")
@@ -259,13 +270,13 @@ def _placing(setup: "Setup") -> Program:
 
     The whole network runs, not the compacted one, whose shape is another for every seed and every run.
     """
-    lifted, forward = setup.lifted, setup.lifted.forward
+    bayesian, simulator = setup.bayesian, setup.bayesian.simulator
 
     def drawn(params: Any, gates: Any, inputs: Any, key: Any, number: Any) -> tuple[Any, Any]:
-        weights = lifted.draw(params, rng.stream(key, "weights"), number).weights
-        masked = on_grid(lifted.network(Draw(weights, gates or None)))
-        model, running = forward.built(masked)
-        steps = forward.steps if forward.held else None
+        weights = bayesian.draw(params, rng.stream(key, "weights"), number).weights
+        masked = on_grid(bayesian.network(Draw(weights, gates or None)))
+        model, running = simulator.built(masked)
+        steps = simulator.steps if simulator.held else None
         return masked, unroll(model, inputs, key, keep_spikes, steps=steps, running=running)[2]
 
     return setup.programs.setdefault("placing", Program(drawn))
@@ -296,42 +307,42 @@ def _measured_on(setup: "Setup") -> data.Arrays:
 def _inputs(setup: "Setup") -> Any:
     """Returns the test examples that are measured, encoded."""
     examples = jnp.asarray(_measured_on(setup).x)
-    return setup.lifted.forward.encode(examples, rng.stream(setup.root, "data"))
+    return setup.bayesian.simulator.encode(examples, rng.stream(setup.root, "data"))
 
 
 def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
     """Returns modelled energies of the gated network, the ungated one and rivals, and the error of compaction."""
-    config, forward, deployed = setup.config, setup.lifted.forward, seen.deployed
+    config, simulator, deployed = setup.config, setup.bayesian.simulator, seen.deployed
     analog = _reads_values(setup)
 
     def records(model: Runnable, inputs: Any, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
-        return activity.records(model, inputs, spikes, stop, held=forward.held, analog=analog)
+        return activity.records(model, inputs, spikes, stop, held=simulator.held, analog=analog)
 
-    model, running = forward.built(deployed.masked)
-    masked, kept = ran(forward, model, seen.inputs, running=running), at_kept_steps(seen.inputs, deployed.kept_steps)
-    error = compaction_error(masked, ran(forward, deployed.padded, kept, None), deployed.kept_steps)
+    model, running = simulator.built(deployed.masked)
+    masked, kept = ran(simulator, model, seen.inputs, running=running), at_kept_steps(seen.inputs, deployed.kept_steps)
+    error = compaction_error(masked, ran(simulator, deployed.padded, kept, None), deployed.kept_steps)
     if isinstance(model, Whole):
         if not setup.sites.wires:
             return {"energy/uncounted": "the network has no wiring()"}, error
-        spikes = ran(forward, deployed.small, kept).kept
+        spikes = ran(simulator, deployed.small, kept).kept
     else:
         spikes = _of_kept(setup.sites, deployed.small, masked.kept, deployed)
     gated = records(deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
-    full = forward.template.build(deployed.full)
-    ungated = records(full, seen.inputs, ran(forward, full, seen.inputs).kept, None)
+    full = simulator.template.build(deployed.full)
+    ungated = records(full, seen.inputs, ran(simulator, full, seen.inputs).kept, None)
     metrics: dict[str, Any] = {
         **({} if compacts(model) else {"compute/uncompacted": "it has no shrink()"}),
         "compute/spike_rate": energy.spike_rate(gated),
         "compute/dense_macs": energy.count(ungated).total.dense_macs,
     }
     # what an encoder made of the data says nothing of their zeros
-    drawn = forward.encoding in ("rate", "latency")
-    seen_x, axes = (_measured_on(setup).x, 1) if drawn else (seen.inputs, 1 if forward.held else 2)
+    drawn = simulator.encoding in ("rate", "latency")
+    seen_x, axes = (_measured_on(setup).x, 1) if drawn else (seen.inputs, 1 if simulator.held else 2)
     scaled = data.scaling_of(setup.split)
     seen_x = seen_x if scaled is None else scaled.undone(np.asarray(seen_x))  # a rival reads data as they come
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
-    sequence = forward.encoding in ("temporal", "scan")
-    metrics |= assess_energy.costs(config.energy, gated, ungated, forward.steps, nonzero, sequence=sequence)
+    sequence = simulator.encoding in ("temporal", "scan")
+    metrics |= assess_energy.costs(config.energy, gated, ungated, simulator.steps, nonzero, sequence=sequence)
     cells = [(cell, kind(cell)) for cell in _cells(full)]
     if unknown := sorted({name for cell, name in cells if not energy.has_cost(cell, name)}):
         metrics["energy/priced_as_lif"] = ", ".join(unknown)
@@ -345,17 +356,17 @@ def _cells(model: Any) -> list[Any]:
 
 def _reads_values(setup: "Setup") -> bool:
     """Returns whether inputs carry values and not spikes."""
-    return reads_values(setup.lifted.forward, setup.split)
+    return reads_values(setup.bayesian.simulator, setup.split)
 
 
 def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, np.ndarray]:
     """Returns rasters, membranes and running decisions in the gated network: the first test example, and a late one."""
-    forward, deployed, test = setup.lifted.forward, seen.deployed, _measured_on(setup)
-    model, running = forward.built(deployed.masked)
+    simulator, deployed, test = setup.bayesian.simulator, seen.deployed, _measured_on(setup)
+    model, running = simulator.built(deployed.masked)
     taken = np.asarray(seen.decision.steps)
     late = int(taken.argmax())
-    inputs = np.take(np.asarray(seen.inputs), [0, late], axis=0 if forward.held else 1)
-    logits, traces = jax.device_get(ran(forward, model, jnp.asarray(inputs), keep_traces, running))
+    inputs = np.take(np.asarray(seen.inputs), [0, late], axis=0 if simulator.held else 1)
+    logits, traces = jax.device_get(ran(simulator, model, jnp.asarray(inputs), keep_traces, running))
     shows = setup.task.facts.shows
     out = {"example/x": np.asarray(test.x[0]), "example/step": taken[0]} if "example" in shows else {}
     if "decision" in shows:
@@ -364,13 +375,13 @@ def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, n
             out |= {"late/x": np.asarray(test.x[late]), "late/step": taken[late], "late/y": np.asarray(test.y[late])}
             out["late/logits"] = np.asarray(logits[:, 1])
     if exit_rule.stops(setup):
-        seen_odds = odds(setup.lifted, settled.params, np.asarray(logits))
+        seen_odds = odds(setup.bayesian, settled.params, np.asarray(logits))
         for place, name in enumerate(name for name in ("example", "late") if f"{name}/logits" in out):
             out |= {f"{name}/stopped": expit(seen_odds[:, place]), f"{name}/quantile": expit(settled.threshold)}
     fires = {group.name for group in setup.sites.neurons}
     for name, (membrane, spikes) in traces.items():
-        fired = np.asarray(spikes[:, 0]).reshape(forward.steps, -1)
-        trace = None if membrane is None else np.asarray(membrane[:, 0]).reshape(forward.steps, -1)
+        fired = np.asarray(spikes[:, 0]).reshape(simulator.steps, -1)
+        trace = None if membrane is None else np.asarray(membrane[:, 0]).reshape(simulator.steps, -1)
         if isinstance(model, Whole) and name not in fires:
             continue
         if name == model.names[-1]:

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from dsnn import data, evaluate, rng
-from dsnn.bayes.lift import ANSWERS
 from dsnn.bayes.priors import Hierarchical
-from dsnn.programs import Program
+from dsnn.bayes.weight_posterior import ANSWERS
+from dsnn.native.programs import Program
 from dsnn.tasks import by_source
 
 if TYPE_CHECKING:
-    from dsnn.assemble import Setup
+    from dsnn.assembly.assemble import Setup
 
 PANELS = 6
 DRAWS = 400
@@ -33,7 +33,7 @@ def posterior(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, np.
     Of every parameter those entries come first that lie farthest from zero in posterior standard deviations; points are
     left out. The key is consumed.
     """
-    lifted, names = setup.lifted, _shown(setup)
+    bayesian, names = setup.bayesian, _shown(setup)
     if not names:
         return {}
     drawn, before = rng.stream(key, "weights"), rng.stream(key, "init")
@@ -45,7 +45,7 @@ def posterior(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, np.
         return {}
     flat = {name: np.zeros(PANELS, np.int32) for name in names}
     for place, (name, index) in enumerate(entries):
-        flat[name][place] = np.ravel_multi_index(index, lifted.initial[name].shape) if index else 0
+        flat[name][place] = np.ravel_multi_index(index, bayesian.weights.initial[name].shape) if index else 0
 
     def taken(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: values[name].reshape(len(values[name]), -1)[:, index] for name, index in flat.items()}
@@ -97,12 +97,12 @@ def guide_only(params: dict[str, Any]) -> dict[str, Any]:
 
 def _drawing(setup: "Setup", names: list[str]) -> Program:
     """Returns ``(params, keys, prior keys) -> (draws, prior draws)`` of `CHUNK` draws of whole parameters by name."""
-    lifted, impl = setup.lifted, jax.random.key_impl(setup.root)
+    bayesian, impl = setup.bayesian, jax.random.key_impl(setup.root)
 
     def one(params: Any, key: Any, prior_key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        weights = lifted.draw(params, jax.random.wrap_key_data(key, impl=impl)).weights
+        weights = bayesian.draw(params, jax.random.wrap_key_data(key, impl=impl)).weights
         prior_key = jax.random.wrap_key_data(prior_key, impl=impl)
-        believed = {name: _from_prior(lifted.weights.of(name), prior_key) for name in names}
+        believed = {name: _from_prior(bayesian.weights.of(name), prior_key) for name in names}
         return {name: weights[name] for name in names}, believed
 
     # the guide's parameters are arguments, so that other seeds find the program in the cache
@@ -150,12 +150,12 @@ def sources(setup: "Setup", params: dict[str, Any], key: Any) -> dict[str, float
     """Returns the mean epistemic uncertainty of test examples by its source, in nats; a key is consumed."""
     if not setup.config.bayes.sources:
         return {}
-    found = by_source(setup.lifted)(params, data.sample(setup.split.test, SPLIT_EXAMPLES).x, key)
+    found = by_source(setup.bayesian)(params, data.sample(setup.split.test, SPLIT_EXAMPLES).x, key)
     return {f"uncertainty/from_{name}": float(getattr(found, name).mean()) for name in ("weights", "gates", "spikes")}
 
 
 def _shown(setup: "Setup") -> list[str]:
-    weights = setup.lifted.weights
+    weights = setup.bayesian.weights
     chosen = [n for p in setup.config.bayes.show for n in weights.template.names if fnmatch.fnmatchcase(n, p)]
     return [name for name in dict.fromkeys(chosen) if weights.of(name) is not None]
 

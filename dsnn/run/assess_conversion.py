@@ -8,16 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn import activity, convert, data, deep, energy, evaluate, rng
-from dsnn import events as products
-from dsnn.address import K_PUBLISHED, SAMPLINGS, address_events, draws_for
+from dsnn import convert, data, energy, evaluate, rng
 from dsnn.bayes.allocate import allocate
 from dsnn.config import Config
+from dsnn.convert import learning
 from dsnn.convert.options import entry
-from dsnn.forward import keep_spikes
+from dsnn.deploy import activity
+from dsnn.native import products as products
 from dsnn.run import assess_energy
 from dsnn.run.conversion import TOGETHER, converted, deep_of, running_probs, scores
-from dsnn.unroll import unroll
+from dsnn.simulate.row_sampling import K_PUBLISHED, SAMPLINGS, address_events, draws_for
+from dsnn.simulate.simulator import keep_spikes
+from dsnn.simulate.unroll import unroll
 
 MATCHED_EXAMPLES = 250
 COUNTED_EXAMPLES = 32
@@ -32,9 +34,9 @@ def assess(config: Config, split: data.Split, directory: Path) -> tuple[dict[str
     """Trains, converts and tests; returns metrics and the arrays for ``records.npz``."""
     c, labels = config.convert, np.asarray(split.test.y)
     network = deep_of(config, split, directory)
-    metrics: dict[str, Any] = scores("deep", deep.predict_deep(network, split.test.x), labels)
+    metrics: dict[str, Any] = scores("deep", learning.predict_deep(network, split.test.x), labels)
     if data.size(split.val):
-        metrics["deep/val_accuracy"] = deep.accuracy(network, split.val)
+        metrics["deep/val_accuracy"] = learning.accuracy(network, split.val)
     made = converted(config, network, split)
     metrics |= {f"convert/limit/{name}": limit for name, limit in made.limits.items()}
     if c.draws:
@@ -147,7 +149,7 @@ def _addressed(
     metrics |= {"stochastic/accuracy": float(np.mean(accuracies)), "stochastic/accuracy_sd": float(np.std(accuracies))}
     metrics |= {f"stochastic/draws/{name}": k for name, k in draws.items()}
     spread = 100 * (
-        metrics["stochastic/accuracy"] - evaluate.accuracy(deep.predict_deep(network, split.test.x), labels)
+        metrics["stochastic/accuracy"] - evaluate.accuracy(learning.predict_deep(network, split.test.x), labels)
     )
     metrics["stochastic/points_from_deep"] = spread
     networks = {"stochastic": convert.address_records(made.stack, ran, draws, steps, c.sampling)}
@@ -158,7 +160,7 @@ def _addressed(
     plain = convert.Converted(convert.to_stack(units, [*ones.values()], shape, convert.integrate_and_fire()), ones)
     at = sorted({*c.steps, steps})
     on = data.sample(split.val, TRIED_EXAMPLES)
-    sure = evaluate.accuracy(deep.predict_deep(network, on.x), np.asarray(on.y)) - NEARLY
+    sure = evaluate.accuracy(learning.predict_deep(network, on.x), np.asarray(on.y)) - NEARLY
     for name, other in (("rate", plain), ("normalised", made)):
         # the fewest steps at which it is nearly the deep network on validation examples, or all of them
         tried, _ = _rate_coded(other, on.x, at, rng.stream(root, "data", 101))

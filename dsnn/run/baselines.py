@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dsnn import data, rng, tasks
-from dsnn.automatic import Choice
+from dsnn.assembly.automatic import Choice
+from dsnn.assembly.guard import Candidate, guarded, judged, milder, twin_of
+from dsnn.assembly.linear import linear_model
 from dsnn.config import Config
-from dsnn.guard import Candidate, guarded, judged, milder, twin_of
-from dsnn.linear import linear_model
 from dsnn.parameters import Params
 from dsnn.run.console import console
 from dsnn.run.loop import Member, train
 
 if TYPE_CHECKING:
-    from dsnn.assemble import Setup
+    from dsnn.assembly.assemble import Setup
 
 TWIN = "deterministic twin"
 
@@ -49,9 +49,9 @@ class Fit:
         selected = member.selected()
         params = setup.params(self.state) if selected is None else selected[1]
         train_part = setup.split.train
-        params = setup.lifted.finish(params, train_part.x, train_part.y, rng.stream(setup.root, "weights"))
+        params = setup.bayesian.finish(params, train_part.x, train_part.y, rng.stream(setup.root, "weights"))
         wanted, key = setup.config.bayes.temperature, rng.stream(setup.root, "noise", setup.config.train.epochs)
-        return Answers(*tasks.calibrated(setup.task, setup.lifted, params, setup.split, member.predict, key, wanted))
+        return Answers(*tasks.calibrated(setup.task, setup.bayesian, params, setup.split, member.predict, key, wanted))
 
 
 def rivals(member: Member) -> Rivals:
@@ -81,7 +81,7 @@ def linear(setup: "Setup") -> tuple[dict[str, Any], dict[str, tasks.Losses]]:
 
 def _twin(member: Member) -> Fit:
     """Returns the deterministic twin, after learning."""
-    from dsnn.assemble import build
+    from dsnn.assembly.assemble import build
 
     setup = member.setup
     own = dataclasses.replace(setup.config.train, eval_every=setup.config.train.epochs, select="last")
@@ -124,7 +124,7 @@ def held_to(first: Fit, simpler: Rivals) -> tuple[Fit, dict[str, Any]]:
         return Candidate(fit, scored(fit, "val")[1])
 
     def again(number: int, reasons: Sequence[str]) -> Candidate | None:
-        from dsnn.assemble import build
+        from dsnn.assembly.assemble import build
 
         setup = first.member.setup
         config = milder(setup.config, chosen, number)

@@ -6,11 +6,11 @@ import sys
 
 import hydra
 
-from dsnn import learn, places, store
+from dsnn import learn, store
 from dsnn.run import launcher, schema, signals, sweep_record, usage
 from dsnn.run.console import console, sweep_table
 from dsnn.run.task import COMMAND, SWEEP, failures, run, run_job, sentence, unrecorded
-from dsnn.store import checkpoint
+from dsnn.store import checkpoint, places
 
 EXPECTED = (ValueError, store.RunDirError, checkpoint.CheckpointError, learn.TrainingError, OSError)
 

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from dsnn import store, wording
+from dsnn import store
+from dsnn.plots import wording
 
 for stream in (sys.stdout, sys.stderr):
     # A terminal of another encoding shows ? for what it cannot say, and a run does not end for a superscript.

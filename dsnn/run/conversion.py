@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn import convert, data, deep, evaluate, parameters, rng, store
+from dsnn import convert, data, evaluate, parameters, rng, store
 from dsnn.config import Config
+from dsnn.convert import learning
 from dsnn.convert.options import deep_network
 from dsnn.run import signals
 from dsnn.run.console import console
 from dsnn.run.signals import Interrupted
+from dsnn.simulate.unroll import unroll
 from dsnn.store import checkpoint
 from dsnn.tasks.batching import in_batches
-from dsnn.unroll import unroll
 
 DEEP, CHECKPOINTS = "deep.npz", "checkpoints/deep"
 TOGETHER = 250
@@ -44,19 +45,23 @@ def deep_of(config: Config, split: data.Split, directory: Path) -> nnx.Sequentia
         return saved
     options: dict[str, Any] = {name: getattr(c, name) for name in ("learning_rate", "weight_decay", "l2")}
 
-    def resumed(state: deep.DeepState) -> tuple[int, deep.DeepState]:
+    def resumed(state: learning.DeepState) -> tuple[int, learning.DeepState]:
         nonlocal network
         done, state = _resumed(directory, state)
-        network = deep.with_state(network, state)  # where all epochs are done, none follows that gives it
+        network = learning.with_state(network, state)  # where all epochs are done, none follows that gives it
         return done, state
 
     options |= {"batch_size": c.batch_size, "root": root, "resumed": resumed}
     began = written = time.monotonic()
     with signals.after_this_epoch(console.print) as asked:
-        for epoch in deep.fit_deep(network, split.train, epochs=c.epochs, **options):
+        for epoch in learning.fit_deep(network, split.train, epochs=c.epochs, **options):
             network, done, said = epoch.network, epoch.number, ""
             if data.size(split.val):
-                record = {"step": done, "deep/loss": epoch.loss, "deep/val_accuracy": deep.accuracy(network, split.val)}
+                record = {
+                    "step": done,
+                    "deep/loss": epoch.loss,
+                    "deep/val_accuracy": learning.accuracy(network, split.val),
+                }
                 store.append_history(directory, record)
                 said = f", validation accuracy {record['deep/val_accuracy']:.4f}"
             console.print(f"deep network, epoch {done}/{c.epochs}: loss {epoch.loss:.3f}{said}")
@@ -90,7 +95,7 @@ def _saved(network: nnx.Sequential, directory: Path) -> nnx.Sequential | None:
     return nnx.merge(graph, nnx.from_flat_state([(p, v.replace(jnp.asarray(saved[_name(p)]))) for p, v in flat]))
 
 
-def _resumed(directory: Path, state: deep.DeepState) -> tuple[int, deep.DeepState]:
+def _resumed(directory: Path, state: learning.DeepState) -> tuple[int, learning.DeepState]:
     """Returns the epochs that are done of the newest checkpoint, and the state there; history goes back with it."""
     place = directory / CHECKPOINTS
     for done in reversed(checkpoint.steps(place)):
@@ -152,6 +157,6 @@ def begin(config: Config, split: data.Split, directory: Path) -> Begun:
     made, steps = converted(config, network, split), config.train.steps
     labels = np.asarray(split.test.y)
     probs = running_probs(made.stack, split.test.x, steps, [steps])[steps]
-    metrics = scores("deep", deep.predict_deep(network, split.test.x), labels) | scores("converted", probs, labels)
+    metrics = scores("deep", learning.predict_deep(network, split.test.x), labels) | scores("converted", probs, labels)
     metrics["converted/steps"] = steps
     return Begun(parameters.split(made.stack)[1], metrics)

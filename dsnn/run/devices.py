@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from dsnn.private_folder import private
+from dsnn.store.private_folder import private
 
 SHARE = 0.9  # of an accelerator's memory; the rest is the driver's and the display's
 

@@ -26,7 +26,7 @@ ENERGIES = {
 def test_probabilities(run: Finished) -> np.ndarray:
     """Returns a member's predictive class probabilities on its test part, ``[n, class]`` or ``[n, time, class]``."""
     setup, settled = run.setup, run.settled
-    ask = assess.asking(setup, settled, setup.task.predictor(setup.lifted))
+    ask = assess.asking(setup, settled, setup.task.predictor(setup.bayesian))
     return np.asarray(ask(setup.split.test.x).probs)
 
 

@@ -7,11 +7,11 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from dsnn import evaluate
-from dsnn.deploy import Deployed, running
-from dsnn.exit_calibration import Calibrated, odds
+from dsnn.deploy.decided import Deployed, running
+from dsnn.deploy.exit_calibration import Calibrated, odds
 
 if TYPE_CHECKING:
-    from dsnn.assemble import Setup
+    from dsnn.assembly.assemble import Setup
 
 BLOCKS = 40
 """Most blocks of steps in which accuracy and confidence are compared."""
@@ -19,7 +19,7 @@ BLOCKS = 40
 
 def stops(setup: "Setup") -> bool:
     """Returns whether the network decides when to stop."""
-    return setup.lifted.feature is not None
+    return setup.bayesian.halting is not None
 
 
 def scores(setup: "Setup", params: dict[str, Any], logits: np.ndarray) -> dict[str, np.ndarray]:
@@ -28,13 +28,13 @@ def scores(setup: "Setup", params: dict[str, Any], logits: np.ndarray) -> dict[s
     The variational rule's is the log odds of having stopped, DT-SNN's minus the normalised entropy, SEENN-I's the
     largest probability, and that of fixed stopping the step.
     """
-    lifted = setup.lifted
+    bayesian = setup.bayesian
     steps = np.broadcast_to(np.arange(1.0, len(logits) + 1)[:, None], logits.shape[:2])
     log_p = log_softmax(logits, -1)
     entropy = -(np.exp(log_p) * log_p).sum(-1) / math.log(logits.shape[-1])
     found = {"dt_snn": -entropy, "seenn": softmax(logits, -1).max(-1), "fixed": steps}
-    if lifted.feature is not None:
-        found = {"variational": odds(lifted, params, logits), **found}
+    if bayesian.halting is not None:
+        found = {"variational": odds(bayesian, params, logits), **found}
     return {name: np.asarray(score, float) for name, score in found.items()}
 
 
@@ -42,7 +42,7 @@ def exits(setup: "Setup", settled: Calibrated, deployed: Deployed) -> tuple[dict
     """Returns metrics and curves of what a decided network of classes answers on the test part, early or not."""
     test = setup.split.test
     labels = np.asarray(test.y)
-    logits = running(setup.lifted, deployed, test.x, setup.root)
+    logits = running(setup.bayesian, deployed, test.x, setup.root)
     probs = np.moveaxis(softmax(logits, -1).astype(float), 0, 1)
     at_all = np.broadcast_to(labels[:, None], probs.shape[:2])
     blocks = evaluate.block_calibration(probs, at_all, np.ones(at_all.shape, bool), -(-len(logits) // BLOCKS))
@@ -52,7 +52,7 @@ def exits(setup: "Setup", settled: Calibrated, deployed: Deployed) -> tuple[dict
         stop = evaluate.exit_steps(every["variational"], settled.threshold)
     answered = np.take_along_axis(logits, stop[None, :, None] - 1, 0)[0]
     if stops(setup) and not math.isinf(settled.threshold):
-        answered = answered / np.asarray(setup.lifted.temperature(settled.params))[stop - 1][:, None]
+        answered = answered / np.asarray(setup.bayesian.temperature(settled.params))[stop - 1][:, None]
     early = softmax(answered, -1).astype(float)
     metrics: dict[str, Any] = {
         "deployed/accuracy": evaluate.accuracy(early, labels),

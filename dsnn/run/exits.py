@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from dsnn import evaluate, exit_calibration, store
-from dsnn.anytime import normalised_entropy
+from dsnn import evaluate, store
 from dsnn.bayes import halting
-from dsnn.bayes.refit import Refit, refit
-from dsnn.deploy import deploy, running
+from dsnn.deploy import exit_calibration
+from dsnn.deploy.decided import deploy, running
+from dsnn.deploy.refit import Refit, refit
 from dsnn.run import exit_rule
 from dsnn.run.finished import Finished, finished, options
+from dsnn.simulate.early_exit import normalised_entropy
 
 KNOWN = {"run": "", "json": "", "figure": "", "feature": "", "entropy": "", "splits": "100", "trust": "false"}
 PRICES = np.geomspace(3e-4, 0.1, 12)
@@ -34,10 +35,10 @@ Rule = tuple[np.ndarray, np.ndarray]
 def compared(run: Finished, feature: str, entropy: float | None, splits: int) -> dict[str, Any]:
     """Returns everything that is compared on one run."""
     setup, params = run.setup, run.settled.params
-    deployed = deploy(setup.lifted, params)
+    deployed = deploy(setup.bayesian, params)
     select, certify, test = setup.split.val, setup.split.certify, setup.split.test
     assert certify is not None, "a setup has assigned them"
-    held, late, seen = (running(setup.lifted, deployed, part.x, setup.root) for part in (select, certify, test))
+    held, late, seen = (running(setup.bayesian, deployed, part.x, setup.root) for part in (select, certify, test))
     right = seen.argmax(-1) == np.asarray(test.y)
     fits = fitted(held, np.asarray(select.y), feature, entropy)
     curves, points = _curves(setup, params, seen, right, fits, feature)
@@ -246,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
         tables = []
         for directory in chosen["run"].split(","):
             run = finished(directory)
-            if run.setup.lifted.feature is None or not len(run.setup.split.val.x):
+            if run.setup.bayesian.halting is None or not len(run.setup.split.val.x):
                 raise ValueError(
                     f"rules are compared on runs with halting and validation examples, {directory} has not."
                 )

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from omegaconf import OmegaConf
 
 from dsnn import resolve, store
-from dsnn.assemble import Setup, build
+from dsnn.assembly.assemble import Setup, build
+from dsnn.assembly.identity import reads
 from dsnn.bayes.complete import complete
 from dsnn.config import Config
-from dsnn.exit_calibration import Calibrated
-from dsnn.identity import reads
+from dsnn.deploy.exit_calibration import Calibrated
 from dsnn.run import schema
 
 
@@ -37,7 +37,7 @@ def finished(directory: str | Path) -> Finished:
     _check_reads(directory, config)
     setup = build(config)
     stored = store.read_arrays(directory, "parameters.npz")
-    params = complete(setup.lifted, stored, str(directory / "parameters.npz"))
+    params = complete(setup.bayesian, stored, str(directory / "parameters.npz"))
     metrics = store.read_metrics(directory)
     return Finished(directory, setup, Calibrated(params, float(metrics.get("halting/threshold", math.inf)), {}))
 

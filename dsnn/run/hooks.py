@@ -3,23 +3,32 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dsnn import store, tasks, untrusted
+from dsnn import store, tasks
 from dsnn.api import listeners
 from dsnn.api.fitted import Fitted
-from dsnn.exit_calibration import Calibrated
+from dsnn.deploy.exit_calibration import Calibrated
 from dsnn.protocols import Finished, Progress
+from dsnn.store import untrusted
 
 if TYPE_CHECKING:
-    from dsnn.run.loop import Member
+    from dsnn.assembly.assemble import Setup
 
 ENDED = "ENDED"
 """File of a run directory with the epoch after which learning was ended early."""
 
 
+class Learning(Protocol):
+    """What is asked of a run that learns, a `dsnn.run.loop.Member`."""
+
+    setup: "Setup"
+    directory: Path
+    predict: Any
+
+
 def fitted(
-    member: "Member", params: dict[str, Any], exits: Calibrated | None = None, temperature: float = 1.0
+    member: "Learning", params: dict[str, Any], exits: Calibrated | None = None, temperature: float = 1.0
 ) -> Fitted:
     """Returns what a run has learned, as a notebook would have it; without exits, all steps run."""
     losses = [record["train/loss"] for record in store.read_history(member.directory) if "train/loss" in record]
@@ -27,7 +36,7 @@ def fitted(
     return Fitted(member.setup, params, losses, calibrated, member.predict, temperature)
 
 
-def ends(member: "Member", params: dict[str, Any], record: dict[str, float], epoch: int) -> bool:
+def ends(member: "Learning", params: dict[str, Any], record: dict[str, float], epoch: int) -> bool:
     """Returns whether a callback, or patience, ends learning after a validation; every callback is asked."""
     config = member.setup.config
     patience = config.train.patience
@@ -52,7 +61,7 @@ def end(directory: Path, epoch: int) -> None:
     store.write_text(directory, ENDED, str(epoch))
 
 
-def metrics(member: "Member", known: Mapping[str, Any], exits: Calibrated, temperature: float) -> dict[str, float]:
+def metrics(member: "Learning", known: Mapping[str, Any], exits: Calibrated, temperature: float) -> dict[str, float]:
     """Returns what the user's own metrics say of a run that is assessed; errors are those of `dsnn.api.listeners`."""
     config = member.setup.config
     if not config.metrics:
@@ -62,7 +71,7 @@ def metrics(member: "Member", known: Mapping[str, Any], exits: Calibrated, tempe
     return listeners.measured(config.metrics, finished)
 
 
-def _scores(member: "Member") -> list[float]:
+def _scores(member: "Learning") -> list[float]:
     """Returns what patience watches, validation by validation; less is better."""
     score, more = tasks.patient_by(member.setup.task.facts)
     found = [record.get(f"val/{score}") for record in store.read_history(member.directory)]

@@ -8,13 +8,16 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from dsnn import automatic, data, exit_calibration, places, tasks
+from dsnn import data, tasks
+from dsnn.assembly import automatic
+from dsnn.assembly.linear import linear_model
+from dsnn.assembly.loading import learnable, open_data, task_of
 from dsnn.config import Config
 from dsnn.data.worries import name_of
-from dsnn.linear import linear_model
-from dsnn.loading import learnable, open_data, task_of
+from dsnn.deploy import exit_calibration
 from dsnn.run import schema, usage
 from dsnn.run.console import console
+from dsnn.store import places
 
 PICTURE = "picture="
 DRAWN = 3
@@ -77,10 +80,10 @@ def plan(split: data.Split, config: Config) -> list[str]:
 
 
 def _choices(split: data.Split, config: Config, held: int) -> list[str]:
-    from dsnn.assemble import build  # which imports all that learns
+    from dsnn.assembly.assemble import build  # which imports all that learns
 
     setup = build(config, split)
-    train, steps = setup.config.train, setup.lifted.forward.steps
+    train, steps = setup.config.train, setup.bayesian.simulator.steps
     updates = data.size(setup.split.train) // train.batch_size
     said = [f"batches of {train.batch_size}, {train.epochs} epochs of {updates} updates, {steps} time steps."]
     if setup.config.learner == "svi":
@@ -89,9 +92,9 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
         said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price} an example.")
     if setup.automatic:
         said.append(f"chosen from the data: {automatic.said(setup.automatic)}.")
-    if setup.lifted.feature is None:
+    if setup.bayesian.halting is None:
         said.append(f"every example runs all {steps} steps.")
-    elif held < exit_calibration.FEWEST and not setup.lifted.joint:
+    elif held < exit_calibration.FEWEST and not setup.bayesian.joint:
         said.append(
             f"every example runs all {steps} steps: early answers take {exit_calibration.FEWEST} certifying examples."
         )

@@ -17,21 +17,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import automatic, data, energy, evaluate, exit_calibration, learn, mesh, parameters, store
-from dsnn.assemble import Setup, build, network, settings_of, with_network
+from dsnn import data, energy, evaluate, learn, parameters, store
+from dsnn.assembly import automatic
+from dsnn.assembly.assemble import Setup, build, network, settings_of, with_network
+from dsnn.assembly.identity import directory_of, identity, reads
+from dsnn.assembly.loading import load_data
 from dsnn.config import Config, as_dict
-from dsnn.deploy import deploy
-from dsnn.exit_calibration import Calibrated
-from dsnn.fold import fold_scaling
-from dsnn.identity import directory_of, identity, reads
-from dsnn.loading import load_data
+from dsnn.deploy import exit_calibration
+from dsnn.deploy.decided import deploy
+from dsnn.deploy.exit_calibration import Calibrated
+from dsnn.deploy.fold import fold_scaling
+from dsnn.learn import mesh
 from dsnn.networks.whole import Whole
 from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, hooks, machine, population, signals
 from dsnn.run.console import console, final_table
 from dsnn.run.loop import Member, Pruned, Watch, train
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
-from dsnn.track import Track, open_track
+from dsnn.store.track import Track, open_track
 
 __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
 
@@ -290,12 +293,12 @@ def _exit_rule(setup: Setup, params: dict[str, Any], state: Any, predict: Any) -
     if not exit_rule.stops(setup):
         return Calibrated(params, math.inf, {})
     settled = exit_calibration.calibrate(
-        setup.lifted,
+        setup.bayesian,
         params,
         setup.split,
         setup.config.halting,
         setup.root,
-        price=exit_calibration.step_price(setup.lifted, params, state),
+        price=exit_calibration.step_price(setup.bayesian, params, state),
         predict=predict,
         samples=setup.config.bayes.samples,
         key=assess.predictive_key(setup),
@@ -361,16 +364,16 @@ def _recorded(directory: Path) -> Iterator[None]:
 
 
 def _described(setup: Setup) -> str:
-    split, forward = setup.split, setup.lifted.forward
+    split, simulator = setup.split, setup.bayesian.simulator
     held = 0 if split.certify is None else data.size(split.certify)
     counts = (
         f"{data.size(split.train)} training, {data.size(split.val)} selecting, {held} certifying, "
         f"{data.size(split.test)} test examples"
     )
-    size = parameters.count(setup.lifted.initial)
-    sites_ = setup.lifted.gated_sites
+    size = parameters.count(setup.bayesian.weights.initial)
+    sites_ = None if setup.bayesian.gates is None else setup.bayesian.gates.sites
     where = "" if sites_ is None else f", {sites_.total} compute sites"
-    return f"{counts}; {size} parameters{where}, {forward.steps} steps, on {jax.devices()[0].device_kind}"
+    return f"{counts}; {size} parameters{where}, {simulator.steps} steps, on {jax.devices()[0].device_kind}"
 
 
 def _check_unchanged(config: Config, read: dict[str, str]) -> None:
@@ -385,7 +388,7 @@ def _check_export(setup: Setup) -> None:
     if setup.config.export.nir:
         from dsnn import nir  # an optional library
 
-        model = setup.lifted.forward.template.build(setup.lifted.initial)
+        model = setup.bayesian.simulator.template.build(setup.bayesian.weights.initial)
         if isinstance(model, Whole):
             raise ValueError("export.nir takes networks of layers, got one of your own; leave export.nir empty.")
         nir.to_nir(model, dt=setup.config.export.dt, method=setup.config.export.method)
@@ -395,16 +398,16 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
     """Writes the deployed network as NIR, with what NIR cannot say in its metadata and on the screen."""
     from dsnn import nir  # an optional library
 
-    export, lifted = setup.config.export, setup.lifted
+    export, bayesian = setup.config.export, setup.bayesian
     params = {name: jnp.asarray(value) for name, value in params.items()}
-    deployed = deploy(lifted, params)
+    deployed = deploy(bayesian, params)
     unit = data.target_scaling(setup.split)
     notes: dict[str, Any] = {
         "weights": WEIGHTS.get(setup.config.learner, "point estimates"),
         "posterior_std": {name[:-6]: float(s.mean()) for name, s in params.items() if name.endswith(".scale")},
         "kept": {name: np.flatnonzero(np.asarray(gate) > 0).tolist() for name, gate in deployed.gates.items()},
-        "steps": lifted.forward.steps,
-        "encoding": lifted.forward.encoding,
+        "steps": bayesian.simulator.steps,
+        "encoding": bayesian.simulator.encoding,
         "run": directory.name,
     }
     if unit is not None:  # outputs are standardised: a number is shift + scale * output
@@ -416,8 +419,8 @@ def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
         sentences.append("the weights are posterior means; their mean standard deviations are in the metadata.")
     if deployed.gates:
         sentences.append("closed sites are removed; which ones were kept is in the metadata.")
-    if lifted.feature is not None:
-        sentences.append(f"stopping early is left out; a reader runs all {lifted.forward.steps} steps.")
+    if bayesian.halting is not None:
+        sentences.append(f"stopping early is left out; a reader runs all {bayesian.simulator.steps} steps.")
     console.print(f"NIR, dt = {export.dt:g} s, {export.method}: {export.nir}")
     for sentence in sentences:
         console.print(f"  {sentence}")

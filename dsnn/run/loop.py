@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logit
 
-from dsnn import data, learn, mesh, programs, rng, store, tasks
+from dsnn import data, learn, rng, store, tasks
+from dsnn.learn import mesh
+from dsnn.native import programs
 from dsnn.run import assess, hooks, machine, population, signals
 from dsnn.run.console import Live, console
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
-from dsnn.track import Track
+from dsnn.store.track import Track
 
 if TYPE_CHECKING:
-    from dsnn.assemble import Setup
+    from dsnn.assembly.assemble import Setup
 
 VALIDATION_SAMPLES = 8
 SELECTED = "selected.npz"
@@ -72,7 +74,7 @@ class Member:
             alike = self.setup.likeness
             self.predict = programs.shared(
                 alike and ("predictive", alike),
-                lambda: self.setup.task.predictor(self.setup.lifted, jax.local_device_count() if shared else 1),
+                lambda: self.setup.task.predictor(self.setup.bayesian, jax.local_device_count() if shared else 1),
             )
 
     @property
@@ -284,22 +286,22 @@ def _validate(
     record = {
         "epoch": float(epoch),
         "train/loss": float(info.loss.mean()),
-        "compute/steps_mean": float(setup.lifted.forward.steps),
+        "compute/steps_mean": float(setup.bayesian.simulator.steps),
     }
     if isinstance(info, learn.SviInfo):
         record["compute/steps_mean"] = float(info.mean_steps[-1])
-        if setup.lifted.energy is not None:
+        if setup.bayesian.energy is not None:
             record |= {
                 "svi/lam": float(info.lam[-1]),
                 "svi/energy_nj": float(info.energy_nj[-1]),
                 "svi/budget_nj": float(info.budget_nj[-1]),
             }
-        if setup.lifted.gates is not None:
+        if setup.bayesian.gates is not None:
             record["gates/kept_fraction"] = float(info.kept_fraction[-1])
     key, samples = rng.stream(setup.root, "weights", epoch), min(VALIDATION_SAMPLES, config.bayes.samples)
     parts = [part for part in ("val", "test") if data.size(getattr(split, part))]
     parts = parts if config.train.watch_test else [part for part in parts if part == "val"]
-    early = {"threshold": float(logit(config.halting.quantile))} if setup.lifted.joint else {}
+    early = {"threshold": float(logit(config.halting.quantile))} if setup.bayesian.joint else {}
     for part in parts:
         arrays = getattr(split, part)
         made = predict(params, arrays.x, key, samples=samples, **early, **task.beside(arrays.y))

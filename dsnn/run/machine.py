@@ -5,10 +5,10 @@ import os
 
 import jax
 
-from dsnn import mesh
-from dsnn.allocator import keep_memory
 from dsnn.config import ComputeConfig, Config
-from dsnn.programs import use_cache
+from dsnn.learn import mesh
+from dsnn.native.allocator import keep_memory
+from dsnn.native.programs import use_cache
 from dsnn.run import devices
 
 

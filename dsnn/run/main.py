@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 import sys
 
-from dsnn.nearest import did_you_mean
+from dsnn.suggest import did_you_mean
 
 COMMANDS = {
     "run": ("cli", "train, evaluate and report; -m sweeps comma-separated values"),

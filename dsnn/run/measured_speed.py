@@ -2,9 +2,10 @@
 
 The decided network is timed in four forms, in turn and on the same test examples, so that a busy moment of the machine
 falls on all of them. "Full" is the ungated network over all T steps: the fastest of three general programs at each
-batch size, and once more in the program that runs the deployed network, which may be C (`dsnn.decide`). "Compacted"
-lacks its closed sites and runs all steps, "early" has all sites and stops early, "deployed" is compacted and stops
-early. At batch 1 examples run one after another, each until its own stop. Inputs lie on the device, and a call ends
+batch size, and once more in the program that runs the deployed network, which may be C
+(`dsnn.deploy.fused_inference`). "Compacted" lacks its closed sites and runs all steps, "early" has all sites and stops
+early, "deployed" is compacted and stops early. At batch 1 examples run one after another, each until its own stop.
+Inputs lie on the device, and a call ends
 when its result is there.
 """
 
@@ -22,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn import parameters, rng, store
-from dsnn.anytime import anytime
-from dsnn.deploy import deploy, never, stopping
+from dsnn.deploy.decided import deploy, never, stopping
 from dsnn.run.finished import Finished, finished, options
-from dsnn.unroll import unroll
+from dsnn.simulate.early_exit import anytime
+from dsnn.simulate.unroll import unroll
 
 EXAMPLES = {1: 256, 32: 1024, 256: 2048}
 """Test examples timed at each batch size; a batch that the test part does not fill is not timed."""
@@ -39,23 +40,23 @@ Program = Callable[..., Any]
 
 def programs(run: Finished) -> dict[str, Program]:
     """Returns the compiled forms of a run's network by name; each takes encoded inputs."""
-    lifted, settled = run.setup.lifted, run.settled
-    forward = lifted.forward
-    deployed = deploy(lifted, settled.params, settled.threshold)
-    full, masked = forward.template.build(deployed.full), forward.template.build(deployed.masked)
-    steps, head = forward.steps if forward.held else None, None
-    if lifted.halting is not None and not math.isinf(settled.threshold):
-        head = lifted.halting.head(settled.params)
+    bayesian, settled = run.setup.bayesian, run.settled
+    simulator = bayesian.simulator
+    deployed = deploy(bayesian, settled.params, settled.threshold)
+    full, masked = simulator.template.build(deployed.full), simulator.template.build(deployed.masked)
+    steps, head = simulator.steps if simulator.held else None, None
+    if bayesian.halting is not None and not math.isinf(settled.threshold):
+        head = bayesian.halting.head(settled.params)
 
     def scanned(schedule: str) -> Program:
         return jax.jit(lambda x: full.logits(unroll(full, x, schedule=schedule, steps=steps)[0])[-1])
 
     def loop(model: Any, rule: Any) -> Program:
-        return jax.jit(anytime(model, rule, forward.steps, held=forward.held))
+        return jax.jit(anytime(model, rule, simulator.steps, held=simulator.held))
 
     def own(model: Any, head: Any = None) -> Program:
         """What a deployed network runs, in C where that takes it."""
-        return stopping(lifted, model, head, settled.threshold)
+        return stopping(bayesian, model, head, settled.threshold)
 
     return {
         FULL[0]: scanned("layer"),
@@ -72,8 +73,8 @@ def time_batch(run: Finished, forms: dict[str, Program], batch: int, repeats: in
     """Returns microseconds per example of every form, medians over passes through the same test examples."""
     count = min(EXAMPLES[batch], len(run.setup.split.test.x) // batch * batch)
     x = jnp.asarray(run.setup.split.test.x[:count])
-    forward = run.setup.lifted.forward
-    pieces = [forward.encode(x[i : i + batch], rng.stream(run.setup.root, "data")) for i in range(0, count, batch)]
+    simulator = run.setup.bayesian.simulator
+    pieces = [simulator.encode(x[i : i + batch], rng.stream(run.setup.root, "data")) for i in range(0, count, batch)]
     jax.block_until_ready(pieces)
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for repeat in range(repeats + 1):
@@ -88,12 +89,12 @@ def time_batch(run: Finished, forms: dict[str, Program], batch: int, repeats: in
 
 def sizes(run: Finished) -> dict[str, Any]:
     """Returns parameters and bytes of the full and the deployed network, kept sites, and how it decides."""
-    lifted, settled, test = run.setup.lifted, run.settled, run.setup.split.test
-    deployed = deploy(lifted, settled.params, settled.threshold)
+    bayesian, settled, test = run.setup.bayesian, run.settled, run.setup.split.test
+    deployed = deploy(bayesian, settled.params, settled.threshold)
     forms = programs(run)
     labels, stops, right, full_right = np.asarray(test.y), [], [], []
     for i in range(0, len(labels), 1000):
-        inputs = lifted.forward.encode(jnp.asarray(test.x[i : i + 1000]), rng.stream(run.setup.root, "data"))
+        inputs = bayesian.simulator.encode(jnp.asarray(test.x[i : i + 1000]), rng.stream(run.setup.root, "data"))
         decision = forms["deployed"](inputs)
         stops.append(np.asarray(decision.steps))
         right.append(np.asarray(decision.logits).argmax(-1) == labels[i : i + 1000])
@@ -111,7 +112,7 @@ def sizes(run: Finished) -> dict[str, Any]:
         "bytes_deployed": size(small) + 4 * selected,
         "kept": {name: int((np.asarray(z) > 0).sum()) for name, z in deployed.gates.items()},
         "sites": {name: len(z) for name, z in deployed.gates.items()},
-        "steps_total": lifted.forward.steps,
+        "steps_total": bayesian.simulator.steps,
         "steps_mean": float(np.concatenate(stops).mean()),
         "accuracy_deployed": float(np.concatenate(right).mean()),
         "accuracy_ungated_all_steps": float(np.concatenate(full_right).mean()),

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dsnn import learn, programs
+from dsnn import learn
 from dsnn.config import Config, PopulationConfig
-from dsnn.mesh import Spread, local
+from dsnn.learn.mesh import Spread, local
+from dsnn.native import programs
 
 if TYPE_CHECKING:
-    from dsnn.assemble import Setup
+    from dsnn.assembly.assemble import Setup
 
 MEMBER = "member"
 VARIED = {"learning_rate": "optimizer", "lam": "svi", "noise_width": "model", "prior_scale": "bayes"}

@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from dsnn import energy, store
-from dsnn.nearest import did_you_mean
 from dsnn.report import files, write_report, write_runs_report
 from dsnn.run.console import console
+from dsnn.suggest import did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

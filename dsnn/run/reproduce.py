@@ -22,11 +22,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from dsnn import places
-from dsnn.energy import evaluate_claim
-from dsnn.nearest import did_you_mean
 from dsnn.run import usage
-from dsnn.store import config_hash, environment, write_text
+from dsnn.run.claims import evaluate_claim
+from dsnn.store import config_hash, environment, places, write_text
+from dsnn.suggest import did_you_mean
 
 RUN = "dsnn.run.cli"
 STUDIES = "experiments/studies"
@@ -44,7 +43,7 @@ class Claim:
         target: The published value.
         tolerance: How far ours may lie from it: a number in the claim's unit, or a percentage such as "1%".
         source: Where it stands in the paper.
-        compute: A function of `dsnn.energy.FUNCTIONS` and its arguments; or
+        compute: A function of `dsnn.run.claims.FUNCTIONS` and its arguments; or
         run: Overrides of ``python -m experiments.run``, and
         metric: the name in the run's metrics.json.
         press: What the press got wrong about this claim.

@@ -14,8 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dsnn import data, places, resolve
+from dsnn import data, resolve
 from dsnn.config import OWN, PYTHON, Config, as_dict
+from dsnn.store import places
 
 PATHS = ("run.root", "run.dir", "data.path", "data.root", "compute.cache", "export.nir", "model.compacted")
 """Options that name a file or a folder: ~ in front is one's home."""

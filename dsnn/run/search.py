@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from dsnn import places
-from dsnn.nearest import did_you_mean
 from dsnn.run import schema, usage
+from dsnn.store import places
+from dsnn.suggest import did_you_mean
 
 SAMPLERS = ("tpe", "random", "nsga2")
 DIRECTIONS = ("maximize", "minimize")

@@ -19,14 +19,14 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from rich.table import Table
 
-from dsnn import places, store
-from dsnn.nearest import did_you_mean
+from dsnn import store
 from dsnn.run import schema, signals, usage
 from dsnn.run.console import console
 from dsnn.run.journal import Journal
 from dsnn.run.search import Search, read_search, searches
 from dsnn.run.task import run
-from dsnn.store import checkpoint
+from dsnn.store import checkpoint, places
+from dsnn.suggest import did_you_mean
 
 FIRST_TRIALS = 5
 """Trials that have been as far before one can be stopped for being behind."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dsnn import untrusted
+from dsnn.store import untrusted
 
 ELSEWHERE = ("run", "track", "compute", "resume", "data.root")  # may change when a sweep goes on
 _TEXTS = ("overrides", "dir", "status")

@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 
-from dsnn import store, track
+from dsnn import store
 from dsnn.config import Config
 from dsnn.run import schema, sweep_record
 from dsnn.run.console import console
+from dsnn.store import track
 
 SWEEP = "DSNN_SWEEP"
 COMMAND = "DSNN_SWEEP_COMMAND"

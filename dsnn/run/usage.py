@@ -11,10 +11,11 @@ from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
-from dsnn import data, places
+from dsnn import data
 from dsnn.config import PYTHON
-from dsnn.nearest import did_you_mean
 from dsnn.run import schema
+from dsnn.store import places
+from dsnn.suggest import did_you_mean
 
 HELP = ("-h", "--help")
 HELPED = "see --help for all of them."
@@ -190,7 +191,7 @@ def show_help() -> None:
     console.print("\n-m sweeps comma-separated values: dsnn run -m seed=0,1,2 train.epochs=2")
     console.print("--config-dir DIR adds experiment/, paper/, search/ and hardware/ files of your own.")
     console.print(
-        "What options mean: dsnn/config.py. --cfg job shows what is composed; --info and --hydra-help are Hydra's.\n"
+        "What options mean: dsnn/config. --cfg job shows what is composed; --info and --hydra-help are Hydra's.\n"
         "An option that is given twice is what it was given last."
     )
 

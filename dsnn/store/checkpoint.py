@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import numpy as np
 
-from dsnn import untrusted
+from dsnn.store import untrusted
 from dsnn.store.files import write_bytes
 from dsnn.store.rundir import OWN
 

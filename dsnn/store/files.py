@@ -1,4 +1,4 @@
-"""The files of a run directory, written whole or not at all and read with the caps of `dsnn.untrusted`.
+"""The files of a run directory, written whole or not at all and read with the caps of `dsnn.store.untrusted`.
 
 Each is written under a temporary name and renamed, so that a reader sees the old one or the new one and never half of
 one. The one exception, ``history.jsonl``, grows by whole lines; a line torn by a kill is dropped on the next read.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dsnn import untrusted
+from dsnn.store import untrusted
 from dsnn.store.naming import plain
 
 __all__ = [

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dsnn import untrusted
+from dsnn.store import untrusted
 from dsnn.store.files import (
     HISTORY,
     RunDirError,

@@ -2,7 +2,7 @@
 
 from dsnn.data.split import OWN
 from dsnn.tasks.batching import EVAL_BATCH, averaged, drawn, first_batch, in_batches, outputs
-from dsnn.tasks.calibration import Temper, calibrated
+from dsnn.tasks.calibration import calibrated
 from dsnn.tasks.classes import Classes
 from dsnn.tasks.labels import Labels
 from dsnn.tasks.numbers import Numbers, Regression, regressor
@@ -11,7 +11,7 @@ from dsnn.tasks.pick import AUTO, Choice, guess, of
 from dsnn.tasks.probabilities import Predict, Prediction, Predictor, predictor
 from dsnn.tasks.sources import Sources, by_source
 from dsnn.tasks.steps import Labelled, Sequence, Steps, sequencer
-from dsnn.tasks.task import Ask, Decided, Facts, Losses, Task, patient_by, refuse, scored
+from dsnn.tasks.task import Ask, Decided, Facts, Losses, Task, Temper, patient_by, refuse, scored
 
 __all__ = [
     "AUTO",

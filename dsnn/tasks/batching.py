@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.data import eval_batches, require_finite
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
@@ -65,27 +65,27 @@ def first_batch(x: Any, batch_size: int = EVAL_BATCH) -> Array:
 
 
 def drawn(
-    lifted: Lifted, params: dict[str, Array], x: Array, key: Key[Array, ""], sample: Array | int
+    bayesian: Bayesian, params: dict[str, Array], x: Array, key: Key[Array, ""], sample: Array | int
 ) -> Float[Array, "time batch output"]:
     """Returns the outputs after every step under one posterior draw of weights, gates and firing noise.
 
     Args:
-        lifted: the network.
+        bayesian: the network.
         params: of the guide.
         x: a batch of examples.
         key: of all draws; each takes its own from it.
         sample: number of the draw.
     """
     key = jax.random.fold_in(key, sample)
-    draw = lifted.draw(params, stream(key, "weights"), sample)
-    return lifted.forward.logits(lifted.network(draw), x, key, lifted.adapt(key, x.shape[0]))
+    draw = bayesian.draw(params, stream(key, "weights"), sample)
+    return bayesian.simulator.logits(bayesian.network(draw), x, key, bayesian.adapt(key, x.shape[0]))
 
 
 def outputs(
-    lifted: Lifted, params: dict[str, Array], x: Array, key: Key[Array, ""], samples: int
+    bayesian: Bayesian, params: dict[str, Array], x: Array, key: Key[Array, ""], samples: int
 ) -> Float[Array, "sample batch output"]:
     """Returns the outputs after the last step under each of some posterior draws, which run one after another."""
-    return jax.lax.map(lambda sample: drawn(lifted, params, x, key, sample)[-1], jnp.arange(samples))
+    return jax.lax.map(lambda sample: drawn(bayesian, params, x, key, sample)[-1], jnp.arange(samples))
 
 
 def averaged(one: Callable[[Array], Any], count: Array | int) -> Any:

@@ -7,19 +7,19 @@ noise is multiplied by. It has a log-normal prior about 1, so that a handful of 
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from scipy.optimize import minimize_scalar
 
-from dsnn.bayes.lift import ANSWERS, Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import SCALE
+from dsnn.bayes.weight_posterior import ANSWERS
 from dsnn.cells import kind
 from dsnn.data import Split, sample, size
-from dsnn.models import Stack
-
-if TYPE_CHECKING:
-    from dsnn.tasks.task import Task
+from dsnn.networks.stack import Stack
+from dsnn.parameters import Params
+from dsnn.tasks.task import Task, Temper
 
 FARTHEST = math.log(20.0)
 MOST = 1000
@@ -27,24 +27,6 @@ MOST = 1000
 
 DRAWS = 16
 TOLERANCE = 0.03
-
-Params = dict[str, Any]
-
-
-class Temper(NamedTuple):
-    """What one number makes of a network's answers.
-
-    Attributes:
-        width: standard deviation of its logarithm under its prior.
-        possible: whether the network has such a number.
-        at: the guide's parameters at a value of it.
-        lost: what a prediction costs in nats, all examples together; the second argument are targets as learned.
-    """
-
-    width: float
-    possible: Callable[[Lifted], bool]
-    at: Callable[[Params, float], Params]
-    lost: Callable[[Any, Any], float]
 
 
 def of_logits(lost: Callable[[Any, Any], float]) -> Temper:
@@ -58,11 +40,11 @@ def of_noise(lost: Callable[[Any, Any], float]) -> Temper:
     def at(params: Params, value: float) -> Params:
         return params | {SCALE: params[SCALE] * jnp.asarray(value, jnp.float32)}
 
-    return Temper(1.0, lambda lifted: not lifted.joint and SCALE in lifted.likelihood.parameters(), at, lost)
+    return Temper(1.0, lambda bayesian: not bayesian.joint and SCALE in bayesian.likelihood.parameters(), at, lost)
 
 
 def calibrated(
-    task: "Task", lifted: Lifted, params: Params, split: Split, predict: Any, key: Any, wanted: float
+    task: Task, bayesian: Bayesian, params: Params, split: Split, predict: Any, key: Any, wanted: float
 ) -> tuple[Params, float]:
     """Returns the parameters with calibrated answers, and the temperature.
 
@@ -71,7 +53,7 @@ def calibrated(
 
     Args:
         task: of the data.
-        lifted: the network.
+        bayesian: the network.
         params: of the guide, once learning is over.
         split: with its roles assigned.
         predict: the task's compiled predictive.
@@ -79,7 +61,7 @@ def calibrated(
         wanted: the temperature; 1 changes nothing, -1 fits it on the part that selects.
     """
     temper = task.facts.temper
-    if wanted == 1 or temper is None or not temper.possible(lifted):
+    if wanted == 1 or temper is None or not temper.possible(bayesian):
         return params, 1.0
     if wanted > 0:
         return temper.at(params, wanted), wanted
@@ -97,9 +79,9 @@ def calibrated(
     return temper.at(params, temperature), temperature
 
 
-def _linear(lifted: Lifted) -> bool:
+def _linear(bayesian: Bayesian) -> bool:
     """Returns whether logits are linear in the readout's weights."""
-    model = lifted.forward.template.build(lifted.initial)
+    model = bayesian.simulator.template.build(bayesian.weights.initial)
     stacked = isinstance(model, Stack)  # what a network of one's own makes of its last weights is its business
     linear = stacked and kind(getattr(model, model.names[-1]).cell) == "LI" and model.readout_kind != "vote"
-    return bool(linear) and not lifted.joint
+    return bool(linear) and not bayesian.joint

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dsnn import evaluate
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Categorical, Likelihood, Stepwise
 from dsnn.data import Split, check_targets
 from dsnn.tasks.calibration import of_logits
@@ -55,15 +55,15 @@ class Classes:
         """Returns one for each class."""
         return classes
 
-    def predictor(self, lifted: Lifted, devices: int = 1) -> Predictor:
+    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Predictor:
         """Returns the compiled probabilities, see `dsnn.tasks.probabilities.predictor`."""
-        return predictor(lifted, devices)
+        return predictor(bayesian, devices)
 
     def predict(
-        self, lifted: Lifted, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
+        self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
     ) -> Prediction:
         """Returns class probabilities with all steps."""
-        return self.predictor(lifted)(params, x, key, samples=samples)
+        return self.predictor(bayesian)(params, x, key, samples=samples)
 
     def scores(self, prediction: Prediction, y: np.ndarray) -> dict[str, float]:
         """Returns the scores of class probabilities ``[n, class]``."""

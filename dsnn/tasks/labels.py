@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dsnn import evaluate
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Bernoulli
 from dsnn.data import Split, check_targets
 from dsnn.tasks.calibration import of_logits
@@ -49,15 +49,15 @@ class Labels:
         """Returns one for each label."""
         return classes
 
-    def predictor(self, lifted: Lifted, devices: int = 1) -> Predictor:
+    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Predictor:
         """Returns the compiled probabilities, see `dsnn.tasks.probabilities.predictor`."""
-        return predictor(lifted, devices)
+        return predictor(bayesian, devices)
 
     def predict(
-        self, lifted: Lifted, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
+        self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
     ) -> Prediction:
         """Returns the probability of each label."""
-        return self.predictor(lifted)(params, x, key, samples=samples)
+        return self.predictor(bayesian)(params, x, key, samples=samples)
 
     def scores(self, prediction: Prediction, y: np.ndarray) -> dict[str, float]:
         """Returns scores; accuracy, ECE and Brier are means over labels, NLL is summed over them."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn import data, evaluate
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Gaussian, InputGaussian
 from dsnn.data.rows import Rows
 from dsnn.tasks.batching import EVAL_BATCH, Told, in_batches, outputs, require_samples
@@ -89,15 +89,15 @@ class Numbers:
         """Returns one for each number, two where its noise is an output too."""
         return self.likelihood().outputs(classes)
 
-    def predictor(self, lifted: Lifted, devices: int = 1) -> Callable[..., Regression]:
+    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Callable[..., Regression]:
         """Returns the compiled predictive, see `regressor`."""
-        return regressor(lifted)
+        return regressor(bayesian)
 
     def predict(
-        self, lifted: Lifted, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
+        self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
     ) -> Regression:
         """Returns numbers as they are learned, without a density of targets."""
-        return self.predictor(lifted)(params, x, key, samples=samples)
+        return self.predictor(bayesian)(params, x, key, samples=samples)
 
     def scores(self, prediction: Regression, y: np.ndarray) -> dict[str, float]:
         """Returns the scores of a prediction that was made with these targets ``[n, output]`` and the level `LEVEL`.
@@ -226,7 +226,7 @@ def mixture_quantile(centres: Float[Array, "sample *axes"], deviation: Array, sh
     return (low + high) / 2
 
 
-def regressor(lifted: Lifted) -> Callable[..., Regression]:
+def regressor(bayesian: Bayesian) -> Callable[..., Regression]:
     """Returns a compiled ``predict(params, x, key, *, samples, y, level, batch_size, progress) -> Regression``.
 
     Draws run one after another, examples in batches; only one number per draw and output of a batch is kept.
@@ -234,13 +234,13 @@ def regressor(lifted: Lifted) -> Callable[..., Regression]:
     Raises:
         ValueError: the network's likelihood is not Gaussian.
     """
-    likelihood = lifted.likelihood
+    likelihood = bayesian.likelihood
     if not isinstance(likelihood, Gaussian | InputGaussian):
         raise ValueError(f"numbers are predicted under a Gaussian likelihood, got {type(likelihood).__name__}.")
 
     def batch(params: dict[str, Array], x: Array, y: Array, key: Key[Array, ""], samples: int, level: float) -> Any:
-        drawn = outputs(lifted, params, x, key, samples)
-        own = lifted.likelihood_parameters(params)
+        drawn = outputs(bayesian, params, x, key, samples)
+        own = bayesian.likelihood_parameters(params)
         centres, deviation = likelihood.moments(own, drawn)
         tail = (1 - level) / 2
         log_prob = jax.nn.logsumexp(likelihood.log_prob(own, drawn, y), 0) - jnp.log(samples)
@@ -269,7 +269,7 @@ def regressor(lifted: Lifted) -> Callable[..., Regression]:
         require_samples(samples)
         if not 0 < level < 1:
             raise ValueError(f"the level of an interval must be in (0, 1), got {level}; 0.9 is usual.")
-        width = lifted.forward.template.build(lifted.initial).out_shape[-1] // likelihood.outputs(1)
+        width = bayesian.simulator.template.build(bayesian.weights.initial).out_shape[-1] // likelihood.outputs(1)
         targets = np.full((len(x), width), np.nan, np.float32) if y is None else np.asarray(y)
 
         def run(x: Array, y: Array) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Likelihood
 from dsnn.data import Split, check_targets, size
 from dsnn.tasks.batching import EVAL_BATCH, Told, in_batches, require_samples
@@ -132,11 +132,11 @@ class Own:
         """Returns as many as the task says, or one for each of its targets."""
         return int(self.parts["outputs"](classes)) if self.parts["outputs"] else classes
 
-    def predictor(self, lifted: Lifted, devices: int = 1) -> Callable[..., Any]:
+    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Callable[..., Any]:
         """Returns the task's own prediction, compiled, a batch at a time."""
 
         def of_batch(params: Any, x: Array, key: Any, samples: int) -> Any:
-            made = self._heard("predict", lifted, params, x, key, samples)
+            made = self._heard("predict", bayesian, params, x, key, samples)
             shapes = [np.shape(leaf) for leaf in jax.tree.leaves(made)]
             if not shapes or any(shape[:1] != (x.shape[0],) for shape in shapes):
                 raise ValueError(
@@ -161,9 +161,9 @@ class Own:
 
         return predict
 
-    def predict(self, lifted: Lifted, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int) -> Any:
+    def predict(self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int) -> Any:
         """Returns the task's own prediction."""
-        return self.predictor(lifted)(params, x, key, samples=samples)
+        return self.predictor(bayesian)(params, x, key, samples=samples)
 
     def scores(self, prediction: Any, y: np.ndarray) -> dict[str, float]:
         """Returns the task's own scores.

@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dsnn.bayes import halting
-from dsnn.bayes.lift import SHARPNESS, Lifted
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.halting_posterior import SHARPNESS
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Stepwise
 from dsnn.data import eval_batches
-from dsnn.programs import Program
+from dsnn.native.programs import Program
 from dsnn.tasks.batching import EVAL_BATCH, Told, drawn, first_batch, in_batches, require_samples
 from dsnn.types import Array, Float, Key
 
@@ -55,7 +56,7 @@ RULES, FEW = 40, 2048
 In a batch of at most `FEW` probabilities one is filled up as well, which costs next to nothing there."""
 
 
-def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
+def predictor(bayesian: Bayesian, devices: int = 1) -> "Predictor":
     """Returns a compiled ``predict(params, x, key, *, samples, threshold, sharpness, batch_size, progress)``.
 
     Every draw stops each example by itself, once its log odds of having stopped reach ``threshold``; by default all
@@ -65,27 +66,27 @@ def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
     compiled program. An ensemble's members take turns. ``progress(done, total)`` is called after every batch.
 
     Args:
-        lifted: the network.
+        bayesian: the network.
         devices: of this process that share the draws.
 
     Raises:
         ValueError: the network's likelihood is of numbers, or of a class at every step.
     """
-    likelihood = lifted.likelihood
+    likelihood = bayesian.likelihood
     every_step = isinstance(likelihood, Stepwise) and not likelihood.mean
     if not isinstance(likelihood, Categorical | Bernoulli | Stepwise) or every_step:
         raise ValueError(f"classes are predicted by a likelihood of classes, got {type(likelihood).__name__}.")
 
     def one(params: dict[str, Array], x: Array, key: Key[Array, ""], rules: Rules, sample: Array) -> Prediction:
-        logits = drawn(lifted, params, x, key, sample)
+        logits = drawn(bayesian, params, x, key, sample)
         hazards = None
-        if lifted.feature is not None:
-            hazards = halting.hazard_logits(lifted.head(params), logits, lifted.feature)
+        if bayesian.halting is not None:
+            hazards = bayesian.halting.hazards(bayesian.halting.head(params), logits)
 
         def stopped(threshold: Array, sharper: Array) -> tuple[Array, Array, Array]:
             stop = jnp.full(x.shape[0], logits.shape[0]) if hazards is None else halting.stop_step(hazards, threshold)
             at = jnp.take_along_axis(logits, (stop - 1)[None, :, None], 0)[0]
-            sharp = jnp.where(stop == logits.shape[0], 1.0, sharper / lifted.temperature(params)[stop - 1])
+            sharp = jnp.where(stop == logits.shape[0], 1.0, sharper / bayesian.temperature(params)[stop - 1])
             at = at * sharp[:, None]
             return *likelihood.distribution(at), stop.astype(jnp.float32)
 
@@ -120,20 +121,20 @@ def predictor(lifted: Lifted, devices: int = 1) -> "Predictor":
         return jax.tree.map(lambda a: a / samples, total)
 
     everywhere = (lambda tree: jax.device_put(tree, NamedSharding(row, whole))) if devices > 1 else lambda tree: tree
-    return Predictor(lifted, Program(batch), everywhere)
+    return Predictor(bayesian, Program(batch), everywhere)
 
 
 class Predictor:
     """A compiled predictive, see `predictor`.
 
     Args:
-        lifted: the network.
+        bayesian: the network.
         program: ``(params, x, key, rules, samples) -> Prediction`` of one batch.
         everywhere: puts parameters on all devices that share the draws.
     """
 
-    def __init__(self, lifted: Lifted, program: Program, everywhere: Callable[[Any], Any]):
-        self._lifted, self._program, self._everywhere = lifted, program, everywhere
+    def __init__(self, bayesian: Bayesian, program: Program, everywhere: Callable[[Any], Any]):
+        self._bayesian, self._program, self._everywhere = bayesian, program, everywhere
         self._unfitted: dict[str, Array] = {}
 
     def __call__(
@@ -152,7 +153,7 @@ class Predictor:
         require_samples(samples)
         wanted, count = np.size(threshold), jnp.asarray(samples)
         if not len(x):
-            made = _nothing(self._lifted, wanted)
+            made = _nothing(self._bayesian, wanted)
         else:
             params = self._everywhere(self._whole(params))
             rules = self._rules(params, threshold, sharpness, eval_batches(len(x), batch_size).indices.shape[1])
@@ -182,7 +183,7 @@ class Predictor:
 
     def _whole(self, params: dict[str, Array]) -> dict[str, Array]:
         """Returns parameters with those that are fitted after learning, or are not: they suit one program."""
-        self._unfitted = self._unfitted or self._lifted.unfitted()
+        self._unfitted = self._unfitted or self._bayesian.unfitted()
         return self._unfitted | params
 
     def _rules(self, params: dict[str, Array], threshold: Any, sharpness: Any, rows: int) -> Rules:
@@ -190,15 +191,15 @@ class Predictor:
         thresholds = np.atleast_1d(np.asarray(threshold, np.float32))
         fitted = params.get(SHARPNESS, 1.0) if sharpness is None else sharpness
         sharper = np.broadcast_to(np.asarray(fitted, np.float32), thresholds.shape)
-        classes = math.prod(self._lifted.forward.template.build(self._lifted.initial).out_shape)
-        several = len(thresholds) > 1 or (self._lifted.feature is not None and rows * classes <= FEW)
+        classes = math.prod(self._bayesian.simulator.template.build(self._bayesian.weights.initial).out_shape)
+        several = len(thresholds) > 1 or (self._bayesian.halting is not None and rows * classes <= FEW)
         more = -len(thresholds) % RULES if several else 0
         return Rules(*(jnp.asarray(np.pad(rule, (0, more), mode="edge")) for rule in (thresholds, sharper)))
 
 
-def _nothing(lifted: Lifted, thresholds: int) -> Prediction:
+def _nothing(bayesian: Bayesian, thresholds: int) -> Prediction:
     """Returns the prediction of no examples."""
-    classes = lifted.forward.template.build(lifted.initial).out_shape
+    classes = bayesian.simulator.template.build(bayesian.weights.initial).out_shape
     empty = np.zeros((thresholds, 0), np.float32)
     return Prediction(
         np.zeros((thresholds, 0, *classes), np.float32), np.zeros((0, *classes), np.float32), empty, empty

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn.bayes.lift import Draw, Lifted
+from dsnn.bayes.bayesian import Bayesian, Draw
 from dsnn.rng import stream
 from dsnn.tasks.batching import EVAL_BATCH, Told, averaged, in_batches
 from dsnn.types import Array, Key
@@ -30,15 +30,15 @@ class Sources(NamedTuple):
     spikes: Any
 
 
-def by_source(lifted: Lifted) -> Callable[..., Sources]:
+def by_source(bayesian: Bayesian) -> Callable[..., Sources]:
     """Returns a compiled ``split(params, x, key, *, draws=(8, 4, 4), batch_size=256, progress=None) -> Sources``.
 
     Args:
-        lifted: the network; all time steps run.
+        bayesian: the network; all time steps run.
     """
 
     def probs(network: Any, x: Array, key: Key[Array, ""]) -> Array:
-        return jax.nn.softmax(lifted.forward.logits(network, x, key, lifted.adapt(key, x.shape[0]))[-1])
+        return jax.nn.softmax(bayesian.simulator.logits(network, x, key, bayesian.adapt(key, x.shape[0]))[-1])
 
     def entropy(p: Array) -> Array:
         return -(p * jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))).sum(-1)
@@ -46,11 +46,11 @@ def by_source(lifted: Lifted) -> Callable[..., Sources]:
     @jax.jit
     def batch(params: dict[str, Array], x: Array, key: Key[Array, ""], draws: tuple[Array, Array, Array]) -> Sources:
         def under_weights(i: Array) -> tuple[Array, ...]:
-            weights = lifted.draw(params, stream(key, "weights", i), i).weights
+            weights = bayesian.draw(params, stream(key, "weights", i), i).weights
 
             def under_gates(j: Array) -> tuple[Array, ...]:
-                gates = lifted.draw(params, stream(stream(key, "gates", i), "gates", j), i).gates
-                network = lifted.network(Draw(weights, gates))
+                gates = bayesian.draw(params, stream(stream(key, "gates", i), "gates", j), i).gates
+                network = bayesian.network(Draw(weights, gates))
 
                 def under_spikes(k: Array) -> tuple[Array, Array]:
                     p = probs(network, x, stream(stream(stream(key, "noise", i), "noise", j), "noise", k))
@@ -77,7 +77,7 @@ def by_source(lifted: Lifted) -> Callable[..., Sources]:
     ) -> Sources:
         if min(draws) < 1:
             raise ValueError(f"the draws of weights, gates and spikes must be at least 1 each, got {draws}.")
-        counts = (draws[0], draws[1] if lifted.gated_sites is not None else 1, draws[2])
+        counts = (draws[0], draws[1] if bayesian.gates is not None else 1, draws[2])
         each = tuple(jnp.asarray(count) for count in counts)
         made: Sources = in_batches(lambda x: batch(params, x, key, each), x, batch_size, progress=progress)
         return made

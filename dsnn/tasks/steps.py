@@ -10,14 +10,14 @@ import numpy as np
 from scipy.special import expit
 
 from dsnn import data, evaluate
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import UNLABELLED, Stepwise
 from dsnn.data.rows import Rows
+from dsnn.simulate.unroll import unroll
 from dsnn.tasks.batching import EVAL_BATCH, Told, averaged, drawn, in_batches, require_samples
 from dsnn.tasks.classes import Classes
 from dsnn.tasks.task import BALANCED, SOURCES, Ask, Assessed, Decided, Facts, Losses, scored
 from dsnn.types import Array, Key
-from dsnn.unroll import unroll
 
 TOLERANCE = 5
 BLOCK = 50
@@ -84,13 +84,15 @@ class Steps:
         """Returns one for each class."""
         return classes
 
-    def predictor(self, lifted: Lifted, devices: int = 1) -> Callable[..., Sequence]:
+    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Callable[..., Sequence]:
         """Returns the compiled predictive, see `sequencer`."""
-        return sequencer(lifted)
+        return sequencer(bayesian)
 
-    def predict(self, lifted: Lifted, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int) -> Sequence:
+    def predict(
+        self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
+    ) -> Sequence:
         """Returns class probabilities after each step."""
-        return self.predictor(lifted)(params, x, key, samples=samples)
+        return self.predictor(bayesian)(params, x, key, samples=samples)
 
     def scores(self, prediction: Sequence, y: Labelled | np.ndarray) -> dict[str, float]:
         """Returns the scores of class probabilities ``[n, time, class]``.
@@ -212,14 +214,14 @@ class Steps:
         return Classes().expected(own, outputs)
 
 
-def sequencer(lifted: Lifted) -> Callable[..., Sequence]:
+def sequencer(bayesian: Bayesian) -> Callable[..., Sequence]:
     """Returns a compiled ``predict(params, x, key, *, samples, batch_size, progress) -> Sequence``.
 
     Posterior draws run one after another, examples in batches; any number of draws uses the same program.
     """
 
     def one(params: dict[str, Array], x: Array, key: Key[Array, ""], sample: Array) -> Sequence:
-        log_p = jax.nn.log_softmax(drawn(lifted, params, x, key, sample))
+        log_p = jax.nn.log_softmax(drawn(bayesian, params, x, key, sample))
         probs = jnp.exp(log_p)
         return Sequence(jnp.swapaxes(probs, 0, 1), -(probs * log_p).sum(-1).T)
 

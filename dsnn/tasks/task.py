@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from dsnn.bayes.lift import Lifted
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Likelihood
 from dsnn.data import Split
-from dsnn.tasks.calibration import Temper
+from dsnn.parameters import Params
 from dsnn.types import Array, Key
 
 Assessed = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -77,6 +77,22 @@ BALANCED = "train.class_weight=balanced is for one class an example, {name} has 
 SOURCES = "uncertainty is split for one class an example, got {name}; predict gives the whole."
 
 
+class Temper(NamedTuple):
+    """What one number makes of a network's answers.
+
+    Attributes:
+        width: standard deviation of its logarithm under its prior.
+        possible: whether the network has such a number.
+        at: the guide's parameters at a value of it.
+        lost: what a prediction costs in nats, all examples together; the second argument are targets as learned.
+    """
+
+    width: float
+    possible: Callable[[Bayesian], bool]
+    at: Callable[[Params, float], Params]
+    lost: Callable[[Any, Any], float]
+
+
 class Facts(NamedTuple):
     """What is so for a task, and what does not exist for it.
 
@@ -92,7 +108,7 @@ class Facts(NamedTuple):
         shows: what a run records: "example" (one test example in time), "decision" (with what is believed of it),
             "sources" (where doubt comes from), "plane" (doubt over two inputs), "posterior" (of single parameters).
         counted: whether targets are classes or labels, which `Task.counts` counts.
-        linear: its linear model, a name in `dsnn.linear.MODELS`; empty where there is none.
+        linear: its linear model, a name in `dsnn.assembly.linear.MODELS`; empty where there is none.
         twin: whether the deterministic twin is compared by its losses.
         most_tempered: the largest KL weight that is chosen from the data; mean-field posteriors that learn from little
             underfit beyond it.
@@ -138,16 +154,16 @@ class Task(Protocol):
         """Returns how many outputs a network needs for so many classes, labels or numbers."""
         ...
 
-    def predictor(self, lifted: Lifted, devices: int = 1) -> Callable[..., Any]:
+    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Callable[..., Any]:
         """Returns the compiled ``predict(params, x, key, *, samples, batch_size, progress, ...) -> prediction``.
 
         Args:
-            lifted: the network.
+            bayesian: the network.
             devices: of this process that may share the draws.
         """
         ...
 
-    def predict(self, lifted: Lifted, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int) -> Any:
+    def predict(self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int) -> Any:
         """Returns what the posterior predicts of examples; compiled and batched, the key is consumed."""
         ...
 

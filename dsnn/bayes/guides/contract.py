@@ -77,7 +77,7 @@ class Guide(NamedTuple):
             and symmetric, so that flipout is exact; None where no kernel has them.
         noise: ``(key, batch) -> Adapt``, randomness within the forward pass (dropout), in training and prediction.
         members: size of a leading axis that every weight has; 1 is no such axis.
-        finish: ``(lifted, params, x, y, key) -> params``, run once after training (Laplace).
+        finish: ``(bayesian, params, x, y, key) -> params``, run once after training (Laplace).
         redraw: ``(weights, params, values, key) -> Params``, what a finished guide makes of a draw of ``posterior``.
     """
 

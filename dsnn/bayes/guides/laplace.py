@@ -31,9 +31,9 @@ def laplace(batch_size: int = 64, draws: int = 1) -> Guide:
         draws: firing draws per example.
     """
 
-    def finish(lifted: Any, params: Params, x: Array, y: Array, key: Key[Array, ""]) -> Params:
-        last = _last(lifted.weights.over, params)
-        hessian, scale = gauss_newton(lifted, params, x, key, batch_size, draws), last.scale
+    def finish(bayesian: Any, params: Params, x: Array, y: Array, key: Key[Array, ""]) -> Params:
+        last = _last(bayesian.weights.over, params)
+        hessian, scale = gauss_newton(bayesian, params, x, key, batch_size, draws), last.scale
         values, vectors = np.linalg.eigh(np.asarray(hessian, np.float64) * np.outer(scale, scale))
         values = np.maximum(values, 0.0)
         c = best_precision(values, float((((last.mode - last.mean) / scale) ** 2).sum()))
@@ -50,19 +50,19 @@ def laplace(batch_size: int = 64, draws: int = 1) -> Guide:
 
 
 def gauss_newton(
-    lifted: Any, params: Params, x: Array, key: Key[Array, ""], batch_size: int, draws: int
+    bayesian: Any, params: Params, x: Array, key: Key[Array, ""], batch_size: int, draws: int
 ) -> Float[Array, "weight weight"]:
     """Returns Σ_examples J' Λ J of the last layer's parameters, J of the logits after all steps; a key is consumed.
 
     The parameters are those before gating, which a draw adds its deviation to.
     """
-    last, centre = _last(lifted.weights.over, params), lifted.centre(params)
+    last, centre = _last(bayesian.weights.over, params), bayesian.centre(params)
     size = last.mode.size
-    noise = lifted.likelihood_parameters(params)
+    noise = bayesian.likelihood_parameters(params)
 
     def logits(shift: Array, one: Array, own: Key[Array, ""]) -> Array:
         moved = centre._replace(weights=centre.weights | _add(centre.weights, last.names, shift))
-        return lifted.forward.logits(lifted.network(moved), one[None], own)[-1, 0]
+        return bayesian.simulator.logits(bayesian.network(moved), one[None], own)[-1, 0]
 
     @jax.jit
     def add(total: Array, rows: Array, mask: Array, own: Key[Array, ""]) -> Array:
@@ -70,7 +70,7 @@ def gauss_newton(
         zero = jnp.zeros(size)
         jacobian = jax.vmap(jax.jacrev(logits), (None, 0, 0))(zero, rows, keys)
         outputs = jax.vmap(logits, (None, 0, 0))(zero, rows, keys)
-        curvature = lifted.likelihood.curvature(noise, outputs) * mask[:, None, None]
+        curvature = bayesian.likelihood.curvature(noise, outputs) * mask[:, None, None]
         half = jnp.einsum("bcd,bdp->bcp", curvature, jacobian).reshape(-1, size)
         return total + jacobian.reshape(-1, size).T @ half
 

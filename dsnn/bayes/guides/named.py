@@ -16,7 +16,7 @@ from dsnn.bayes.guides.factorised import last_layer, mean_field, point
 from dsnn.bayes.guides.laplace import laplace
 from dsnn.bayes.guides.low_rank import low_rank
 from dsnn.bayes.guides.rank1 import rank1
-from dsnn.nearest import did_you_mean
+from dsnn.suggest import did_you_mean
 
 Family = Callable[..., Guide] | type[AutoGuide]
 

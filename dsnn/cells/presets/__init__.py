@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dsnn.cells.presets import nir, norse, papers, sinabs, snntorch, spikingjelly, spyx
-from dsnn.nearest import did_you_mean
+from dsnn.suggest import did_you_mean
 
 _TABLE: dict[str, Callable[..., Any]] = {
     "nir.LIF": nir.lif,

@@ -23,7 +23,7 @@ class SignDescent:
     def step(self, state, batch):
         def loss(params):
             key = rng.stream(self.problem.root, "noise", state.step)
-            logits = self.problem.forward.logits(params, batch.x, key)
+            logits = self.problem.simulator.logits(params, batch.x, key)
             return -self.problem.likelihood.of_sequence({}, logits, batch.y).mean()
 
         value, slope = jax.value_and_grad(loss)(state.params)

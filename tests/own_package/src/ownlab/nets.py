@@ -3,8 +3,8 @@
 import jax
 
 from dsnn.cells import LI
-from dsnn.layers import Dense, Layer
-from dsnn.models import Stack
+from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.stack import Stack
 
 
 def tapered(in_shape, classes, *, key, cell, width=8):

@@ -1,0 +1,443 @@
+"""What a configuration builds: data, network, NumPyro model and learner, put together in one place."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn import data, energy, learn, parameters, resolve, rng, tasks
+from dsnn.assembly import automatic
+from dsnn.assembly.automatic import Choice
+from dsnn.assembly.loading import check_trainable, load_data, prepared, task_of
+from dsnn.assembly.network import build_converted, build_guide, build_model
+from dsnn.assembly.start import compacted_network
+from dsnn.bayes import guides, priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
+from dsnn.bayes.gates import FAMILIES, family
+from dsnn.bayes.halting_posterior import HaltingPosterior
+from dsnn.bayes.weight_posterior import WeightPosterior
+from dsnn.cells import kind
+from dsnn.config import Config, as_dict
+from dsnn.data.scaling import PARTS
+from dsnn.learn import mesh, online, optimizer, sampling
+from dsnn.learn.gradients import FPTT
+from dsnn.native.programs import Program, shared
+from dsnn.networks.plan import NEURONS
+from dsnn.networks.whole import Whole, is_own
+from dsnn.networks.wiring import described_by
+from dsnn.protocols import Problem
+from dsnn.simulate.sequential_images import Scan
+from dsnn.simulate.simulator import Simulator
+
+MOST_SHARED_BYTES = 1 << 28
+"""Data up to this size are kept with the programs of a job for the next one that is like it."""
+
+FREE = (
+    "seed",
+    "experiment",
+    "resume",
+    "trust",
+    "run",
+    "track",
+    "data",
+    "compute",
+    "population",
+    "energy.also",
+    "energy.pue",
+    "energy.intensity",
+    "baseline",
+    "export",
+    "metrics",
+    "callbacks",
+    "train.eval_every",
+    "train.patience",
+    "train.checkpoint_s",
+    "train.watch_test",
+    "optimizer.learning_rate",
+    "svi.lam",
+    "bayes.prior_scale",
+    "bayes.temperature",
+)
+"""Options that programs do not depend on, or that they take as arguments."""
+
+
+@dataclasses.dataclass
+class Setup:
+    """What a configuration builds; ``automatic`` names the choices that were left to the data, which `config` holds.
+
+    ``begin`` are parameters of the guide that learning starts from, where it goes on; ``start`` are a network's.
+    ``programs`` are those of an assessment by name, where they are compiled ahead.
+    """
+
+    config: Config
+    split: data.Split
+    bayesian: Bayesian
+    sites: sites.Sites
+    settings: learn.Settings
+    spread: mesh.Spread | None = None
+    start: parameters.Params | None = None
+    automatic: dict[str, Choice] = dataclasses.field(default_factory=dict)
+    programs: dict[str, Program] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    begin: parameters.Params | None = None
+
+    def __post_init__(self) -> None:
+        self.programs = self.programs or shared(self.likeness and ("assessing", self.likeness), dict)
+
+    @functools.cached_property
+    def likeness(self) -> tuple[Any, ...] | None:
+        """What the programs of a run depend on: equal for jobs that differ in settings and in values of data alone.
+
+        None where a program holds more of the data or of the seed than can be seen here, or where keeping the data
+        for the next job would take much memory.
+        """
+        config, split = self.config, self.split
+        special = (
+            config.convert.method
+            or config.model.compacted
+            or self.start is not None
+            or self.spread is not None
+            or self.begin is not None
+        )
+        drawn = config.model.options or config.model.readout_options or config.bayes.rare_inputs != 1
+        if special or drawn or config.train.class_weight != "none" or config.bayes.guide == "ensemble":
+            return None
+        parts = [(name, part) for name in ("train", "val", "test", "certify") if (part := getattr(split, name))]
+        shapes = []
+        for name, (x, y) in parts:
+            if not isinstance(x, np.ndarray | jax.Array):
+                return None
+            shapes.append((name, x.shape, str(x.dtype), np.shape(y), str(y.dtype)))
+        if sum(part.x.nbytes for _, part in parts) > MOST_SHARED_BYTES:
+            return None
+        kept = without(as_dict(config), FREE)
+        own = tuple(resolve.Piece(resolve.piece("a piece", name)) for name in resolve.foreign_names(kept))
+        facts = (split.name, split.task, split.classes, split.temporal, reads_values(self.bayesian.simulator, split))
+        return (repr(kept), own, facts, tuple(shapes), str(jnp.zeros(()).dtype), jax.default_backend())
+
+    @functools.cached_property
+    def task(self) -> tasks.Task:
+        """What is learned: classes, labels, numbers, a class at every step, or a task of one's own."""
+        return task_of(self.split, self.config)
+
+    @property
+    def transform(self) -> Any:
+        """What changes the inputs of a training batch, ``(x, key) -> x``; None changes nothing."""
+        name = self.config.train.transform
+        return resolve.piece("train.transform", name) if name else None
+
+    @property
+    def root(self) -> Any:
+        """Root key of the run."""
+        return self.settings.root
+
+    @property
+    def learner(self) -> learn.Learner:
+        """The learner of these very settings."""
+        return self.family(self.settings, traced=False)
+
+    def family(self, settings: learn.Settings, *, traced: bool = True) -> learn.Learner:
+        """Returns the learner of settings of the same program; see `network`."""
+        config = self.config
+        bayesian, _ = network(config, self.split, settings, traced=traced, start=self.start)
+        total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
+        if config.learner == "nuts":
+            return sampling.nuts_learner(bayesian, config.nuts, settings.root)
+        variational = config.learner == "svi"
+        decided = learn.decided_from(config.svi, total) if variational else None
+        window = self._window
+        updates = total * -(-bayesian.simulator.steps // window) if window else total
+        tx = optimizer.optimizer(config.optimizer, updates, settings.learning_rate, config.train.epochs, decided)
+        if self._by_svi:
+            # on a CPU one particle after another is faster, and takes the memory of one
+            together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
+            how = config.svi if variational else learn.SviConfig()
+            lam = settings.lam if variational else None
+            return learn.svi_learner(bayesian, how, tx, total, settings.root, lam, together, self.begin)
+        simulator = bayesian.simulator
+        begin = bayesian.weights.initial if self.begin is None else self.begin
+        common = simulator, begin, bayesian.likelihood, tx
+        if config.learner == "fptt":
+            return online.fptt_learner(*common, FPTT(**vars(config.fptt)), settings.root)
+        if config.learner == "tbptt":
+            return online.tbptt_learner(*common, window, settings.root)
+        if resolve.is_foreign(config.learner):
+            return self._own(bayesian, tx, updates, settings.root)
+
+        def loss(values: Any, batch: learn.Batch, key: Any) -> Any:
+            return -bayesian.likelihood.of_sequence({}, simulator.logits(values, batch.x, key), batch.y).mean()
+
+        return learn.map_learner(loss, simulator.template, begin, tx, settings.root)
+
+    def _own(self, bayesian: Bayesian, tx: Any, updates: int, root: Any) -> learn.Learner:
+        """Returns a learner of one's own."""
+        problem = Problem(bayesian.simulator, bayesian.weights.initial, bayesian.likelihood, tx, updates, root)
+        made = resolve.called("learner", self.config.learner, {}, self.config.learner_options, given=(problem,))
+        for method in ("init", "step", "params"):
+            if not callable(getattr(made, method, None)):
+                raise ValueError(
+                    f"learner must give init(), step(state, batch) and params(state), got a {type(made).__name__} "
+                    f"without {method} from {self.config.learner}; see dsnn.protocols.Learner."
+                )
+
+        def step(state: Any, batch: learn.Batch) -> tuple[Any, learn.Info]:
+            new, info = made.step(state, batch)
+            return new, learn.info_of(info)
+
+        return learn.Learner(made.init, step, made.params)
+
+    @property
+    def _by_svi(self) -> bool:
+        """Whether NumPyro learns: a posterior, or points together with a likelihood's own parameters."""
+        return self.config.learner == "svi" or (
+            self.config.learner == "map" and bool(self.bayesian.likelihood.parameters())
+        )
+
+    @property
+    def _window(self) -> int:
+        """Steps between updates of a rule that updates within a sequence; 0 updates once in each."""
+        windows = {"fptt": self.config.fptt.window, "tbptt": self.config.tbptt.window}
+        return windows.get(self.config.learner, 0)
+
+    def params(self, state: Any) -> dict[str, Any]:
+        """Returns the natural parameters of a learner's state."""
+        if resolve.is_foreign(self.config.learner):
+            params: dict[str, Any] = self.learner.params(state)
+            return params
+        if self.config.learner == "nuts":
+            return sampling.nuts_params(self.bayesian, self.config.nuts, state)
+        if not self._by_svi:
+            return learn.map_params(self.bayesian.simulator.template, state)
+        return learn.svi_params(self.bayesian, state)
+
+    def diagnostics(self, state: Any) -> dict[str, float]:
+        """Returns what a learner says of its own work, by the names of metrics; nothing but for NUTS."""
+        return sampling.diagnostics(state) if self.config.learner == "nuts" else {}
+
+
+def without(config: dict[str, Any], options: tuple[str, ...]) -> dict[str, Any]:
+    """Returns nested options without those of these dotted names."""
+    inner = {first: rest for first, _, rest in (name.partition(".") for name in options) if not rest}
+    below: dict[str, list[str]] = {}
+    for first, _, rest in (name.partition(".") for name in options):
+        if rest:
+            below.setdefault(first, []).append(rest)
+    return {
+        name: without(value, tuple(below[name])) if name in below else value
+        for name, value in config.items()
+        if name not in inner
+    }
+
+
+def build(config: Config, split: data.Split | None = None, start: parameters.Params | None = None) -> Setup:
+    """Returns data, network, model and learner of a configuration.
+
+    Args:
+        config: of the run.
+        split: data in place of those that the configuration names.
+        start: parameters of a converted network, where learning starts and the prior has its centre.
+    """
+    config = _whole(config)
+    split = load_data(config) if split is None else check_trainable(split, config)
+    split = prepared(split, config)
+    config = _whole(config, data.size(split.train))
+    shaped, split = with_network(config, split)
+    timed = automatic.schedule(shaped.config, split)
+    bayesian, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
+    if timed.config.gates.enabled and not every_site.total and is_own(bayesian.simulator.template.names):
+        timed = automatic.ungated(timed)
+        bayesian, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
+    own = is_own(bayesian.simulator.template.names)
+    if (
+        timed.config.halting.enabled
+        and own
+        and not bayesian.simulator.template.build(bayesian.weights.initial).has_step
+    ):
+        timed = automatic.waiting(timed)
+        bayesian, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
+    task = task_of(split, timed.config)
+    weighed = automatic.weights(timed.config, split, bayesian.weights.priors, bayesian.weights.initial, task)
+    chosen = shaped.chosen | timed.chosen | (weighed.chosen if config.learner == "svi" else {})
+    config = weighed.config
+    settings = settings_of(config)
+    spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
+    return Setup(config, split, bayesian, every_site, settings, spread, start, chosen)
+
+
+def _has_step(bayesian: Bayesian) -> bool:
+    """Returns whether a network runs one time step after another, so that an example may stop."""
+    template = bayesian.simulator.template
+    return not is_own(template.names) or template.build(bayesian.weights.initial).has_step
+
+
+def _whole(config: Config, examples: int = 1) -> Config:
+    """Returns the configuration of a learner that sees all examples at once: the batch is all of them.
+
+    Args:
+        config: of the run.
+        examples: that train; a batch of one passes for any number of them until it is known.
+    """
+    if config.learner != "nuts":
+        return config
+    own = dataclasses.replace(config.train, batch_size=examples, epochs=config.nuts.epochs)
+    return dataclasses.replace(config, train=own)
+
+
+def with_network(config: Config, split: data.Split) -> tuple[automatic.Automatic, data.Split]:
+    """Returns a configuration whose kind of network is chosen, and the data as that network reads them."""
+    shaped = automatic.network(config, split)
+    return shaped, _with_channels(split) if shaped.config.model.architecture == "conv" else split
+
+
+def _with_channels(split: data.Split) -> data.Split:
+    """Returns grey images with the channel axis that convolutions read."""
+    if len(data.input_shape(split)) != 2:
+        return split
+    parts = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
+    return split._replace(**{name: part._replace(x=part.x[..., None]) for name, part in parts.items()})
+
+
+def settings_of(config: Config) -> learn.Settings:
+    """Returns what a configuration gives to the program as arguments."""
+    values = (config.optimizer.learning_rate, config.svi.lam, config.model.noise_width, config.bayes.prior_scale)
+    return learn.Settings(rng.root(config.seed), *(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def network(
+    config: Config,
+    split: data.Split,
+    settings: learn.Settings,
+    *,
+    traced: bool = True,
+    start: parameters.Params | None = None,
+) -> tuple[Bayesian, sites.Sites]:
+    """Returns the Bayesian network and its compute sites.
+
+    Args:
+        config: all that is not a setting.
+        split: the data, for its shape and size.
+        settings: take the place of the configuration's, and may be traced.
+        traced: whether they are; otherwise the noise's width is the configuration's, a constant of the network.
+        start: parameters to start from in place of the network's own.
+    """
+    shape, temporal, task = data.input_shape(split), split.temporal, task_of(split, config)
+    outputs = task.outputs(split.classes)
+    length = data.steps(split) or config.train.steps if temporal else config.train.steps
+    if scanned := config.train.encoding == "scan" and not temporal:
+        length, features = config.train.scan.shape(_image(shape, split.name))
+        shape = (features,)
+    key = rng.stream(settings.root, "init")
+    width = settings.noise_width if traced else None
+    model: Any
+    if config.convert.method:
+        model = build_converted(config, shape, split.classes, width)
+    elif config.model.compacted:
+        model = compacted_network(
+            config.model.compacted,
+            config.seed,
+            lambda first: network(automatic.network(first, split).config, split, settings_of(first), traced=False)[0],
+        )
+    else:
+        model = build_model(config.model, shape, outputs, key, width)
+    template, params = parameters.split(model)
+    params = params if start is None else start
+    simulator = Simulator(
+        template,
+        length,
+        "temporal" if temporal else config.train.encoding,
+        config.train.schedule,
+        int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
+        config.train.scan if scanned else Scan(),
+        stochastic=config.learner != "nuts",
+    )
+    if config.gates.enabled and config.gates.time and not temporal:
+        raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
+    priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
+    neurons = described_by(model).neurons
+    liquid = [group.name.removesuffix(NEURONS) for group in neurons if kind(group.cost) == "LTC"]
+    if priced and liquid:
+        raise ValueError(
+            "an LTC neuron sees currents and membranes of its whole layer, which no gate closes and no price covers, "
+            f"got gates or halting with {liquid[0]!r} of LTC; set gates.enabled=false and halting.enabled=false."
+        )
+    every_site = sites.sites(
+        model,
+        gate_input=config.gates.input,
+        gate_features=config.gates.enabled and config.gates.features,
+        analog_input=reads_values(simulator, split),
+        held_input=simulator.held,
+        time_steps=simulator.steps if config.gates.enabled and config.gates.time else 0,
+    )
+    guide = _guide(config, shape, outputs, key, params)
+    if guide.noise is not None and isinstance(model, Whole):
+        raise ValueError(
+            f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
+            "another guide."
+        )
+    variational, sampled = config.learner == "svi", config.learner == "nuts"
+    halts = variational and config.halting.enabled and task.facts.halts
+    if config.convert.method:
+        prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
+    else:
+        around = params if config.bayes.cells else None
+        rows = _rows(config, split, template)
+        prior = priors.default(
+            template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior, around, rows
+        )
+    gated, prices = variational and config.gates.enabled, energy.profile(config.energy.profile)
+    prior = prior if variational or sampled else priors.point
+    flips = variational and config.bayes.flipout
+    bayesian = Bayesian(
+        simulator,
+        WeightPosterior(template, params, prior, guide, flips),
+        _gates(config, every_site) if gated else None,
+        HaltingPosterior(length, config.halting.feature, config.halting.fit != "held_out") if halts else None,
+        EnergyPrior(every_site, prices, config.energy.accounting) if halts or gated else None,
+        task.likelihood(),
+        data_size=data.size(split.train),
+    )
+    return bayesian, every_site
+
+
+def _gates(config: Config, where: sites.Sites) -> GatePosterior:
+    own = FAMILIES.get(config.gates.family) or family(config.gates.family)
+    return GatePosterior(where, own, config.gates.open_probability)
+
+
+def _guide(config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params) -> guides.Guide:
+    """Returns the posterior family of a learner's weights; the key is consumed."""
+    if config.learner == "svi":
+        return build_guide(config, shape, outputs, key)
+    return sampling.family(initial, config.nuts) if config.learner == "nuts" else guides.point()
+
+
+def _rows(config: Config, split: data.Split, template: parameters.Template) -> dict[str, Any]:
+    """Returns factors of the first kernel's prior per input, if inputs that are rarely on have a wider one."""
+    if config.bayes.rare_inputs == 1 or config.model.architecture == "conv":
+        return {}
+    x = np.asarray(split.train.x)
+    x = x.reshape(len(x) * (x.shape[1] if split.temporal else 1), -1)
+    if is_own(template.names):
+        raise ValueError("bayes.rare_inputs is for stacks, got a network of one's own; set bayes.rare_inputs=1.")
+    first = next(name for name in template.names if name.endswith(".synapse.kernel"))
+    return {first: priors.rare_inputs(x, config.bayes.rare_inputs)}
+
+
+def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    if len(shape) < 2:
+        raise ValueError(
+            f"train.encoding=scan shows images [height, width, ...], {name} has examples of shape {shape}."
+        )
+    return shape
+
+
+def reads_values(simulator: Simulator, split: data.Split) -> bool:
+    """Returns whether inputs carry values and not spikes."""
+    if simulator.encoding != "temporal":
+        return simulator.analog
+    values = np.asarray(split.train.x)
+    return bool(((values != 0) & (values != 1)).any())

@@ -1,0 +1,167 @@
+"""Rules across the parts of a configuration, in one table; a rule about one part lives with that part."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from dsnn.learn.online import RESUMED
+
+if TYPE_CHECKING:
+    from dsnn.config import Config
+
+
+class Rule(NamedTuple):
+    """What two parts of a configuration may not say together.
+
+    Attributes:
+        broken: whether a configuration breaks it.
+        sentence: the rule, the value received and the fix.
+    """
+
+    broken: Callable[["Config"], object]
+    sentence: Callable[["Config"], str]
+
+
+def check(config: "Config") -> None:
+    """Checks a configuration against every rule.
+
+    Raises:
+        ValueError: the sentence of the first rule that it breaks.
+    """
+    for rule in RULES:
+        if rule.broken(config):
+            raise ValueError(rule.sentence(config))
+
+
+def _gated(config: "Config", family: str) -> bool:
+    return config.gates.enabled and config.gates.family == family
+
+
+def _priced(config: "Config") -> object:
+    svi = config.svi
+    return svi.lam or svi.budget_nj or svi.budget_fraction or svi.budget_sites
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        lambda c: c.train.encoding == "temporal" and not c.data.temporal and c.data.name == "npz",
+        lambda c: "train.encoding=temporal needs temporal data, got static npz; set data.temporal=true.",
+    ),
+    Rule(
+        lambda c: c.bayes.guide == "aot" and c.train.schedule == "step",
+        lambda c: "bayes.guide=aot needs a mask for every step, got train.schedule=step; use layer.",
+    ),
+    Rule(
+        lambda c: c.learner == "tbptt" and c.train.loss != "final",
+        lambda c: (
+            "learner=tbptt holds the label against the output so far of every window, got train.loss="
+            f"{c.train.loss}; leave it out."
+        ),
+    ),
+    Rule(
+        lambda c: c.learner == "tbptt" and c.model.readout not in RESUMED,
+        lambda c: (
+            f"learner=tbptt updates before a sequence ends, got model.readout={c.model.readout}; set model.readout to "
+            f"one of {', '.join(RESUMED)}."
+        ),
+    ),
+    Rule(
+        lambda c: c.learner == "fptt" and c.model.readout != "last",
+        lambda c: (
+            f"learner=fptt answers at every step from that step's output, got model.readout={c.model.readout}; set "
+            "model.readout=last."
+        ),
+    ),
+    Rule(
+        lambda c: _gated(c, "magnitude") and not (c.svi.budget_sites and c.svi.decide_fraction),
+        lambda c: (
+            "gates.family=magnitude needs to know how many sites to keep and when, got no svi.budget_sites or no "
+            "svi.decide_fraction; give both, for example svi.budget_sites={hidden0: 64} svi.decide_fraction=0.5."
+        ),
+    ),
+    Rule(
+        lambda c: _gated(c, "magnitude") and (c.svi.budget_nj or c.svi.budget_fraction),
+        lambda c: (
+            "gates.family=magnitude keeps numbers of sites, since weights cannot be compared across layers, got "
+            "a budget of energy; set svi.budget_nj and svi.budget_fraction to 0."
+        ),
+    ),
+    Rule(
+        lambda c: c.model.compacted and (c.gates.enabled or c.population.size > 1),
+        lambda c: (
+            "model.compacted goes on in a network whose sites are decided, one run at a time, got gates or a "
+            "population; set gates.enabled=false and leave population out."
+        ),
+    ),
+    Rule(
+        lambda c: _gated(c, "lognormal") and _priced(c),
+        lambda c: (
+            "gates.family=lognormal closes sites by its own divergence, got a price or a budget as well; set svi.lam=0 "
+            "and no budget."
+        ),
+    ),
+    Rule(
+        lambda c: c.compute.split == "samples" and (c.learner != "svi" or c.svi.particles == 1),
+        lambda c: (
+            f"compute.split=samples spreads the particles of variational inference, got learner={c.learner} with "
+            f"svi.particles={c.svi.particles}; set svi.particles to a multiple of the devices, or take "
+            "compute.split=data."
+        ),
+    ),
+    Rule(
+        lambda c: c.population.size > 1 and (c.compute.split != "none" or c.compute.processes > 1),
+        lambda c: (
+            "a population fills the devices with its members, got compute.split or compute.processes as well; leave "
+            "them out, or set population.size=1."
+        ),
+    ),
+    Rule(
+        lambda c: c.learner == "convert" and not c.convert.method,
+        lambda c: "learner=convert needs a conversion, got no convert.method; max, percentile, ... are.",
+    ),
+    Rule(
+        lambda c: c.convert.draws and (c.convert.signed_neurons or c.convert.calibrate),
+        lambda c: (
+            "address events run plain neurons with the biases of the deep network, got convert.draws with "
+            "signed_neurons or calibrate; leave one of them out."
+        ),
+    ),
+    Rule(
+        lambda c: c.convert.signed_neurons and c.learner != "convert",
+        lambda c: (
+            f"signed neurons are deterministic and for learner=convert, got learner={c.learner}; set "
+            "convert.signed_neurons=false."
+        ),
+    ),
+    Rule(
+        lambda c: c.convert.method and (c.population.size > 1 or c.compute.processes > 1),
+        lambda c: "a conversion is one network in one process, got more of them; sweep seeds with -m instead.",
+    ),
+    Rule(
+        lambda c: c.convert.draws and c.learner != "convert",
+        lambda c: f"convert.draws are for learner=convert, got learner={c.learner}; leave them out.",
+    ),
+    Rule(
+        lambda c: c.learner == "nuts" and (c.gates.enabled or c.halting.enabled),
+        lambda c: (
+            f"learner=nuts draws weights alone, got gates.enabled={str(c.gates.enabled).lower()} and halting.enabled="
+            f"{str(c.halting.enabled).lower()}; set gates.enabled=false and halting.enabled=false."
+        ),
+    ),
+    Rule(
+        lambda c: c.learner == "nuts" and c.train.encoding == "rate",
+        lambda c: "learner=nuts needs a likelihood without chance, got train.encoding=rate; set direct or latency.",
+    ),
+    Rule(
+        lambda c: c.learner == "nuts" and c.train.select != "last",
+        lambda c: f"learner=nuts predicts from all draws, got train.select={c.train.select}; leave it out.",
+    ),
+    Rule(
+        lambda c: (
+            c.learner == "nuts" and (c.population.size > 1 or c.compute.split != "none" or c.compute.processes > 1)
+        ),
+        lambda c: (
+            "learner=nuts runs its chains in one process on one device, got population, compute.split or "
+            "compute.processes as well; leave them out, and sweep seeds with -m."
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Programs of the machine: sources in C, their bindings, which of them runs where, and what JAX compiled and kept."""

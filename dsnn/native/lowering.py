@@ -1,0 +1,133 @@
+"""One program for this process's CPU, and one for everything else: chosen when a program is lowered, not when traced.
+
+What is written in C runs on CPUs of a process that has compiled it. A program that is lowered for an accelerator, or
+exported (`jax.export`) to be run by a process that has compiled nothing, holds the same in JAX. That it is being
+exported is told by the parameters of its lowering, which `jax.lax.platform_dependent` does not look at.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+from dsnn.types import Array
+
+__all__ = ["on_this_cpu"]
+
+
+def on_this_cpu(here: Callable[..., Any], elsewhere: Callable[..., Any], out: Any, *operands: Array) -> Any:
+    """Returns ``here(*operands)`` in programs for this process's CPU, and ``elsewhere(*operands)`` in all others.
+
+    Neither is differentiated, see `dsnn.native.derivatives`. Under `jax.vmap` mapped calls of ``here`` run one after
+    another.
+
+    Args:
+        here: gives arrays like ``out``. Equal functions are compiled once, outside of `jax.jit` as well.
+        elsewhere: gives arrays of the same shapes.
+        out: shape and dtype of what they give, or a list of these.
+        operands: arrays.
+    """
+    shapes = tuple(out) if isinstance(out, (list, tuple)) else (out,)
+    given = _chosen.bind(*operands, here=here, elsewhere=elsewhere, shapes=tuple(_frozen(each) for each in shapes))
+    return list(given) if isinstance(out, (list, tuple)) else given[0]
+
+
+_chosen = Primitive("on_this_cpu")
+_chosen.multiple_results = True
+
+
+def _frozen(shape: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(shape.shape), jnp.dtype(shape.dtype))
+
+
+def _listed(function: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """Returns a function that gives a list, also of one array."""
+
+    def run(*operands: Any) -> list[Any]:
+        out = function(*operands)
+        return list(out) if isinstance(out, (list, tuple)) else [out]
+
+    return run
+
+
+@_chosen.def_abstract_eval
+def _abstract(*_: Any, shapes: Any, **__: Any) -> list[Any]:
+    return [jax.core.ShapedArray(each.shape, each.dtype) for each in shapes]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(**chosen: Any) -> Callable[..., Any]:
+    return jax.jit(functools.partial(_chosen.bind, **chosen))
+
+
+@_chosen.def_impl
+def _run(*operands: Any, **chosen: Any) -> Any:
+    return _compiled(**chosen)(*operands)
+
+
+def _lowered_here(ctx: Any, *operands: Any, here: Any, elsewhere: Any, shapes: Any) -> Any:
+    del shapes
+    exported = ctx.module_context.lowering_parameters.for_export
+    return mlir.lower_fun(_listed(elsewhere if exported else here), multiple_results=True)(ctx, *operands)
+
+
+def _lowered_elsewhere(ctx: Any, *operands: Any, here: Any, elsewhere: Any, shapes: Any) -> Any:
+    del here, shapes
+    return mlir.lower_fun(_listed(elsewhere), multiple_results=True)(ctx, *operands)
+
+
+@dataclass(frozen=True)
+class _InTurn:
+    """A function whose mapped calls run one after another; equal where the functions are."""
+
+    function: Callable[..., Any]
+    mapped: tuple[bool, ...]
+
+    def __call__(self, *operands: Any) -> Any:
+        """Returns what the function gives of each, stacked."""
+        moving = [each for each, moves in zip(operands, self.mapped, strict=True) if moves]
+
+        def one(moving: list[Any]) -> Any:
+            rest = iter(moving)
+            return self.function(
+                *(next(rest) if moves else each for each, moves in zip(operands, self.mapped, strict=True))
+            )
+
+        return jax.lax.map(one, moving)
+
+
+@dataclass(frozen=True)
+class _AtOnce:
+    """A function whose mapped calls run together; equal where the functions are."""
+
+    function: Callable[..., Any]
+    mapped: tuple[bool, ...]
+
+    def __call__(self, *operands: Any) -> Any:
+        """Returns what the function gives of each, stacked."""
+        return jax.vmap(self.function, tuple(0 if moves else None for moves in self.mapped))(*operands)
+
+
+def _batched(operands: Any, axes: Any, *, here: Any, elsewhere: Any, shapes: Any) -> Any:
+    size = next(each.shape[axis] for each, axis in zip(operands, axes, strict=True) if axis is not None)
+    operands = [
+        each if axis is None else jnp.moveaxis(each, axis, 0) for each, axis in zip(operands, axes, strict=True)
+    ]
+    mapped = tuple(axis is not None for axis in axes)
+    out = _chosen.bind(
+        *operands,
+        here=_InTurn(here, mapped),
+        elsewhere=_AtOnce(elsewhere, mapped),
+        shapes=tuple(jax.ShapeDtypeStruct((size, *each.shape), each.dtype) for each in shapes),
+    )
+    return out, [0] * len(out)
+
+
+mlir.register_lowering(_chosen, _lowered_elsewhere)
+mlir.register_lowering(_chosen, _lowered_here, platform="cpu")
+batching.primitive_batchers[_chosen] = _batched

@@ -1,0 +1,1 @@
+"""The time loop, its parallel and compiled forms, encoders and early exit."""

@@ -1,0 +1,228 @@
+"""The time loop layer by layer: each synapse is applied to all time steps in one product, and only neurons are scanned.
+
+Whole loops run in C where `dsnn.simulate.fused` takes them, and in logarithmic depth where that is asked for and a cell
+never resets (`dsnn.simulate.associative`).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dsnn.native.derivatives import both_ways
+from dsnn.networks.graph import rows_of
+from dsnn.networks.layers import Layer, LayerState
+from dsnn.networks.plan import NEURONS, fires
+from dsnn.networks.plan import read as read_by
+from dsnn.networks.stack import Stack
+from dsnn.networks.whole import OUTPUT, Whole
+from dsnn.simulate import associative, fused
+from dsnn.simulate.scan import advanced, scan
+from dsnn.types import Array, Float, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """What all layers of one run have in common.
+
+    Attributes:
+        length: number of time steps.
+        key: of the run; None is the deterministic network.
+        memory: what the backward pass keeps, see `dsnn.unroll`.
+        running: how far each step runs; None is all the way.
+        begins: whether it starts from the initial state: in C and in logarithmic depth, all steps are run at once.
+        recorded: whether the states of all steps are wanted.
+        in_parallel: whether cells that never reset run in logarithmic depth.
+    """
+
+    length: int
+    key: Key[Array, ""] | None
+    memory: str | int
+    running: Float[Array, " time"] | None
+    begins: bool
+    recorded: bool
+    in_parallel: bool
+
+    @property
+    def times(self) -> Array:
+        """Number of each step, from 0."""
+        return jnp.arange(self.length)
+
+    def key_at(self, t: Array, numbers: tuple[int, ...]) -> Key[Array, ""] | None:
+        """Returns the key of one layer, known by its number in each container that it is in, at a step."""
+        if self.key is None:
+            return None
+        key = jax.random.fold_in(self.key, t)
+        for number in numbers:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    def over_time(self, signal: Array) -> Array:
+        """Returns a signal at every step, of one that has a single step."""
+        return jnp.broadcast_to(signal, (self.length, *signal.shape[1:]))
+
+
+def run_stack(
+    model: Stack, state: dict[str, LayerState], xs: Array, held: bool, course: Course, record: Any
+) -> tuple[Array, dict[str, LayerState], Any]:
+    """Returns a stack's outputs ``[time, batch, ...]``, its final state and what was recorded."""
+    final, states, spikes = {}, {}, {}
+    signal = xs
+    for index, (name, layer) in enumerate(model.layers()):
+        first = held and index == 0
+        final[name], spikes[name], states[name], _ = run_layer(layer, state[name], signal, first, (index,), course)
+        signal = model.sent(name, signal, spikes[name])
+    if course.running is not None:
+        share = course.running
+        spikes = {name: s * share.reshape(-1, *[1] * (s.ndim - 1)) for name, s in spikes.items()}
+    # a record sees one step at a time; what it does not keep is dead code to the compiler
+    records = jax.vmap(record)(states, spikes) if record else None
+    return spikes[model.names[-1]], final, records
+
+
+def run_parts(model: Whole, state: Any, xs: Array, held: bool, course: Course, record: Any) -> tuple[Array, Any, Any]:
+    """Returns the outputs, the final state and what was recorded, of a network of blocks; as `run_stack`."""
+    read = model.drive(xs)[None] if held else fold(model.drive, xs)
+    way = _All((), course, {}, {})
+    final, out = model.network.run("", state, read, way)
+    sent = {**way.sent, OUTPUT: out}
+    if course.running is not None:
+        share = course.running
+        sent = {name: s * share.reshape(-1, *[1] * (s.ndim - 1)) for name, s in sent.items()}
+    if record is None:
+        return course.over_time(sent[OUTPUT]), final, None
+    states = {path.removesuffix("."): at for path, at in way.states.items()}
+    whole = {name: course.over_time(s) for name, s in sent.items()}
+    return whole[OUTPUT], final, jax.vmap(record)(_nested(states), whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class _All:
+    """All time steps of the layers in a container (`dsnn.networks.graph.Way`); an input that is held has one step."""
+
+    numbers: tuple[int, ...]
+    course: Course
+    sent: dict[str, Array]
+    states: dict[str, Any]
+
+    def inner(self, number: int) -> "_All":
+        """Returns how the part of this number runs."""
+        return dataclasses.replace(self, numbers=(*self.numbers, number))
+
+    def layer(self, layer: Layer, path: str, state: LayerState, x: Array) -> tuple[LayerState, Array]:
+        """Returns the final state and what the layer gives at every step."""
+        self.sent[path] = rows_of(layer, read_by(layer, x, 2), 2)
+        held = x.shape[0] == 1 and self.course.length > 1
+        final, out, states, fired = run_layer(layer, state, x[0] if held else x, held, self.numbers, self.course)
+        if fires(layer):
+            self.sent[f"{path}{NEURONS}"] = out
+        if states is not None:  # there is something to record
+            self.states[path] = states
+            if layer.recurrent is not None and fired is not None:
+                self.sent[f"{path}.recurrent"] = fired
+        return final, out
+
+
+def _nested(states: dict[str, Any]) -> dict[str, Any]:
+    """Returns states of layers by dotted path as containers nest them."""
+    nested: dict[str, Any] = {}
+    for path, state in states.items():
+        *outer, name = path.split(".")
+        inner = nested
+        for one in outer:
+            inner = inner.setdefault(one, {})
+        inner[name] = state
+    return nested
+
+
+def run_layer(
+    layer: Layer, state: LayerState, signal: Array, held: bool, numbers: tuple[int, ...], course: Course
+) -> tuple[LayerState, Array, Any, Array | None]:
+    """Returns a layer's final state, what it gives at every step, its states at all steps, and its spikes.
+
+    States are there if they are wanted, and spikes too where the layer gives its membranes; else None.
+
+    Args:
+        layer: synapse and cell.
+        state: where it starts.
+        signal: its input, ``[time, batch, ...]``, or ``[batch, ...]`` that is held.
+        held: whether the input is held, so that its product is computed once.
+        numbers: of the layer in each container that it is in, which its noise goes by.
+        course: the run.
+    """
+    currents = layer.drive(signal) if held else fold(layer.drive, signal)
+    at_once = course.in_parallel and course.begins and layer.recurrent is None and associative.reset_free(layer.cell)
+    if held and (at_once or layer.recurrent is not None):
+        currents, held = course.over_time(currents[None]), False
+    if at_once:
+        keys = None if course.key is None else jax.vmap(lambda t: course.key_at(t, numbers))(course.times)
+        after, sent = associative.run(layer.cell, state.cell, currents, keys)
+        return LayerState(jax.tree.map(lambda a: a[-1], after), None), sent, LayerState(after, None), None
+    if (
+        course.begins
+        and not course.recorded
+        and course.memory == "full"
+        and not held
+        and fused.supports(layer, currents)
+    ):
+        return *fused.run(layer, currents), None, None
+    alone = layer.recurrent is None or course.running is not None
+    one = partial(_scan, running=course.running) if alone else _scan_recurrent
+    return one(layer, state, currents, held, course, course.times, numbers)
+
+
+def _scan(layer, state, currents, constant, course, times, numbers, running=None):  # type: ignore[no-untyped-def]
+    """Returns what `run_layer` does, by a scan; its own spikes where it has a recurrent kernel, which reads them."""
+    apart = layer.recurrent is not None and layer.reads == "membrane"
+
+    def body(state, inputs):  # type: ignore[no-untyped-def]
+        t, current, share = inputs
+        new, out = layer.advance(state, currents if constant else current, course.key_at(t, numbers))
+        state = advanced(state, new, share)
+        return state, (out, state if course.recorded else None, new.spikes if apart else None)
+
+    steps = (times, None if constant else currents, running)
+    final, (out, states, spikes) = scan(body, state, steps, course.length, course.memory)
+    return final, out, states, spikes if apart else out
+
+
+def _scan_recurrent(layer, state, currents, constant, course, times, numbers):  # type: ignore[no-untyped-def]
+    """`_scan` whose backward pass adds up the gradient of the recurrent kernel in one product after the loop.
+
+    Inside the loop it would be a product and an addition to the whole kernel at every step. What the loop gives is the
+    gradient of the currents, and a recurrent current is one of them.
+    """
+    graph, weights = nnx.split(layer)
+
+    def loop(kernel, weights, state, currents, fixed):  # type: ignore[no-untyped-def]
+        inner = nnx.merge(graph, weights)
+        inner.recurrent[...] = kernel
+        key, times = fixed
+        return _scan(inner, state, currents, constant, dataclasses.replace(course, key=key), times, numbers)
+
+    def forward(kernel, weights, state, currents, fixed):  # type: ignore[no-untyped-def]
+        out, pullback = jax.vjp(lambda *moving: loop(kernel, *moving, fixed), weights, state, currents)
+        return out, (pullback, kernel, weights, jnp.concatenate([state.spikes[None], out[3][:-1]]))
+
+    def backward(kept: Any, grad: Any) -> tuple[Array, Any, Any, Array, None]:
+        pullback, kernel, weights, before = kept
+        to_weights, to_state, to_currents = pullback(grad)
+        rows = before.reshape(-1, before.shape[-1])
+        inner = nnx.merge(graph, weights)
+        product = jax.vjp(lambda kernel: inner.feed_back(rows, kernel), kernel)[1]
+        back = to_currents.reshape(rows.shape).astype(jax.eval_shape(inner.feed_back, rows, kernel).dtype)
+        return product(back)[0], to_weights, to_state, to_currents, None
+
+    run = both_ways(forward, backward, loop, run=loop)
+    return run(layer.recurrent[...], weights, state, currents, (course.key, times))
+
+
+def fold(drive: Callable[[Array], Array], xs: Array) -> Array:
+    """Applies what has no state to all time steps at once."""
+    time, batch = xs.shape[:2]
+    out = drive(xs.reshape(time * batch, *xs.shape[2:]))
+    return out.reshape(time, batch, *out.shape[1:])

@@ -1,0 +1,152 @@
+"""From a batch of examples to running logits: encoding, the time loop and the readout in one pure function."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dsnn import resolve
+from dsnn.parameters import Params, Template
+from dsnn.rng import stream
+from dsnn.simulate import encode
+from dsnn.simulate.sequential_images import Scan
+from dsnn.simulate.unroll import unroll
+from dsnn.types import Array, Float, Key
+
+RUNNING = "time.running"
+"""Name among a network's parameters of how far each step runs (see `dsnn.unroll`); absent where every step does."""
+
+SITES = "sites."
+"""What the names of gates that a network opens and closes itself begin with, among its parameters."""
+
+ENCODINGS = ("direct", "rate", "latency", "temporal", "scan")
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulator:
+    """How examples run through a network of given parameters.
+
+    Attributes:
+        template: the network without its parameters, see `dsnn.parameters.split`.
+        steps: number of time steps T (for "temporal" data their own).
+        encoding: "direct" holds the input for all steps, "rate" draws Bernoulli spikes, "latency" one spike per input,
+            "temporal" takes ``[batch, time, ...]`` as it is, "scan" shows an image row by row or pixel by pixel;
+            ``package.module:function`` is called ``(x, steps=, key=)`` and gives ``[time, batch, ...]``.
+        schedule: see `dsnn.unroll`.
+        memory: see `dsnn.unroll`.
+        scan: how images become sequences, for "scan".
+        stochastic: whether keys reach the neurons; without, firing is deterministic.
+    """
+
+    template: Template
+    steps: int
+    encoding: str = "direct"
+    schedule: str = "auto"
+    memory: str | int = "full"
+    scan: Scan = dataclasses.field(default_factory=Scan)
+    stochastic: bool = True
+
+    def __post_init__(self) -> None:
+        resolve.check_name("encoding", self.encoding, ENCODINGS)
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}.")
+
+    @property
+    def held(self) -> bool:
+        """Whether the first product is computed once per inference."""
+        return self.encoding == "direct"
+
+    @property
+    def analog(self) -> bool:
+        """Whether inputs carry values and not spikes."""
+        whole = self.encoding == "direct" or resolve.is_foreign(self.encoding)
+        return whole or (self.encoding == "scan" and self.scan.analog)
+
+    def example(self, params: Params) -> Float[Array, "1 ..."]:
+        """Returns a batch of one blank example."""
+        shape = self.template.build(params).in_shape
+        if self.encoding == "scan":
+            # an image with one pixel a feature has the shape that matters, as many steps and features
+            return jnp.zeros((1, *self.scan.blank(self.steps, shape[0])))
+        return jnp.zeros((1, self.steps, *shape) if self.encoding == "temporal" else (1, *shape))
+
+    def encode(self, x: Float[Array, "batch ..."], key: Key[Array, ""] | None) -> Array:
+        """Returns the network's inputs: held ``[batch, ...]`` or ``[time, batch, ...]``; a key is consumed."""
+        match self.encoding:
+            case "direct":
+                return x
+            case "rate":
+                if key is None:
+                    raise ValueError("rate encoding needs a key, got None; use direct or latency encoding without one.")
+                return encode.rate(x, self.steps, key)
+            case "latency":
+                return encode.latency(x, self.steps)
+            case "scan":
+                return self.scan(x)
+            case own if resolve.is_foreign(own):
+                return resolve.called("train.encoding", own, {"steps": self.steps, "key": key}, {}, given=(x,))
+            case _:
+                return jnp.swapaxes(x, 0, 1)
+
+    def run(
+        self,
+        params: Params,
+        x: Float[Array, "batch ..."],
+        key: Key[Array, ""] | None = None,
+        record: Callable[[Any, Any], Any] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+    ) -> tuple[Float[Array, "time batch class"], Array, Any]:
+        """Returns the running logits, the encoded inputs and what ``record`` kept; a key is consumed.
+
+        ``adapt`` changes the built network first, for example to drop the inputs of its synapses by chance.
+        """
+        model, running = self.built(params)
+        model = model if adapt is None else adapt(model)
+        inputs = self.encode(x, None if key is None else stream(key, "data"))
+        noise = None if key is None or not self.stochastic else stream(key, "noise")
+        steps = self.steps if self.held else None
+        # what draws masks for every time step has to see all steps at once
+        schedule = "layer" if adapt is not None and self.schedule == "auto" else self.schedule
+        options: dict[str, Any] = {"steps": steps, "memory": self.memory, "running": running}
+        outputs, _, records = unroll(model, inputs, noise, record, schedule, **options)
+        return model.logits(outputs, running), inputs, records
+
+    def built(self, params: Params) -> tuple[Any, Array | None]:
+        """Returns the network of these parameters, and how far each step runs (None: every step)."""
+        switches = {name.removeprefix(SITES): value for name, value in params.items() if name.startswith(SITES)}
+        own = {name: params[name] for name in params if name != RUNNING and not name.startswith(SITES)}
+        model = self.template.build(own)
+        return model.with_gates(switches) if switches else model, params.get(RUNNING)
+
+    def logits(
+        self,
+        params: Params,
+        x: Float[Array, "batch ..."],
+        key: Key[Array, ""] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+    ) -> Float[Array, "time batch class"]:
+        """Returns the running logits; a key is consumed."""
+        return self.run(params, x, key, adapt=adapt)[0]
+
+
+def keep_spikes(states: Any, spikes: dict[str, Array]) -> dict[str, Array]:
+    """Records every layer's output."""
+    return spikes
+
+
+def keep_traces(states: Any, spikes: dict[str, Array]) -> dict[str, tuple[Array | None, Array]]:
+    """Records every layer's membrane, None where the state of its cells has no such field, and its output."""
+
+    def membrane(name: str) -> Array | None:
+        state = states.get(name) if isinstance(states, dict) else None
+        return getattr(getattr(state, "cell", None), "membrane", None)
+
+    return {name: (membrane(name), spikes[name]) for name in spikes}
+
+
+def log_likelihood(logits: Float[Array, "*axes batch class"], y: Array) -> Float[Array, "*axes batch"]:
+    """Returns log p(y | logits) of class labels."""
+    log_p = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(log_p, jnp.broadcast_to(y, log_p.shape[:-1])[..., None], -1)[..., 0]

@@ -1,3 +1,0 @@
-"""The version of dsnn, which is part of what names a run."""
-
-VERSION = "0.1.0"
