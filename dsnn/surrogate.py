@@ -2,7 +2,7 @@
 
 Here u is the membrane minus the threshold. A surrogate is a value, `Surrogate(function, parameters)`, so a user's own
 function needs no registration. Default parameters are those of the framework or paper named in each docstring;
-`ALIASES` says under which name other frameworks know the same function.
+`ALIASES` says under which name other frameworks know the same function. The file is long by its formulas alone.
 """
 
 import inspect

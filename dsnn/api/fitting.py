@@ -8,62 +8,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dsnn import data, learn, resolve, rng, tasks
 from dsnn.api import given, listeners
+from dsnn.api.configured import check_call, configured
 from dsnn.api.fitted import Fitted
 from dsnn.api.progress import shown
 from dsnn.assembly.assemble import Setup, build
 from dsnn.assembly.guard import SAMPLES, Candidate, guarded, judged, milder, twin_of
 from dsnn.assembly.linear import linear_model
-from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig, typed
+from dsnn.config import Config, HaltingConfig, typed
 from dsnn.deploy import exit_calibration
 from dsnn.deploy.exit_calibration import Calibrated
-from dsnn.learn import SviConfig
-from dsnn.learn.optimizer import OptimizerConfig
 from dsnn.native import programs
 from dsnn.networks.stack import Stack
 from dsnn.networks.whole import is_network
 from dsnn.protocols import Finished, Progress
-from dsnn.suggest import did_you_mean
 
-PATHS = {
-    "hidden": "model",
-    "cell": "model",
-    "beta": "model",
-    "architecture": "model",
-    "channels": "model",
-    "recurrent": "model",
-    "noise": "model",
-    "noise_width": "model",
-    "gain": "model",
-    "readout": "model",
-    "steps": "train",
-    "epochs": "train",
-    "batch_size": "train",
-    "encoding": "train",
-    "learning_rate": "optimizer",
-    "lam": "svi",
-    "kl_weight": "svi",
-    "budget_fraction": "svi",
-    "budget_sites": "svi",
-    "decide_fraction": "svi",
-    "patience": "train",
-    "eval_every": "train",
-    "transform": "train",
-    "accumulate": "optimizer",
-    "optimizer": "optimizer.name",
-    "optimizer_options": "optimizer.options",
-    "cell_options": "model.options",
-    "network_options": "model.architecture_options",
-    "guide": "bayes",
-    "family": "gates",
-    "task": "",
-    "task_options": "",
-    "metrics": "",
-    "callbacks": "",
-}
 """Group of the configuration that each option of `fit` stands in, and its name there where it is another."""
 
 
@@ -138,7 +99,7 @@ def fit(
     """
     if baseline not in ("none", "linear", "full"):
         raise ValueError(f"baseline must be none, linear or full, got {baseline!r}.")
-    _check_call(temporal, halting, start, config, held_out, {"metrics": metrics, "callbacks": callbacks})
+    check_call(temporal, halting, start, config, held_out, {"metrics": metrics, "callbacks": callbacks})
     seed = int(typed.checked("seed", int, seed))
     known = isinstance(task, str) and not resolve.is_foreign(task)
     own = tasks.AUTO if known else resolve.name_of(task)
@@ -148,7 +109,7 @@ def fit(
         pieces.setdefault("readout", needed)
     options |= {name: resolve.name_of(options[name]) for name in ("transform", "optimizer") if name in options}
     sizes = data.size(split.train), data.size(split.test)
-    chosen = _configured(config, pieces | options, bayesian, halting, seed, sizes)
+    chosen = configured(config, pieces | options, bayesian, halting, seed, sizes)
     programs.use_cache(chosen.compute.cache, unless_set=True)
     setup = _from(start, build(chosen, split))
     return _held_to(setup, baseline, progress)
@@ -326,92 +287,3 @@ def _exits(setup: Setup, params: dict[str, Any], price: float, predict: Any) -> 
         samples=setup.config.bayes.samples,
         key=rng.stream(setup.root, "noise"),
     )
-
-
-def _filled(given: Any, usual: Any) -> Any:
-    """Returns options as they were given, and where they are at their default, as they usually are here."""
-    values = {}
-    for option in dataclasses.fields(given):
-        own, other = getattr(given, option.name), getattr(usual, option.name)
-        if dataclasses.is_dataclass(own):
-            values[option.name] = _filled(own, other)
-            continue
-        factory = option.default_factory
-        default = option.default if factory is dataclasses.MISSING else factory()
-        values[option.name] = other if own == default else own
-    return type(given)(**values)
-
-
-def _option(called: str, group: str, name: str, value: Any) -> Any:
-    """Returns an option of a call as the configuration has it; one layer is a list of one."""
-    place = {one.name: one.default_factory for one in dataclasses.fields(Config)}[group] if group else Config
-    kind = typed.hints(place)[name]
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return typed.checked(called, kind, [value] if kind == list[int] and number else value)
-
-
-def _check_call(temporal: Any, halting: Any, start: Any, config: Any, held_out: Any, several: dict[str, Any]) -> None:
-    """Checks the kinds of what a call gives besides data and options."""
-    if config is not None and not isinstance(config, Config):
-        raise ValueError(f"config must be a dsnn.config.Config, got a {type(config).__name__}; dsnn.config.Config().")
-    if start is not None and not isinstance(start, Fitted):
-        raise ValueError(f"start must be what dsnn.fit returned, got a {type(start).__name__}.")
-    if halting is not None and not isinstance(halting, bool | HaltingConfig):
-        raise ValueError(f"halting must be true, false or a dsnn.config.HaltingConfig, got {halting!r}.")
-    typed.checked("temporal", bool, temporal)
-    typed.checked("held_out", float | None, held_out)
-    for name, pieces in several.items():
-        if isinstance(pieces, str) or not isinstance(pieces, Sequence):
-            raise ValueError(f"{name} must be a list of functions, got {pieces!r}; [function] is one.")
-
-
-def _configured(
-    config: Config | None,
-    options: dict[str, Any],
-    bayesian: bool,
-    halting: bool | HaltingConfig | None,
-    seed: int,
-    sizes: tuple[int, int],
-) -> Config:
-    """Returns the configuration of a fit; ``sizes`` are the examples that train, and all."""
-    usual = Config(
-        experiment="fit",
-        data=DataConfig(standardise="auto"),
-        bayes=BayesConfig(temperature=-1.0),
-        gates=GatesConfig(open_probability=0.95),
-        svi=SviConfig(
-            kl_weight=-1.0,
-            gates_weight=-1.0,
-            lam=-1.0,
-            ungated_fraction=0.3,
-            lam_warmup_fraction=0.2,
-            decide_fraction=0.25,
-        ),
-        optimizer=OptimizerConfig(learning_rate=6e-3, noise_factor=10.0),
-        model=ModelConfig(architecture="auto"),
-        train=TrainConfig(epochs=0, batch_size=0, steps=0),
-    )
-    start = usual if config is None else _filled(config, usual)
-    if halting is not None:
-        how = dataclasses.replace(start.halting, enabled=halting) if isinstance(halting, bool) else halting
-        start = dataclasses.replace(start, halting=how)
-    groups: dict[str, dict[str, Any]] = {}
-    for name, value in options.items():
-        if name not in PATHS:
-            hint = did_you_mean(name, PATHS, "others go in config.", most=1)
-            raise ValueError(f"fit takes the options {', '.join(PATHS)}, got {name!r}; {hint}")
-        group, _, renamed = PATHS[name].partition(".")
-        groups.setdefault(group, {})[renamed or name] = _option(name, group, renamed or name, value)
-    top = groups.pop("", {})
-    parts = {group: dataclasses.replace(getattr(start, group), **values) for group, values in groups.items()} | top
-    learner = "map" if not bayesian else start.learner if config is not None else "svi"
-    made = dataclasses.replace(
-        start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
-    )
-    size, whole = sizes
-    if made.train.batch_size > size and learner != "nuts":
-        raise ValueError(
-            f"batch_size must be at most the {size} examples that train, of {whole}, got {made.train.batch_size}; "
-            "lower it."
-        )
-    return made

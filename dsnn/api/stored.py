@@ -15,7 +15,8 @@ import numpy as np
 from dsnn import data, resolve, store
 from dsnn.api.fitted import Fitted
 from dsnn.api.given import SAVED
-from dsnn.assembly.assemble import Setup, network, settings_of
+from dsnn.assembly.assemble import Setup
+from dsnn.assembly.bayesian import network, settings_of
 from dsnn.assembly.loading import task_of
 from dsnn.bayes.complete import complete
 from dsnn.config import Config, as_dict, from_dict

@@ -1,4 +1,7 @@
-"""A NIR graph that runs: nodes in an order that its edges allow, and what returns arrives one step later."""
+"""A NIR graph that runs: nodes in an order that its edges allow, and what returns arrives one step later.
+
+A graph may be a node of a graph, so that reading, ordering and running call each other: they are one file.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,7 @@
-"""One page over many runs: a table that sorts, curves laid over each other, what energy buys, downloads."""
+"""One page over many runs: a table that sorts, curves laid over each other, what energy buys, downloads.
+
+Table, figures and downloads are of the same rows, read once: they are one file.
+"""
 
 import base64
 import csv

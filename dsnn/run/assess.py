@@ -1,4 +1,7 @@
-"""What a trained network is worth: scores, calibration, where it computes, what that costs, and how fast it is."""
+"""What a trained network is worth: scores, calibration, where it computes, what that costs, and how fast it is.
+
+All of it reads one decided network that ran once (`Measured`), and is one file.
+"""
 
 import threading
 import time
@@ -10,7 +13,7 @@ import numpy as np
 from scipy.special import expit
 
 from dsnn import data, energy, evaluate, parameters, rng, tasks
-from dsnn.assembly.assemble import reads_values
+from dsnn.assembly.bayesian import reads_values
 from dsnn.bayes.bayesian import Draw
 from dsnn.bayes.sites import Sites
 from dsnn.cells import kind

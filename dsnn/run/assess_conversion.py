@@ -1,4 +1,7 @@
-"""What a converted network is worth: beside its deep network, rate-coded, and on address events."""
+"""What a converted network is worth: beside its deep network, rate-coded, and on address events.
+
+The three run one converted network on the same examples and are scored alike: they are one file.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -3,45 +3,33 @@
 import contextlib
 import functools
 import math
-import os
-import subprocess
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from dsnn import data, energy, evaluate, learn, parameters, store
+from dsnn import data, energy, learn, store
 from dsnn.assembly import automatic
-from dsnn.assembly.assemble import Setup, build, network, settings_of, with_network
+from dsnn.assembly.assemble import Setup, build
+from dsnn.assembly.bayesian import network, settings_of, with_network
 from dsnn.assembly.identity import directory_of, identity, reads
 from dsnn.assembly.loading import load_data
 from dsnn.config import Config, as_dict
 from dsnn.deploy import exit_calibration
-from dsnn.deploy.decided import deploy
 from dsnn.deploy.exit_calibration import Calibrated
-from dsnn.deploy.fold import fold_scaling
 from dsnn.learn import mesh
-from dsnn.networks.whole import Whole
 from dsnn.run import assess, assess_conversion, baselines, conversion, exit_rule, hooks, machine, population, signals
 from dsnn.run.console import console, final_table
+from dsnn.run.finish import check_export, check_unchanged, described, exported, finish, recorded, reported, reporting
 from dsnn.run.loop import Member, Pruned, Watch, train
 from dsnn.run.signals import Interrupted
-from dsnn.store import checkpoint
-from dsnn.store.track import Track, open_track
+from dsnn.store.track import open_track
 
 __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
 
 
 TEMPERATURE = "bayes.temperature"
-WEIGHTS = {"svi": "posterior means", "nuts": "the likeliest of the draws"}
-"""What the weights of an exported network are, by learner."""
 
 
 def run(
@@ -112,15 +100,15 @@ def _converted(place: Place, wait: bool) -> tuple[Path, dict[str, Any]]:
     with energy.meter(config.energy.pue, config.energy.intensity) as meter, contextlib.ExitStack() as closing:
         if not _is_finished(place, closing, wait):
             store.write_environment(directory, config.seed)
-            with _recorded(directory):
+            with recorded(directory):
                 shaped, split = with_network(config, load_data(config))
-                _check_unchanged(config, place.reads)
+                check_unchanged(config, place.reads)
                 metrics, records = assess_conversion.assess(shaped.config, split, directory)
             metrics = {"experiment": config.experiment, "seed": config.seed, **metrics, **meter.metrics()}
             metrics["time/total_s"] = time.monotonic() - started
             store.write_arrays(directory, "records.npz", records)
             store.write_metrics(directory, metrics)
-            report = _report(directory) if config.run.report else None
+            report = reported(directory) if config.run.report else None
             store.mark_done(directory)
             (directory / store.FAILED).unlink(missing_ok=True)
             final_table(metrics, directory, report, Path(config.energy.profile).stem)
@@ -134,10 +122,10 @@ def _is_finished(place: Place, closing: contextlib.ExitStack, wait: bool) -> boo
     if closing.enter_context(claim) != "done":
         return False
     if not store.pictures_whole(directory) and config.run.report:
-        _report(directory)
+        reported(directory)
     console.print(f"{directory} is finished; run.dir=DIR or resume=false runs it anew.")
     if config.export.nir:
-        _export(build(config), directory, store.read_arrays(directory, "parameters.npz"))
+        exported(build(config), directory, store.read_arrays(directory, "parameters.npz"))
     return True
 
 
@@ -147,11 +135,11 @@ def _opened(places: list[Place], group: str | None, closing: contextlib.ExitStac
     for config, directory, read in places:
         store.write_environment(directory, config.seed)
         (directory / store.FAILED).unlink(missing_ok=True)
-        with _recorded(directory):
+        with recorded(directory):
             setup, begun = _built(config, directory)
-            _check_export(setup)
-            _check_unchanged(config, read)
-        console.print(f"{config.experiment}: {_described(setup)}")
+            check_export(setup)
+            check_unchanged(config, read)
+        console.print(f"{config.experiment}: {described(setup)}")
         for sentence in setup.split.notes:
             console.print(f"data: {sentence}", markup=False)
         if setup.task.facts.note:
@@ -214,9 +202,9 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
         metrics |= spent | ({"population/size": len(members)} if len(members) > 1 else {})
     for member, metrics in assessed:
         store.write_metrics(member.directory, metrics)
-    pages = _reports([member.directory for member, _ in assessed if member.setup.config.run.report])
+    pages = reporting([member.directory for member, _ in assessed if member.setup.config.run.report])
     for member, metrics in assessed:
-        _finish(member, metrics, pages.get(member.directory))
+        finish(member, metrics, pages.get(member.directory))
 
 
 def _beside(members: list[Member], states: list[Any]) -> tuple[list[baselines.Fit], dict[Path, dict[str, Any]]]:
@@ -315,135 +303,3 @@ def _chosen(member: Member) -> dict[str, float]:
     if seen := [record["test/accuracy"] for record in history if "test/accuracy" in record]:
         chosen |= {"test/accuracy_best_epoch": max(seen), "test/accuracy_last_epoch": seen[-1]}
     return chosen
-
-
-def _finish(member: Member, metrics: dict[str, Any], report: Path | None) -> None:
-    config, directory, track = member.setup.config, member.directory, member.track
-    if config.export.nir:
-        _export(member.setup, directory, store.read_arrays(directory, "parameters.npz"))
-    if track is not None:
-        track.summary(metrics)
-        _track_results(member, track)
-    store.mark_done(directory)
-    (directory / store.FAILED).unlink(missing_ok=True)
-    final_table(metrics, directory, report, Path(config.energy.profile).stem)
-    if metrics.get("halting/clearly_worse"):
-        early, late = metrics["deployed/accuracy"], metrics["halting/accuracy_all_steps"]
-        console.print(
-            f"early answers are clearly worse on the test part: {early:.4f} right against {late:.4f} with all steps; "
-            "halting.risk bounds that, and halting.enabled=false runs all steps."
-        )
-
-
-def _track_results(member: Member, track: Track) -> None:
-    """Sends figures, the reliability table, the gate map, and the checkpoint where it is asked for."""
-    directory = member.directory
-    for figure in sorted((directory / "figures").glob("*.png")):
-        track.figure(figure.stem, figure)
-    records = store.read_arrays(directory, "records.npz")
-    if {"test/probs", "test/y"} <= records.keys():
-        bins = evaluate.reliability(records["test/probs"], records["test/y"])
-        rows = zip(*(column.tolist() for column in bins), strict=True)
-        track.table("reliability", ["confidence", "accuracy", "count"], [row for row in rows if row[2]])
-    if gates := store.read_arrays(directory, "gates.npz"):
-        sites_ = [[name, site, float(p)] for name, group in gates.items() for site, p in enumerate(group)]
-        track.table("gates", ["group", "site", "probability"], sites_)
-    if member.setup.config.track.checkpoint and (step := checkpoint.latest(member.checkpoints)):
-        track.artifact(f"checkpoint-{directory.name}", member.checkpoints / str(step))
-
-
-@contextlib.contextmanager
-def _recorded(directory: Path) -> Iterator[None]:
-    """Leaves the reason of a failure in the run directory."""
-    try:
-        yield
-    except Exception as error:
-        with contextlib.suppress(store.RunDirError):  # a full disk must not hide the reason
-            store.write_text(directory, store.FAILED, f"{error}\n\n{traceback.format_exc()}")
-        raise
-
-
-def _described(setup: Setup) -> str:
-    split, simulator = setup.split, setup.bayesian.simulator
-    held = 0 if split.certify is None else data.size(split.certify)
-    counts = (
-        f"{data.size(split.train)} training, {data.size(split.val)} selecting, {held} certifying, "
-        f"{data.size(split.test)} test examples"
-    )
-    size = parameters.count(setup.bayesian.weights.initial)
-    sites_ = None if setup.bayesian.gates is None else setup.bayesian.gates.sites
-    where = "" if sites_ is None else f", {sites_.total} compute sites"
-    return f"{counts}; {size} parameters{where}, {simulator.steps} steps, on {jax.devices()[0].device_kind}"
-
-
-def _check_unchanged(config: Config, read: dict[str, str]) -> None:
-    """Raises if what a run reads was replaced between its naming and its reading."""
-    now = reads(config)
-    if changed := sorted(name for name in now.keys() | read.keys() if now.get(name) != read.get(name)):
-        raise ValueError(f"{', '.join(changed)} changed while the run began; the same command begins anew with it.")
-
-
-def _check_export(setup: Setup) -> None:
-    """Raises before any learning if the network cannot be written as NIR."""
-    if setup.config.export.nir:
-        from dsnn import nir  # an optional library
-
-        model = setup.bayesian.simulator.template.build(setup.bayesian.weights.initial)
-        if isinstance(model, Whole):
-            raise ValueError("export.nir takes networks of layers, got one of your own; leave export.nir empty.")
-        nir.to_nir(model, dt=setup.config.export.dt, method=setup.config.export.method)
-
-
-def _export(setup: Setup, directory: Path, params: dict[str, Any]) -> None:
-    """Writes the deployed network as NIR, with what NIR cannot say in its metadata and on the screen."""
-    from dsnn import nir  # an optional library
-
-    export, bayesian = setup.config.export, setup.bayesian
-    params = {name: jnp.asarray(value) for name, value in params.items()}
-    deployed = deploy(bayesian, params)
-    unit = data.target_scaling(setup.split)
-    notes: dict[str, Any] = {
-        "weights": WEIGHTS.get(setup.config.learner, "point estimates"),
-        "posterior_std": {name[:-6]: float(s.mean()) for name, s in params.items() if name.endswith(".scale")},
-        "kept": {name: np.flatnonzero(np.asarray(gate) > 0).tolist() for name, gate in deployed.gates.items()},
-        "steps": bayesian.simulator.steps,
-        "encoding": bayesian.simulator.encoding,
-        "run": directory.name,
-    }
-    if unit is not None:  # outputs are standardised: a number is shift + scale * output
-        notes["target_shift"], notes["target_scale"] = unit.shift.tolist(), unit.scale.tolist()
-    scaled = data.scaling_of(setup.split)
-    small: Any = deployed.small if scaled is None else fold_scaling(deployed.small, scaled)
-    sentences = list(nir.save(small, export.nir, dt=export.dt, method=export.method, notes=notes))
-    if notes["posterior_std"]:
-        sentences.append("the weights are posterior means; their mean standard deviations are in the metadata.")
-    if deployed.gates:
-        sentences.append("closed sites are removed; which ones were kept is in the metadata.")
-    if bayesian.halting is not None:
-        sentences.append(f"stopping early is left out; a reader runs all {bayesian.simulator.steps} steps.")
-    console.print(f"NIR, dt = {export.dt:g} s, {export.method}: {export.nir}")
-    for sentence in sentences:
-        console.print(f"  {sentence}")
-
-
-def _reports(directories: list[Path]) -> dict[Path, Path]:
-    """Writes the pages of runs, several at a time in processes of their own where there are several."""
-    count = machine.cores() if len(directories) > 2 else 0
-    command = [sys.executable, "-m", "dsnn.run.report"]
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    parts = [[f"run={one.absolute()}" for one in directories[k::count]] for k in range(count)]
-    working = [
-        subprocess.Popen([*command, *part], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for part in parts
-    ]
-    for process in working:
-        process.wait()
-    pages = {directory: directory / "report.html" for directory in directories}
-    return {directory: page if working and page.exists() else _report(directory) for directory, page in pages.items()}
-
-
-def _report(directory: Path) -> Path:
-    from dsnn.report import write_report  # drawing takes a second to import, and is not needed to learn
-
-    return write_report(directory)

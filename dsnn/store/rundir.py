@@ -2,7 +2,8 @@
 
 A directory is *absent* (nothing there), *foreign* (what it holds no run wrote), *claimed* by the ``config.yaml`` and
 ``identity.json`` of a run that has not ended, *working* while a process holds its lock, *done* once ``DONE`` lists the
-sha256 of its other files, and *damaged* where a file is not what ``DONE`` says. Every command asks here.
+sha256 of its other files, and *damaged* where a file is not what ``DONE`` says. Every command asks
+here, in one file: states, lock, seal and refusals ask each other.
 """
 
 import errno

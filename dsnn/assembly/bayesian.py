@@ -1,0 +1,184 @@
+"""The Bayesian network of a configuration and its data: simulator, posteriors and prices put together."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from dsnn import data, energy, learn, parameters, rng
+from dsnn.assembly import automatic
+from dsnn.assembly.loading import task_of
+from dsnn.assembly.network import build_converted, build_guide, build_model
+from dsnn.assembly.start import compacted_network
+from dsnn.bayes import guides, priors, sites
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
+from dsnn.bayes.gate_posterior import GatePosterior
+from dsnn.bayes.gates import FAMILIES, family
+from dsnn.bayes.halting_posterior import HaltingPosterior
+from dsnn.bayes.weight_posterior import WeightPosterior
+from dsnn.cells import kind
+from dsnn.config import Config
+from dsnn.data.scaling import PARTS
+from dsnn.learn import sampling
+from dsnn.networks.plan import NEURONS
+from dsnn.networks.whole import Whole, is_own
+from dsnn.networks.wiring import described_by
+from dsnn.simulate.sequential_images import Scan
+from dsnn.simulate.simulator import Simulator
+
+
+def with_network(config: Config, split: data.Split) -> tuple[automatic.Automatic, data.Split]:
+    """Returns a configuration whose kind of network is chosen, and the data as that network reads them."""
+    shaped = automatic.network(config, split)
+    return shaped, _with_channels(split) if shaped.config.model.architecture == "conv" else split
+
+
+def _with_channels(split: data.Split) -> data.Split:
+    """Returns grey images with the channel axis that convolutions read."""
+    if len(data.input_shape(split)) != 2:
+        return split
+    parts = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
+    return split._replace(**{name: part._replace(x=part.x[..., None]) for name, part in parts.items()})
+
+
+def settings_of(config: Config) -> learn.Settings:
+    """Returns what a configuration gives to the program as arguments."""
+    values = (config.optimizer.learning_rate, config.svi.lam, config.model.noise_width, config.bayes.prior_scale)
+    return learn.Settings(rng.root(config.seed), *(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def network(
+    config: Config,
+    split: data.Split,
+    settings: learn.Settings,
+    *,
+    traced: bool = True,
+    start: parameters.Params | None = None,
+) -> tuple[Bayesian, sites.Sites]:
+    """Returns the Bayesian network and its compute sites.
+
+    Args:
+        config: all that is not a setting.
+        split: the data, for its shape and size.
+        settings: take the place of the configuration's, and may be traced.
+        traced: whether they are; otherwise the noise's width is the configuration's, a constant of the network.
+        start: parameters to start from in place of the network's own.
+    """
+    shape, temporal, task = data.input_shape(split), split.temporal, task_of(split, config)
+    outputs = task.outputs(split.classes)
+    length = data.steps(split) or config.train.steps if temporal else config.train.steps
+    if scanned := config.train.encoding == "scan" and not temporal:
+        length, features = config.train.scan.shape(_image(shape, split.name))
+        shape = (features,)
+    key = rng.stream(settings.root, "init")
+    width = settings.noise_width if traced else None
+    model: Any
+    if config.convert.method:
+        model = build_converted(config, shape, split.classes, width)
+    elif config.model.compacted:
+        model = compacted_network(
+            config.model.compacted,
+            config.seed,
+            lambda first: network(automatic.network(first, split).config, split, settings_of(first), traced=False)[0],
+        )
+    else:
+        model = build_model(config.model, shape, outputs, key, width)
+    template, params = parameters.split(model)
+    params = params if start is None else start
+    simulator = Simulator(
+        template,
+        length,
+        "temporal" if temporal else config.train.encoding,
+        config.train.schedule,
+        int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
+        config.train.scan if scanned else Scan(),
+        stochastic=config.learner != "nuts",
+    )
+    if config.gates.enabled and config.gates.time and not temporal:
+        raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
+    priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
+    neurons = described_by(model).neurons
+    liquid = [group.name.removesuffix(NEURONS) for group in neurons if kind(group.cost) == "LTC"]
+    if priced and liquid:
+        raise ValueError(
+            "an LTC neuron sees currents and membranes of its whole layer, which no gate closes and no price covers, "
+            f"got gates or halting with {liquid[0]!r} of LTC; set gates.enabled=false and halting.enabled=false."
+        )
+    every_site = sites.sites(
+        model,
+        gate_input=config.gates.input,
+        gate_features=config.gates.enabled and config.gates.features,
+        analog_input=reads_values(simulator, split),
+        held_input=simulator.held,
+        time_steps=simulator.steps if config.gates.enabled and config.gates.time else 0,
+    )
+    guide = _guide(config, shape, outputs, key, params)
+    if guide.noise is not None and isinstance(model, Whole):
+        raise ValueError(
+            f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
+            "another guide."
+        )
+    variational, sampled = config.learner == "svi", config.learner == "nuts"
+    halts = variational and config.halting.enabled and task.facts.halts
+    if config.convert.method:
+        prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
+    else:
+        around = params if config.bayes.cells else None
+        rows = _rows(config, split, template)
+        prior = priors.default(
+            template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior, around, rows
+        )
+    gated, prices = variational and config.gates.enabled, energy.profile(config.energy.profile)
+    prior = prior if variational or sampled else priors.point
+    flips = variational and config.bayes.flipout
+    bayesian = Bayesian(
+        simulator,
+        WeightPosterior(template, params, prior, guide, flips),
+        _gates(config, every_site) if gated else None,
+        HaltingPosterior(length, config.halting.feature, config.halting.fit != "held_out") if halts else None,
+        EnergyPrior(every_site, prices, config.energy.accounting) if halts or gated else None,
+        task.likelihood(),
+        data_size=data.size(split.train),
+    )
+    return bayesian, every_site
+
+
+def _gates(config: Config, where: sites.Sites) -> GatePosterior:
+    own = FAMILIES.get(config.gates.family) or family(config.gates.family)
+    return GatePosterior(where, own, config.gates.open_probability)
+
+
+def _guide(config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params) -> guides.Guide:
+    """Returns the posterior family of a learner's weights; the key is consumed."""
+    if config.learner == "svi":
+        return build_guide(config, shape, outputs, key)
+    return sampling.family(initial, config.nuts) if config.learner == "nuts" else guides.point()
+
+
+def _rows(config: Config, split: data.Split, template: parameters.Template) -> dict[str, Any]:
+    """Returns factors of the first kernel's prior per input, if inputs that are rarely on have a wider one."""
+    if config.bayes.rare_inputs == 1 or config.model.architecture == "conv":
+        return {}
+    x = np.asarray(split.train.x)
+    x = x.reshape(len(x) * (x.shape[1] if split.temporal else 1), -1)
+    if is_own(template.names):
+        raise ValueError("bayes.rare_inputs is for stacks, got a network of one's own; set bayes.rare_inputs=1.")
+    first = next(name for name in template.names if name.endswith(".synapse.kernel"))
+    return {first: priors.rare_inputs(x, config.bayes.rare_inputs)}
+
+
+def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    if len(shape) < 2:
+        raise ValueError(
+            f"train.encoding=scan shows images [height, width, ...], {name} has examples of shape {shape}."
+        )
+    return shape
+
+
+def reads_values(simulator: Simulator, split: data.Split) -> bool:
+    """Returns whether inputs carry values and not spikes."""
+    if simulator.encoding != "temporal":
+        return simulator.analog
+    values = np.asarray(split.train.x)
+    return bool(((values != 0) & (values != 1)).any())
