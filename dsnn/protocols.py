@@ -57,10 +57,12 @@ class Output(NamedTuple):
         out: its output ``[batch, *out_shape]``.
         sent: what goes over each wire of its wiring, by the wire's name, before the gate: ``[batch, ...]``. What nobody
             records is dead code to the compiler.
+        stats: new normalisation statistics by the path of each `nnx.BatchStat`, in training; the learner keeps them.
     """
 
     out: Array
     sent: dict[str, Array] = {}  # noqa: RUF012 - never changed
+    stats: dict[str, Array] = {}  # noqa: RUF012 - never changed
 
 
 @runtime_checkable
@@ -92,7 +94,8 @@ class Sequence(Protocol):
     """A network that runs all time steps at once: parallel neurons, norms over time, delays, one product for all steps.
 
     `dsnn.unroll` takes this form where there is one and the schedule is not "step". A `Network` that has both forms
-    gives the same numbers in both; one without ``step`` runs all steps of every example.
+    gives the same numbers in both; one without ``step`` runs all steps of every example. Where ``train`` is among the
+    arguments it is True in training: norms go by the batch then, and new statistics are in `Output.stats`.
     """
 
     in_shape: tuple[int, ...]

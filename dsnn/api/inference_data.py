@@ -24,7 +24,7 @@ from dsnn import data, rng, tasks
 from dsnn.bayes.bayesian import Bayesian, Draw
 from dsnn.bayes.weight_posterior import ANSWERS
 from dsnn.learn import sampling
-from dsnn.parameters import Params
+from dsnn.parameters import Params, without_statistics
 from dsnn.types import Array, Float, Key
 
 if TYPE_CHECKING:
@@ -161,14 +161,15 @@ def _posterior(
     def one(sample: Array) -> tuple[Params, dict[str, Array]]:
         own = jax.random.fold_in(key, sample)
         draw = bayesian.draw(plain, rng.stream(own, "weights"), sample)
-        return draw.weights, draw.gates or {}
+        return without_statistics(draw.weights), draw.gates or {}
 
     return jax.device_get(jax.jit(lambda: jax.lax.map(one, jnp.arange(samples)))())
 
 
 def _prior(bayesian: Bayesian, params: Params, samples: int, key: Key[Array, ""]) -> dict[str, Any]:
     keys = jax.random.split(key, samples)
-    return jax.device_get(jax.jit(lambda: jax.lax.map(lambda k: bayesian.prior_draw(params, k).weights, keys))())
+    own = without_statistics(params)  # they are no draws
+    return jax.device_get(jax.jit(lambda: jax.lax.map(lambda k: bayesian.prior_draw(own, k).weights, keys))())
 
 
 def _gates(bayesian: Bayesian, params: Params) -> dict[str, np.ndarray]:

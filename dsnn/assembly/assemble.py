@@ -157,7 +157,9 @@ class Setup:
             return self._own(bayesian, tx, updates, settings.root)
 
         def loss(values: Any, batch: learn.Batch, key: Any) -> Any:
-            return -bayesian.likelihood.of_sequence({}, simulator.logits(values, batch.x, key), batch.y).mean()
+            logits, statistics = simulator.trained(values, batch.x, key)
+            value = -bayesian.likelihood.of_sequence({}, logits, batch.y).mean()
+            return (value, statistics) if statistics else value
 
         return learn.map_learner(loss, simulator.template, begin, tx, settings.root)
 

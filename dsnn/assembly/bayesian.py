@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn import data, energy, learn, parameters, rng
+from dsnn import data, energy, learn, parameters, resolve, rng
 from dsnn.assembly import automatic
 from dsnn.assembly.loading import task_of
 from dsnn.assembly.network import build_converted, build_guide, build_model
@@ -85,6 +85,11 @@ def network(
     else:
         model = build_model(config.model, shape, outputs, key, width)
     template, params = parameters.split(model)
+    if template.statistics and config.learner not in ("svi", "map") and not resolve.is_foreign(config.learner):
+        raise ValueError(
+            "normalisation statistics are kept by learner=svi and learner=map, got a network with norms and "
+            f"learner={config.learner}; take one of these."
+        )
     params = params if start is None else start
     simulator = Simulator(
         template,

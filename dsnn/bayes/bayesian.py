@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax import lax
 from numpyro import handlers
 from numpyro.distributions import constraints
 
@@ -28,6 +29,7 @@ from dsnn.bayes.gate_posterior import GatePosterior, Terms
 from dsnn.bayes.guides.contract import Adapt
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.likelihood import Categorical, Likelihood
+from dsnn.bayes.norm_statistics import DECIDED, decided, measured_anew
 from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import Sites
 from dsnn.bayes.weight_posterior import ANSWERS, WeightPosterior
@@ -50,6 +52,8 @@ class Context(NamedTuple):
         site_prices: by group, what each site costs besides its energy, in nats of the whole training part.
         gates_weight: factor on the gates' divergence; None is 1.
         ungated: whether every site runs for now, whatever its gate's distribution, which then stands still; None is no.
+        statistics: normalisation statistics before this batch; norms go by the batch then, and the gradient of the
+            objective along them are those after it (`Bayesian.model`). None: norms go by what they begin with.
     """
 
     events: dict[str, Array]
@@ -58,6 +62,7 @@ class Context(NamedTuple):
     site_prices: dict[str, Float[Array, ""]] = {}  # noqa: RUF012 - never changed
     gates_weight: Float[Array, ""] | None = None
     ungated: Bool[Array, ""] | None = None
+    statistics: Params | None = None
 
 
 class Draw(NamedTuple):
@@ -98,6 +103,11 @@ class Bayesian:
                 f"halting must have the simulator's {self.simulator.steps} steps, got {self.halting.steps}; give both "
                 "the same."
             )
+        if self.weights.members > 1 and self.simulator.template.statistics:
+            raise ValueError(
+                "the members of an ensemble need normalisation statistics of their own, got "
+                f"{self.weights.members} in one guide of a network with norms; train them apart (population.size)."
+            )
         if self.gates is not None and self.energy is not None and self.gates.sites.groups != self.energy.sites.groups:
             raise ValueError(
                 f"gates and energy must have the same sites, got groups {self.gates.sites.groups} and "
@@ -116,7 +126,12 @@ class Bayesian:
         return None if part is None else part.sites
 
     def model(self, x: Array, y: Shaped[Array, "batch *target"], context: Context) -> None:
-        """The generative model with its collapsed terms."""
+        """The generative model with its collapsed terms.
+
+        Normalisation statistics have no site: NumPyro's mutable state does not pass through samples that are mapped
+        over. They leave as a gradient: the model adds zero, whose slope along ``context.statistics`` are those after
+        the batch. So they are averaged as the objective is, over particles, members and settings of gates.
+        """
         key, gates, halting = numpyro.prng_key(), self.gates, self.halting if self.joint else None
         drawn = self.weights.prior(context.kl_weight)
         z = None if gates is None else gates.prior(context.gates_weight)
@@ -129,10 +144,12 @@ class Bayesian:
 
         def evidence(weights: Params, gated: dict[str, Array] | None, key: Key[Array, ""]) -> tuple[Array, Array]:
             """Returns the likelihood per example, n summed out, and the share of them that reaches each step."""
-            logits = self._logits(Draw(weights, gated), means, x, key)
+            logits, nothing = self._logits(Draw(weights, gated), means, x, key, context.statistics)
             if halting is None:
-                return self.likelihood.of_sequence(noise, logits, y), jnp.ones(logits.shape[0])
-            return halting.expectation(head, logits, self.likelihood.log_prob(noise, logits, y))
+                found, reached = self.likelihood.of_sequence(noise, logits, y), jnp.ones(logits.shape[0])
+            else:
+                found, reached = halting.expectation(head, logits, self.likelihood.log_prob(noise, logits, y))
+            return (found if nothing is None else found + nothing / self.data_size), reached
 
         def terms(flat: Float[Array, " site"] | None) -> Terms:
             gated = None if gates is None or flat is None else gates.sites.unflatten(flat)
@@ -199,8 +216,12 @@ class Bayesian:
         return Draw(self.weights.prior_draw(params, key), None)
 
     def centre(self, params: Params) -> Draw:
-        """Returns the deterministic network: posterior means (an ensemble's first member) and decided gates."""
-        return Draw(self.weights.centre(params), None if self.gates is None else self.gates.decision(params))
+        """Returns the deterministic network: posterior means (an ensemble's first member) and decided gates.
+
+        Its norms go by its own statistics, once these have been measured (`finish`).
+        """
+        weights = self.weights.centre(params) | decided(params)
+        return Draw(weights, None if self.gates is None else self.gates.decision(params))
 
     def network(self, draw: Draw) -> Params:
         """Returns the parameters of the network that a draw describes, gates folded into the kernels."""
@@ -213,9 +234,16 @@ class Bayesian:
         return self.weights.adapt(key, batch)
 
     def finish(self, params: Params, x: Array | np.ndarray, y: Array | np.ndarray, key: Key[Array, ""]) -> Params:
-        """Returns the guide's parameters after what its family does once training is over; a key is consumed."""
+        """Returns the guide's parameters after what its family does once training is over; a key is consumed.
+
+        With norms the decided network's statistics are measured anew (`dsnn.bayes.norm_statistics`).
+        """
         finish = self.weights.guide.finish
-        return params if finish is None else finish(self, params, x, y, key)
+        params = params if finish is None else finish(self, params, x, y, key)
+        if not self.simulator.template.statistics:
+            return params
+        network = self.network(self.centre(params))
+        return params | measured_anew(self.simulator, network, x, stream(key, "data"))
 
     def likelihood_parameters(self, params: Params) -> dict[str, Array]:
         """Returns the likelihood's own parameters among the guide's."""
@@ -227,7 +255,8 @@ class Bayesian:
 
     def unfitted(self) -> dict[str, Array]:
         """Returns the parameters that are fitted once learning is over, as they are before: they change no answer."""
-        return {ANSWERS: jnp.ones(())} | ({} if self.halting is None else self.halting.unfitted())
+        measured = {DECIDED + name: value for name, value in self.simulator.template.statistics.items()}
+        return {ANSWERS: jnp.ones(())} | measured | ({} if self.halting is None else self.halting.unfitted())
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""
@@ -265,15 +294,24 @@ class Bayesian:
         return Context({w.name: jnp.zeros(w.pre_sites) for w in wires}, jnp.zeros(()), jnp.ones(()))
 
     def _logits(
-        self, draw: Draw, means: Params | None, x: Array, key: Key[Array, ""]
-    ) -> Float[Array, "time batch class"]:
-        """Returns running logits under a draw; with the means of flipout every example has signs of its own."""
+        self, draw: Draw, means: Params | None, x: Array, key: Key[Array, ""], statistics: Params | None
+    ) -> tuple[Float[Array, "time batch class"], Float[Array, ""] | None]:
+        """Returns running logits under a draw; with the means of flipout every example has signs of its own.
+
+        With statistics in training, and with a zero whose slope along them are those after the batch.
+        """
         params, adapt = self.network(draw), self.adapt(key, x.shape[0])
         if means is not None:
             centre = self.network(Draw(draw.weights | means, draw.gates))
             flipped = {name: centre[name] for name in means}
             params, adapt = flipout(self.simulator.template, params, flipped, stream(key, "weights"), x.shape[0])
-        return self.simulator.logits(params, x, key, adapt)
+        if not statistics:
+            return self.simulator.logits(params, x, key, adapt), None
+        logits, after = self.simulator.trained(params | statistics, x, key, adapt)
+        nothing = [
+            (lax.stop_gradient(after[n]) * (old - lax.stop_gradient(old))).sum() for n, old in statistics.items()
+        ]
+        return logits, sum(nothing, start=jnp.zeros(()))
 
 
 def __getattr__(name: str) -> object:

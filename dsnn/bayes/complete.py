@@ -22,6 +22,7 @@ def expected(bayesian: Bayesian) -> dict[str, tuple[int, ...]]:
     with handlers.block():
         shapes = jax.eval_shape(values)
     named = {name: value.shape for name, value in shapes.items()}
+    named |= {name: value.shape for name, value in bayesian.simulator.template.statistics.items()}
     return named | {name: np.shape(value) for name, value in bayesian.likelihood.parameters().items()}
 
 

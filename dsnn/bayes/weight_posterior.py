@@ -19,7 +19,7 @@ from dsnn.bayes.guides import Guide, Weights, mean_field, point
 from dsnn.bayes.guides.contract import Adapt
 from dsnn.bayes.priors import Hierarchical, Prior
 from dsnn.networks.whole import is_own
-from dsnn.parameters import Params, Template
+from dsnn.parameters import Params, Template, statistics_of
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
 
@@ -137,16 +137,21 @@ class WeightPosterior:
         with handlers.block():
             prior = handlers.seed(lambda: guide.prior(self.over, jnp.ones(())), key)
             drawn: Params = handlers.substitute(prior, data=learned)()
-            return drawn
+            return drawn | statistics_of(params)
 
     def centre(self, params: Params) -> Params:
         """Returns the posterior means (an ensemble's first member)."""
         return self._tempered(self.guide.centre(self.over, params), params)
 
     def _tempered(self, weights: Params, params: Params) -> Params:
-        """Returns weights whose readout gives the logits of the answers' temperature, if one was fitted."""
+        """Returns weights whose readout gives the logits of the answers' temperature, if one was fitted.
+
+        Normalisation statistics stand beside them.
+        """
+        weights = weights | statistics_of(params)
         if ANSWERS not in params:
             return weights
-        last = f"{self.template.build(self.initial).names[-1]}.synapse."
-        scaled = {name: value / params[ANSWERS] for name, value in weights.items() if name.startswith(last)}
+        last = f"{self.template.build(self.initial).names[-1]}."
+        own = (f"{last}norm.scale", f"{last}norm.shift") if f"{last}norm.scale" in weights else (f"{last}synapse.",)
+        scaled = {name: value / params[ANSWERS] for name, value in weights.items() if name.startswith(own)}
         return weights | scaled

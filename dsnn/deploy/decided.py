@@ -42,8 +42,8 @@ class Deployed(NamedTuple):
     """A decided network.
 
     Attributes:
-        full: parameters of the ungated network.
-        masked: parameters of the gated network at full size.
+        full: parameters of the ungated network, norms folded into its kernels.
+        masked: parameters of the gated network at full size, likewise.
         gates: decided gates by group, empty without gates.
         kept_steps: indices of the time steps that run, None for all of them.
         small: the compacted network.
@@ -71,10 +71,11 @@ def deploy(bayesian: Bayesian, params: dict[str, Array], threshold: float = math
 
     An example stops where the log odds of q having stopped reach ``threshold``; by default every step runs. Kernels and
     biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the compacted
-    network fires exactly the spikes of the masked one.
+    network fires exactly the spikes of the masked one. Norms are folded before, by the statistics that
+    were measured of this network when learning ended (`Bayesian.finish`), or else by the learner's.
     """
     draw, gated = _centre(bayesian, params)
-    full, masked = on_grid(draw.weights), on_grid(gated)
+    full, masked = (on_grid(bayesian.simulator.template.fold(own)) for own in (draw.weights, gated))
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
     small, padded = (compacted(bayesian, masked, gates, multiple=size) for size in (1, VECTOR))
@@ -133,7 +134,7 @@ def running_ahead(bayesian: Bayesian, x: Any, root: Key[Array, ""], batch_size: 
     """Begins to compile what `running` will need for examples of this shape, whatever is decided."""
     if len(x):
         inputs = bayesian.simulator.encode(first_batch(x, batch_size), stream(root, "data"))
-        model, runs = bayesian.simulator.built(bayesian.weights.initial)
+        model, runs = bayesian.simulator.built(bayesian.simulator.template.fold(bayesian.weights.initial))
         graph, state = nnx.split(model)
         _running(graph, bayesian.simulator.schedule, _held_steps(bayesian.simulator), None).ahead(state, inputs, runs)
 

@@ -52,7 +52,7 @@ def _plain(layer: Any, first: bool, last: bool) -> bool:
     selects = first and len(layer.before) == 1 and layer.before[0].kind == "select" and not layer.before[0].channels
     plain = type(synapse) is Dense and getattr(synapse, "dtype", None) in (None, "float32")
     plain = plain and layer.out_shape[-1] <= WIDEST and (not layer.before or selects)
-    if not plain or layer.recurrent is not None or layer.skip or layer.reads != "spikes":
+    if not plain or layer.folds or layer.recurrent is not None or layer.skip or layer.reads != "spikes":
         return False
     if last:
         return type(cell) is LI

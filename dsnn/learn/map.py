@@ -12,17 +12,21 @@ from dsnn import rng
 from dsnn.bayes.priors import POINT_CONSTRAINTS
 from dsnn.learn.gradients import FPTTState
 from dsnn.learn.learner import Info, Learner
-from dsnn.parameters import Params, Template
+from dsnn.parameters import Params, Template, statistics_of, without_statistics
 from dsnn.protocols import Batch
 from dsnn.types import Array, Float, Int, Key
 
 
 class MapState(NamedTuple):
-    """What maximum a posteriori learning carries from step to step; parameters are unconstrained."""
+    """What maximum a posteriori learning carries from step to step; parameters are unconstrained.
+
+    Statistics are those of norms, by their names behind `dsnn.parameters.STATISTICS`; empty without norms.
+    """
 
     params: Params
     opt_state: Any
     step: Int[Array, ""]
+    statistics: Params = {}  # noqa: RUF012 - never changed
 
 
 def natural(template: Template, raw: Params) -> Params:
@@ -40,7 +44,7 @@ def _constrain(template: Template, name: str) -> Any:
 
 
 def map_learner(
-    loss: Callable[[Params, Batch, Key[Array, ""]], Float[Array, ""]],
+    loss: Callable[[Params, Batch, Key[Array, ""]], Any],
     template: Template,
     params: Params,
     tx: optax.GradientTransformation,
@@ -49,29 +53,35 @@ def map_learner(
     """Returns the learner that follows the gradient of ``loss(params, batch, key)``.
 
     Args:
-        loss: in nats per example; the key is consumed.
+        loss: in nats per example; the key is consumed. Of a template with normalisation statistics it gives these too,
+            after the batch, as `dsnn.simulate.simulator.Simulator.trained` does: ``(loss, statistics)``.
         template: the network, whose supports keep constrained parameters inside.
-        params: where learning starts.
+        params: where learning starts, statistics too if they do not begin anew.
         tx: Optax optimiser.
         root: root key of the run.
     """
 
     def init() -> MapState:
-        raw = unconstrained(template, params)
-        return MapState(raw, tx.init(raw), jnp.zeros((), jnp.int32))
+        raw = unconstrained(template, without_statistics(params))
+        return MapState(raw, tx.init(raw), jnp.zeros((), jnp.int32), template.statistics | statistics_of(params))
 
-    def objective(raw: Params, batch: Batch, key: Key[Array, ""]) -> Float[Array, ""]:
-        return loss(natural(template, raw), batch, key)
+    def objective(
+        raw: Params, statistics: Params, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Params]:
+        given = loss(natural(template, raw) | statistics, batch, key)
+        return given if statistics else (given, {})
 
     def step(state: MapState, batch: Batch) -> tuple[MapState, Info]:
-        value, grads = jax.value_and_grad(objective)(state.params, batch, rng.stream(root, "noise", state.step))
+        key = rng.stream(root, "noise", state.step)
+        learned = jax.value_and_grad(objective, has_aux=True)
+        (value, statistics), grads = learned(state.params, state.statistics, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        new = MapState(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
+        new = MapState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, statistics)
         return new, Info(value)
 
     return Learner(init, step)
 
 
 def map_params(template: Template, state: MapState | FPTTState) -> Params:
-    """Returns the natural (constrained) parameters of a MAP or FPTT state."""
-    return natural(template, state.params)
+    """Returns the natural (constrained) parameters of a MAP or FPTT state, and normalisation statistics beside them."""
+    return natural(template, state.params) | (state.statistics if isinstance(state, MapState) else {})

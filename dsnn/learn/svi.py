@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from numpyro.infer import SVI, TraceMeanField_ELBO
+from numpyro.infer.svi import SVIState
 
 from dsnn import rng
-from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.bayesian import Bayesian, Context
 from dsnn.learn.deciding import check_groups, decided
 from dsnn.learn.learner import Learner
 from dsnn.learn.pricing import Pricing
 from dsnn.learn.svi_config import SviConfig, decided_from
 from dsnn.learn.svi_state import SviState, svi_params
-from dsnn.parameters import Params
+from dsnn.parameters import Params, statistics_of, without_statistics
 from dsnn.protocols import Batch
 from dsnn.types import Array, Float, Key
 
@@ -72,11 +73,12 @@ def svi_learner(
         empty = bayesian.no_context()
         x, y = bayesian.simulator.example(bayesian.weights.initial), jnp.zeros(1, jnp.int32)
         context = empty._replace(site_prices={group: jnp.ones(()) for group in config.budget_sites})
-        given = None if begin is None else dict(begin)
+        given = None if begin is None else without_statistics(begin)
         state = svi.init(rng.stream(root, "init"), x, y, context, init_params=given)
         events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
         steps = jnp.asarray(float(bayesian.simulator.steps))
-        return SviState(state, jnp.zeros((), jnp.int32), pricing.begun(), events, steps)
+        statistics = bayesian.simulator.template.statistics | statistics_of(begin or {})
+        return SviState(state, jnp.zeros((), jnp.int32), pricing.begun(), events, steps, statistics)
 
     def prepared(state: SviState, batch: Batch) -> SviState:
         """Returns the state with what is due before this update: gates decided, events measured, the price set."""
@@ -97,11 +99,37 @@ def svi_learner(
         state = prepared(state, batch)
         lam = pricing.price(state)
         keyed = state.svi._replace(rng_key=rng.stream(root, "weights", state.step))
-        new, value = svi.update(keyed, batch.x, batch.y, pricing.context(state, lam))
-        state = state._replace(svi=new, step=state.step + 1)
+        context = pricing.context(state, lam)
+        if state.statistics:
+            new, value, statistics = _updated(svi, keyed, batch, context, state.statistics)
+            state = state._replace(svi=new, step=state.step + 1, statistics=statistics)
+        else:
+            new, value = svi.update(keyed, batch.x, batch.y, context)
+            state = state._replace(svi=new, step=state.step + 1)
         return state, _said(bayesian, pricing, state, value / bayesian.data_size, lam)
 
     return Learner(init, step)
+
+
+def _updated(
+    svi: SVI, state: SVIState, batch: Batch, context: Context, statistics: Params
+) -> tuple[SVIState, Float[Array, ""], Params]:
+    """Returns what `numpyro.infer.SVI.update` does, and the normalisation statistics after the batch.
+
+    These are the objective's slope along the statistics that it is given (`Bayesian.model`): the mean over particles.
+    """
+    key, now = jax.random.split(state.rng_key)
+
+    def loss(learned: Params, statistics: Params) -> Float[Array, ""]:
+        given = context._replace(statistics=statistics)
+        params = svi.constrain_fn(learned)
+        value: Float[Array, ""] = svi.loss.loss(now, params, svi.model, svi.guide, batch.x, batch.y, given)
+        return value
+
+    learned = svi.optim.get_params(state.optim_state)
+    value, (slopes, after) = jax.value_and_grad(loss, argnums=(0, 1))(learned, statistics)
+    optim_state = svi.optim.update(slopes, state.optim_state, value=value)
+    return SVIState(optim_state, None, key), value, jax.tree.map(jnp.negative, after)
 
 
 def _said(

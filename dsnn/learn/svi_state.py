@@ -21,6 +21,7 @@ class SviState(NamedTuple):
         duals: prices of energy and of sites.
         events: running average of the events per wire.
         mean_steps: running average of the stopping time.
+        statistics: of norms, by their names behind `dsnn.parameters.STATISTICS`; empty without norms.
     """
 
     svi: SVIState
@@ -28,8 +29,10 @@ class SviState(NamedTuple):
     duals: Duals
     events: dict[str, Array]
     mean_steps: Float[Array, ""]
+    statistics: Params = {}  # noqa: RUF012 - never changed
 
 
 def svi_params(bayesian: Bayesian, state: SviState) -> Params:
-    """Returns the guide's parameters in their natural spaces."""
-    return bayesian.constrain(optax_to_numpyro(optax.identity()).get_params(state.svi.optim_state))
+    """Returns the guide's parameters in their natural spaces, and normalisation statistics beside them."""
+    learned = bayesian.constrain(optax_to_numpyro(optax.identity()).get_params(state.svi.optim_state))
+    return learned | state.statistics

@@ -3,6 +3,7 @@
 from dsnn.networks.branches import Concatenate, Parallel
 from dsnn.networks.graph import Chain, Residual
 from dsnn.networks.layers import Conv, Dense, Layer, Pool
+from dsnn.networks.norms import TdBN
 from dsnn.networks.shrink import cut
 from dsnn.networks.stack import Stack, convnet, mlp
 from dsnn.networks.whole import Whole, as_network
@@ -17,6 +18,7 @@ __all__ = [
     "Pool",
     "Residual",
     "Stack",
+    "TdBN",
     "Whole",
     "as_network",
     "convnet",

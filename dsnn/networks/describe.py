@@ -24,7 +24,8 @@ def described(layers: Iterable[tuple[str, Any]], readout: str) -> str:
         places = math.prod(layer.out_shape[:-1])
         products = math.prod(layer.synapse.kernel.shape) * places
         products += 0 if layer.recurrent is None else layer.out_shape[0] ** 2
-        synapse = type(layer.synapse).__name__ + ("" if layer.recurrent is None else ", recurrent")
+        synapse = type(layer.synapse).__name__ + ("" if layer.norm is None else f", {type(layer.norm).__name__}")
+        synapse += "" if layer.recurrent is None else ", recurrent"
         rows.append((name, synapse, _shown(layer.out_shape), type(layer.cell).__name__, f"{count}", f"{products}"))
         total, cost = total + count, cost + products
     rows.append((f"input {_shown(shape)}", "", "", f"readout {readout}", f"{total}", f"{cost}"))

@@ -17,6 +17,7 @@ from dsnn.native import products
 from dsnn.native.derivatives import both_ways
 from dsnn.networks import initializers
 from dsnn.networks.convolve import convolve
+from dsnn.networks.norms import TdBN
 from dsnn.types import Array, Float, Key
 
 PRODUCTS = ("auto", "dense", "events")
@@ -222,6 +223,8 @@ class Layer(nnx.Module):
             Yin et al. 2021); what a recurrent kernel reads are spikes in any case.
         before: stateless modules (pooling) applied to the input first.
         skip: makes the layer a residual block; input and output have the same shape then.
+        norm: what normalises the feed-forward current on its way to the cell (`dsnn.networks.norms.TdBN`); None is no
+            norm.
     """
 
     def __init__(
@@ -235,11 +238,16 @@ class Layer(nnx.Module):
         reads: str = "spikes",
         before: tuple[Any, ...] = (),
         skip: bool = False,
+        norm: TdBN | None = None,
     ):
         if reads not in READS:
             raise ValueError(f"a layer gives its {' or its '.join(READS)}, got reads={reads!r}.")
         self.synapse, self.cell, self.before, self.reads = synapse, cell, nnx.List(before), reads
-        self.skip = skip
+        self.skip, self.norm = skip, norm
+        if norm is not None and norm.features != synapse.out_shape[-1]:
+            raise ValueError(
+                f"a norm must have the channels of its layer, {synapse.out_shape[-1]}, got features={norm.features}."
+            )
         if skip and (before or tuple(synapse.in_shape) != tuple(synapse.out_shape)):
             raise ValueError(
                 f"a residual block must give the shape it takes, {tuple(synapse.in_shape)}, and have no pooling "
@@ -267,16 +275,24 @@ class Layer(nnx.Module):
         """Shape of one output without the batch axis."""
         return self.synapse.out_shape
 
+    @property
+    def folds(self) -> bool:
+        """Whether `fold` gives another layer."""
+        return self.norm is not None or callable(getattr(self.synapse, "fold", None))
+
     def fold(self) -> "Layer":
         """Returns the layer as a plain product, which compaction cuts: that of ``synapse.fold()``, where there is one.
 
-        A synapse with normalisation of fixed statistics gives a `Dense` or `Conv` that does the same.
+        A synapse with normalisation of fixed statistics gives a `Dense` or `Conv` that does the same. So does the
+        layer's norm, by the statistics that it has.
         """
-        plain = getattr(self.synapse, "fold", None)
-        if not callable(plain):
+        if not self.folds:
             return self
+        plain = getattr(self.synapse, "fold", None)
         new = nnx.clone(self)
-        new.synapse = plain()
+        new.synapse = plain() if callable(plain) else new.synapse
+        if self.norm is not None:
+            new.synapse, new.norm = self.norm.folded(new.synapse), None
         return new
 
     def init(self, batch_shape: int | tuple[int, ...]) -> LayerState:
@@ -286,7 +302,15 @@ class Layer(nnx.Module):
         return LayerState(self.cell.init(shape), None if self.recurrent is None else jnp.zeros(shape))
 
     def drive(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Returns the feed-forward current; it needs no state, so all time steps can be folded into the batch."""
+        """Returns the feed-forward current; it needs no state, so all time steps can be folded into the batch.
+
+        A norm is an affine map by the statistics that it has.
+        """
+        current = self.product(x)
+        return current if self.norm is None else self.norm(current)
+
+    def product(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Returns the feed-forward current before the norm."""
         for module in self.before:
             x = module(x)
         return self.synapse(x)

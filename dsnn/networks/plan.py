@@ -133,6 +133,8 @@ class Plan:
             back = Wire(f"{path}.recurrent", f"{path}.recurrent", own, receivers, self.within, recurrent=True)
             self.wires.append(back)
         arrays = {} if getattr(synapse, "bias", None) is None else {f"{path}.synapse.bias": 0}
+        if layer.norm is not None:
+            arrays |= {f"{path}.norm.{name}": 0 for name in ("scale", "shift", "mean", "variance")}
         for name, variable in nnx.to_flat_state(nnx.state(layer.cell)) if isinstance(layer.cell, nnx.Module) else ():
             shape = variable[...].shape
             if shape and shape[-1] == features:

@@ -12,6 +12,7 @@ from dsnn.networks.select import Select
 from dsnn.networks.stack import Stack
 from dsnn.networks.whole import INSIDE, Runnable, Whole
 from dsnn.networks.wiring import FEATURES, INPUT, described_by, named
+from dsnn.parameters import folded
 from dsnn.protocols import Axis, Wire, Wiring
 
 __all__ = ["INPUT", "compacts", "cut", "folded", "shrunk"]
@@ -65,18 +66,6 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
     if features is not None:
         _thin(small, wiring, keep, features)
     return small
-
-
-def folded(network: Any) -> Any:
-    """Returns a network whose layers are plain products, each as its ``fold`` gives it."""
-    found = [(path, module) for path, module in nnx.iter_modules(network) if isinstance(module, Layer)]
-    plain = [(path, layer.fold()) for path, layer in found if callable(getattr(layer.synapse, "fold", None))]
-    if not plain:
-        return network
-    new = nnx.clone(network)
-    for path, layer in plain:
-        setattr(_at(new, path[:-1]), str(path[-1]), layer)
-    return new
 
 
 def compacts(model: Any) -> bool:

@@ -1,5 +1,6 @@
 """A network of one's own as the framework runs it: with the first product apart, and what each wire carries by name."""
 
+import inspect
 import math
 from typing import Any
 
@@ -121,10 +122,19 @@ class Whole(nnx.Module):
         keys: Key[Array, " time"] | None = None,
         *,
         running: Float[Array, " time"] | None = None,
+        statistics: dict[str, Array] | None = None,
     ) -> tuple[Any, dict[str, Array]]:
-        """Returns the final state, and by name what was sent at every step and the outputs; keys are consumed."""
-        state, output = self.network.sequence(state, xs, keys, running=running)
+        """Returns the final state, and by name what was sent at every step and the outputs; keys are consumed.
+
+        With ``statistics`` it is in training, where the network has such a form (``sequence`` takes ``train``); those
+        that it gives are put there by the names of its parameters.
+        """
+        sequence = self.network.sequence
+        trains = statistics is not None and "train" in inspect.signature(sequence).parameters
+        state, output = sequence(state, xs, keys, running=running, **({"train": True} if trains else {}))
         given = output if isinstance(output, Output) else Output(output)
+        if statistics is not None:
+            statistics.update({INSIDE + name: value for name, value in given.stats.items()})
         return state, {**given.sent, OUTPUT: given.out}
 
     def step(self, state: Any, x: Array, key: Key[Array, ""] | None = None) -> tuple[Any, Array]:

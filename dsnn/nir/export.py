@@ -16,6 +16,7 @@ from dsnn.networks.stack import Stack
 from dsnn.nir.fields import NOTES, Clock, NIRError, seconds
 from dsnn.nir.graph import Graph, first_shape
 from dsnn.nir.synapses import Shape
+from dsnn.parameters import folded
 
 
 def save(
@@ -29,7 +30,7 @@ def save(
     """Writes a network as a NIR file and returns, in sentences, what other readers of it will not see.
 
     Args:
-        model: a stack, or a graph that was read.
+        model: a stack, whose norms are folded into its kernels, or a graph that was read.
         path: of the file; an existing one is replaced.
         dt: length of a step in seconds; None takes that of the cells (1 ms unless they say otherwise). snnTorch's
             importer takes a step for 1e-4.
@@ -87,6 +88,7 @@ def _dictionary(
             raise NIRError(f"a graph that was read keeps its seconds, got dt={dt}; load it with that dt instead.")
         graph = model.to_dict()
         return (graph | {"metadata": graph["metadata"] | _noted(notes)}) if notes else graph, ()
+    model = _plain(model)
     if model.blocks:
         raise NIRError(f"only a chain of layers can be written, got the residual blocks {', '.join(model.blocks)}.")
     cells: list[Any] = [layer.cell for _, layer in model.layers() if isinstance(layer.cell, (LI, LIF, CuBaLIF))]
@@ -102,6 +104,12 @@ def _dictionary(
         )
     every = {"dt": writer.clock.dt, "method": method, "readout": model.readout_kind, **(notes or {})}
     return writer.graph(every), tuple(writer.sentences)
+
+
+def _plain(model: Stack) -> Stack:
+    """Returns the stack without norms: NIR has none."""
+    plain: Stack = folded(model)
+    return plain
 
 
 def _noted(notes: Mapping[str, Any] | None) -> dict[str, str]:

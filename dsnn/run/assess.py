@@ -277,7 +277,7 @@ def _placing(setup: "Setup") -> Program:
 
     def drawn(params: Any, gates: Any, inputs: Any, key: Any, number: Any) -> tuple[Any, Any]:
         weights = bayesian.draw(params, rng.stream(key, "weights"), number).weights
-        masked = on_grid(bayesian.network(Draw(weights, gates or None)))
+        masked = on_grid(simulator.template.fold(bayesian.network(Draw(weights, gates or None))))
         model, running = simulator.built(masked)
         steps = simulator.steps if simulator.held else None
         return masked, unroll(model, inputs, key, keep_spikes, steps=steps, running=running)[2]

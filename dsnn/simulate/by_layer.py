@@ -19,7 +19,7 @@ from dsnn.networks.layers import Layer, LayerState
 from dsnn.networks.plan import NEURONS, fires
 from dsnn.networks.plan import read as read_by
 from dsnn.networks.stack import Stack
-from dsnn.networks.whole import OUTPUT, Whole
+from dsnn.networks.whole import INSIDE, OUTPUT, Whole
 from dsnn.simulate import associative, fused
 from dsnn.simulate.scan import advanced, scan
 from dsnn.types import Array, Float, Key
@@ -37,6 +37,8 @@ class Course:
         begins: whether it starts from the initial state: in C and in logarithmic depth, all steps are run at once.
         recorded: whether the states of all steps are wanted.
         in_parallel: whether cells that never reset run in logarithmic depth.
+        statistics: in training, where what norms measure is put by name; they go by the batch. None: they go by the
+            statistics that they have.
     """
 
     length: int
@@ -46,6 +48,7 @@ class Course:
     begins: bool
     recorded: bool
     in_parallel: bool
+    statistics: dict[str, Array] | None = None
 
     @property
     def times(self) -> Array:
@@ -61,6 +64,15 @@ class Course:
             key = jax.random.fold_in(key, number)
         return key
 
+    def currents(self, layer: Layer, signal: Array, held: bool, path: str) -> Array:
+        """Returns the feed-forward currents of a layer: of all time steps, or of a signal that is held."""
+        if self.statistics is None or layer.norm is None:
+            return layer.drive(signal) if held else fold(layer.drive, signal)
+        raw = layer.product(signal) if held else fold(layer.product, signal)
+        found = layer.norm.trained(raw, None if held else self.running)
+        self.statistics.update({f"{path}.norm.{name}": value for name, value in found.statistics.items()})
+        return found.currents
+
     def over_time(self, signal: Array) -> Array:
         """Returns a signal at every step, of one that has a single step."""
         return jnp.broadcast_to(signal, (self.length, *signal.shape[1:]))
@@ -74,7 +86,9 @@ def run_stack(
     signal = xs
     for index, (name, layer) in enumerate(model.layers()):
         first = held and index == 0
-        final[name], spikes[name], states[name], _ = run_layer(layer, state[name], signal, first, (index,), course)
+        final[name], spikes[name], states[name], _ = run_layer(
+            layer, state[name], signal, first, (index,), course, name
+        )
         signal = model.sent(name, signal, spikes[name])
     if course.running is not None:
         share = course.running
@@ -117,7 +131,8 @@ class _All:
         """Returns the final state and what the layer gives at every step."""
         self.sent[path] = rows_of(layer, read_by(layer, x, 2), 2)
         held = x.shape[0] == 1 and self.course.length > 1
-        final, out, states, fired = run_layer(layer, state, x[0] if held else x, held, self.numbers, self.course)
+        signal, at = x[0] if held else x, INSIDE + path
+        final, out, states, fired = run_layer(layer, state, signal, held, self.numbers, self.course, at)
         if fires(layer):
             self.sent[f"{path}{NEURONS}"] = out
         if states is not None:  # there is something to record
@@ -140,7 +155,7 @@ def _nested(states: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_layer(
-    layer: Layer, state: LayerState, signal: Array, held: bool, numbers: tuple[int, ...], course: Course
+    layer: Layer, state: LayerState, signal: Array, held: bool, numbers: tuple[int, ...], course: Course, path: str
 ) -> tuple[LayerState, Array, Any, Array | None]:
     """Returns a layer's final state, what it gives at every step, its states at all steps, and its spikes.
 
@@ -153,8 +168,9 @@ def run_layer(
         held: whether the input is held, so that its product is computed once.
         numbers: of the layer in each container that it is in, which its noise goes by.
         course: the run.
+        path: of the layer's parameters.
     """
-    currents = layer.drive(signal) if held else fold(layer.drive, signal)
+    currents = course.currents(layer, signal, held, path)
     at_once = course.in_parallel and course.begins and layer.recurrent is None and associative.reset_free(layer.cell)
     if held and (at_once or layer.recurrent is not None):
         currents, held = course.over_time(currents[None]), False

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from dsnn import resolve
-from dsnn.parameters import Params, Template
+from dsnn.parameters import STATISTICS, Params, Template
 from dsnn.rng import stream
 from dsnn.simulate import encode
 from dsnn.simulate.sequential_images import Scan
-from dsnn.simulate.unroll import unroll
+from dsnn.simulate.unroll import unroll, unroll_trained
 from dsnn.types import Array, Float, Key
 
 RUNNING = "time.running"
@@ -102,16 +102,46 @@ class Simulator:
 
         ``adapt`` changes the built network first, for example to drop the inputs of its synapses by chance.
         """
-        model, running = self.built(params)
-        model = model if adapt is None else adapt(model)
-        inputs = self.encode(x, None if key is None else stream(key, "data"))
-        noise = None if key is None or not self.stochastic else stream(key, "noise")
+        model, inputs, noise, running = self._prepared(params, x, key, adapt)
         steps = self.steps if self.held else None
         # what draws masks for every time step has to see all steps at once
         schedule = "layer" if adapt is not None and self.schedule == "auto" else self.schedule
         options: dict[str, Any] = {"steps": steps, "memory": self.memory, "running": running}
         outputs, _, records = unroll(model, inputs, noise, record, schedule, **options)
         return model.logits(outputs, running), inputs, records
+
+    def trained(
+        self,
+        params: Params,
+        x: Float[Array, "batch ..."],
+        key: Key[Array, ""] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+    ) -> tuple[Float[Array, "time batch class"], Params]:
+        """Returns the running logits of a batch in training, and the normalisation statistics after it.
+
+        Norms go by this batch; the statistics are those of ``params`` (`dsnn.parameters.STATISTICS`) moved on. A key is
+        consumed. Without norms the logits are those of `logits`, and there are no statistics.
+
+        Raises:
+            ValueError: one number a channel, or the schedule "step": see `dsnn.networks.norms.TdBN`.
+        """
+        old = self.template.statistics
+        if not old:
+            return self.logits(params, x, key, adapt), {}
+        model, inputs, noise, running = self._prepared(params, x, key, adapt)
+        steps = self.steps if self.held else None
+        options: dict[str, Any] = {"steps": steps, "memory": self.memory, "running": running}
+        outputs, new = unroll_trained(model, inputs, noise, self.schedule, **options)
+        kept = {name: params.get(name, value) for name, value in old.items()}
+        return model.logits(outputs, running), kept | {STATISTICS + name: value for name, value in new.items()}
+
+    def _prepared(self, params: Params, x: Array, key: Any, adapt: Any) -> tuple[Any, Array, Any, Array | None]:
+        """Returns the network, its inputs, the key of its noise, and how far each step runs; a key is consumed."""
+        model, running = self.built(params)
+        model = model if adapt is None else adapt(model)
+        inputs = self.encode(x, None if key is None else stream(key, "data"))
+        noise = None if key is None or not self.stochastic else stream(key, "noise")
+        return model, inputs, noise, running
 
     def built(self, params: Params) -> tuple[Any, Array | None]:
         """Returns the network of these parameters, and how far each step runs (None: every step)."""

@@ -83,7 +83,39 @@ def unroll(
         return _unroll(model, xs, key, record, schedule, steps, memory, running, state)
 
 
-def _unroll(model, xs, key, record, schedule, steps, memory, running, state):  # type: ignore[no-untyped-def]
+def unroll_trained(
+    model: Runnable,
+    xs: Array,
+    key: Key[Array, ""] | None = None,
+    schedule: str = "auto",
+    *,
+    steps: int | None = None,
+    memory: str | int = "full",
+    running: Float[Array, " time"] | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Runs a network whose norms normalise by the statistics of this batch; arguments as of `unroll`.
+
+    Returns:
+        outputs ``[time, batch, ...]``, and the statistics of every norm after this batch, by name. A network of one's
+        own without layers gives those of its `dsnn.protocols.Output`, where its ``sequence`` takes ``train``.
+
+    Raises:
+        ValueError: the schedule "step", or memory that asks for it: statistics over time need all steps at once.
+    """
+    if schedule == "step" or memory != "full":
+        raise ValueError(
+            'a norm in training needs all time steps at once, which schedule="layer" and memory="full" have, got '
+            f'schedule="{schedule}" and memory="{memory}"; leave both out.'
+        )
+    statistics: dict[str, Array] = {}
+    ahead = "layer" if schedule == "auto" else schedule
+    with jax.numpy_rank_promotion("allow"):
+        run = _unroll(model, _native(xs), typed(key), None, ahead, steps, memory, running, None, statistics)
+    outputs, _, _ = run
+    return outputs, statistics
+
+
+def _unroll(model, xs, key, record, schedule, steps, memory, running, state, statistics=None):  # type: ignore[no-untyped-def]
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}.")
     length = xs.shape[0] if steps is None else steps
@@ -96,9 +128,9 @@ def _unroll(model, xs, key, record, schedule, steps, memory, running, state):  #
         model = as_network(model, "what runs")
         _check_input(model, xs, held)
         if isinstance(model.network, Part):
-            return _unroll_blocks(model, xs, key, record, length, held, memory, running, state, schedule)
+            return _unroll_blocks(model, xs, key, record, length, held, memory, running, state, schedule, statistics)
         if _by_sequence(model, schedule, memory):
-            return _unroll_sequence(model, xs, key, record, length, held, running, state)
+            return _unroll_sequence(model, xs, key, record, length, held, running, state, statistics)
         return _unroll_steps(model, xs, key, record, length, held, memory, running, state)
     if not isinstance(model, Stack):
         if running is not None:
@@ -116,24 +148,24 @@ def _unroll(model, xs, key, record, schedule, steps, memory, running, state):  #
                 f'{varying[0]!r}; set schedule="layer", or use dropout, whose masks hold for all steps.'
             )
         return _unroll_steps(model, xs, key, record, length, held, memory, running, state)
-    course = _course(length, key, memory, running, state, record, schedule)
+    course = _course(length, key, memory, running, state, record, schedule, statistics)
     state = _initial(model, (batch,), xs, key, held) if state is None else state
     return run_stack(model, state, xs, held, course, record)
 
 
-def _unroll_blocks(model, xs, key, record, length, held, memory, running, state, schedule):  # type: ignore[no-untyped-def]
+def _unroll_blocks(model, xs, key, record, length, held, memory, running, state, schedule, statistics):  # type: ignore[no-untyped-def]
     batch = xs.shape[0] if held else xs.shape[1]
     layers = [module for _, module in nnx.iter_modules(model.network) if isinstance(module, Layer)]
     if (_schedule(layers, length, batch, memory) if schedule == "auto" else schedule) == "step":
         return _unroll_steps(model, xs, key, record, length, held, memory, running, state)
-    course = _course(length, key, memory, running, state, record, schedule)
+    course = _course(length, key, memory, running, state, record, schedule, statistics)
     state = _initial(model, (batch,), xs, key, held) if state is None else state
     return run_parts(model, state, xs, held, course, record)
 
 
-def _course(length, key, memory, running, state, record, schedule):  # type: ignore[no-untyped-def]
+def _course(length, key, memory, running, state, record, schedule, statistics):  # type: ignore[no-untyped-def]
     begins = state is None and running is None
-    return Course(length, key, memory, running, begins, record is not None, schedule == "associative")
+    return Course(length, key, memory, running, begins, record is not None, schedule == "associative", statistics)
 
 
 def _schedule(layers: list[Layer], length: int, batch: int, memory: str | int) -> str:
@@ -228,14 +260,14 @@ def _by_sequence(model: Whole, schedule: str, memory: str | int) -> bool:
     return at_once and (not by_step or (schedule != "step" and memory == "full"))
 
 
-def _unroll_sequence(model, xs, key, record, length, held, running, state):  # type: ignore[no-untyped-def]
+def _unroll_sequence(model, xs, key, record, length, held, running, state, statistics):  # type: ignore[no-untyped-def]
     batch = xs.shape[0] if held else xs.shape[1]
     if state is None:
         state = _initial(model, (batch,), xs, key, held) if model.has_step else model.init(batch)
     read = model.drive(xs) if held else fold(model.drive, xs)
     read = jnp.broadcast_to(read, (length, *read.shape)) if held else read
     keys = None if key is None else jax.vmap(lambda t: _time_key(key, t))(jnp.arange(length))
-    state, sent = model.sequence(state, read, keys, running=running)
+    state, sent = model.sequence(state, read, keys, running=running, statistics=statistics)
     if running is not None:
         sent = {name: s * running.reshape(-1, *[1] * (s.ndim - 1)) for name, s in sent.items()}
     records = jax.vmap(lambda one: record(None, one))(sent) if record else None

@@ -2,7 +2,8 @@
 
 Everything W&B does happens on one background thread fed by a queue: opening it takes a second or more, and a missing
 network, a missing key, a crash or a full disk must cost a training run one sentence and nothing else. What is logged
-also stands in the run directory's own files, so nothing is lost when W&B is. Nothing outside this file touches W&B, which is why it holds all that is known of it.
+also stands in the run directory's own files, so nothing is lost when W&B is. Nothing outside this
+file touches W&B, which is why it holds all that is known of it.
 """
 
 import contextlib
