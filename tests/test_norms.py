@@ -420,6 +420,15 @@ def test_what_is_unknown_or_absent_among_statistics() -> None:
         template.build(params | {f"{STATISTICS}other": jnp.zeros(6)})
 
 
+@pytest.mark.parametrize("model", [stack(), Whole(Chain(**dict(stack().layers())))], ids=["stack", "own"])
+def test_priors_see_no_statistics_and_scale_and_shift_are_points(model: Any) -> None:
+    template, params = split(model)
+    prior = priors.default(template)
+    assert not [name for name in template.names if name.endswith((".mean", ".variance"))]
+    points = {name for name in template.names if prior(name, params[name].shape) is None}
+    assert points == {name for name in template.names if ".norm." in name}
+
+
 def test_members_of_one_guide_get_a_sentence() -> None:
     template, params = split(stack())
     many = guides.ensemble(guides.stacked([params, params]))
