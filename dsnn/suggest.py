@@ -29,6 +29,7 @@ MOVED = {
     "build": "assembly.network",
     "cells.parallel": "simulate.associative",
     "compact": "networks.compact",
+    "convert.deep": "convert.ann",
     "convolve": "networks.convolve",
     "decide": "deploy.fused_inference",
     "deep": "convert.learning",
@@ -71,6 +72,9 @@ MOVED = {
     "private_folder": "store.private_folder",
     "programs": "native.programs",
     "rules": "config.rules",
+    "run.assess_labels": "tasks.labels",
+    "run.assess_numbers": "tasks.numbers",
+    "run.assess_steps": "tasks.steps",
     "sampling": "learn.sampling",
     "sequences": "simulate.sequential_images",
     "start": "assembly.start",
@@ -84,6 +88,12 @@ MOVED = {
     "wording": "plots.wording",
 }
 """Modules of `dsnn` before 0.2.0, and where they are; the old names go with 0.3.0."""
+
+GONE = {
+    "bidirectional": "put two chains in a dsnn.networks.Concatenate",
+    "bayes.recorded_lif": "it is experiments/recorded_lif.py of the repository",
+}
+"""Modules that are no more, and what there is."""
 
 OF_OLD = "{old} is {new} since dsnn 0.2.0, and the old name goes with 0.3.0; import {new}."
 
@@ -114,10 +124,11 @@ def _tail(name: str) -> str:
 class _Same(types.ModuleType):
     """Today's module, for a name that was a room's."""
 
-    def __init__(self, module: types.ModuleType):
+    def __init__(self, module: types.ModuleType, name: str = ""):
         super().__init__(module.__name__, module.__doc__)
         self.__dict__.update(module.__dict__)
-        self.__path__: list[str] = []  # the names in it are looked up
+        self.__name__ = name or module.__name__  # the names in it are looked up under this one
+        self.__path__: list[str] = []
 
 
 class _Both(_Same):
@@ -141,7 +152,10 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Any = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Returns how a module that has moved is found; None for every other."""
-        today = MOVED.get(fullname.removeprefix("dsnn.")) if fullname.startswith("dsnn.") else None
+        old = fullname.removeprefix("dsnn.") if fullname.startswith("dsnn.") else ""
+        if old in GONE:
+            raise ModuleNotFoundError(f"{fullname} is gone since dsnn 0.2.0; {GONE[old]}.", name=fullname)
+        today = MOVED.get(old)
         return None if today is None else importlib.util.spec_from_loader(fullname, self, origin=f"dsnn.{today}")
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
@@ -153,7 +167,7 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if callable(here) and not isinstance(here, types.ModuleType):
             made = _Both(made, here)
         elif any(f"dsnn.{old}".startswith(f"{spec.name}.") for old in MOVED) and not hasattr(made, "__path__"):
-            made = _Same(made)
+            made = _Same(made, spec.name)
         self._specs[spec.name] = made.__spec__
         return made
 

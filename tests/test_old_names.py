@@ -75,3 +75,16 @@ def test_nothing_here_uses_an_old_name() -> None:
                 names += [one.name for one in node.names] if isinstance(node, ast.Import) else []
                 found += [f"{path.name}:{node.lineno} {name}" for name in names if name in old]
     assert [one for one in found if "test_old_names" not in one] == []
+
+
+@pytest.mark.parametrize("statement", ["from dsnn.events import library", "from dsnn.loops import scans"])
+def test_what_was_in_a_room_is_found_in_it(statement: str) -> None:
+    done = subprocess.run([sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_is_gone_says_what_there_is() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"dsnn\.bidirectional is gone since dsnn 0\.2\.0; put two chains"):
+        importlib.import_module("dsnn.bidirectional")
+    with pytest.raises(ImportError, match="Forward is Simulator since dsnn 0"):
+        from dsnn.simulate.simulator import Forward  # type: ignore[attr-defined]  # noqa: F401

@@ -199,3 +199,12 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
         store.claim(tmp_path / "file" / "run", CONFIG)
     with pytest.raises(RunDirError, match=r"config.yaml is missing"):
         store.read_config(tmp_path)
+
+
+def test_a_run_of_before_an_option_is_no_damaged_one(tmp_path):
+    """What a later version can name and an earlier could not had its default; another value is another run."""
+    ours = {"seed": 0, "task": "auto", "task_options": {}, "train": {"epochs": 3}}
+    assert store.claim(tmp_path, {"seed": 0, "train": {"epochs": 3}}) == "fresh"
+    assert store.claim(tmp_path, ours) == "interrupted"
+    with pytest.raises(store.RunDirError, match="it differs in task"):
+        store.claim(tmp_path, ours | {"task": "lab:Mine"})

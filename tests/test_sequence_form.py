@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import dsnn
-from dsnn.networks import Chain, Concatenate, Conv, Dense, Layer, Pool, Residual, as_network
+from dsnn.networks import Chain, Concatenate, Conv, Dense, Layer, Parallel, Pool, Residual, Stack, as_network
 from dsnn.simulate.early_exit import anytime, entropy_rule
 
 KEY = jax.random.key(3)
@@ -151,3 +151,39 @@ def test_it_learns_a_posterior_and_all_its_steps_run(parallel) -> None:
     assert (made.probs.argmax(-1) == y).mean() > 0.8
     np.testing.assert_array_equal(made.steps, 4)
     assert fitted.network().network.first.shape == (5, 8)
+
+
+def test_a_network_of_sequences_alone_is_saved_and_read(parallel, tmp_path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    fitted = dsnn.fit(x, x[:, 0] > 0, network=parallel.Together, baseline="none", epochs=1, steps=4)
+    fitted.save(tmp_path / "kept")
+    again = dsnn.load(tmp_path / "kept", trust=True)
+    np.testing.assert_array_equal(dsnn.predict(again, x).probs, dsnn.predict(fitted, x).probs)
+
+
+def test_a_sequence_has_an_output_for_every_step(parallel, monkeypatch) -> None:
+    model = parallel.Either((5,), 3, key=KEY)
+    whole = parallel.Either.sequence
+    cut = lambda self, *a, **o: (lambda state, out: (state, out._replace(out=out.out[:1])))(*whole(self, *a, **o))  # noqa: E731
+    monkeypatch.setattr(parallel.Either, "sequence", cut)
+    with pytest.raises(ValueError, match="sequence must give an output for each of the 4 time steps, got shape"):
+        dsnn.unroll(model, XS)
+
+
+def test_a_batch_of_none_runs_with_states_kept_now_and_then() -> None:
+    model = Chain(a=Layer(Dense(3, 2, key=KEY), dsnn.cells.LIF(0.9)), o=Layer(Dense(2, 2, key=KEY), dsnn.cells.LI(0.9)))
+    assert dsnn.unroll(model, jnp.zeros((4, 0, 3)), memory="sqrt", schedule="layer")[0].shape == (4, 0, 2)
+
+
+@pytest.mark.parametrize("name", ["outputs", "fitting", "wiring", "a.b"])
+def test_a_part_is_not_called_as_what_parts_have(name: str) -> None:
+    part = Layer(Dense(3, 2, key=KEY), dsnn.cells.LIF(0.9))
+    for container in (Parallel, Concatenate, Chain):
+        with pytest.raises(ValueError, match=f"got '{name}'; rename it"):
+            container(**{name: part, "z": Layer(Dense(3, 2, key=KEY), dsnn.cells.LIF(0.9))})
+
+
+@pytest.mark.parametrize("name", ["layers", "share", "wiring", "a.b"])
+def test_a_layer_is_not_called_as_what_stacks_have(name: str) -> None:
+    with pytest.raises(ValueError, match=f"got '{name}'; rename it"):
+        Stack("mean", **{name: Layer(Dense(3, 2, key=KEY), dsnn.cells.LIF(0.9))})

@@ -14,6 +14,7 @@ from scipy import stats
 from scipy.special import expit, log_softmax, softmax
 from sklearn import metrics as sk
 
+import dsnn
 from dsnn import data, protocols, tasks
 from dsnn.bayes import guides, priors
 from dsnn.bayes.bayesian import Bayesian
@@ -346,3 +347,60 @@ def test_targets_that_it_draws_have_the_means_of_its_likelihood(name: str) -> No
     drawn = np.eye(3)[drawn.astype(int)] if name == "classes" else drawn
     mean = np.exp(outputs[0]) if name == "own" else np.asarray(task.expected(OWN, outputs))[0]
     assert (abs(drawn.mean(0) - mean) < 4.5 * drawn.std(0) / np.sqrt(count)).all()
+
+
+class _Odd:
+    """A task whose parts misbehave one at a time."""
+
+    def __init__(self, **parts: Any):
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def likelihood(self) -> Any:
+        return type("Flat", (), {"log_prob": lambda _, own, outputs, y: -((outputs - y) ** 2).sum(-1)})()
+
+    def predict(self, bayesian: Any, params: Any, x: Any, key: Any, samples: int) -> Any:
+        return {"mean": tasks.outputs(bayesian, params, x, key, samples).mean(0)}
+
+    def scores(self, prediction: Any, y: np.ndarray) -> dict[str, float]:
+        return {"error": float(((prediction["mean"] - y) ** 2).mean())}
+
+
+def _fail(*_: Any) -> Any:
+    raise KeyError("inside")
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"check": _fail}, "check of .* failed: KeyError: 'inside'"),
+        ({"likelihood": _fail}, "likelihood of .* failed: KeyError: 'inside'"),
+        ({"outputs": _fail}, "outputs of .* failed: KeyError: 'inside'"),
+        ({"outputs": lambda classes: 0}, "outputs of a task must be a whole number from 1 on, got 0"),
+        ({"outputs": lambda classes: "x"}, "outputs of a task must be a whole number from 1 on, got 'x'"),
+        ({"nats": lambda y: float("nan")}, "a score must be finite, got nan for 'nats'"),
+        ({"nats": lambda y: -1.0}, "nats of a target must not be negative, got -1"),
+        ({"best": ["error"]}, "best of a task must say by score whether more is better"),
+        (
+            {"likelihood": lambda: type("L", (), {"log_prob": lambda _, own, outputs, y: (outputs - y) ** 2})()},
+            r"log_prob must give one number an example, \(1,\), got \(1, 2\)",
+        ),
+    ],
+)
+def test_what_misbehaves_in_a_task_is_said_in_one_sentence(parts: dict[str, Any], said: str) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match=said):
+        dsnn.fit(x, x[:, :2], task=_Odd(**parts), hidden=[4], epochs=1, steps=2, baseline="none")
+
+
+def test_a_likelihood_sees_targets_of_their_own_shape_from_the_first() -> None:
+    seen = set()
+
+    def log_prob(self: Any, own: Any, outputs: Any, y: Any) -> Any:
+        seen.add((y.shape[1:], str(y.dtype)))
+        return -((outputs[:, 0] - y[:, 0]) ** 2) - (outputs[:, 1] - y[:, 1]) ** 2
+
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    task = _Odd(likelihood=lambda: type("Pair", (), {"log_prob": log_prob})())
+    dsnn.fit(x, x[:, :2], task=task, hidden=[4], epochs=1, steps=2, baseline="none")
+    assert seen == {((2,), "float32")}

@@ -16,7 +16,7 @@ from dsnn import data, resolve, store
 from dsnn.api.fitted import Fitted
 from dsnn.api.given import SAVED
 from dsnn.assembly.assemble import Setup
-from dsnn.assembly.bayesian import network, settings_of
+from dsnn.assembly.bayesian import network, reads_values, settings_of
 from dsnn.assembly.loading import task_of
 from dsnn.bayes.complete import complete
 from dsnn.config import Config, as_dict, from_dict
@@ -118,7 +118,7 @@ def parts(fitted: Fitted, *, by_path: bool = True) -> tuple[dict[str, Any], dict
             "temporal": split.temporal,
             "task": split.task,
             "class_names": list(split.class_names),
-            "analog": bool(next(wire.analog for wire in setup.sites.wires)),
+            "analog": reads_values(setup.bayesian.simulator, split),
         },
         "losses": fitted.losses,
         "threshold": fitted.exits.threshold if math.isfinite(fitted.exits.threshold) else None,

@@ -134,7 +134,7 @@ class Setup:
         bayesian, _ = network(config, self.split, settings, traced=traced, start=self.start)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
         if config.learner == "nuts":
-            return sampling.nuts_learner(bayesian, config.nuts, settings.root)
+            return sampling.nuts_learner(bayesian, config.nuts, settings.root, self._targets)
         variational = config.learner == "svi"
         decided = learn.decided_from(config.svi, total) if variational else None
         window = self._window
@@ -145,7 +145,7 @@ class Setup:
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
             how = config.svi if variational else learn.SviConfig()
             lam = settings.lam if variational else None
-            return learn.svi_learner(bayesian, how, tx, total, settings.root, lam, together, self.begin)
+            return learn.svi_learner(bayesian, how, tx, total, settings.root, lam, together, self.begin, self._targets)
         simulator = bayesian.simulator
         begin = bayesian.weights.initial if self.begin is None else self.begin
         common = simulator, begin, bayesian.likelihood, tx
@@ -162,6 +162,12 @@ class Setup:
             return (value, statistics) if statistics else value
 
         return learn.map_learner(loss, simulator.template, begin, tx, settings.root)
+
+    @property
+    def _targets(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of one example's target."""
+        y = self.split.train.y
+        return jax.ShapeDtypeStruct(np.shape(y)[1:], jnp.asarray(y[:0]).dtype)
 
     def _own(self, bayesian: Bayesian, tx: Any, updates: int, root: Any) -> learn.Learner:
         """Returns a learner of one's own."""
@@ -241,12 +247,7 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     if timed.config.gates.enabled and not every_site.total and is_own(bayesian.simulator.template.names):
         timed = automatic.ungated(timed)
         bayesian, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
-    own = is_own(bayesian.simulator.template.names)
-    if (
-        timed.config.halting.enabled
-        and own
-        and not bayesian.simulator.template.build(bayesian.weights.initial).has_step
-    ):
+    if timed.config.halting.enabled and not _has_step(bayesian):
         timed = automatic.waiting(timed)
         bayesian, every_site = network(timed.config, split, settings_of(timed.config), traced=False, start=start)
     task = task_of(split, timed.config)

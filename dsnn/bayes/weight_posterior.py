@@ -24,7 +24,7 @@ from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
 
 ANSWERS = "likelihood.temperature"
-"""Name of what the readout's weights are divided by once learning is over (`dsnn.tasks.answer_calibration`)."""
+"""Name of what the readout's weights are divided by once learning is over (`dsnn.tasks.calibration`)."""
 
 MEAN_FIELD = mean_field()
 FULL_WEIGHT = 1.0

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from dsnn.protocols import Batch
@@ -32,6 +33,11 @@ class Info(NamedTuple):
     """
 
     loss: Float[Array, "..."]
+
+
+def blank(targets: jax.ShapeDtypeStruct | None) -> Array:
+    """Returns the targets of one example before there are data: zeros of its shape and dtype; None is a class."""
+    return jnp.zeros(1, jnp.int32) if targets is None else jnp.zeros((1, *targets.shape), targets.dtype)
 
 
 def info_of(values: Any) -> Info:

@@ -19,6 +19,7 @@ from dsnn import rng
 from dsnn.bayes import guides, nuts
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.learn import Batch, Info, Learner
+from dsnn.learn.learner import blank
 from dsnn.parameters import Params, count
 from dsnn.types import Array, Float, Int, Key
 
@@ -102,13 +103,16 @@ def family(initial: Params, config: NutsConfig) -> guides.Guide:
     return guides.draws(initial, config.chains * config.kept)
 
 
-def nuts_learner(bayesian: Bayesian, config: NutsConfig, root: Key[Array, ""]) -> Learner:
+def nuts_learner(
+    bayesian: Bayesian, config: NutsConfig, root: Key[Array, ""], targets: jax.ShapeDtypeStruct | None = None
+) -> Learner:
     """Returns the learner whose step is a chunk of transitions, given all training examples as its batch.
 
     Args:
         bayesian: a network without firing noise, gates or halting.
         config: how long, and how many chains.
         root: root key of the run.
+        targets: shape and dtype of one example's target; None is a class.
 
     Raises:
         ValueError: a random likelihood, or a network or data too large for it.
@@ -123,7 +127,7 @@ def nuts_learner(bayesian: Bayesian, config: NutsConfig, root: Key[Array, ""]) -
 
     def init() -> NutsState:
         # shaped like a state of the data, which the first step puts in its place
-        shapes = jax.eval_shape(begun, example, jnp.zeros(1, jnp.int32))
+        shapes = jax.eval_shape(begun, example, blank(targets))
         chains = jax.tree.map(_empty, shapes)
         draws = {n: jnp.zeros((config.chains, config.kept, *value.shape[1:])) for n, value in starts.items()}
         zero = jnp.zeros((), jnp.int32)

@@ -12,7 +12,7 @@ from numpyro.infer.svi import SVIState
 from dsnn import rng
 from dsnn.bayes.bayesian import Bayesian, Context
 from dsnn.learn.deciding import check_groups, decided
-from dsnn.learn.learner import Learner
+from dsnn.learn.learner import Learner, blank
 from dsnn.learn.pricing import Pricing
 from dsnn.learn.svi_config import SviConfig, decided_from
 from dsnn.learn.svi_state import SviState, svi_params
@@ -50,6 +50,7 @@ def svi_learner(
     lam: Float[Array, ""] | None = None,
     vectorize: Callable[[Callable[..., Any], Any], Any] | bool = True,
     begin: Params | None = None,
+    targets: jax.ShapeDtypeStruct | None = None,
 ) -> Learner:
     """Returns the learner that maximises the objective of a Bayesian network.
 
@@ -62,6 +63,7 @@ def svi_learner(
         lam: takes the place of the configuration's λ; may be traced.
         vectorize: how the particles are computed, see `numpyro.infer.ELBO`.
         begin: natural parameters of the guide that learning starts from; None is the guide's own start.
+        targets: shape and dtype of one example's target; None is a class.
     """
     check_groups(config.budget_sites, bayesian.gates)
     pricing = Pricing(bayesian, config, total_steps, lam)
@@ -71,7 +73,7 @@ def svi_learner(
 
     def init() -> SviState:
         empty = bayesian.no_context()
-        x, y = bayesian.simulator.example(bayesian.weights.initial), jnp.zeros(1, jnp.int32)
+        x, y = bayesian.simulator.example(bayesian.weights.initial), blank(targets)
         context = empty._replace(site_prices={group: jnp.ones(()) for group in config.budget_sites})
         given = None if begin is None else without_statistics(begin)
         state = svi.init(rng.stream(root, "init"), x, y, context, init_params=given)

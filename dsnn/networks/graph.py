@@ -215,7 +215,7 @@ def residuals(part: Any) -> Iterator[Residual]:
 
 def check_parts(parts: dict[str, Any]) -> None:
     """Raises a ValueError for what is no layer or container, and for a name that means something here."""
-    taken = {name for kind_of in (Chain, Residual) for name in dir(kind_of)} | {"names", "share"}
+    taken = {name for kind_of in (Part, *_kinds(Part)) for name in dir(kind_of)} | {"names", "share"}
     for name, part in parts.items():
         if not isinstance(part, Layer | Part):
             raise ValueError(
@@ -226,6 +226,16 @@ def check_parts(parts: dict[str, Any]) -> None:
             raise ValueError(f"a layer here must have a Dense or Conv synapse, got {type(part.synapse).__name__}.")
         if name in taken and name not in ("body", "shortcut"):
             raise ValueError(f"a part must not be called as something that parts have, got {name!r}; rename it.")
+        if "." in name:
+            raise ValueError(f"a part's name must be without dots, which stand between names, got {name!r}; rename it.")
+
+
+def _kinds(kind_of: type) -> Iterator[type]:
+    """Yields what is derived from a class."""
+    derived: list[type] = kind_of.__subclasses__()
+    for own in derived:
+        yield own
+        yield from _kinds(own)
 
 
 @runtime_checkable

@@ -84,6 +84,10 @@ class Stack(nnx.Module):
                 raise ValueError(f"the first and the last layer cannot be residual blocks, got {name!r}.")
         given: tuple[int, ...] | None = None
         for name, layer in layers.items():
+            if name in dir(Stack) or name in ("readout_kind", "names", "share") or "." in name:
+                raise ValueError(
+                    f"a layer must not be called as something that stacks have, or with a dot, got {name!r}; rename it."
+                )
             # a dense synapse flattens what it is given, so sizes and not shapes have to agree
             if given is not None and math.prod(layer.in_shape) != math.prod(given):
                 raise ValueError(

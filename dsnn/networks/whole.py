@@ -202,6 +202,6 @@ def as_network(made: Any, what: str) -> Any:
         says = f"without {lacking[0]}" if lacking else "that is no flax.nnx.Module"
         raise ValueError(
             f"{what} must give a network, a flax.nnx.Module with in_shape, out_shape, init(batch) and step(state, x, "
-            f"key), got a {type(made).__name__} {says}; see dsnn.protocols.Network."
+            f"key) or sequence(state, xs, keys), got a {type(made).__name__} {says}; see dsnn.protocols.Network."
         )
     return Whole(made)

@@ -39,7 +39,7 @@ def scan(body: Callable, carry: Any, xs: Any, length: int, memory: str | int = "
     def inner(carry: Any, piece: Any) -> tuple[Any, Any]:
         return jax.lax.scan(_light(body), carry, piece, chunk)
 
-    pieces = jax.tree.map(lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), xs)
+    pieces = jax.tree.map(lambda a: a[:whole].reshape(whole // chunk, chunk, *a.shape[1:]), xs)
     carry, ys = jax.lax.scan(inner, carry, pieces, whole // chunk)
     ys = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys)
     if whole == length:

@@ -180,3 +180,9 @@ def log_likelihood(logits: Float[Array, "*axes batch class"], y: Array) -> Float
     """Returns log p(y | logits) of class labels."""
     log_p = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_p, jnp.broadcast_to(y, log_p.shape[:-1])[..., None], -1)[..., 0]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Forward":
+        raise ImportError("Forward is Simulator since dsnn 0.2.0; import dsnn.simulate.simulator.Simulator.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

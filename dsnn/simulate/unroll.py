@@ -46,12 +46,12 @@ def unroll(
     running: Float[Array, " time"] | None = None,
     state: Any = None,
 ) -> tuple[Array, Any, Any]:
-    """Runs a cell, a layer or a stack over time.
+    """Runs a cell, a layer or a network over time.
 
     Args:
         model: a cell, a layer or a stack, or anything with ``init(batch_shape)`` and ``step(state, x, key)``; or a
-            network of one's own (`dsnn.protocols.Network`), which runs by steps whatever the schedule. Its records
-            see what it sent by wire.
+            network of one's own (`dsnn.protocols.Network`), which runs by steps, or at once where it has ``sequence``.
+            Its records see what it sent by wire, and of ``sequence`` no states.
         xs: inputs ``[time, batch, ...]``; with ``steps``, one input ``[batch, ...]`` held for that many steps, whose
             first product is then computed once.
         key: drives stochastic firing and is consumed, of `jax.random.key` or `jax.random.PRNGKey`; None is the
@@ -268,6 +268,11 @@ def _unroll_sequence(model, xs, key, record, length, held, running, state, stati
     read = jnp.broadcast_to(read, (length, *read.shape)) if held else read
     keys = None if key is None else jax.vmap(lambda t: _time_key(key, t))(jnp.arange(length))
     state, sent = model.sequence(state, read, keys, running=running, statistics=statistics)
+    if sent[OUTPUT].shape[:1] != (length,):
+        raise ValueError(
+            f"sequence must give an output for each of the {length} time steps, got shape {sent[OUTPUT].shape} from "
+            f"{model}."
+        )
     if running is not None:
         sent = {name: s * running.reshape(-1, *[1] * (s.ndim - 1)) for name, s in sent.items()}
     records = jax.vmap(lambda one: record(None, one))(sent) if record else None

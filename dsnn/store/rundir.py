@@ -63,6 +63,9 @@ FILES = frozenset(
 OWN = FILES | {"checkpoints", "figures", "baselines", "wandb", "tensorboard", ".hydra", ".submitit"}
 """Everything that a run writes into its directory, and what of it is a file."""
 
+ADDED: dict[str, Any] = {"task": "auto", "task_options": {}}
+"""Options that a run of an earlier version cannot name, and what they were."""
+
 FORMAT = 1
 MAX_DONE = 1 << 24
 
@@ -348,7 +351,8 @@ def _refuse_others(
     """Raises if a directory's claim is that of another run."""
     theirs, ours = flat_config(read_config(directory), exclude), flat_config(config, exclude)
     keys = sorted(theirs.keys() | ours.keys())
-    if differing := [key for key in keys if _said(theirs, key) != _said(ours, key)]:
+    late = {key for key, value in ADDED.items() if key not in theirs and ours.get(key) == value}
+    if differing := [key for key in keys if key not in late and _said(theirs, key) != _said(ours, key)]:
         if len(differing) > 1 and all(key not in theirs for key in differing):
             raise RunDirError(
                 f"{directory / 'config.yaml'} is damaged: it ends before {differing[0]} and {len(differing) - 1} "

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dsnn.bayes.bayesian import Bayesian
@@ -25,9 +26,6 @@ WITHOUT = {
 """What is lost without each optional part that a run would use."""
 
 
-NO_DRAW = "to_arviz draws targets, got {} without draw(own, outputs, key); give it one."
-
-
 @dataclasses.dataclass(frozen=True)
 class Density:
     """A likelihood of one's own that has not all of `dsnn.bayes.likelihood.Likelihood`: what it lacks is usual here.
@@ -46,7 +44,12 @@ class Density:
 
     def log_prob(self, own: Mapping[str, Array], outputs: Array, y: Array) -> Array:
         """Returns log p(y | outputs), ``[*axes, batch]``."""
-        found: Array = self.given.log_prob(own, outputs, y)
+        found: Array = heard(self.name, "log_prob", self.given.log_prob, own, outputs, y)
+        if jnp.shape(found) != outputs.shape[:-1]:
+            raise ValueError(
+                f"log_prob must give one number an example, {outputs.shape[:-1]}, got {jnp.shape(found)} of outputs "
+                f"{outputs.shape} and targets {jnp.shape(y)} from {self.name}; sum over an example's targets."
+            )
         return found
 
     def of_sequence(self, own: Mapping[str, Array], outputs: Array, y: Array) -> Array:
@@ -89,6 +92,12 @@ class Own:
                     "task must give likelihood(), predict(bayesian, params, x, key, samples) and scores(prediction, y),"
                     f" got a {type(task).__name__} without {method} from {name}; see dsnn.protocols.Task."
                 )
+        best = getattr(task, "best", None) or {}
+        if not isinstance(best, Mapping):
+            raise ValueError(
+                "best of a task must say by score whether more is better, such as dict(accuracy=True), got "
+                f"{best!r} from {name}."
+            )
         self.task, self.name = task, name
         self.parts: dict[str, Any] = {part: getattr(task, part, None) for part in OPTIONAL}
         lost = [said for part, said in WITHOUT.items() if self.parts[part] is None]
@@ -120,7 +129,7 @@ class Own:
         Raises:
             ValueError: it is not.
         """
-        found: Any = self.task.likelihood()
+        found: Any = self._heard("likelihood")
         if not callable(getattr(found, "log_prob", None)):
             raise ValueError(
                 f"a likelihood must have log_prob(own, outputs, y), got a {type(found).__name__} without it from "
@@ -130,7 +139,10 @@ class Own:
 
     def outputs(self, classes: int) -> int:
         """Returns as many as the task says, or one for each of its targets."""
-        return int(self.parts["outputs"](classes)) if self.parts["outputs"] else classes
+        found = self._heard("outputs", classes) if self.parts["outputs"] else classes
+        if isinstance(found, bool) or not isinstance(found, int | np.integer) or found < 1:
+            raise ValueError(f"outputs of a task must be a whole number from 1 on, got {found!r} from {self.name}.")
+        return int(found)
 
     def predictor(self, bayesian: Bayesian, devices: int = 1) -> Callable[..., Any]:
         """Returns the task's own prediction, compiled, a batch at a time."""
@@ -181,7 +193,7 @@ class Own:
         check_targets(split)
         for part in ("train", "val", "test"):
             if self.parts["check"] and size(getattr(split, part)):
-                self.parts["check"](np.asarray(getattr(split, part).y))
+                self._heard("check", np.asarray(getattr(split, part).y))
 
     def beside(self, y: Any) -> dict[str, Any]:
         """Returns nothing."""
@@ -238,7 +250,14 @@ class Own:
             raise ValueError(
                 f"networks are compared by one loss an example, got {self.name} without losses(); give it."
             )
-        error, nll = (np.asarray(values, float) for values in self._heard("losses", prediction, y))
+        found = self._heard("losses", prediction, y)
+        shapes = [np.shape(values) for values in found] if isinstance(found, tuple | list) else []
+        if shapes != [(len(y),)] * 2:
+            raise ValueError(
+                f"losses must be (error, nll) with one number each of {len(y)} examples, got shapes {shapes} from "
+                f"{self.name}."
+            )
+        error, nll = (np.asarray(values, float) for values in found)
         return Losses(error, capped(nll))
 
     def summary(self, losses: Losses) -> dict[str, float]:
@@ -247,7 +266,12 @@ class Own:
 
     def nats(self, y: np.ndarray) -> float:
         """Returns what the task says, or the entropy of as many standardised numbers as an example has targets."""
-        return float(self.parts["nats"](y)) if self.parts["nats"] else UNIT_NORMAL * max(int(np.prod(y.shape[1:])), 1)
+        if not self.parts["nats"]:
+            return UNIT_NORMAL * max(int(np.prod(y.shape[1:])), 1)
+        found = self._numbers({"nats": self._heard("nats", y)})["nats"]
+        if found < 0:
+            raise ValueError(f"nats of a target must not be negative, got {found} from {self.name}.")
+        return found
 
     def draw(self, own: Mapping[str, Array], outputs: Array, key: Key[Array, ""]) -> Array:
         """Returns targets drawn by the task."""
@@ -264,14 +288,7 @@ class Own:
 
     def _heard(self, method: str, *arguments: Any) -> Any:
         """Returns what a method of the task says, and in one sentence what it raises."""
-        try:
-            return getattr(self.task, method)(*arguments)
-        except Exception as error:
-            said = " ".join(str(error).split())
-            raise ValueError(
-                f"{method} of {self.name} failed: {type(error).__name__}: {said}; mend it, and the same command "
-                "goes on from what was learned."
-            ) from error
+        return heard(self.name, method, getattr(self.task, method), *arguments)
 
     def _numbers(self, found: Mapping[str, Any]) -> dict[str, float]:
         try:
@@ -281,6 +298,24 @@ class Own:
         if odd := [name for name, value in scores.items() if not np.isfinite(value)]:
             raise ValueError(f"a score must be finite, got {scores[odd[0]]} for {odd[0]!r} from {self.name}.")
         return scores
+
+
+def heard(name: str, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what a part of a task says, and in one sentence what it raises; what ``check`` says stands as it is.
+
+    Raises:
+        ValueError: it failed.
+    """
+    try:
+        return function(*arguments)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if method == "check" and isinstance(error, ValueError):
+            raise
+        raise ValueError(
+            f"{method} of {name} failed: {type(error).__name__}: {said}; mend it, and the same command goes on from "
+            "what was learned."
+        ) from error
 
 
 def _fields(prediction: Any) -> dict[str, np.ndarray]:
