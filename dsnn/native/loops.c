@@ -11,7 +11,9 @@
      u' = u + dt (b u - w v + I),  v' = v + dt (w u + b v),  d = u' - theta - q,  q = gamma q + z
 
    The derivative of a spike, psi(d), is given for all steps. They are handlers of XLA's typed foreign function
-   interface. */
+   interface.
+
+   One file, since forward and backward of a neuron share its recurrence and are read beside each other. */
 
 #include <stdint.h>
 #include <stdlib.h>
