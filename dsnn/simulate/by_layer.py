@@ -90,9 +90,7 @@ def run_stack(
             layer, state[name], signal, first, (index,), course, name
         )
         signal = model.sent(name, signal, spikes[name])
-    if course.running is not None:
-        share = course.running
-        spikes = {name: s * share.reshape(-1, *[1] * (s.ndim - 1)) for name, s in spikes.items()}
+    spikes = by_share(spikes, course.running)
     # a record sees one step at a time; what it does not keep is dead code to the compiler
     records = jax.vmap(record)(states, spikes) if record else None
     return spikes[model.names[-1]], final, records
@@ -103,15 +101,11 @@ def run_parts(model: Whole, state: Any, xs: Array, held: bool, course: Course, r
     read = model.drive(xs)[None] if held else fold(model.drive, xs)
     way = _All((), course, {}, {})
     final, out = model.network.run("", state, read, way)
-    sent = {**way.sent, OUTPUT: out}
-    if course.running is not None:
-        share = course.running
-        sent = {name: s * share.reshape(-1, *[1] * (s.ndim - 1)) for name, s in sent.items()}
+    sent = by_share({**way.sent, OUTPUT: out}, course.running)
     if record is None:
         return course.over_time(sent[OUTPUT]), final, None
-    states = {path.removesuffix("."): at for path, at in way.states.items()}
     whole = {name: course.over_time(s) for name, s in sent.items()}
-    return whole[OUTPUT], final, jax.vmap(record)(_nested(states), whole)
+    return whole[OUTPUT], final, jax.vmap(record)(_nested(way.states), whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,3 +236,10 @@ def fold(drive: Callable[[Array], Array], xs: Array) -> Array:
     time, batch = xs.shape[:2]
     out = drive(xs.reshape(time * batch, *xs.shape[2:]))
     return out.reshape(time, batch, *out.shape[1:])
+
+
+def by_share(sent: dict[str, Array], running: Float[Array, " time"] | None) -> dict[str, Array]:
+    """Returns what was sent at every step by how far the step ran; None is all the way."""
+    if running is None:
+        return sent
+    return {name: s * running.reshape(-1, *[1] * (s.ndim - 1)) for name, s in sent.items()}

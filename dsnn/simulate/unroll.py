@@ -19,7 +19,7 @@ from dsnn.networks.layers import Layer
 from dsnn.networks.stack import Stack
 from dsnn.networks.whole import OUTPUT, Runnable, Whole, as_network, is_network
 from dsnn.rng import typed
-from dsnn.simulate.by_layer import Course, fold, run_parts, run_stack
+from dsnn.simulate.by_layer import Course, by_share, fold, run_parts, run_stack
 from dsnn.simulate.scan import advanced, scan
 from dsnn.types import Array, Float, Key, UInt32
 
@@ -273,7 +273,6 @@ def _unroll_sequence(model, xs, key, record, length, held, running, state, stati
             f"sequence must give an output for each of the {length} time steps, got shape {sent[OUTPUT].shape} from "
             f"{model}."
         )
-    if running is not None:
-        sent = {name: s * running.reshape(-1, *[1] * (s.ndim - 1)) for name, s in sent.items()}
+    sent = by_share(sent, running)
     records = jax.vmap(lambda one: record(None, one))(sent) if record else None
     return sent[OUTPUT], state, records

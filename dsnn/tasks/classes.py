@@ -8,11 +8,10 @@ import jax
 import numpy as np
 
 from dsnn import evaluate
-from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Categorical, Likelihood, Stepwise
-from dsnn.data import Split, check_targets
+from dsnn.data import Split
 from dsnn.tasks.calibration import of_logits
-from dsnn.tasks.probabilities import Prediction, Predictor, predictor
+from dsnn.tasks.probabilities import Prediction, Probable
 from dsnn.tasks.task import LEAST_ERROR, Ask, Assessed, Decided, Facts, Losses, capped, scored
 from dsnn.types import Array, Key
 
@@ -21,7 +20,7 @@ LEVEL = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
-class Classes:
+class Classes(Probable):
     """A class of an example.
 
     Attributes:
@@ -51,20 +50,6 @@ class Classes:
         """Returns the softmax of the last outputs, or of all steps' in the mean."""
         return Stepwise(self.skip, mean=True) if self.every_step else Categorical(self.weights)
 
-    def outputs(self, classes: int) -> int:
-        """Returns one for each class."""
-        return classes
-
-    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Predictor:
-        """Returns the compiled probabilities, see `dsnn.tasks.probabilities.predictor`."""
-        return predictor(bayesian, devices)
-
-    def predict(
-        self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
-    ) -> Prediction:
-        """Returns class probabilities with all steps."""
-        return self.predictor(bayesian)(params, x, key, samples=samples)
-
     def scores(self, prediction: Prediction, y: np.ndarray) -> dict[str, float]:
         """Returns the scores of class probabilities ``[n, class]``."""
         probs = prediction.probs
@@ -75,27 +60,6 @@ class Classes:
             "ece": evaluate.ece(probs, y),
             "brier": evaluate.brier(probs, y),
         }
-
-    def check(self, split: Split) -> None:
-        """Checks for integers from 0, below the number of classes, ``[n]``."""
-        check_targets(split)
-
-    def beside(self, y: Any) -> dict[str, Any]:
-        """Returns nothing."""
-        return {}
-
-    def placed(self, prediction: Prediction, split: Split) -> Prediction:
-        """Returns the prediction: probabilities have no unit."""
-        return prediction
-
-    def targets(self, split: Split, part: str) -> np.ndarray:
-        """Returns the labels of a part."""
-        return np.asarray(getattr(split, part).y)
-
-    def told(self, ask: Ask, x: Any, split: Split, level: float) -> Prediction:
-        """Returns the probabilities; there is no interval."""
-        made: Prediction = ask(x)
-        return made
 
     def assess(self, ask: Ask, split: Split, foreign: Mapping[str, Any]) -> Assessed:
         """Returns scores, recalibration, conformal sets, uncertainty and how unsure it is of other data."""

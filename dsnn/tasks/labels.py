@@ -8,11 +8,10 @@ import jax
 import numpy as np
 
 from dsnn import evaluate
-from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.likelihood import Bernoulli
-from dsnn.data import Split, check_targets
+from dsnn.data import Split
 from dsnn.tasks.calibration import of_logits
-from dsnn.tasks.probabilities import Prediction, Predictor, predictor
+from dsnn.tasks.probabilities import Prediction, Probable
 from dsnn.tasks.task import BALANCED, LEAST_ERROR, SOURCES, Ask, Assessed, Decided, Facts, Losses, capped, scored
 from dsnn.types import Array, Key
 
@@ -22,7 +21,7 @@ def _label_nats(made: Prediction, y: Any) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Labels:
+class Labels(Probable):
     """Labels of an example, independent given the outputs, which are their log odds."""
 
     facts = Facts(
@@ -45,20 +44,6 @@ class Labels:
         """Returns independent labels given the last outputs."""
         return Bernoulli()
 
-    def outputs(self, classes: int) -> int:
-        """Returns one for each label."""
-        return classes
-
-    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Predictor:
-        """Returns the compiled probabilities, see `dsnn.tasks.probabilities.predictor`."""
-        return predictor(bayesian, devices)
-
-    def predict(
-        self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
-    ) -> Prediction:
-        """Returns the probability of each label."""
-        return self.predictor(bayesian)(params, x, key, samples=samples)
-
     def scores(self, prediction: Prediction, y: np.ndarray) -> dict[str, float]:
         """Returns scores; accuracy, ECE and Brier are means over labels, NLL is summed over them."""
         one_by_one = evaluate.binary(prediction.probs, y)
@@ -71,27 +56,6 @@ class Labels:
             "f1_micro": evaluate.f1(prediction.probs, y, average="micro"),
             "f1_macro": evaluate.f1(prediction.probs, y, average="macro"),
         }
-
-    def check(self, split: Split) -> None:
-        """Checks for integers 0 and 1, ``[n, label]``."""
-        check_targets(split)
-
-    def beside(self, y: Any) -> dict[str, Any]:
-        """Returns nothing."""
-        return {}
-
-    def placed(self, prediction: Prediction, split: Split) -> Prediction:
-        """Returns the prediction: probabilities have no unit."""
-        return prediction
-
-    def targets(self, split: Split, part: str) -> np.ndarray:
-        """Returns the labels of a part, ``[n, label]``."""
-        return np.asarray(getattr(split, part).y)
-
-    def told(self, ask: Ask, x: Any, split: Split, level: float) -> Prediction:
-        """Returns the probabilities; there is no interval."""
-        made: Prediction = ask(x)
-        return made
 
     def assess(self, ask: Ask, split: Split, foreign: Mapping[str, Any]) -> Assessed:
         """Returns scores of the selecting and the test part, and the uncertainty of the latter."""

@@ -16,9 +16,10 @@ from dsnn.bayes import halting
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.halting_posterior import SHARPNESS
 from dsnn.bayes.likelihood import Bernoulli, Categorical, Stepwise
-from dsnn.data import eval_batches
+from dsnn.data import Split, check_targets, eval_batches
 from dsnn.native.programs import Program
 from dsnn.tasks.batching import EVAL_BATCH, Told, drawn, first_batch, in_batches, require_samples
+from dsnn.tasks.task import Ask
 from dsnn.types import Array, Float, Key
 
 
@@ -204,3 +205,42 @@ def _nothing(bayesian: Bayesian, thresholds: int) -> Prediction:
     return Prediction(
         np.zeros((thresholds, 0, *classes), np.float32), np.zeros((0, *classes), np.float32), empty, empty
     )
+
+
+class Probable:
+    """What classes and labels have in common: one output for each, and probabilities, which have no unit."""
+
+    def outputs(self, classes: int) -> int:
+        """Returns one for each class or label."""
+        return classes
+
+    def predictor(self, bayesian: Bayesian, devices: int = 1) -> Predictor:
+        """Returns the compiled probabilities, see `predictor`."""
+        return predictor(bayesian, devices)
+
+    def predict(
+        self, bayesian: Bayesian, params: dict[str, Array], x: Any, key: Key[Array, ""], samples: int
+    ) -> Prediction:
+        """Returns the probability of each class or label, with all steps."""
+        return self.predictor(bayesian)(params, x, key, samples=samples)
+
+    def check(self, split: Split) -> None:
+        """Checks for integers from 0, below the number of classes, ``[n]``, or 0 and 1, ``[n, label]``."""
+        check_targets(split)
+
+    def beside(self, y: Any) -> dict[str, Any]:
+        """Returns nothing."""
+        return {}
+
+    def placed(self, prediction: Prediction, split: Split) -> Prediction:
+        """Returns the prediction: probabilities have no unit."""
+        return prediction
+
+    def targets(self, split: Split, part: str) -> np.ndarray:
+        """Returns the labels of a part."""
+        return np.asarray(getattr(split, part).y)
+
+    def told(self, ask: Ask, x: Any, split: Split, level: float) -> Prediction:
+        """Returns the probabilities; there is no interval."""
+        made: Prediction = ask(x)
+        return made
