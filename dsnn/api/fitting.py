@@ -14,6 +14,7 @@ from dsnn.api import given, listeners
 from dsnn.api.configured import check_call, configured
 from dsnn.api.fitted import Fitted
 from dsnn.api.progress import shown
+from dsnn.assembly import smaller
 from dsnn.assembly.assemble import Setup, build
 from dsnn.assembly.guard import SAMPLES, Candidate, guarded, judged, milder, twin_of
 from dsnn.assembly.linear import linear_model
@@ -227,7 +228,7 @@ def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
         if setup.bayesian.halting is not None:
             exit_calibration.ahead(setup.bayesian, setup.split, setup.config.halting)
     seen: list[float] = []
-    for epoch in shown(learn.fit_program(run, setup.settings, state, batch, epochs=own.epochs), own.epochs, progress):
+    for epoch in shown(smaller.fit(setup, run, setup.settings, state, batch, epochs=own.epochs), own.epochs, progress):
         learn.require_finite(epoch.info.loss, epoch.number)
         state = epoch.state
         losses.append(float(epoch.info.loss.mean()))

@@ -18,6 +18,7 @@ from dsnn.bayes.bayesian import Bayesian
 from dsnn.config import Config, as_dict
 from dsnn.learn import mesh, online, optimizer, sampling
 from dsnn.learn.gradients import FPTT
+from dsnn.learn.shrinking import Kept
 from dsnn.native.programs import Program, shared
 from dsnn.networks.whole import is_own
 from dsnn.protocols import Problem
@@ -59,7 +60,8 @@ class Setup:
     """What a configuration builds; ``automatic`` names the choices that were left to the data, which `config` holds.
 
     ``begin`` are parameters of the guide that learning starts from, where it goes on; ``start`` are a network's.
-    ``programs`` are those of an assessment by name, where they are compiled ahead.
+    ``programs`` are those of an assessment by name, where they are compiled ahead. ``keep`` are the sites that are left
+    of the network while it learns, and ``left_nj`` the energy of an inference that left with the others.
     """
 
     config: Config
@@ -72,6 +74,8 @@ class Setup:
     automatic: dict[str, Choice] = dataclasses.field(default_factory=dict)
     programs: dict[str, Program] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     begin: parameters.Params | None = None
+    keep: Kept | None = None
+    left_nj: float = 0.0
 
     def __post_init__(self) -> None:
         self.programs = self.programs or shared(self.likeness and ("assessing", self.likeness), dict)
@@ -90,6 +94,7 @@ class Setup:
             or self.start is not None
             or self.spread is not None
             or self.begin is not None
+            or self.keep is not None
         )
         drawn = config.model.options or config.model.readout_options or config.bayes.rare_inputs != 1
         if special or drawn or config.train.class_weight != "none" or config.bayes.guide == "ensemble":
@@ -131,7 +136,7 @@ class Setup:
     def family(self, settings: learn.Settings, *, traced: bool = True) -> learn.Learner:
         """Returns the learner of settings of the same program; see `network`."""
         config = self.config
-        bayesian, _ = network(config, self.split, settings, traced=traced, start=self.start)
+        bayesian, _ = network(config, self.split, settings, traced=traced, start=self.start, keep=self.keep)
         total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
         if config.learner == "nuts":
             return sampling.nuts_learner(bayesian, config.nuts, settings.root, self._targets)
@@ -145,7 +150,10 @@ class Setup:
             together = self.spread.particles if self.spread else jax.default_backend() != "cpu"
             how = config.svi if variational else learn.SviConfig()
             lam = settings.lam if variational else None
-            return learn.svi_learner(bayesian, how, tx, total, settings.root, lam, together, self.begin, self._targets)
+            whole = None if self.keep is None else learn.Pricing(self.bayesian, how, total, lam)
+            return learn.svi_learner(
+                bayesian, how, tx, total, settings.root, lam, together, self.begin, self._targets, whole, self.left_nj
+            )
         simulator = bayesian.simulator
         begin = bayesian.weights.initial if self.begin is None else self.begin
         common = simulator, begin, bayesian.likelihood, tx

@@ -1,7 +1,10 @@
 """The Bayesian network of a configuration and its data: simulator, posteriors and prices put together."""
 
+import math
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,6 +24,8 @@ from dsnn.cells import kind
 from dsnn.config import Config
 from dsnn.data.scaling import PARTS
 from dsnn.learn import sampling
+from dsnn.learn.shrinking import Kept
+from dsnn.networks.narrow import narrowed
 from dsnn.networks.plan import NEURONS
 from dsnn.networks.whole import Whole, is_own
 from dsnn.networks.wiring import described_by
@@ -55,6 +60,7 @@ def network(
     *,
     traced: bool = True,
     start: parameters.Params | None = None,
+    keep: Kept | None = None,
 ) -> tuple[Bayesian, sites.Sites]:
     """Returns the Bayesian network and its compute sites.
 
@@ -64,6 +70,8 @@ def network(
         settings: take the place of the configuration's, and may be traced.
         traced: whether they are; otherwise the noise's width is the configuration's, a constant of the network.
         start: parameters to start from in place of the network's own.
+        keep: sites that are left of the network, by group, as it goes on learning; None is all. Priors are those of
+            the whole. Settings must not be traced.
     """
     shape, temporal, task = data.input_shape(split), split.temporal, task_of(split, config)
     outputs = task.outputs(split.classes)
@@ -84,6 +92,11 @@ def network(
         )
     else:
         model = build_model(config.model, shape, outputs, key, width)
+    fans = {}
+    if keep is not None:
+        whole = parameters.split(model)[1]
+        model = narrowed(model, keep)
+        fans = _fans(whole, parameters.split(model)[1])
     template, params = parameters.split(model)
     if template.statistics and config.learner not in ("svi", "map") and not resolve.is_foreign(config.learner):
         raise ValueError(
@@ -118,7 +131,7 @@ def network(
         held_input=simulator.held,
         time_steps=simulator.steps if config.gates.enabled and config.gates.time else 0,
     )
-    guide = _guide(config, shape, outputs, key, params)
+    guide = _guide(config, shape, outputs, key, params, keep)
     if guide.noise is not None and isinstance(model, Whole):
         raise ValueError(
             f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
@@ -130,7 +143,7 @@ def network(
         prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
     else:
         around = params if config.bayes.cells else None
-        rows = _rows(config, split, template)
+        rows = _rows(config, split, template) if keep is None else fans
         prior = priors.default(
             template, settings.prior_scale, config.bayes.bias_scale, config.bayes.prior, around, rows
         )
@@ -154,10 +167,19 @@ def _gates(config: Config, where: sites.Sites) -> GatePosterior:
     return GatePosterior(where, own, config.gates.open_probability)
 
 
-def _guide(config: Config, shape: tuple[int, ...], outputs: int, key: Any, initial: parameters.Params) -> guides.Guide:
+def _guide(
+    config: Config,
+    shape: tuple[int, ...],
+    outputs: int,
+    key: Any,
+    initial: parameters.Params,
+    keep: Kept | None,
+) -> guides.Guide:
     """Returns the posterior family of a learner's weights; the key is consumed."""
     if config.learner == "svi":
-        return build_guide(config, shape, outputs, key)
+        return build_guide(
+            config, shape, outputs, key, (lambda model: model) if keep is None else partial(narrowed, keep=keep)
+        )
     return sampling.family(initial, config.nuts) if config.learner == "nuts" else guides.point()
 
 
@@ -171,6 +193,19 @@ def _rows(config: Config, split: data.Split, template: parameters.Template) -> d
         raise ValueError("bayes.rare_inputs is for stacks, got a network of one's own; set bayes.rare_inputs=1.")
     first = next(name for name in template.names if name.endswith(".synapse.kernel"))
     return {first: priors.rare_inputs(x, config.bayes.rare_inputs)}
+
+
+def _fans(whole: parameters.Params, small: parameters.Params) -> dict[str, jax.Array]:
+    """Returns factors of the priors of a smaller network's kernels per input, under which they are those of the whole.
+
+    A prior goes by the number of inputs, of which there are fewer.
+    """
+    found = {}
+    for name, value in small.items():
+        if name.endswith((".kernel", ".recurrent")):
+            fans = [math.prod(kernel.shape[:-1]) for kernel in (value, whole[name])]
+            found[name] = jnp.full(value.shape[-2], math.sqrt(fans[0] / fans[1]), jnp.float32)
+    return found
 
 
 def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:

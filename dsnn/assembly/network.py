@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -175,12 +176,21 @@ def build_converted(config: Config, in_shape: tuple[int, ...], classes: int, noi
         return to_stack(units, [1.0] * (len(units) - 1), in_shape, cell)
 
 
-def build_guide(config: Config, in_shape: tuple[int, ...], classes: int, key: Key[Array, ""]) -> guides.Guide:
-    """Returns the posterior family of a configuration; the key initialises an ensemble's members and is consumed."""
+def build_guide(
+    config: Config,
+    in_shape: tuple[int, ...],
+    classes: int,
+    key: Key[Array, ""],
+    changed: Callable[[Any], Any] = lambda model: model,
+) -> guides.Guide:
+    """Returns the posterior family of a configuration; the key initialises an ensemble's members and is consumed.
+
+    ``changed`` gives, of a member's network, the one that learns.
+    """
     c = config.bayes
     if c.guide != guides.ENSEMBLE:
         usual = {"scale": c.guide_scale, "rank": c.rank, "prior_scale": c.rank1_scale, "rate": c.dropout}
         return guides.made(c.guide, usual, c.options)
     keys = [rng.stream(key, "init", member) for member in range(c.members)]
-    members = [parameters.split(build_model(config.model, in_shape, classes, k))[1] for k in keys]
+    members = [parameters.split(changed(build_model(config.model, in_shape, classes, k)))[1] for k in keys]
     return guides.ensemble(guides.stacked(members))

@@ -100,6 +100,28 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        lambda c: c.svi.shrink_epochs and not (c.learner == "svi" and c.gates.enabled),
+        lambda c: (
+            "svi.shrink_epochs lets sites leave whose gates have closed, got no gates; set gates.enabled=true with "
+            "learner=svi, or leave svi.shrink_epochs out."
+        ),
+    ),
+    Rule(
+        lambda c: (
+            c.svi.shrink_epochs and (c.population.size > 1 or c.compute.split != "none" or c.compute.processes > 1)
+        ),
+        lambda c: (
+            "svi.shrink_epochs makes the network of one run on one device smaller, got a population, compute.split or "
+            "compute.processes as well; leave one of them out."
+        ),
+    ),
+    Rule(
+        lambda c: c.svi.shrink_epochs and c.convert.method,
+        lambda c: (
+            "svi.shrink_epochs is for a network that learns from its own start, got convert.method; leave it out."
+        ),
+    ),
+    Rule(
         lambda c: c.compute.split == "samples" and (c.learner != "svi" or c.svi.particles == 1),
         lambda c: (
             f"compute.split=samples spreads the particles of variational inference, got learner={c.learner} with "

@@ -23,12 +23,16 @@ class Pricing:
         config: temperatures, prices and budgets.
         total_steps: updates of the whole run, for the warm-ups.
         lam: takes the place of the configuration's λ; may be traced.
+        whole: the prices of the network that this one was before sites left it, which budgets are of; None is itself.
+        left_nj: energy that the whole network spends on an inference beside this one, as it was measured then.
     """
 
     bayesian: Bayesian
     config: SviConfig
     total_steps: int
     lam: Float[Array, ""] | None = None
+    whole: "Pricing | None" = None
+    left_nj: float = 0.0
 
     def __post_init__(self) -> None:
         if self.budgeted and not self.priced:
@@ -62,6 +66,12 @@ class Pricing:
         """The update from which gates close, and energy has a price."""
         return round(self.config.ungated_fraction * self.total_steps)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of sites by group, of the whole network."""
+        sites = (self.whole or self).bayesian.sites
+        return {} if sites is None else sites.groups
+
     def begun(self) -> Duals:
         """Returns the prices before the first update."""
         sites = {group: jnp.zeros(()) for group in self.config.budget_sites}
@@ -69,13 +79,15 @@ class Pricing:
 
     def first(self) -> Float[Array, ""]:
         """Returns the first price of energy: what is given, or under a budget one nat per site, at every event."""
+        if self.whole is not None:
+            return self.whole.first()
         start = self._start()
         given = jnp.maximum(start, 1e-12)
         sites = self.bayesian.sites
         if not self.budgeted or sites is None:
             return given
         events = {name: jnp.ones_like(e) for name, e in self.bayesian.no_context().events.items()}
-        return jnp.where(start > 0, given, sites.total / (self.bayesian.data_size * self._whole(events)))
+        return jnp.where(start > 0, given, sites.total / (self.bayesian.data_size * self.spent_whole(events)))
 
     def price(self, state: SviState) -> Float[Array, ""]:
         """Returns the price of energy at this update, in nats per nJ."""
@@ -93,7 +105,7 @@ class Pricing:
         """Returns what the energy is held to at this update, or at the end of its fall; 0 without a budget."""
         if not self.budgeted:
             return jnp.zeros(())
-        full = self._whole(state.events)
+        full = self.spent_whole(state.events)
         last = self.config.budget_nj or self.config.budget_fraction * full
         return jnp.asarray(last) if final else falling(full, last, self._fallen(state))
 
@@ -128,7 +140,7 @@ class Pricing:
             group: ascend(
                 duals.log_sites[group],
                 opened[group].sum(),
-                falling(len(opened[group]), most, fallen),
+                falling(self.sizes[group], most, fallen),
                 config.budget_rate,
             )
             for group, most in config.budget_sites.items()
@@ -137,16 +149,17 @@ class Pricing:
 
     def shared_out(self, state: SviState) -> SviState:
         """Returns the state in which the whole network, as it is measured now, is worth ``lam_nats``."""
-        log_lam = jnp.log(self.config.lam_nats) - jnp.log(jnp.maximum(self._whole(state.events), 1e-30))
+        log_lam = jnp.log(self.config.lam_nats) - jnp.log(jnp.maximum(self.spent_whole(state.events), 1e-30))
         return state._replace(duals=state.duals._replace(log_lam=log_lam))
 
     def _start(self) -> Float[Array, ""]:
         return jnp.asarray(self.config.lam) if self.lam is None else self.lam
 
-    def _whole(self, events: dict[str, Array]) -> Float[Array, ""]:
+    def spent_whole(self, events: dict[str, Array]) -> Float[Array, ""]:
         """Returns the energy in nJ of an inference of the whole network and all steps."""
         assert self.bayesian.energy is not None
-        return self.bayesian.energy.expected({}, events).total(float(self.bayesian.simulator.steps))
+        here = self.bayesian.energy.expected({}, events).total(float(self.bayesian.simulator.steps))
+        return here + self.left_nj if self.left_nj else here
 
     def _fallen(self, state: SviState) -> Float[Array, ""]:
         """Returns the share of its fall that a budget has done."""

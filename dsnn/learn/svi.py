@@ -51,6 +51,8 @@ def svi_learner(
     vectorize: Callable[[Callable[..., Any], Any], Any] | bool = True,
     begin: Params | None = None,
     targets: jax.ShapeDtypeStruct | None = None,
+    whole: Pricing | None = None,
+    left_nj: float = 0.0,
 ) -> Learner:
     """Returns the learner that maximises the objective of a Bayesian network.
 
@@ -64,9 +66,11 @@ def svi_learner(
         vectorize: how the particles are computed, see `numpyro.infer.ELBO`.
         begin: natural parameters of the guide that learning starts from; None is the guide's own start.
         targets: shape and dtype of one example's target; None is a class.
+        whole: prices of the network that this one was before sites left it (`dsnn.learn.shrinking`); None is itself.
+        left_nj: energy of an inference that left with them.
     """
     check_groups(config.budget_sites, bayesian.gates)
-    pricing = Pricing(bayesian, config, total_steps, lam)
+    pricing = Pricing(bayesian, config, total_steps, lam, whole, left_nj)
     loss = TraceMeanField_ELBO(num_particles=config.particles, vectorize_particles=vectorize)
     svi = SVI(bayesian.model, bayesian.guide, tx, loss)
     deciding = None if bayesian.gates is None else decided_from(config, total_steps)
@@ -143,5 +147,7 @@ def _said(
         if bayesian.gates is not None:
             runs = bayesian.gates.sites.running(probabilities)
             kept = (jnp.concatenate(list(runs.values())) > 0.5).mean()
+            if pricing.whole is not None:  # a share of all sites that there were
+                kept = kept * (bayesian.gates.sites.total / sum(pricing.sizes.values()))
         energy = pricing.spent(probabilities, state)
     return SviInfo(loss, lam, energy, state.mean_steps, kept, pricing.budget(state))

@@ -69,11 +69,7 @@ class Part(nnx.Module):
     def shrink(self, keep: dict[str, np.ndarray]) -> "Part":
         """Returns the network of the sites that are kept; closed residual blocks go as a whole."""
         small = cut(self, {name: sites for name, sites in keep.items() if name != RESIDUAL})
-        for number, block in enumerate(list(residuals(small))):
-            if RESIDUAL in keep:  # what stays runs, and what goes is gone
-                block.share = None
-                block.body = block.body if number in keep[RESIDUAL] else None
-        return small
+        return with_blocks(small, keep.get(RESIDUAL))
 
 
 class Chain(Part):
@@ -202,6 +198,15 @@ class Residual(Part):
         # an event of a sum carries a value where both ways can send
         joined = () if site is None else (site,)
         return Signal(self.out_shape, ends, beside.values, joined=(*beside.joined, *joined))
+
+
+def with_blocks(part: Any, numbers: np.ndarray | None) -> Any:
+    """Returns a network, which is changed, with those of its residual blocks that have these numbers; None is all."""
+    for number, block in enumerate(list(residuals(part))):
+        if numbers is not None:  # what stays runs, and what goes is gone
+            block.share = None
+            block.body = block.body if number in numbers else None
+    return part
 
 
 def residuals(part: Any) -> Iterator[Residual]:

@@ -11,7 +11,7 @@ from dsnn.networks.stack import BLOCKS, Stack
 from dsnn.protocols import Wiring
 from dsnn.types import Array
 
-__all__ = ["carried", "shrunk", "wiring"]
+__all__ = ["carried", "shrunk", "wiring", "with_blocks"]
 
 
 def wiring(stack: Stack) -> Wiring:
@@ -71,7 +71,12 @@ def shrunk(stack: Stack, keep: dict[str, np.ndarray]) -> Stack:
         first.before = nnx.List([select, *first.before])
         if isinstance(first.synapse, Dense):
             first.synapse.in_shape = select.out_shape
-    if BLOCKS in keep:
-        gone = set(stack.blocks) - {stack.blocks[int(number)] for number in keep[BLOCKS]}
-        layers = {name: layer for name, layer in layers.items() if name not in gone}
-    return Stack(stack.readout_kind, **layers)
+    return with_blocks(Stack(stack.readout_kind, **layers), keep.get(BLOCKS))
+
+
+def with_blocks(stack: Stack, numbers: np.ndarray | None) -> Stack:
+    """Returns the stack with those of its residual blocks that have these numbers; None is all of them."""
+    if numbers is None:
+        return stack
+    gone = set(stack.blocks) - {stack.blocks[int(number)] for number in numbers}
+    return Stack(stack.readout_kind, **{name: layer for name, layer in stack.layers() if name not in gone})

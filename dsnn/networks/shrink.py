@@ -15,7 +15,7 @@ from dsnn.networks.wiring import FEATURES, INPUT, described_by, named
 from dsnn.parameters import folded
 from dsnn.protocols import Axis, Wire, Wiring
 
-__all__ = ["INPUT", "compacts", "cut", "folded", "shrunk"]
+__all__ = ["INPUT", "compacts", "compressed", "cut", "folded", "shrunk", "staying"]
 
 KERNEL = ".synapse.kernel"
 
@@ -35,8 +35,15 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
     Raises:
         ValueError: a group that the network has not, or a parameter that its wiring does not know.
     """
+    return compressed(folded(network), keep)
+
+
+def compressed(network: Any, keep: dict[str, np.ndarray]) -> Any:
+    """Returns what `cut` does of a network whose norms are not folded first: those of channels that stay, stay.
+
+    Arguments and errors are those of `cut`.
+    """
     keep = {name: np.flatnonzero(s) if np.asarray(s).dtype == bool else np.asarray(s) for name, s in keep.items()}
-    network = folded(network)
     wiring = _plain(network)
     features = keep.pop(FEATURES, None)
     if unknown := sorted(keep.keys() - wiring.groups.keys()):
@@ -57,7 +64,7 @@ def cut(network: Any, keep: dict[str, np.ndarray]) -> Any:
             )
         for at in {axis.axis % array.ndim for axis in known.get(name, ())}:
             along = [axis for axis in known[name] if axis.axis % array.ndim == at]
-            array = np.compress(_stay(along, array.shape[at], keep), array, axis=at)
+            array = np.compress(staying(along, array.shape[at], keep), array, axis=at)
         flat.append((path, variable.replace(jnp.asarray(array))))
     small = nnx.merge(graph, nnx.from_flat_state(flat))
     for _, module in nnx.iter_modules(small):
@@ -106,7 +113,7 @@ def _plain(network: Any) -> Wiring:
     return Wiring(found.groups, tuple(wires), tuple(neurons))
 
 
-def _stay(axes: Any, length: int, keep: dict[str, np.ndarray]) -> np.ndarray:
+def staying(axes: Any, length: int, keep: dict[str, np.ndarray]) -> np.ndarray:
     """Returns which positions of an axis stay: those of which every site does."""
     stay = np.ones(length, bool)
     for axis in axes:
@@ -151,7 +158,7 @@ def _cut_cells(network: Any, small: Any, wiring: Wiring, keep: dict[str, np.ndar
             continue
         axes = receivers.get(".".join(map(str, path)) + KERNEL, ())
         if any(axis.group in keep for axis in axes):
-            layer.cell = _at(network, path).cell.cut(np.flatnonzero(_stay(axes, len(axes[0].index), keep)))
+            layer.cell = _at(network, path).cell.cut(np.flatnonzero(staying(axes, len(axes[0].index), keep)))
 
 
 def _thin(small: Any, wiring: Wiring, keep: dict[str, np.ndarray], features: np.ndarray) -> None:
@@ -160,7 +167,7 @@ def _thin(small: Any, wiring: Wiring, keep: dict[str, np.ndarray], features: np.
     layer = None if wire is None or wire.kernel is None else _at(small, wire.kernel.removesuffix(KERNEL).split("."))
     if wire is None or not isinstance(layer, Layer):
         raise ValueError("features can be cut where a dsnn.networks.Layer reads them, got a network without such.")
-    channels = np.flatnonzero(_stay(wire.pre, wire.senders, keep))
+    channels = np.flatnonzero(staying(wire.pre, wire.senders, keep))
     rows = np.searchsorted(channels, features[np.isin(features, channels)])
     synapse = layer.synapse
     synapse.kernel = nnx.Param(jnp.asarray(np.asarray(synapse.kernel[...])[rows]))

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsnn import data, energy, learn, store
+from dsnn import energy, learn, store
 from dsnn.assembly import automatic
 from dsnn.assembly.assemble import Setup, build
 from dsnn.assembly.bayesian import network, settings_of, with_network
@@ -24,6 +24,7 @@ from dsnn.run.console import console, final_table
 from dsnn.run.finish import check_export, check_unchanged, described, exported, finish, recorded, reported, reporting
 from dsnn.run.loop import Member, Pruned, Watch, train
 from dsnn.run.signals import Interrupted
+from dsnn.run.training_cost import training_cost
 from dsnn.store.track import open_track
 
 __all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
@@ -195,8 +196,10 @@ def _learn_and_assess(members: list[Member], meter: energy.Meter, started: float
         metrics |= beside[member.directory]
         metrics["time/total_s"] = parts["setup"] + parts["train"] + parts["baseline"] + parts["eval"]
         passes = round(metrics.get("nuts/gradients", learned.epochs))
-        macs, examples = metrics.get("compute/dense_macs"), data.size(member.setup.split.train)
-        spent = meter.metrics(None if macs is None else energy.training_operations(macs, examples, passes))
+        macs = metrics.get("compute/dense_macs")
+        if macs is not None:
+            metrics |= training_cost(member, float(macs), float(passes))
+        spent = meter.metrics(metrics.get("training/operations"))
         for name in ("carbon/kwh", "carbon/co2e_g", "carbon/device_hours"):
             spent[name] = float(spent[name]) * share
         metrics |= spent | ({"population/size": len(members)} if len(members) > 1 else {})

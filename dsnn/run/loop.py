@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import logit
 
 from dsnn import data, learn, rng, store, tasks
+from dsnn.assembly import smaller
 from dsnn.learn import mesh
 from dsnn.native import programs
 from dsnn.run import assess, hooks, machine, population, signals
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 VALIDATION_SAMPLES = 8
 SELECTED = "selected.npz"
-BESIDE = (store.HISTORY, SELECTED, hooks.ENDED)
+SHRUNK = "shrunk.npz"
+"""File of a run directory with the sites that are left of the network while it learns, and since when."""
+BESIDE = (store.HISTORY, SELECTED, SHRUNK, hooks.ENDED)
 """Files that say how far a run got, as a checkpoint keeps them."""
 EPOCH, SCORE = "selected/epoch", "selected/score"
 
@@ -115,6 +118,21 @@ class Member:
         files = [self.directory / name for name in BESIDE if (self.directory / name).exists()]
         checkpoint.save(self.checkpoints, epoch, state, files)
 
+    def left(self) -> smaller.Left | None:
+        """Returns what has left the network that learns; None while nothing has."""
+        return smaller.Left.of(store.read_arrays(self.directory, SHRUNK))
+
+    def leave(self, left: smaller.Left) -> None:
+        """Keeps what has left the network that learns, with what every phase before it cost, and says so."""
+        before = store.read_arrays(self.directory, SHRUNK)
+        phases = np.atleast_2d([[left.epoch, left.macs]])
+        phases = np.concatenate([before["phases"], phases]) if before else phases
+        store.write_arrays(self.directory, SHRUNK, left.arrays() | {"phases": phases})
+        sizes = ", ".join(
+            f"{group} {len(sites)} of {self.setup.sites.groups[group]}" for group, sites in left.keep.items()
+        )
+        console.print(f"after epoch {left.epoch} learning goes on in a smaller network: {sizes}", markup=False)
+
     def go_back(self, epoch: int) -> None:
         """Puts those files back to what they were at a checkpoint, or at the beginning."""
         if epoch:
@@ -180,8 +198,16 @@ def train(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     if len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
     programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
-    epochs = learn.fit_program(
-        together.run, together.settings, state, together.arrays, epochs=max(last_epoch, start), start=start
+    epochs = smaller.fit(
+        first,
+        together.run,
+        together.settings,
+        state,
+        together.arrays,
+        epochs=max(last_epoch, start),
+        start=start,
+        left=members[0].left(),
+        told=members[0].leave,
     )
     compiled, saved, last, written = 0.0, start, {}, time.monotonic()
     with signals.after_this_epoch(console.print) as asked, Live(config.train.epochs, start) as live:
