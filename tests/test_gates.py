@@ -22,7 +22,7 @@ from dsnn.parameters import split
 from dsnn.simulate.simulator import Simulator
 
 KEY = jax.random.key(0)
-every_family = pytest.mark.parametrize("name", [name for name, f in gates.FAMILIES.items() if not f.by_magnitude])
+every_family = pytest.mark.parametrize("name", [name for name, f in gates.FAMILIES.items() if f.inferred])
 
 
 @every_family

@@ -16,6 +16,7 @@ from dsnn.api.fitted import Fitted
 from dsnn.api.progress import shown
 from dsnn.assembly import smaller
 from dsnn.assembly.assemble import Setup, build
+from dsnn.assembly.control import as_many_as
 from dsnn.assembly.guard import SAMPLES, Candidate, guarded, judged, milder, twin_of
 from dsnn.assembly.linear import linear_model
 from dsnn.config import Config, HaltingConfig, typed
@@ -110,7 +111,7 @@ def fit(
         pieces.setdefault("readout", needed)
     options |= {name: resolve.name_of(options[name]) for name in ("transform", "optimizer") if name in options}
     sizes = data.size(split.train), data.size(split.test)
-    chosen = configured(config, pieces | options, bayesian, halting, seed, sizes)
+    chosen = as_many_as(configured(config, pieces | options, bayesian, halting, seed, sizes))
     programs.use_cache(chosen.compute.cache, unless_set=True)
     setup = _from(start, build(chosen, split))
     return _held_to(setup, baseline, progress)

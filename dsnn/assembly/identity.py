@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dsnn import energy, resolve, store
+from dsnn.assembly.control import as_many_as
 from dsnn.config import OWN, PYTHON, Config, as_dict
 from dsnn.store.version import VERSION
 
@@ -38,6 +39,7 @@ def directory_of(config: Config, read: dict[str, str] | None = None) -> Path:
     """Returns a run's directory: as given, or named by its configuration and by what it reads, see `reads`."""
     if config.run.dir:
         return Path(config.run.dir).expanduser()
+    config = as_many_as(config)
     code = store.config_hash(identity(config), reads=reads(config) if read is None else read)
     return Path(config.run.root).expanduser() / f"{_called(config)}-{code}"
 

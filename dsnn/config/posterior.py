@@ -88,8 +88,12 @@ class GatesConfig:
     Attributes:
         enabled: whether sites have gates at all.
         family: distribution of a gate, "hard_concrete", "concrete", "bernoulli" (summed over all settings of at most 8
-            sites, ARM estimator for more), "lognormal" (multiplicative noise, a baseline without a price of energy) or
-            "magnitude" (a baseline without inference: svi.budget_sites are kept by the size of their weights).
+            sites, ARM estimator for more), "lognormal" (multiplicative noise, a baseline without a price of energy), or
+            a control without inference, under which every site runs until some are decided: "magnitude" keeps those
+            whose weights are largest, "random" any. How many are kept say svi.budget_sites, a budget of energy, or
+            ``like``.
+        like: directory of a finished run, ``SEED`` standing for the seed: as many sites of each group are kept as that
+            run kept, so that gates.family=random gates.like=DIR is its random control.
         input: whether inputs are sites.
         features: whether each value that the first dense layer reads of a convolution's feature map is a site too.
         time: whether time steps are sites, for temporal data; a closed step is skipped by the whole network.
@@ -102,6 +106,7 @@ class GatesConfig:
     features: bool = False
     time: bool = False
     open_probability: float = 0.9
+    like: str = ""
 
     def __post_init__(self) -> None:
         resolve.check_name("gates.family", self.family, FAMILIES)

@@ -36,6 +36,15 @@ def _gated(config: "Config", family: str) -> bool:
     return config.gates.enabled and config.gates.family == family
 
 
+def _control(config: "Config") -> bool:
+    return _gated(config, "magnitude") or _gated(config, "random")
+
+
+def _counted(config: "Config") -> object:
+    svi = config.svi
+    return svi.budget_sites or svi.budget_nj or svi.budget_fraction or config.gates.like
+
+
 def _priced(config: "Config") -> object:
     svi = config.svi
     return svi.lam or svi.budget_nj or svi.budget_fraction or svi.budget_sites
@@ -72,18 +81,23 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        lambda c: _gated(c, "magnitude") and not (c.svi.budget_sites and c.svi.decide_fraction),
+        lambda c: _control(c) and not (_counted(c) and c.svi.decide_fraction),
         lambda c: (
-            "gates.family=magnitude needs to know how many sites to keep and when, got no svi.budget_sites or no "
-            "svi.decide_fraction; give both, for example svi.budget_sites={hidden0: 64} svi.decide_fraction=0.5."
+            f"gates.family={c.gates.family} needs to know how many sites to keep and when, got no number or no "
+            "svi.decide_fraction; give svi.budget_sites, a budget of energy or gates.like=DIR, and for example "
+            "svi.decide_fraction=0.5."
         ),
     ),
     Rule(
-        lambda c: _gated(c, "magnitude") and (c.svi.budget_nj or c.svi.budget_fraction),
+        lambda c: c.gates.like and (c.svi.budget_sites or c.svi.budget_nj or c.svi.budget_fraction),
         lambda c: (
-            "gates.family=magnitude keeps numbers of sites, since weights cannot be compared across layers, got "
-            "a budget of energy; set svi.budget_nj and svi.budget_fraction to 0."
+            f"gates.like takes the numbers of sites from a run, got {c.gates.like} and a budget as well; leave one of "
+            "them out."
         ),
+    ),
+    Rule(
+        lambda c: c.gates.like and not c.svi.decide_fraction,
+        lambda c: "gates.like says how many sites are kept once gates are decided, got svi.decide_fraction=0; set 0.5.",
     ),
     Rule(
         lambda c: c.model.compacted and (c.gates.enabled or c.population.size > 1),

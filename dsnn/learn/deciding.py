@@ -1,5 +1,6 @@
 """Which sites stay once gates are decided: the likeliest, the best of a number, or as many as a budget pays for."""
 
+import jax
 import jax.numpy as jnp
 
 from dsnn.bayes.bayesian import Bayesian
@@ -9,10 +10,10 @@ from dsnn.learn.duals import largest, most_within
 from dsnn.learn.pricing import Pricing
 from dsnn.learn.svi_config import SviConfig
 from dsnn.learn.svi_state import SviState, svi_params
-from dsnn.types import Array
+from dsnn.types import Array, Key
 
 
-def decided(bayesian: Bayesian, config: SviConfig, pricing: Pricing, state: SviState) -> SviState:
+def decided(bayesian: Bayesian, config: SviConfig, pricing: Pricing, state: SviState, key: Key[Array, ""]) -> SviState:
     """Returns the state in which every gate is surely open or surely closed.
 
     Args:
@@ -20,6 +21,7 @@ def decided(bayesian: Bayesian, config: SviConfig, pricing: Pricing, state: SviS
         config: budgets of sites.
         pricing: with the budget of energy, if there is one.
         state: of learning so far.
+        key: chooses where sites are decided by chance; consumed.
     """
     gates = bayesian.gates
     assert gates is not None
@@ -27,8 +29,12 @@ def decided(bayesian: Bayesian, config: SviConfig, pricing: Pricing, state: SviS
     scores = opened = gates.probabilities(own)
     if gates.family.by_magnitude:
         scores = magnitudes(gates.sites, bayesian.centre(own).weights, state.events)
+    if gates.family.at_random:
+        scores = gates.sites.unflatten(jax.random.uniform(key, (gates.sites.total,)))
     if pricing.budgeted:
-        chosen = _filled(gates, config, pricing, state, opened)
+        # what has no probabilities is compared by its place in its own group
+        likely = opened if gates.family.inferred else {group: _places(score) for group, score in scores.items()}
+        chosen = _filled(gates, config, pricing, state, likely)
         # from here halting alone answers to the price, which has to be within its reach
         within = jnp.maximum(state.duals.log_lam, jnp.log(pricing.first()))
         state = state._replace(duals=state.duals._replace(log_lam=within))
@@ -88,3 +94,8 @@ def _filled(
         return pricing.spent(opened, state)
 
     return kept(most_within(spent, budget, len(likely)))
+
+
+def _places(scores: Array) -> Array:
+    """Returns the share of a group whose scores are no larger, in (0, 1]."""
+    return (jnp.argsort(jnp.argsort(scores)) + 1) / len(scores)

@@ -74,6 +74,7 @@ def svi_learner(
     loss = TraceMeanField_ELBO(num_particles=config.particles, vectorize_particles=vectorize)
     svi = SVI(bayesian.model, bayesian.guide, tx, loss)
     deciding = None if bayesian.gates is None else decided_from(config, total_steps)
+    by_chance = rng.stream(root, "gates")
 
     def init() -> SviState:
         empty = bayesian.no_context()
@@ -90,7 +91,7 @@ def svi_learner(
         """Returns the state with what is due before this update: gates decided, events measured, the price set."""
         if deciding is not None:
             state = jax.lax.cond(
-                state.step == deciding, lambda s: decided(bayesian, config, pricing, s), lambda s: s, state
+                state.step == deciding, lambda s: decided(bayesian, config, pricing, s, by_chance), lambda s: s, state
             )
         if pricing.priced:
             due = state.step % config.measure_every == 0

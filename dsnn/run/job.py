@@ -13,6 +13,7 @@ from dsnn import energy, learn, store
 from dsnn.assembly import automatic
 from dsnn.assembly.assemble import Setup, build
 from dsnn.assembly.bayesian import network, settings_of, with_network
+from dsnn.assembly.control import as_many_as
 from dsnn.assembly.identity import directory_of, identity, reads
 from dsnn.assembly.loading import load_data
 from dsnn.config import Config, as_dict
@@ -55,6 +56,7 @@ def run(
         TrainingError: the loss was not finite; of a population, after the other members have ended.
     """
     started = time.monotonic()
+    config = as_many_as(config)
     machine.prepare(config)
     signals.heed()
     configs = population.members(config)

@@ -2,11 +2,11 @@
 
 from dsnn.bayes.gates.bernoulli import BERNOULLI, CONCRETE, ENUMERATED, Bernoulli, Concrete, antithetic, every_setting
 from dsnn.bayes.gates.contract import Family, Gates, OpenOrClosed, bernoulli_entropy
-from dsnn.bayes.gates.hard_concrete import HARD_CONCRETE, MAGNITUDE, HardConcrete, log_alpha_for
+from dsnn.bayes.gates.hard_concrete import HARD_CONCRETE, MAGNITUDE, RANDOM, HardConcrete, log_alpha_for
 from dsnn.bayes.gates.lognormal import LOG_NORMAL, LogNormalNoise, TruncatedLogUniform
 from dsnn.bayes.gates.own import family
 
-FAMILIES: dict[str, Family] = {f.name: f for f in (HARD_CONCRETE, CONCRETE, BERNOULLI, LOG_NORMAL, MAGNITUDE)}
+FAMILIES: dict[str, Family] = {f.name: f for f in (HARD_CONCRETE, CONCRETE, BERNOULLI, LOG_NORMAL, MAGNITUDE, RANDOM)}
 
 __all__ = [
     "BERNOULLI",
@@ -16,6 +16,7 @@ __all__ = [
     "HARD_CONCRETE",
     "LOG_NORMAL",
     "MAGNITUDE",
+    "RANDOM",
     "Bernoulli",
     "Concrete",
     "Family",

@@ -55,6 +55,7 @@ class Family(NamedTuple):
         discrete: gates are exactly 0 or 1 and have no pathwise gradient.
         shut: a site runs where its gate is larger than this.
         by_magnitude: nothing is inferred, and sites are decided by the size of the weights that read them.
+        at_random: nothing is inferred, and sites are decided by chance.
     """
 
     name: str
@@ -65,6 +66,12 @@ class Family(NamedTuple):
     discrete: bool = False
     shut: float = 0.0
     by_magnitude: bool = False
+    at_random: bool = False
+
+    @property
+    def inferred(self) -> bool:
+        """Whether learning infers which sites run; controls are told how many, and choose without it."""
+        return not (self.by_magnitude or self.at_random)
 
 
 class OpenOrClosed(dist.Distribution):

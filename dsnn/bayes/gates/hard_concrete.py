@@ -97,7 +97,10 @@ MAGNITUDE = HARD_CONCRETE._replace(
     posterior=lambda own: HardConcrete(jax.lax.stop_gradient(own["log_alpha"])),
     by_magnitude=True,
 )
-"""Magnitude pruning, the baseline without inference: every site runs until some are decided by their weights."""
+"""Magnitude pruning, a control without inference: every site runs until some are decided by their weights."""
+
+RANDOM = MAGNITUDE._replace(name="random", by_magnitude=False, at_random=True)
+"""Random pruning, the control that any choice of sites has to beat: as many of them are decided by chance."""
 
 
 @dispatch(HardConcrete, OpenOrClosed)
