@@ -29,6 +29,11 @@ class Cell(Protocol):
     Optional: ``cost() -> dsnn.energy.NeuronCost``, what an update costs; without, it is priced as an LIF, and the
     report says so. ``cut(index) -> Cell``, the cell of some of its neurons, for arrays that are no `nnx.Variable` with
     the neurons last. A field ``membrane`` of the state is drawn in the report, with a ``threshold`` of the cell.
+    ``shared``: True where all neurons have the same constants, so that no array of the cell is cut with them.
+    ``sequence(state, currents, keys=None) -> (states, spikes)``, all time steps at once: currents ``[time, batch,
+    ...]`` and a key for each step (None: deterministic) to the states after every step, time first, and the spikes;
+    networks that run layer by layer take it, and it gives the numbers of ``step`` up to rounding. ``at_once``: True
+    where it alone runs and ``step`` raises. ``steps``: number of time steps that the cell has parameters for.
     """
 
     def init(self, shape: tuple[int, ...]) -> Any:
@@ -37,6 +42,59 @@ class Cell(Protocol):
 
     def step(self, state: Any, current: Array, key: Key[Array, ""] | None = None) -> tuple[Any, Array]:
         """Returns the next state and the spikes; a key is consumed, None is the deterministic neuron."""
+        ...
+
+
+class Normalised(NamedTuple):
+    """What a norm makes of the currents of a batch in training.
+
+    Attributes:
+        currents: normalised by the batch.
+        statistics: the norm's own after it, by the names of its `nnx.BatchStat`; the learner keeps them.
+    """
+
+    currents: Array
+    statistics: dict[str, Array]
+
+
+@runtime_checkable
+class Norm(Protocol):
+    """What normalises the feed-forward current on its way to the cell: ``dsnn.networks.Layer(norm=)``.
+
+    A `flax.nnx.Module`; what is learned is an `nnx.Param`, which has no prior. Arrays whose last axis is as long as
+    ``scale``'s have a number for each channel, and are cut with the channels.
+
+    Optional:
+
+    - ``trained(currents, weights=None, steps=None) -> Normalised`` and ``momentum``, of a norm with statistics
+      (`nnx.BatchStat`): what it does in training, all time steps at once, ``[time, batch, ..., channel]``; of an input
+      that is held time is one long, or left out without ``steps``. ``weights`` ``[time]`` is how far each step runs,
+      and ``steps`` ``[time]`` the number of each, for a norm that has ``steps``. ``momentum`` is the share of the old
+      statistics in the new ones, and is set to zero when those of the decided network are measured: a ``variance``
+      beside a ``mean`` is pooled over batches then, any other statistic is averaged.
+    - ``steps``: number of time steps, of a norm that treats each by itself; it is told the number of the step then. One
+      without treats all alike, so that a held input is normalised once.
+    - ``folded(synapse) -> (synapse, norm)``: the synapse that does the norm's work, as far as it can, and the norm that
+      is left, with parameters of other names, or None. Deployment and compaction ask for it; a norm without stays.
+    - ``cost() -> dsnn.energy.NeuronCost``: operations for each current once all that can be is folded; without, it is
+      priced as nothing.
+    - ``mixes``: True where a channel depends on others of its place. No gate closes such channels: the current of a
+      closed one would still be needed.
+
+    Attributes:
+        scale: ``[..., channel]``, to which what it gives, but for a ``shift``, is proportional.
+    """
+
+    scale: Any
+
+    def __call__(self, currents: Array, steps: Array | None = None) -> Array:
+        """Returns normalised currents, by the statistics that it has.
+
+        Args:
+            currents: ``[..., channel]``.
+            steps: the number of the step, from 0, for a norm that has ``steps``; or ``[time]`` numbers of the steps
+                along the first axis of currents, which is one long where the same currents meet every step.
+        """
         ...
 
 
@@ -159,7 +217,10 @@ class Wire(NamedTuple):
             ``shrink`` is told of as ``features``; `dsnn.networks.cut` does that to what a `dsnn.networks.Layer` reads.
         strides: of a convolution, whose kernel is [*window, channel, channel out]: weights that are zero are then left
             out of what an event costs place by place, and not as a mean.
-        padding: of a convolution, "SAME" or "VALID".
+        padding: of a convolution, "SAME", "VALID", or (before, behind) for each axis of places.
+        dilation: of a convolution, places from one row or column of its window to the next; empty is one.
+        groups: of a convolution: senders and receivers are split into so many, in order, and reach those of their own
+            group alone. The kernel's axis of senders has those of one group, ``pre`` a site for each of all.
     """
 
     name: str
@@ -176,11 +237,13 @@ class Wire(NamedTuple):
     joined: tuple[str, ...] = ()
     features: bool = False
     strides: tuple[int, ...] = ()
-    padding: str = "VALID"
+    padding: str | tuple[tuple[int, int], ...] = "VALID"
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
 
 
 class NeuronGroup(NamedTuple):
-    """Neurons that are updated at every step.
+    """Neurons that are updated at every step, or a norm of their currents that is.
 
     Attributes:
         name: unique.
@@ -190,6 +253,9 @@ class NeuronGroup(NamedTuple):
             ``cost()``, else it is priced as an LIF.
         arrays: dotted path of what holds a number for each, and the axis that is cut with them.
         within: sites ``group:i`` that must run too.
+        norm: of what normalises currents and is no neuron: "token" if networks without time steps have it too, "step"
+            if these have it in their kernels; empty for neurons.
+        once: of a norm, that it is computed once an inference where the input is held.
     """
 
     name: str
@@ -198,6 +264,8 @@ class NeuronGroup(NamedTuple):
     cost: Any
     arrays: dict[str, int] = {}  # noqa: RUF012 - never changed
     within: tuple[str, ...] = ()
+    norm: str = ""
+    once: bool = False
 
 
 class Wiring(NamedTuple):

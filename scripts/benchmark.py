@@ -46,6 +46,9 @@ class Workload:
         recurrent: wires every hidden layer to itself.
         variants: our own implementations, as `benchmark_ours` reads them.
         peers: whether other frameworks are asked to run it.
+        channels: of the two convolutions (3 x 3, "SAME") that the first two layers are, each followed by 2 x 2 max
+            pooling; 0 has dense layers alone. The input is square images then, held for all steps, of which the share
+            ``rate`` of the pixels is not zero.
     """
 
     sizes: tuple[int, ...]
@@ -57,6 +60,7 @@ class Workload:
     recurrent: bool = False
     variants: tuple[str, ...] = ("dsnn",)
     peers: bool = True
+    channels: int = 0
 
 
 WORKLOADS = {
@@ -85,11 +89,19 @@ WORKLOADS = {
         peers=False,
     ),
 }
-DEFAULT = ("W1", "W2-512", "W2-4096", "W3", "W4", "W5")
+for _channels in (32, 128):
+    _sizes = (28 * 28, 28 * 28 * _channels, 14 * 14 * _channels, 4 * _channels, 10)
+    WORKLOADS[f"W6-{_channels}"] = Workload(_sizes, batch=64, steps=4, rate=0.2, channels=_channels)
+DEFAULT = ("W1", "W2-512", "W2-4096", "W3", "W4", "W5", "W6-32", "W6-128")
 
 
 def arrays(workload: Workload, seed: int) -> dict[str, np.ndarray]:
-    """Returns input spikes ``x [time, batch, features]``, labels ``y``, kernels ``w0 ...`` and recurrent ``r0 ...``."""
+    """Returns input spikes ``x [time, batch, features]``, labels ``y``, kernels ``w0 ...`` and recurrent ``r0 ...``.
+
+    Images have no time.
+    """
+    if workload.channels:
+        return _image_arrays(workload, seed)
     rng = np.random.default_rng(seed)
     shape = (workload.steps, workload.batch, workload.sizes[0])
     out = {
@@ -101,6 +113,24 @@ def arrays(workload: Workload, seed: int) -> dict[str, np.ndarray]:
         out[f"w{i}"] = workload.gain / n_in**0.5 * rng.standard_normal((n_in, n_out), np.float32)
         if workload.recurrent and i < last:
             out[f"r{i}"] = 0.5 / n_out**0.5 * rng.standard_normal((n_out, n_out), np.float32)
+    return out
+
+
+def _image_arrays(workload: Workload, seed: int) -> dict[str, np.ndarray]:
+    """Returns images ``x [batch, height, width, 1]``, labels and kernels, of which the first two are convolutions'."""
+    rng = np.random.default_rng(seed)
+    side = round(workload.sizes[0] ** 0.5)
+    shape = (workload.batch, side, side, 1)
+    out = {
+        "x": rng.random(shape, np.float32) * (rng.random(shape, np.float32) < workload.rate),
+        "y": rng.integers(workload.sizes[-1], size=workload.batch).astype(np.int32),
+    }
+    channels = workload.channels
+    flat = workload.sizes[2] // 4  # what is left by the second pooling
+    shapes = [(3, 3, 1, channels), (3, 3, channels, channels), (flat, workload.sizes[3]), workload.sizes[3:]]
+    for i, kernel in enumerate(shapes):
+        fan = np.prod(kernel[:-1])
+        out[f"w{i}"] = (workload.gain / fan**0.5 * rng.standard_normal(kernel, np.float32)).astype(np.float32)
     return out
 
 
@@ -163,6 +193,7 @@ COLUMNS = (
     "forward ms",
     "step ms",
     "step quartiles",
+    "step CPU ms",
     "peak MB",
     "program MB",
     "spike rate by layer",
@@ -207,6 +238,7 @@ def _row(record: dict[str, Any]) -> str:
         f"{1e3 * record['forward']['median_s']:.2f}",
         f"{1e3 * step['median_s']:.2f}",
         f"{1e3 * step['q1_s']:.2f} to {1e3 * step['q3_s']:.2f}",
+        f"{1e3 * step['cpu_s']:.2f}" if "cpu_s" in step else "",
         number("peak_mb", 0),
         number("program_mb", 0),
         " ".join(f"{rate:.3f}" for rate in record["spike_rates"]),

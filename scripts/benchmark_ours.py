@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import benchmark_images
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,7 @@ import dsnn
 from dsnn import parameters, rng
 from dsnn.cells import LIF
 from dsnn.escape import Logistic
-from dsnn.networks.layers import Dense, Layer
+from dsnn.networks.layers import Conv, Dense, Layer, Pool
 from dsnn.networks.stack import Stack
 
 OPTIONS = {"stochastic": "no", "schedule": "auto", "memory": "full", "samples": "1", "map": "vmap", "product": "auto"}
@@ -60,10 +61,21 @@ def network(
     sizes = spec["sizes"]
     dtype = None if spec["dtype"] == "float32" else spec["dtype"]
     layers = {}
+    given: tuple[int, ...] = data["x"].shape[1:]
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-        synapse = Dense(n_in, n_out, key=root, bias=False, dtype=dtype, product=product)
+        before: tuple[Pool, ...] = ()
+        if i and spec["channels"] and len(given) == 3:
+            before = (Pool(given),)
+            given = before[0].out_shape
+        synapse: Any
+        if data[f"w{i}"].ndim == 4:
+            synapse = Conv(given, spec["channels"], key=root, bias=False, dtype=dtype)
+            given = synapse.out_shape
+        else:
+            synapse = Dense(given if before else n_in, n_out, key=root, bias=False, dtype=dtype, product=product)
+            given = synapse.out_shape
         cell = LIF(beta=BETA, noise=Logistic(NOISE_WIDTH) if stochastic else None)
-        layers[f"layer{i}"] = Layer(synapse, cell, recurrent_key=root if f"r{i}" in data else None)
+        layers[f"layer{i}"] = Layer(synapse, cell, recurrent_key=root if f"r{i}" in data else None, before=before)
     template, params = parameters.split(Stack(**layers))
     for i in range(len(sizes) - 1):
         params[f"layer{i}.synapse.kernel"] = jnp.asarray(data[f"w{i}"])
@@ -79,7 +91,13 @@ def programs(spec: dict[str, Any], data: dict[str, np.ndarray], options: dict[st
     def outputs(params: Any, x: Any, key: Any, record: Any = None) -> tuple[Any, Any]:
         key = key if options["stochastic"] else None
         out, _, records = dsnn.unroll(
-            template.build(params), x, key, record, options["schedule"], memory=options["memory"]
+            template.build(params),
+            x,
+            key,
+            record,
+            options["schedule"],
+            memory=options["memory"],
+            steps=spec["steps"] if spec["channels"] else None,
         )
         return out, records
 
@@ -181,7 +199,8 @@ def products(spec: dict[str, Any], data: dict[str, np.ndarray]) -> list[tuple[st
 
 def floors(spec: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Callable[[], Any]]:
     """Returns actions that do a forward pass's and a whole training step's products, each in its fastest form."""
-    best = [(part, _fastest(forms, operands), operands) for part, forms, operands in products(spec, data)]
+    listed = benchmark_images.products if spec["channels"] else products
+    best = [(part, _fastest(forms, operands), operands) for part, forms, operands in listed(spec, data)]
 
     def together(chosen: list[tuple[str, Callable, tuple]]) -> Callable[[], Any]:
         run = jax.jit(lambda operands: [form(*o) for (_, form, _), o in zip(chosen, operands, strict=True)])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from benchmark import BETA
+from benchmark_images import torch_layers
 from benchmark_turns import first_call, measure, peak_mb, wait_for_turn
 
 # --- PyTorch: a network is a list of layers, a layer a function from currents or spikes [time, batch, in] to spikes
@@ -113,18 +114,25 @@ def work_torch(peer: str, spec: dict[str, Any]) -> dict[str, Any]:
     data = dict(np.load(spec["data"]))
     x, y = torch.tensor(data["x"], dtype=torch.float32, device=device), torch.tensor(data["y"], device=device).long()
     depth = len(spec["sizes"]) - 1
-    weights = [torch.nn.Parameter(torch.tensor(data[f"w{i}"].T.copy(), device=device)) for i in range(depth)]
+    if spec["channels"]:
+        cells = [TORCH_CELLS[peer](spec, n, None, device) for n in spec["sizes"][1:]]
+        images, weights = torch_layers(spec, data, cells)
+    else:
+        weights = [torch.nn.Parameter(torch.tensor(data[f"w{i}"].T.copy(), device=device)) for i in range(depth)]
     recurrent = [
         torch.nn.Parameter(torch.tensor(data[f"r{i}"].T.copy(), device=device)) if f"r{i}" in data else None
         for i in range(depth)
     ]
     parameters = [*weights, *(r for r in recurrent if r is not None)]
-    cells = [TORCH_CELLS[peer](spec, spec["sizes"][i + 1], recurrent[i], device) for i in range(depth)]
+    if not spec["channels"]:
+        cells = [TORCH_CELLS[peer](spec, spec["sizes"][i + 1], recurrent[i], device) for i in range(depth)]
     updates = spec["objective"] != "sum"
     adam = torch.optim.Adam(parameters, lr=1e-3)
     half = torch.autocast(device, torch.bfloat16, enabled=spec["dtype"] == "bfloat16")
 
     def layers() -> list[Any]:
+        if spec["channels"]:
+            return images()
         signal, out = x, []
         for weight, cell in zip(weights, cells, strict=True):
             with half:

@@ -24,23 +24,28 @@ def measure(
         turn: called before every repeat; returns when it may begin.
 
     Returns:
-        by name ``median_s``, the quartiles ``q1_s`` and ``q3_s``, the shortest ``min_s``, and ``n``.
+        by name ``median_s``, the quartiles ``q1_s`` and ``q3_s``, the shortest ``min_s``, and ``n``; and ``cpu_s``, the
+        median of the seconds that all threads of the process computed, which is what can be compared where other
+        processes use the machine.
     """
     for _ in range(warmups):
         for action in actions.values():
             action()
     seconds: dict[str, list[float]] = {name: [] for name in actions}
+    computed: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(repeats):
         if turn is not None:
             turn()
         for name, action in actions.items():
-            started = time.perf_counter()
+            started, began = time.perf_counter(), time.process_time()
             action()
             seconds[name].append(time.perf_counter() - started)
+            computed[name].append(time.process_time() - began)
     out = {}
     for name, values in seconds.items():
         q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive") if repeats > 1 else values * 3
         out[name] = {"median_s": median, "q1_s": q1, "q3_s": q3, "min_s": min(values), "n": repeats}
+        out[name]["cpu_s"] = statistics.median(computed[name])
     return out
 
 

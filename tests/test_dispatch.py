@@ -27,7 +27,7 @@ CELLS = {
 
 
 def network(name: str) -> Stack:
-    """One that runs as a loop in C, one whose products go by events, and one whose convolutions have two gradients."""
+    """One that runs as a loop in C, one whose products go by events, and one of images."""
     match name:
         case "loop":
             return mlp((6,), (9,), 3, key=KEY, gain=3.0, recurrent=True, cell=CELLS["alif"])
@@ -67,8 +67,7 @@ def test_b12_a_process_on_a_cpu_exports_for_accelerators(name: str, what: str) -
         assert exported.platforms == (platform,)
         assert "dsnn_" not in exported.mlir_module()
     here = jax.jit(function).lower(*operands).as_text()
-    wanted = {"loop": "dsnn_loops_adaptive", "events": "dsnn_events_"}.get(name)
-    assert wanted is None or wanted in here
+    assert {"loop": "dsnn_loops_adaptive", "events": "dsnn_events_", "conv": "dsnn_convolve"}[name] in here
 
 
 def exported(function: Callable[..., Any], *operands: Any) -> Any:

@@ -29,6 +29,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from dsnn import config, data, nir  # noqa: E402
 from dsnn.api import given as call  # noqa: E402
+from dsnn.data import aedat, cifar_records, dvs_gesture, event_files  # noqa: E402
 from dsnn.nir.fields import OPTIONAL, REQUIRED  # noqa: E402
 from dsnn.run import schema, usage  # noqa: E402
 from dsnn.store import untrusted  # noqa: E402
@@ -260,6 +261,19 @@ def from_bin(content: bytes, folder: Path) -> None:
             (folder / label / f"{n}.bin").write_bytes(bytes((3, 4, 0x80, 0, n)) * 3)
     (folder / "a" / "1.bin").write_bytes(content)
     data.load("events", path=folder, steps=4)
+
+
+PACKET = struct.pack("<2h6i", 1, 1, 8, 4, 0, 3, 2, 2) + struct.pack("<6I", 1 << 17 | 5, 9, 3 << 2 | 1, 10, 0, 0)
+CAMERA = {
+    "2": b"#!AER-DAT2.0\r\n# a line\r\n" + struct.pack(">4I", 3 << 8 | 4 << 1, 9, 5 << 8 | 1, 10),
+    "3": b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n" + 2 * PACKET,
+}
+
+
+def from_aedat(content: bytes, folder: Path) -> None:
+    (folder / "1.aedat").write_bytes(content)
+    event_files.read(folder / "1.aedat")
+    aedat.read(content, "1.aedat", 128)
 
 
 @st.composite
@@ -698,6 +712,19 @@ INPUTS = {
     "event arrays": Input(events(), from_event_npz, (".npz", "recordings", "'events'"), 200),
     "five-byte events": Input(
         st.one_of(damaged(bytes((3, 4, 0x80, 0, 9)) * 5), st.binary(max_size=40)), from_bin, ("1.bin",), 40
+    ),
+    "aedat 2": Input(damaged(CAMERA["2"]), from_aedat, ("1.aedat",), 100),
+    "aedat 3": Input(damaged(CAMERA["3"]), from_aedat, ("1.aedat",), 200),
+    "cifar records": Input(
+        damaged(bytes(2 * 3074)),
+        lambda made, _: cifar_records.read(made, {"coarse": 20, "fine": 100}, "1.bin"),
+        ("1.bin",),
+    ),
+    "gesture lists": Input(
+        damaged(b"class,startTime_usec,endTime_usec\n1,10,20\n11,20,30\n"),
+        lambda made, _: dvs_gesture.labels(made.decode("latin-1"), "1.csv"),
+        ("1.csv",),
+        100,
     ),
     "lists bytes": Input(damaged(hdf5(spikes), 3), from_lists, ("own.h5", "'events'"), 80),
     "lists of others": Input(

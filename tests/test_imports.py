@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "native": {"types", "store"},  # programs of the machine; knows none that it runs
     "surrogate": {"types", "suggest", "native"},
     "escape": {"types", "rng", "suggest", "parameters", "native", "surrogate"},
-    "cells": {"types", "rng", "suggest", "parameters", "native", "surrogate", "escape"},
+    "cells": {"types", "rng", "suggest", "parameters", "native", "surrogate", "escape", "energy"},  # what updates cost
     # arrays, records and files only
     "data": {"types", "rng", "suggest", "store"},
     "evaluate": {"types"},

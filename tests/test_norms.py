@@ -452,7 +452,8 @@ def test_the_decided_networks_statistics_are_measured_anew() -> None:
     np.testing.assert_array_equal(bayesian.draw(finished, ROOT).weights[MEAN], params[MEAN])
     # what is deployed has them in its kernels
     norms = bayesian.simulator.template.build(bayesian.network(centre)).hidden.norm
-    bias = np.asarray(norms.shift[...] - norms.mean[...] * norms._factor(norms.variance[...]))
+    factor = norms.scale[...] / np.sqrt(norms.variance[...] + norms.epsilon)
+    bias = np.asarray(norms.shift[...] - norms.mean[...] * factor)
     np.testing.assert_allclose(deploy(bayesian, finished).masked["hidden.synapse.bias"], bias, atol=2**-12)
 
 

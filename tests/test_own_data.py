@@ -59,8 +59,7 @@ def test_five_byte_events(tmp_path):
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_event_cameras_are_read_with_tonic(version, tmp_path):
-    pytest.importorskip("tonic.io")
+def test_event_cameras_are_read(version, tmp_path):
     for name, x in (("a", 3), ("b", 30)):
         (tmp_path / name).mkdir()
         for n in range(4):

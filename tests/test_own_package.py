@@ -68,6 +68,7 @@ LONGER = ["train.epochs=8", "optimizer.learning_rate=0.01"]
 PIECES = {
     "cell": ["model.cell=ownlab.cells:QIF", "model.options.a=0.05"],
     "network": ["model.architecture=ownlab.nets:tapered", "model.architecture_options.width=12"],
+    "norm": ["model.architecture=ownlab.norms:normed", *LONGER],
     "branches": ["model.architecture=ownlab.graphs:Branchy", *LONGER],
     "masked": ["model.architecture=ownlab.graphs:Masked", *LONGER],
     "unwired": ["model.architecture=ownlab.graphs:Unwired", *LONGER],
@@ -283,7 +284,10 @@ def test_in_a_sweep_of_two_workers_and_in_a_search(place: Path) -> None:
         (["model.cell=os:system"], "model.cell=os:system needs the options command"),
         (["model.cell=LIFF"], "model.cell must be one of"),
         (["model.architecture=ownlab.nets:taperd"], "did you mean 'tapered'?"),
-        (["model.architecture_options.width=3"], "model.architecture_options are for a network of one's own"),
+        (
+            ["model.architecture_options.width=3"],
+            "architecture_options are for a network of the zoo or of one's own",
+        ),
         (["gates.family=ownlab.cells:QIF"], "gates.family must have initial, posterior, base, decided"),
         (["learner=ownlab.learn:SignDescent", "learner_options.rat=1"], "did you mean 'rate'?"),
         (["data.options.m=3"], "takes the options n, features, got 'm'"),

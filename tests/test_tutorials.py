@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import yaml
 
@@ -121,6 +122,7 @@ def cook(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_cookbooks_python_runs_in_order_and_gives_what_it_says(kitchen: Path) -> None:
     session = [block for block in blocks(COOKBOOK, "python") if not NAMED.match(block)]
     (kitchen / "session.py").write_text("\n\n".join(session))
+    np.savez(kitchen / "csnn.npz", **of_pytorch())  # what export.py writes where PyTorch is
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(kitchen)}
     command = [sys.executable, "session.py"]
     done = subprocess.run(command, cwd=kitchen, env=environment, capture_output=True, text=True, check=False)
@@ -147,10 +149,20 @@ def test_the_cookbooks_python_runs_in_order_and_gives_what_it_says(kitchen: Path
     assert "wide 12 of 12" in said
     assert "'mylab/mean_scale': 0.0" in said
     assert "2 epochs" in said
+    assert "theirs: (4, 2, 10)" in said
     assert re.search(r"^True$", said, re.M), "a network that was loaded predicts bit for bit"
     reached, constant = map(float, re.search(r"^deviance ([\d.]+) of ([\d.]+)$", said, re.M).groups())
     assert reached < 0.7 * constant, "a task of one's own learns"
     assert int(re.search(r"^(\d+) of \d+ epochs$", said, re.M)[1]) < int(re.search(r"of (\d+) epochs$", said, re.M)[1])
+
+
+def of_pytorch() -> dict[str, np.ndarray]:
+    """The state of SpikingJelly's CSNN of eight channels, by its names."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "0.weight": (8, 1, 3, 3), "4.weight": (8, 8, 3, 3), "9.weight": (128, 8 * 49), "11.weight": (10, 128)
+    }  # fmt: skip
+    shapes |= {f"{n}.{name}": (8,) for n in (1, 5) for name in ("weight", "bias", "running_mean", "running_var")}
+    return {f"conv_fc.{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
 
 
 def cooked() -> list[str]:

@@ -67,8 +67,8 @@ def fit(
             in any unit; 0 and 1 of several labels ``[n, label]``.
         temporal: whether the second axis of ``x`` is time.
         bayesian: False is the deterministic twin: point weights, no gates, all steps.
-        network: "mlp", "conv", a name ``package.module:factory``, a factory ``(in_shape, classes, key=, cell=)``, or a
-            network, see `dsnn.protocols.Network`.
+        network: "mlp", "conv", a name of `dsnn.networks.zoo`, ``package.module:factory``, a factory ``(in_shape,
+            classes, key=, cell=)``, or a network, see `dsnn.protocols.Network`.
         cell: a name, such as "ALIF", or a class or factory of one's own, see `dsnn.protocols.Cell`.
         guide: a name, such as "low_rank", or NumPyro's or one's own.
         gates: a gate family by its name, or one's own.
@@ -91,9 +91,9 @@ def fit(
         **options: of it by their last names: hidden, beta, architecture, channels, recurrent, noise, noise_width, gain,
             readout, steps, epochs, batch_size, encoding, patience, eval_every, learning_rate, accumulate, lam,
             kl_weight, budget_fraction, budget_sites, decide_fraction; ``transform`` and ``optimizer``, names or
-            functions; ``optimizer_options``, ``cell_options`` and ``network_options`` of pieces of one's own. Epochs,
-            batch, KL weight and λ are chosen from the data where they are not given (`dsnn.assembly.automatic`);
-            ``fitted.setup.automatic`` says how.
+            functions; ``optimizer_options``, ``cell_options`` and ``network_options`` of pieces of one's own, the last
+            of the zoo's too. Epochs, batch, KL weight and λ are chosen from the data where they are not given
+            (`dsnn.assembly.automatic`); ``fitted.setup.automatic`` says how.
 
     Raises:
         ValueError: data or an option that does not fit, in one sentence.

@@ -22,6 +22,7 @@ from dsnn.learn.shrinking import Kept
 from dsnn.native.programs import Program, shared
 from dsnn.networks.whole import is_own
 from dsnn.protocols import Problem
+from dsnn.simulate.unroll import steps_alone
 
 MOST_SHARED_BYTES = 1 << 28
 """Data up to this size are kept with the programs of a job for the next one that is like it."""
@@ -121,7 +122,9 @@ class Setup:
     def transform(self) -> Any:
         """What changes the inputs of a training batch, ``(x, key) -> x``; None changes nothing."""
         name = self.config.train.transform
-        return resolve.piece("train.transform", name) if name else None
+        if not name:
+            return None
+        return data.TRANSFORMS[name] if name in data.TRANSFORMS else resolve.piece("train.transform", name)
 
     @property
     def root(self) -> Any:
@@ -269,8 +272,7 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
 
 def _has_step(bayesian: Bayesian) -> bool:
     """Returns whether a network runs one time step after another, so that an example may stop."""
-    template = bayesian.simulator.template
-    return not is_own(template.names) or template.build(bayesian.weights.initial).has_step
+    return steps_alone(bayesian.simulator.template.build(bayesian.weights.initial))
 
 
 def _whole(config: Config, examples: int = 1) -> Config:

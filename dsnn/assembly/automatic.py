@@ -7,13 +7,13 @@ run, and set by hand like any other option.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dsnn import data, tasks
 from dsnn.bayes.priors import Prior
-from dsnn.config import Config
+from dsnn.config import STEPPED, Config, reads_images
 from dsnn.parameters import Params
 
 
@@ -93,10 +93,23 @@ def network(config: Config, split: data.Split) -> Automatic:
             model = dataclasses.replace(model, architecture="mlp")
             chosen["model.architecture"] = "mlp"
     if not own.steps:
-        own = dataclasses.replace(own, steps=CONV_STEPS if model.architecture == "conv" else STEPS)
+        own = dataclasses.replace(own, steps=CONV_STEPS if reads_images(model.architecture) else STEPS)
         if not split.temporal:
             chosen["train.steps"] = float(own.steps)
+    for where, cell in (("options", model.cell), ("readout_options", model.readout_cell)):
+        length = _length(split, own)
+        if cell in STEPPED and "steps" not in getattr(model, where) and length:
+            given: dict[str, Any] = {where: {"steps": length, **getattr(model, where)}}
+            model = dataclasses.replace(model, **given)
+            chosen[f"model.{where}.steps"] = float(length)
     return Automatic(dataclasses.replace(config, model=model, train=own), chosen)
+
+
+def _length(split: data.Split, own: Any) -> int:
+    """Returns the number of time steps that a network will see; 0 where only the data's encoding knows."""
+    if split.temporal:
+        return int(np.shape(split.train.x)[1])
+    return own.steps if own.encoding in ("direct", "rate", "latency") else 0
 
 
 def ungated(given: Automatic) -> Automatic:
@@ -129,7 +142,7 @@ def schedule(config: Config, split: data.Split) -> Automatic:
     epochs = own.epochs
     if not epochs:
         updates = max(count // batch, 1)
-        budget = CONVOLUTIONS if config.model.architecture == "conv" else DENSE
+        budget = CONVOLUTIONS if reads_images(config.model.architecture) else DENSE
         wanted = min(max(budget.many_epochs * updates, budget.updates), budget.most_updates)
         epochs = max(math.ceil(wanted / updates), budget.epochs)
         chosen["train.epochs"] = float(epochs)

@@ -21,7 +21,7 @@ from dsnn.bayes.gates import FAMILIES, family
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import kind
-from dsnn.config import Config
+from dsnn.config import Config, reads_images
 from dsnn.data.scaling import PARTS
 from dsnn.learn import sampling
 from dsnn.learn.shrinking import Kept
@@ -36,7 +36,7 @@ from dsnn.simulate.simulator import Simulator
 def with_network(config: Config, split: data.Split) -> tuple[automatic.Automatic, data.Split]:
     """Returns a configuration whose kind of network is chosen, and the data as that network reads them."""
     shaped = automatic.network(config, split)
-    return shaped, _with_channels(split) if shaped.config.model.architecture == "conv" else split
+    return shaped, _with_channels(split) if reads_images(shaped.config.model.architecture) else split
 
 
 def _with_channels(split: data.Split) -> data.Split:
@@ -185,7 +185,7 @@ def _guide(
 
 def _rows(config: Config, split: data.Split, template: parameters.Template) -> dict[str, Any]:
     """Returns factors of the first kernel's prior per input, if inputs that are rarely on have a wider one."""
-    if config.bayes.rare_inputs == 1 or config.model.architecture == "conv":
+    if config.bayes.rare_inputs == 1 or reads_images(config.model.architecture):
         return {}
     x = np.asarray(split.train.x)
     x = x.reshape(len(x) * (x.shape[1] if split.temporal else 1), -1)

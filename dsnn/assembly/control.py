@@ -29,6 +29,6 @@ def as_many_as(config: Config) -> Config:
         raise ValueError(f"gates.like must name a finished run, got {path}: {error}") from None
     if not runs:
         raise ValueError(f"gates.like must name a run with gates, got {path} without gates.npz; name the gated run.")
-    kept = {group: max(int((np.asarray(p) > 0.5).sum()), 1) for group, p in runs.items()}
+    kept = {group: int((np.asarray(p) > 0.5).sum()) for group, p in runs.items()}
     gates, svi = dataclasses.replace(config.gates, like=""), dataclasses.replace(config.svi, budget_sites=kept)
     return dataclasses.replace(config, gates=gates, svi=svi)

@@ -10,10 +10,10 @@ import jax
 
 from dsnn import cells, escape, parameters, resolve, rng
 from dsnn.bayes import guides
-from dsnn.config import CELLS, Config, ModelConfig
+from dsnn.config import CELLS, STEPPED, Config, ModelConfig
 from dsnn.convert import integrate_and_fire, read, to_stack
 from dsnn.convert.options import deep_network
-from dsnn.networks import initializers, stack
+from dsnn.networks import initializers, stack, zoo
 from dsnn.networks.whole import as_network
 from dsnn.suggest import did_you_mean
 from dsnn.surrogate import Surrogate
@@ -57,6 +57,10 @@ def build_model(
     }
     if resolve.is_foreign(config.architecture):
         return _own_network(config, in_shape, classes, key, cell)
+    if config.architecture in zoo.__all__:
+        made, name = getattr(zoo, config.architecture), f"model.architecture={config.architecture}"
+        own = resolve.arguments(name, made, common, config.architecture_options, (in_shape, classes))
+        return as_network(made(in_shape, classes, **own), name)
     if config.architecture == "conv":
         if len(in_shape) != 3:
             raise ValueError(f"model.architecture=conv needs images [height, width, channel], got {in_shape}.")
@@ -107,7 +111,10 @@ def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: i
     """
     if resolve.is_foreign(kind):
         return _own_cell(kind, usual, own, neurons, key)
-    options = dict(usual)
+    make = getattr(cells, kind)
+    known = list(inspect.signature((cells.LIF if kind in ("IF", "PLIF") else make).__init__).parameters)
+    known.remove("self")
+    options = {name: value for name, value in usual.items() if name in known}
     for place, (name, given) in enumerate(own.items()):
         drawn = initializers.constant(f"option {name} of {kind}", given, rng.stream(key, "init", place), neurons)
         options[name] = tuple(drawn) if isinstance(drawn, list) else drawn
@@ -115,12 +122,17 @@ def build_cell(kind: str, usual: dict[str, Any], own: dict[str, Any], neurons: i
         options.pop("beta", None)
     if options.get("learnable"):
         options.setdefault("shape", (neurons,))
-    make = getattr(cells, kind)
-    known = list(inspect.signature((cells.LIF if kind in ("IF", "PLIF") else make).__init__).parameters)
-    known.remove("self")
     if kind == "LTC":
         options |= {"neurons": neurons, "key": rng.stream(key, "init", len(own))}
         known = [name for name in known if name not in ("neurons", "key")]
+    if kind in STEPPED:
+        options["key"] = rng.stream(key, "init", len(own))
+        if "steps" not in own:
+            raise ValueError(
+                f"a {kind} needs the number of time steps that it has weights for, got none; set model.options.steps "
+                "to those that the data have."
+            )
+    known = [name for name in known if name != "key"]
     for name in own:
         if name not in known:
             hint = did_you_mean(name, known, most=1)

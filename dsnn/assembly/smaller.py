@@ -5,6 +5,7 @@ on in the network in which it stopped.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from dsnn.assembly.assemble import Setup
 from dsnn.assembly.bayesian import network
 from dsnn.bayes.sites import INPUT, Sites
 from dsnn.learn.shrinking import Kept, Phase, check_guide, closed_surely, fit_shrinking, places, settled
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Left", "fit", "forward_macs"]
 
@@ -89,6 +92,9 @@ def fit(
         if not _feeds_values(setup):
             keep.pop(INPUT, None)
         if not keep:
+            log.warning(
+                "after epoch %d no site is surely closed (svi.shrink_below): the whole network learns on", epoch
+            )
             return state, None
         state = settled(setup.bayesian, state, keep)
         phase, found = _phase(setup, state, keep, epoch)

@@ -86,7 +86,8 @@ def expected_energy(
     if accounting != "arithmetic":
         for group in sites.neurons:
             neurons = group.running(open_probability) * math.prod(map(open_of, group.inside), start=1.0)
-            step = step + neurons * prices.update_nj(group.kind, accounting)
+            cost = neurons * prices.update_nj(group.kind, accounting)
+            once, step = (once + cost, step) if group.once else (once, step + cost)
     if TIME in open_probability:
         running = open_probability[TIME]
         return Energy(once, step * running.mean(), fed_back * (running.sum() - followed(running).sum()))

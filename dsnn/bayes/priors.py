@@ -170,10 +170,10 @@ KERNELS = {"normal": fan_in_normal, "laplace": laplace, "hierarchical": hierarch
 
 def _foreign(template: Template) -> list[str]:
     """Returns the weights of a network of one's own that bear no name by which a prior is known."""
-    # what scales and shifts a normalised current is a point, as constants of cells are
-    known = (".kernel", ".recurrent", ".bias", ".norm.scale", ".norm.shift")
+    known = (".kernel", ".recurrent", ".bias")
     real = (name for name in template.names if template.supports[name] == "real")
-    return [name for name in real if is_weight(name) and not name.endswith(known)]
+    # what scales and shifts a normalised current is a point, as constants of cells are
+    return [name for name in real if is_weight(name) and ".norm." not in name and not name.endswith(known)]
 
 
 def _by_axes(matrix: Prior, rest: Prior) -> Prior:

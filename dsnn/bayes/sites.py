@@ -12,7 +12,7 @@ import math
 
 import jax.numpy as jnp
 
-from dsnn.networks.indices import spread, summed
+from dsnn.networks.indices import of_groups, rows_scaled, spread, summed
 from dsnn.networks.site_wires import Neurons, Wire, neurons_of, wire_of
 from dsnn.networks.whole import Runnable
 from dsnn.networks.wiring import BLOCKS, FEATURES, INPUT, TIME, described_by, in_places, of_run, over, switched
@@ -143,12 +143,14 @@ def gate(sites: Sites, params: Params, z: dict[str, Array]) -> Params:
             at, values = axis.axis % gated[name].ndim, spread(z[axis.group], axis.index)
             rows[at] = rows[at] * values if at in rows else values
         for at, values in rows.items():
-            gated[name] = gated[name] * values.reshape(-1, *[1] * (gated[name].ndim - at - 1))
+            gated[name] = rows_scaled(gated[name], values, at, wire.said.groups)
     return gated
 
 
 def magnitudes(sites: Sites, params: Params, events: dict[str, Array]) -> dict[str, Float[Array, " site"]]:
     """Returns a score per site by group: the norm of the weights that read it, times the root of its rate.
+
+    What encloses weights, such as a block, is scored by all of them.
 
     So a pixel that is always dark, whose weights never learned, counts nothing (Sun et al. 2024 weigh by activity too).
 
@@ -161,14 +163,22 @@ def magnitudes(sites: Sites, params: Params, events: dict[str, Array]) -> dict[s
     for wire in sites.wires:
         if wire.kernel is None:
             continue
+        whole = (params[wire.kernel] ** 2).sum() * events[wire.name].mean()
+        for group, number in wire.inside:
+            if group in scores:
+                scores[group] = scores[group].at[number].add(whole)
         for axis, ends in zip(wire.said.pre, wire.senders, strict=True):
-            score = summed(_by_row(params[wire.kernel] ** 2, axis), wire.units, wire.pre_sites) * events[wire.name]
+            by_row = _by_row(params[wire.kernel] ** 2, axis, wire.said.groups)
+            score = summed(by_row, wire.units, wire.pre_sites) * events[wire.name]
             scores[ends.group] = scores[ends.group] + summed(score, ends.index, sites.groups[ends.group])
     return {group: jnp.sqrt(score) for group, score in scores.items()}
 
 
-def _by_row(squares: Array, axis: Axis) -> Float[Array, " row"]:
-    """Returns the sums over all axes of a kernel but the senders'."""
+def _by_row(squares: Array, axis: Axis, groups: int = 1) -> Float[Array, " row"]:
+    """Returns the sums over all axes of a kernel but the senders', of each of these in order."""
+    if groups > 1:
+        apart = of_groups(squares, groups).sum(-1)
+        return apart.reshape(-1, *apart.shape[-2:]).sum(0).T.reshape(-1)
     at = axis.axis % squares.ndim
     squares = squares.sum(-1) if at == squares.ndim - 2 else jnp.moveaxis(squares, at, -1)
     return squares.reshape(-1, squares.shape[-1]).sum(0)

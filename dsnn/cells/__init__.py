@@ -12,7 +12,9 @@ from dsnn.cells.li import LI, LIState
 from dsnn.cells.lif import IF, LIF, PLIF, LIFState, kind
 from dsnn.cells.ltc import LTC, LTCState
 from dsnn.cells.noisy import Noisy, NoisyState
+from dsnn.cells.parallel import PSN, MaskedPSN, PSNState, SlidingPSN
 from dsnn.cells.presets import like, presets
+from dsnn.cells.relu import ReLU, ReLUState
 from dsnn.cells.resonate import BRF, RF, BRFState, RFState
 from dsnn.cells.signed import SignedIF, SignedIFState
 
@@ -24,6 +26,7 @@ __all__ = [
     "LIF",
     "LTC",
     "PLIF",
+    "PSN",
     "RF",
     "ALIFState",
     "AdEx",
@@ -36,11 +39,16 @@ __all__ = [
     "LIFState",
     "LIState",
     "LTCState",
+    "MaskedPSN",
     "Noisy",
     "NoisyState",
+    "PSNState",
     "RFState",
+    "ReLU",
+    "ReLUState",
     "SignedIF",
     "SignedIFState",
+    "SlidingPSN",
     "kind",
     "like",
     "presets",

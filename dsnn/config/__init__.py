@@ -3,7 +3,7 @@
 from dsnn.config.config import Config, as_dict, from_dict
 from dsnn.config.data import OWN, PYTHON, DataConfig
 from dsnn.config.learning import ComputeConfig, FpttConfig, PopulationConfig, TbpttConfig, TrainConfig
-from dsnn.config.model import CELLS, ModelConfig
+from dsnn.config.model import CELLS, STEPPED, ModelConfig, reads_images
 from dsnn.config.outputs import ExportConfig, RunConfig, TrackConfig
 from dsnn.config.posterior import BayesConfig, EnergyConfig, GatesConfig
 from dsnn.deploy.exit_options import HaltingConfig
@@ -12,6 +12,7 @@ __all__ = [
     "CELLS",
     "OWN",
     "PYTHON",
+    "STEPPED",
     "BayesConfig",
     "ComputeConfig",
     "Config",
@@ -29,4 +30,5 @@ __all__ = [
     "TrainConfig",
     "as_dict",
     "from_dict",
+    "reads_images",
 ]

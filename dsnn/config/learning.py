@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from dsnn import resolve
 from dsnn.config.checks import one_of
+from dsnn.data import TRANSFORMS
 from dsnn.learn.gradients import FPTT
 from dsnn.simulate.sequential_images import Scan
 from dsnn.simulate.simulator import ENCODINGS
@@ -36,8 +37,9 @@ class TrainConfig:
         eval_every: epochs between validations.
         patience: validations without a better one (by NLL, of numbers by RMSE) after which learning ends, and all is
             assessed; 0 learns for all epochs. Use it with ``select``, which keeps the best epoch.
-        transform: function of one's own that changes the inputs of a training batch, such as an augmentation,
-            ``package.module:function``, called ``(x, key)`` inside the compiled step.
+        transform: what changes the inputs of a training batch inside the compiled step, an augmentation: of images and
+            frames "crop_flip", "crop" or "flip" (`dsnn.data.augment`), or a function of one's own,
+            ``package.module:function``, called ``(x, key)``; "" changes nothing.
         checkpoint_s: seconds between checkpoints, taken at the end of an epoch.
         schedule: order of the time loop, see `dsnn.unroll`.
         memory: what the backward pass keeps, "full", "sqrt" or a number of steps.
@@ -75,7 +77,7 @@ class TrainConfig:
         if self.patience < 0:
             raise ValueError(f"train.patience must not be negative, got {self.patience}; 0 learns for all epochs.")
         if self.transform:
-            resolve.check_name("train.transform", self.transform, ())
+            resolve.check_name("train.transform", self.transform, TRANSFORMS)
         if self.skip < 0:
             raise ValueError(f"train.skip must not be negative, got {self.skip}.")
         if self.memory not in ("full", "sqrt") and not self.memory.isdigit():

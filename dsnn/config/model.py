@@ -5,10 +5,12 @@ from typing import Any
 
 from dsnn import resolve
 from dsnn.config.checks import fraction, one_of, positive
-from dsnn.networks import initializers, stack
+from dsnn.networks import initializers, stack, zoo
 from dsnn.networks.layers import READS
 
-ARCHITECTURES = ("mlp", "conv")
+ARCHITECTURES = ("mlp", "conv", *zoo.__all__)
+OFFERED = ("key", "cell", "readout", "readout_beta", "dtype")
+"""What a network of the zoo gets of the configuration, where its signature names it."""
 NOISES = ("logistic", "gaussian", "none")
 # Which of beta, threshold and reset a cell takes; the others have parameters of their own, at their published values.
 CELLS: dict[str, tuple[str, ...]] = {
@@ -22,7 +24,13 @@ CELLS: dict[str, tuple[str, ...]] = {
     "AdEx": (),
     "Izhikevich": (),
     "LTC": (),
+    "ReLU": (),
+    "PSN": ("threshold",),
+    "MaskedPSN": ("threshold",),
+    "SlidingPSN": ("threshold",),
 }
+STEPPED = ("PSN", "MaskedPSN")
+"""Cells with parameters for each time step: their option ``steps`` is that of the run, where nobody says otherwise."""
 
 
 @dataclass
@@ -31,7 +39,9 @@ class ModelConfig:
 
     Attributes:
         architecture: "mlp", "conv" (LeNet-like: convolutions with 2 x 2 max pooling, then dense layers), or "auto":
-            convolutions for images and frames of events of 16 x 16 and more, unless ``hidden`` is given by hand. A
+            convolutions for images and frames of events of 16 x 16 and more, unless ``hidden`` is given by hand. Or a
+            name of `dsnn.networks.zoo`, such as "csnn" or "sew_resnet18", whose layers are its own: of the options
+            below it takes those of cells, ``architecture_options``, ``readout``, ``readout_beta`` and ``products``. A
             network of one's own is ``package.module:factory``, called ``(in_shape, classes, key=, cell=, **options)``
             with ``key`` and ``cell``, a function of the number of neurons, where it names them.
         hidden: neurons of each dense hidden layer.
@@ -41,8 +51,10 @@ class ModelConfig:
         blocks: residual blocks after the dense hidden layers of an "mlp", as wide as the last of these.
         cell: "LIF", "ALIF", "CuBaLIF", "PLIF" (learnable beta), "IF", "RF", "BRF", "AdEx" or "Izhikevich" (in
             millivolts, silent below a ``gain`` of 10 or more), or "LTC" (whose neurons see their whole layer: without
-            gates and halting only, and what is inside them stays a point); beta, threshold and reset
-            apply to those that have them.
+            gates and halting only, and what is inside them stays a point), or a parallel neuron: "PSN" (all steps at
+            once, so that no example stops early), "MaskedPSN" or "SlidingPSN", whose ``options`` are ``order`` and
+            ``steps`` (those of the run), or "ReLU" (values and no spikes, for the ANN twin of a network:
+            ``train.steps=1``); beta, threshold and reset apply to those that have them.
         beta: membrane decay per step.
         threshold: firing threshold.
         reset: "subtract", "zero" or "none".
@@ -52,7 +64,7 @@ class ModelConfig:
         options: further options of the hidden cells, such as ``{tau: {normal: [20, 5]}, learnable: [tau]}``: numbers,
             names, or how a constant is drawn neuron by neuron (`dsnn.networks.initializers.constant`). What is given
             here takes the place of beta, threshold and reset.
-        architecture_options: options of a network of one's own.
+        architecture_options: options of a network of the zoo, such as ``{width: 32}``, or of one's own.
         gain: standard deviation of the initial kernels times sqrt(fan in).
         start: how kernels begin, "normal", "xavier", "joint_xavier", "orthogonal", "torch" or "zeros".
         recurrent_start: how recurrent kernels begin.
@@ -112,9 +124,12 @@ class ModelConfig:
             for name, given in getattr(self, where).items():
                 initializers.check_constant(f"model.{where}.{name}", given)
         resolve.check_name("model.noise", self.noise, NOISES)
-        if self.architecture_options and not resolve.is_foreign(self.architecture):
+        if self.architecture in zoo.__all__:
+            what, make = f"model.architecture={self.architecture}", getattr(zoo, self.architecture)
+            resolve.arguments(what, make, dict.fromkeys(OFFERED), self.architecture_options, ((), 0))
+        elif self.architecture_options and not resolve.is_foreign(self.architecture):
             raise ValueError(
-                "model.architecture_options are for a network of one's own, got "
+                "model.architecture_options are for a network of the zoo or of one's own, got "
                 f"{', '.join(map(str, self.architecture_options))} with model.architecture={self.architecture}; set "
                 "model.hidden, model.channels and the like."
             )
@@ -134,3 +149,8 @@ class ModelConfig:
             raise ValueError(
                 "model.feedforward is for an mlp, got model.architecture=conv; put its layers in model.hidden."
             )
+
+
+def reads_images(architecture: str) -> bool:
+    """Returns whether a network is one of convolutions, of those that are named here."""
+    return architecture == "conv" or architecture in zoo.__all__

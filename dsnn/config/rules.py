@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from dsnn.learn.online import RESUMED
+from dsnn.networks import zoo
 
 if TYPE_CHECKING:
     from dsnn.config import Config
@@ -171,6 +172,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         lambda c: c.convert.method and (c.population.size > 1 or c.compute.processes > 1),
         lambda c: "a conversion is one network in one process, got more of them; sweep seeds with -m instead.",
+    ),
+    Rule(
+        lambda c: c.convert.method and c.model.architecture in zoo.__all__,
+        lambda c: (
+            f"a conversion makes an mlp or a conv network, got model.architecture={c.model.architecture}; set "
+            "model.architecture=conv."
+        ),
     ),
     Rule(
         lambda c: c.convert.draws and c.learner != "convert",

@@ -98,7 +98,7 @@ def to_stack(
                 len(out),
                 key=jax.random.key(0),
                 window=tuple(full.shape[:2]),
-                strides=unit.strides,  # type: ignore[arg-type]
+                strides=unit.strides,
                 padding=unit.padding,
             )
         if kernel.shape != synapse.kernel.shape:

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsnn.data import (
+    cifar10,
+    cifar10_dvs,
+    cifar10_jpeg_small,
+    cifar100,
     diabetes,
     digits,
+    dvs_gesture,
     fashion_mnist,
     fsdd,
     images,
@@ -30,6 +35,7 @@ from dsnn.data import (
     table,
     two_moons,
 )
+from dsnn.data.augment import TRANSFORMS
 from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
 from dsnn.data.limit import limited, sample
@@ -55,6 +61,7 @@ from dsnn.data.worries import worries
 from dsnn.suggest import did_you_mean
 
 __all__ = [
+    "TRANSFORMS",
     "Arrays",
     "DataError",
     "EvalBatches",
@@ -97,8 +104,13 @@ class Source(NamedTuple):
 _SOURCES = {
     "20newsgroups": Source(newsgroups.load, newsgroups.FILES),
     "audio": Source(own_audio.load),
+    "cifar10": Source(cifar10.load, cifar10.FILES),
+    "cifar10-dvs": Source(cifar10_dvs.load, cifar10_dvs.FILES),
+    "cifar10-jpeg-small": Source(cifar10_jpeg_small.load, cifar10_jpeg_small.FILES),
+    "cifar100": Source(cifar100.load, cifar100.FILES),
     "diabetes": Source(diabetes.load),
     "digits": Source(digits.load),
+    "dvs-gesture": Source(dvs_gesture.load, dvs_gesture.FILES),
     "events": Source(own_events.load),
     "fashion-mnist": Source(fashion_mnist.load, fashion_mnist.FILES),
     "fsdd": Source(fsdd.load, fsdd.FILES),

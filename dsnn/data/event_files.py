@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsnn.data import event_times, foreign, nmnist_small
+from dsnn.data import aedat, event_times, foreign, nmnist_small
 from dsnn.data.split import DataError
 from dsnn.store import untrusted
 
@@ -49,7 +49,9 @@ def read(path: Path) -> Events:
                 return _npz(path)
             case ".bin" | ".bs2":
                 return _five_bytes(path)
-        return _aedat(path)
+            case ".aedat":
+                return _aedat(path)
+        return _aedat4(path)
 
 
 def read_lists(path: Path) -> tuple[list[Events], np.ndarray]:
@@ -125,6 +127,11 @@ def _five_bytes(path: Path) -> Events:
 
 
 def _aedat(path: Path) -> Events:
+    found = aedat.read(untrusted.content(path, 8 * MAX_EVENTS), str(path))
+    return _checked(found.times, {"y": found.y, "x": found.x, "p": found.polarity}, str(path))
+
+
+def _aedat4(path: Path) -> Events:
     try:
         import tonic.io  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
@@ -132,27 +139,13 @@ def _aedat(path: Path) -> Events:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parts = _aedat_parts(tonic.io, path)
+            found = tonic.io.read_aedat4(str(path))
+        parts = {name: np.asarray(found[name]) for name in ("t", *PIXELS)}
     except ImportError as error:
         raise DataError(f"{path} needs a package that tonic did not find: {error}.") from error
     except Exception as error:  # whatever a reader of another library says of a file that it cannot read
         raise DataError(f"{path} must be an AEDAT recording, got: {untrusted.one_line(error)}.") from error
     return _checked(parts["t"], {name: parts[name] for name in PIXELS}, str(path))
-
-
-def _aedat_parts(tonic: object, path: Path) -> dict[str, np.ndarray]:
-    if path.suffix.lower() == ".aedat4":
-        found = tonic.read_aedat4(str(path))  # type: ignore[attr-defined]
-        return {name: np.asarray(found[name]) for name in ("t", *PIXELS)}
-    # Tonic's own readers of whole files take two values of the three that its header function returns
-    version, start, *_ = tonic.read_aedat_header_from_file(str(path))  # type: ignore[attr-defined]
-    events = tonic.get_aer_events_from_file(str(path), version, start)  # type: ignore[attr-defined]
-    at = np.asarray(events["address"]).astype(np.int64)
-    shifts = {"x": (17, 0x1FFF), "y": (2, 0x1FFF), "p": (1, 1)}  # AEDAT 3
-    if version < 3:
-        shifts = {"x": (8, 0x7F), "y": (1, 0x7F), "p": (0, 1)}  # DVS128 in AEDAT 2
-    parts = {name: (at >> shift) & mask for name, (shift, mask) in shifts.items()}
-    return {**parts, "t": np.asarray(events["timeStamp"])}
 
 
 def _checked(times: np.ndarray, places: dict[str, np.ndarray], name: str) -> Events:

@@ -22,6 +22,11 @@ def frames(
         dtype: ``float32`` or ``uint8``.
     """
     bins = np.floor(times.astype(np.float64) * (steps / duration)).astype(np.int64)
+    return binned(bins, channels, steps, size, counts, dtype)
+
+
+def binned(bins: np.ndarray, channels: np.ndarray, steps: int, size: int, counts: bool, dtype: str) -> np.ndarray:
+    """Returns ``[steps, size]`` events per bin, see `frames`; those whose bin is none of the ``steps`` are left out."""
     inside = (bins >= 0) & (bins < steps)
     flat = np.bincount(bins[inside] * size + channels[inside].astype(np.int64), minlength=steps * size)
     return np.minimum(flat, 255 if counts else 1).astype(dtype).reshape(steps, size)

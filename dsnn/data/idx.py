@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from dsnn.data.files import File, locate
-from dsnn.data.split import Arrays, DataError, Split, check_fraction, check_seed, size
+from dsnn.data.split import Arrays, DataError, Split, check_seed, last_held_out
 
 MAX_BYTES = 1 << 30
 IMAGE_CLASSES = 10
-PUBLISHED_VALIDATION = 5000
 SEQUENCES = ("image", "rows", "pixels")
 
 
@@ -86,10 +85,8 @@ def split(
         raise DataError(f"permutation needs sequence=pixels, got sequence={sequence}; leave one of them out.")
     parts = (images(root, name, files[:2]), images(root, name, files[2:]))
     train, test = (Arrays(_sequence(np.asarray(part.x), sequence, permutation), part.y) for part in parts)
-    n = size(train)
-    held = round(n * check_fraction(val_fraction, min(PUBLISHED_VALIDATION, n) / n)) if n else 0
-    first, last = Arrays(train.x[: n - held], train.y[: n - held]), Arrays(train.x[n - held :], train.y[n - held :])
-    return Split(first, last, test, IMAGE_CLASSES, name, temporal=sequence != "image", class_names=names)
+    parts = last_held_out(train, val_fraction)
+    return Split(*parts, test, IMAGE_CLASSES, name, temporal=sequence != "image", class_names=names)
 
 
 def _sequence(x: np.ndarray, sequence: str, permutation: int | None) -> np.ndarray:

@@ -4,7 +4,7 @@ What a file may be is told by its suffix:
 
 - ``.npz``: arrays ``t`` (times) and ``channel``, or ``x``, ``y`` and optionally ``p`` (polarity 0 or 1, or -1 or 1);
 - ``.bin`` and ``.bs2``: the five-byte events of N-MNIST, 34 x 34 pixels and two polarities, microseconds;
-- ``.aedat`` and ``.aedat4``: event cameras, read with Tonic where that is installed;
+- ``.aedat``: event cameras, AEDAT 2 of a DVS128 and AEDAT 3, and ``.aedat4``, read with Tonic where that is installed;
 - ``.h5``: many recordings in one file, ``spikes/times`` in seconds, ``spikes/units`` and ``labels``, as SHD has them.
 
 Times that do not begin near 0 count from the first event of their recording, and a note says so

@@ -344,6 +344,13 @@ def divide(arrays: Arrays, mask: np.ndarray) -> tuple[Arrays, Arrays]:
     return Arrays(arrays.x[~mask], arrays.y[~mask]), Arrays(arrays.x[mask], arrays.y[mask])
 
 
+def last_held_out(train: Arrays, val_fraction: float | None, count: int = 5000) -> tuple[Arrays, Arrays]:
+    """Returns (train, val) of a published training part: its last ``count`` examples validate, or a given fraction."""
+    n = size(train)
+    held = round(n * check_fraction(val_fraction, min(count, n) / n)) if n else 0
+    return Arrays(train.x[: n - held], train.y[: n - held]), Arrays(train.x[n - held :], train.y[n - held :])
+
+
 def divide_extra(name: str, train: np.ndarray, test: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Returns side information by part, divided as ``divide`` divides the examples that it belongs to."""
     return {f"train/{name}": train[~mask], f"val/{name}": train[mask], f"test/{name}": test}

@@ -9,6 +9,7 @@ from dsnn.cells import kind as cell_kind
 from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.networks.plan import NEURONS
 from dsnn.networks.whole import Runnable
+from dsnn.networks.windows import places
 from dsnn.networks.wiring import described_by, in_places, of_run, over, priced
 from dsnn.parameters import Params, split
 from dsnn.protocols import NeuronGroup, Wire
@@ -69,15 +70,14 @@ def _product(wire: Wire, sent: dict[str, Any], params: Params, running: np.ndarr
     events = _mean(signal.reshape(*signal.shape[:2], *shape), weight) if len(signal) else np.zeros(shape)
     kernel = None if wire.kernel is None else np.asarray(params[wire.kernel]) != 0
     ends = (wire.senders, wire.receivers)
-    matrix = kernel is not None and kernel.shape[-2:] == ends
+    matrix = kernel is not None and (kernel.shape[-2] * wire.groups, kernel.shape[-1]) == ends
     geometry: dict[str, Any] = {"kind": "wire", "out_shape": (wire.receivers,), "reach": reach if reach.ndim else None}
     if kernel is not None and wire.strides:
-        places = (
-            _places(size, window, stride, wire.padding)
-            for size, window, stride in zip(reach.shape, kernel.shape[:-2], wire.strides, strict=True)
-        )
-        geometry = {"kind": "conv", "out_shape": (*places, wire.receivers)}
-        geometry |= {"strides": wire.strides, "padding": wire.padding}
+        dilation = wire.dilation or (1,) * len(wire.strides)
+        wide = tuple((window - 1) * far + 1 for window, far in zip(kernel.shape[:-2], dilation, strict=True))
+        out_shape = (*places(reach.shape, wide, wire.strides, wire.padding), wire.receivers)
+        geometry = {"kind": "conv", "out_shape": out_shape, "strides": wire.strides, "padding": wire.padding}
+        geometry |= {"dilation": dilation}
     elif kernel is not None and matrix and kernel.ndim == 2 and not reach.ndim:
         geometry["kind"] = "recurrent" if wire.recurrent else "dense"
     return SynapseRecord(
@@ -94,21 +94,17 @@ def _product(wire: Wire, sent: dict[str, Any], params: Params, running: np.ndarr
     )
 
 
-def _places(size: int, window: int, stride: int, padding: str) -> int:
-    """Returns how many places of an axis a convolution gives."""
-    return -(-size // stride) if padding == "SAME" else (size - window) // stride + 1
-
-
 def _neurons(group: NeuronGroup, sent: dict[str, Any], running: np.ndarray, mean_steps: float) -> list[Record]:
     """Returns the record of a group of neurons, under its layer's name where it is one's, and of products inside."""
     if not group.count:
         return []
     name, fired = group.name.removesuffix(NEURONS), sent.get(group.name)
+    mean_steps = 1.0 if group.once else mean_steps
     shape = (group.count,) if fired is None else tuple(fired.shape[2:])
     what = priced_as(priced(group), cell_kind(priced(group)))
     spiking = 0.0 if fired is None else _mean(np.asarray(fired), running)
     inside = _liquid(name, shape, mean_steps) if what == "LTC" else []
-    return [*inside, NeuronRecord(name, what, shape, mean_steps, spiking)]
+    return [*inside, NeuronRecord(name, what, shape, mean_steps, spiking, group.norm)]
 
 
 def _liquid(name: str, shape: tuple[int, ...], mean_steps: float) -> list[Record]:

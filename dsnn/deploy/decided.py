@@ -47,7 +47,8 @@ class Deployed(NamedTuple):
         gates: decided gates by group, empty without gates.
         kept_steps: indices of the time steps that run, None for all of them.
         small: the compacted network.
-        padded: the same with widths rounded up to whole vector registers.
+        padded: the same with widths rounded up to whole vector registers, but for convolutions that run in the fused
+            program, which fills them otherwise.
         run: compiled ``inputs -> Decision`` of the padded network with early stopping; inputs must be finite.
     """
 
@@ -78,7 +79,10 @@ def deploy(bayesian: Bayesian, params: dict[str, Array], threshold: float = math
     full, masked = (on_grid(bayesian.simulator.template.fold(own)) for own in (draw.weights, gated))
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
-    small, padded = (compacted(bayesian, masked, gates, multiple=size) for size in (1, VECTOR))
+    small = compacted(bayesian, masked, gates)
+    # of images the fused program computes what is read alone, so that filling registers would be work
+    whole = bayesian.simulator.held and fused_inference.pictures(small)
+    padded = small if whole else compacted(bayesian, masked, gates, multiple=VECTOR)
     halting, head, temperature = bayesian.halting, None, None
     if halting is not None and threshold != math.inf:
         head, temperature = halting.head(params), halting.temperature(params)
@@ -140,8 +144,11 @@ def running_ahead(bayesian: Bayesian, x: Any, root: Key[Array, ""], batch_size: 
 
 
 def on_grid(params: Params, bits: int = FRACTION_BITS) -> Params:
-    """Returns kernels and biases rounded to multiples of 2^-bits; other parameters as they are."""
-    grid = np.float32(2.0**bits)
+    """Returns kernels and biases rounded to multiples of 2^-bits; other parameters as they are.
+
+    So are those of norms that stay: each current is multiplied by itself, whatever else is cut.
+    """
+    grid, ends = np.float32(2.0**bits), ("kernel", "bias", "recurrent")
 
     def rounded(value: Array) -> Array:
         if isinstance(value, jax.core.Tracer):
@@ -149,7 +156,7 @@ def on_grid(params: Params, bits: int = FRACTION_BITS) -> Params:
         return jnp.asarray(np.round(np.asarray(value) * grid) / grid)  # in NumPy: nothing to compile for each shape
 
     return {
-        name: rounded(value) if name.endswith(("kernel", "bias", "recurrent")) or is_weight(name) else value
+        name: rounded(value) if name.endswith(ends) or (is_weight(name) and ".norm." not in name) else value
         for name, value in params.items()
     }
 

@@ -174,16 +174,16 @@ def _taps(record: SynapseRecord) -> list[Float[np.ndarray, "tap position"]]:
         lows = [
             max((n_out - 1) * stride + taps - n_in, 0) // 2 if record.padding == "SAME" else 0
             for n_in, n_out, taps, stride in zip(
-                record.in_shape, record.out_shape, record.window, record.strides, strict=False
+                record.in_shape, record.out_shape, record.reaches, record.strides, strict=False
             )
         ]
     else:
         lows = [low for low, _ in record.padding]
     tables = []
-    for axis, (taps, stride) in enumerate(zip(record.window, record.strides, strict=True)):
+    for axis, (taps, stride, far) in enumerate(zip(record.window, record.strides, record.dilation, strict=True)):
         used = np.zeros((taps, record.in_shape[axis]))
         for tap in range(taps):
-            position = np.arange(record.out_shape[axis]) * stride + tap - lows[axis]
+            position = np.arange(record.out_shape[axis]) * stride + tap * far - lows[axis]
             used[tap, position[(position >= 0) & (position < record.in_shape[axis])]] = 1
         tables.append(used)
     return tables
@@ -240,7 +240,7 @@ def _neurons(record: NeuronRecord) -> LayerCounts:
         update_compares=updates * cost.compares,
         spikes=record.total_spikes,
         activations=updates if cost.fires else 0.0,
-        neurons=record.neurons,
+        neurons=0 if record.norm else record.neurons,
         state_accesses=updates * cost.states,
         states=record.neurons * cost.states,
     )

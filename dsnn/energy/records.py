@@ -42,6 +42,7 @@ class SynapseRecord:
             channel_out] for conv, [*window] for pool.
         strides: Of conv and pool, one per window axis; all ones when left out.
         padding: "SAME", "VALID", or (low, high) per window axis.
+        dilation: Of conv, places from one tap of the window to the next, per axis; all ones when left out.
         bias: Whether the layer has one value per output neuron or channel to add; it enters the footprint only.
         connected: Which entries of the kernel are non-zero, in the kernel's shape; all of them when left out.
         reach: Of a wire, how many targets an event has at each output, by place; 1 when left out.
@@ -68,6 +69,7 @@ class SynapseRecord:
     internal: bool = False
     reach: Shaped[np.ndarray, "..."] | None = None
     weighted: bool = True
+    dilation: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         fill = functools.partial(object.__setattr__, self)
@@ -85,6 +87,7 @@ class SynapseRecord:
             fill("kernel_shape", (senders, math.prod(self.out_shape)))
         fill("kernel_shape", tuple(int(n) for n in self.kernel_shape))
         fill("strides", tuple(self.strides or (1,) * len(self.window)))
+        fill("dilation", tuple(self.dilation or (1,) * len(self.window)))
         fill("events", _checked(f"{where}: events", self.events, self.in_shape))
         fill("executions", float(_checked(f"{where}: executions", self.executions, ())))
         most = float(self.events.max(initial=0.0))
@@ -109,6 +112,11 @@ class SynapseRecord:
         return {"conv": self.kernel_shape[:-2], "pool": self.kernel_shape}.get(self.kind, ())
 
     @property
+    def reaches(self) -> tuple[int, ...]:
+        """The size of the window from its first to its last place."""
+        return tuple((taps - 1) * far + 1 for taps, far in zip(self.window, self.dilation, strict=True))
+
+    @property
     def groups(self) -> int:
         """Number of channel groups of a convolution (its channels for a depthwise one); 1 for the other kinds."""
         return self.in_shape[-1] // self.kernel_shape[-2] if self.kind == "conv" else 1
@@ -125,6 +133,8 @@ class NeuronRecord:
         updates: Mean updates of a neuron per inference (the steps that ran); an array of `shape` where neurons differ,
             zero for a neuron that is gated off.
         spikes: Mean spikes per inference: the layer's total as one number, or an array of `shape`, one per neuron.
+        norm: Of what normalises currents and is no neuron, `shape` being that of the currents: "token" if a dense twin
+            has it too, "step" if the twin, which has no time steps, has it in its kernels; empty for neurons.
 
     Raises:
         ValueError: A shape does not fit, or a number is negative or not finite.
@@ -135,6 +145,7 @@ class NeuronRecord:
     shape: tuple[int, ...]
     updates: Number | Shaped[np.ndarray, "..."]
     spikes: Number | Shaped[np.ndarray, "..."] = 0.0
+    norm: str = ""
 
     def __post_init__(self) -> None:
         where = f"Neuron record {self.name!r}"
@@ -147,7 +158,7 @@ class NeuronRecord:
 
     @property
     def neurons(self) -> int:
-        """Number of neurons in the layer."""
+        """Number of neurons in the layer, or of currents that are normalised."""
         return math.prod(self.shape)
 
     @property
@@ -256,6 +267,8 @@ def _check_geometry(where: str, record: SynapseRecord) -> None:
             )
     elif record.in_shape[-1] != record.out_shape[-1]:
         raise ValueError(f"{where}: pooling keeps the channels, got {record.in_shape[-1]} to {record.out_shape[-1]}.")
+    if len(record.dilation) != len(record.window):
+        raise ValueError(f"{where}: dilation must have one entry per window axis, got {record.dilation}.")
     if len(record.strides) != len(record.window):
         raise ValueError(f"{where}: strides must have one entry per window axis, got {record.strides}.")
     if isinstance(record.padding, str) and record.padding not in ("SAME", "VALID"):
@@ -269,7 +282,7 @@ def _check_geometry(where: str, record: SynapseRecord) -> None:
 
 
 def _out_size(record: SynapseRecord, axis: int) -> int:
-    size, taps, stride = record.in_shape[axis], record.window[axis], record.strides[axis]
+    size, taps, stride = record.in_shape[axis], record.reaches[axis], record.strides[axis]
     if record.padding == "SAME":
         return -(-size // stride)
     padded = 0 if isinstance(record.padding, str) else sum(record.padding[axis])

@@ -81,13 +81,16 @@ def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
         feeds = [i for i in range(len(records)) if i not in loops and getattr(records[i], "out_shape", None) == shape]
         gated |= {min(feeds, key=lambda i: (abs(i - loop), i))} if feeds else set()
         units = [
-            i for i, r in enumerate(records) if isinstance(r, NeuronRecord) and r.shape == shape and i not in hidden
+            i
+            for i, r in enumerate(records)
+            if isinstance(r, NeuronRecord) and not r.norm and r.shape == shape and i not in hidden
         ]
         hidden |= {min(units, key=lambda i: (abs(i - loop), i))} if units else set()
     twin: list[Record] = []
     for i, record in enumerate(records):
         if isinstance(record, NeuronRecord):
-            twin.append(replace(_unit(record, True, True), kind=kind if i in hidden else "Linear"))
+            unit = _unit(record, True, True)
+            twin.append(unit if record.norm else replace(unit, kind=kind if i in hidden else "Linear"))
             continue
         dense = _dense(record, True)
         if i in gated:
@@ -98,9 +101,12 @@ def gated_twin(records: Sequence[Record], kind: str) -> list[Record]:
 
 
 def _wiring(records: Sequence[Record]) -> list[NeuronRecord | SynapseRecord]:
-    """Returns the records of what a dense network has too: no draws of addresses, no products inside neurons."""
+    """Returns the records of what a dense network has too.
+
+    It has no draws of addresses, no products inside neurons, and no norms that differ from step to step.
+    """
     wired = [r for r in records if not isinstance(r, SamplingRecord)]
-    return [r for r in wired if isinstance(r, NeuronRecord) or not r.internal]
+    return [r for r in wired if (r.norm != "step" if isinstance(r, NeuronRecord) else not r.internal)]
 
 
 def _dense(record: SynapseRecord, every_step: bool) -> SynapseRecord:
@@ -112,6 +118,8 @@ def _dense(record: SynapseRecord, every_step: bool) -> SynapseRecord:
 def _unit(record: NeuronRecord, every_step: bool, recurrent: bool) -> NeuronRecord:
     kinds = {"LI": "Linear", "Linear": "Linear"}
     updates = float(np.max(record.updates, initial=0.0)) if every_step else 1.0
+    if record.norm:
+        return replace(record, updates=updates)
     return replace(record, kind=kinds.get(record.kind, "tanh" if recurrent else "ReLU"), updates=updates, spikes=0.0)
 
 
@@ -171,7 +179,7 @@ def _scaled_spikes(records: Sequence[Record], factor: float) -> list[Record]:
 def _uniform_spikes(records: Sequence[Record]) -> list[Record]:
     uniform: list[Record] = []
     for record in records:
-        if isinstance(record, NeuronRecord):
+        if isinstance(record, NeuronRecord) and not record.norm:
             uniform.append(replace(record, spikes=record.total_updates))
         elif isinstance(record, SynapseRecord) and record.source == "spikes":
             uniform.append(replace(record, events=np.full(record.in_shape, record.executions)))

@@ -140,7 +140,7 @@ class Pricing:
             group: ascend(
                 duals.log_sites[group],
                 opened[group].sum(),
-                falling(self.sizes[group], most, fallen),
+                falling(self.sizes[group], max(most, 0.5), fallen),
                 config.budget_rate,
             )
             for group, most in config.budget_sites.items()

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn.bayes.bayesian import Bayesian
-from dsnn.bayes.sites import FEATURES, TIME, Sites, Wire
+from dsnn.bayes.sites import FEATURES, INPUT, TIME, Sites, Wire
 from dsnn.learn.fit import Epoch, fit_program
 from dsnn.learn.svi_config import SviConfig
 from dsnn.learn.svi_state import SviState, svi_params
-from dsnn.networks.narrow import Entries, entries, narrows
+from dsnn.networks.narrow import Entries, entries, narrows, outermost
 from dsnn.parameters import STATISTICS
 
 __all__ = ["Kept", "Phase", "Places", "check_guide", "closed_surely", "fit_shrinking", "places", "settled"]
@@ -92,9 +92,14 @@ def closed_surely(bayesian: Bayesian, config: SviConfig, state: SviState) -> Kep
     for group, p in jax.device_get(runs).items():
         if group in (TIME, FEATURES) or not narrows(model, group):
             continue
-        least = max(config.budget_sites.get(group, 1), int((p >= config.shrink_below).sum()))
+        open_ = p >= config.shrink_below
         if group in gates.sites.switches:  # a block goes as a whole, and takes with it what a budget may count
-            least = int((p >= config.shrink_below).sum()) if not config.budget_sites else len(p)
+            stays = outermost(model, group, open_)
+            if not stays.all() and not config.budget_sites:
+                kept[group] = np.flatnonzero(stays)
+            continue
+        # of one input nothing could be spared, and it would be no site any more
+        least = max(config.budget_sites.get(group, 1), int(open_.sum()), 2 if group == INPUT else 1)
         if least < len(p):
             kept[group] = np.sort(np.argsort(-p, kind="stable")[:least])
     return kept

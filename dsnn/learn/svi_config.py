@@ -21,8 +21,8 @@ class SviConfig:
         lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
         budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
         budget_fraction: the same as a fraction of the ungated, full-length network; 0 is none.
-        budget_sites: most sites to keep by group, for example ``{input: 266, hidden0: 88}``; each group has a price of
-            its own, by dual ascent as well.
+        budget_sites: most sites to keep by group, for example ``{input: 266, hidden0: 88}``, 0 for none of its blocks;
+            each group has a price of its own, by dual ascent as well.
         budget_rate: step size of the dual ascent on log prices per measurement.
         budget_fall_fraction: share of the updates over which a budget falls from everything to its value.
         decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns. Under a
@@ -71,8 +71,8 @@ class SviConfig:
         if self.budget_nj and self.budget_fraction:
             raise ValueError("give svi.budget_nj or svi.budget_fraction, got both; set one of them to 0.")
         for group, most in self.budget_sites.items():
-            if most < 1:
-                raise ValueError(f"svi.budget_sites must keep at least one site of a group, got {group}: {most}.")
+            if most < 0:
+                raise ValueError(f"svi.budget_sites must keep no less than no site of a group, got {group}: {most}.")
         for name in ("budget_fall_fraction", "decide_fraction", "ungated_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"svi.{name} must be in [0, 1), got {getattr(self, name)}.")

@@ -1,4 +1,5 @@
-/* A whole decided network as one call: dense layers of integrate-and-fire neurons, each example until its own stop.
+/* A whole decided network as one call: convolutions and dense layers of integrate-and-fire neurons, each example until
+   its own stop.
 
    Inputs are held, so the first layer's current is summed once, over the pixels that are read and not zero. From then
    on an example costs what it does: at every step rows of weights are added for the neurons that fired, and the rule
@@ -28,11 +29,15 @@
 #endif
 
 enum { LANES = 16, SHARE = 16, MOST_LAYERS = 16, SIGNS = 9, WIDTH = 16, FIXED = 5 };
-enum { FEATURE, STEPS, COMPARE, RESET, SETTINGS };                    /* settings of the network */
+enum { FEATURE, STEPS, COMPARE, RESET, IMAGES, SETTINGS };                    /* settings of the network */
 enum { BIAS, SLOPE, DRIFT, GROWTH, ENOUGH, INNER };                   /* the head */
 enum { SHIFT = INNER + SIGNS * WIDTH, OUTER = SHIFT + WIDTH, HEAD = OUTER + WIDTH };
 enum { NEVER, MARGIN, ENTROPY, LEARNED };
 enum { SUBTRACT, ZERO, NONE };
+
+typedef float lanes __attribute__((vector_size(VECTOR * sizeof(float)), aligned(4), may_alias));
+
+#include "images.h"
 
 typedef struct {
   const float *kernel, *bias, *beta, *theta, *scale;
@@ -42,13 +47,12 @@ typedef struct {
 typedef struct {
   const float *x, *settings, *head;
   const int32_t *keep, *row; /* the inputs that are read; of each input its row in the kernel, or -1 */
-  int batch, inputs, read, layers, widest, classes;
+  int batch, inputs, read, layers, widest, classes, images;
   layer of[MOST_LAYERS];
+  image_layer image[MOST_IMAGES];
   float *logits;
   int32_t *stop;
 } network;
-
-typedef float lanes __attribute__((vector_size(VECTOR * sizeof(float)), aligned(4), may_alias));
 
 /* sum[:] += value[i] * the row at[i] of a kernel with `n` columns, for `width` vectors of columns: several sums at once,
    for each addition waits for the one before it, and a row is fetched once. */
@@ -207,15 +211,20 @@ static int stops(const network *net, const float *logits, int step, seen *s) {
 }
 
 /* Runs one example; `room` holds a membrane per neuron, a current, the held current and the sum of outputs. */
-static void decide(const network *net, int example, float *room, float *values, const float *ones, int *fired,
-                   int *before) {
+static void decide(const network *net, int example, float *room, image_room *images, float *values, const float *ones,
+                   int *fired, int *before) {
   const float *x = net->x + (size_t)example * net->inputs;
   int steps = (int)net->settings[STEPS], last = net->layers - 1, step = 0;
   float *held = room, *current = held + net->widest, *total = current + net->widest, *membranes = total + net->widest;
   const layer *first = &net->of[0];
-  int events = nonzero(net, x, values, fired);
-  begin(held, first);
-  add_rows(held, first, fired, values, events);
+  int reset = (int)net->settings[RESET], at_threshold = net->settings[COMPARE] != 0;
+  if (net->images) {
+    begin_images(images, net->image, x);
+  } else {
+    int events = nonzero(net, x, values, fired);
+    begin(held, first);
+    add_rows(held, first, fired, values, events);
+  }
   size_t neurons = 0;
   for (int l = 0; l < net->layers; ++l) neurons += net->of[l].out;
   memset(membranes, 0, neurons * sizeof(float));
@@ -225,13 +234,14 @@ static void decide(const network *net, int example, float *room, float *values, 
   while (step < steps) {
     ++step;
     float *membrane = membranes;
-    int count = 0;
+    int count = 0, *sent = before;
+    if (net->images) count = images_step(images, net->image, net->images, reset, at_threshold, &sent);
     for (int l = 0; l <= last; ++l) {
       const layer *at = &net->of[l];
       const float *drive = held;
-      if (l) {
+      if (l || net->images) {
         begin(current, at);
-        add_rows(current, at, before, ones, count);
+        add_rows(current, at, l ? before : sent, ones, count);
         drive = current;
       }
       if (l == last) {
@@ -258,42 +268,61 @@ static int decide_share(const void *task, int part) {
   size_t neurons = 0, most = net->read > net->widest ? net->read : net->widest;
   for (int l = 0; l < net->layers; ++l) neurons += net->of[l].out;
   most += LANES; /* whole vectors are written */
-  float *room = malloc((4 * (size_t)net->widest + neurons + most) * sizeof(float));
+  size_t sent = net->images ? most_events(net->image, net->images) : 0;
+  sent = sent > (size_t)net->widest ? sent : (size_t)net->widest;
+  float *room = malloc((3 * (size_t)net->widest + sent + neurons + most) * sizeof(float));
   int *fired = malloc(2 * most * sizeof(int));
-  if (room && fired) {
-    float *ones = room + 3 * (size_t)net->widest + neurons, *values = ones + net->widest;
-    for (int j = 0; j < net->widest; ++j) ones[j] = 1;
+  image_room images = {0};
+  int failed = !room || !fired || (net->images && enter_images(&images, net->image, net->images));
+  if (!failed) {
+    float *ones = room + 3 * (size_t)net->widest + neurons, *values = ones + sent;
+    for (size_t j = 0; j < sent; ++j) ones[j] = 1;
     int end = (part + 1) * SHARE < net->batch ? (part + 1) * SHARE : net->batch;
     for (int example = part * SHARE; example < end; ++example)
-      decide(net, example, room, values, ones, fired, fired + most);
+      decide(net, example, room, &images, values, ones, fired, fired + most);
   }
-  int failed = !room || !fired;
+  leave_images(&images);
   free(room), free(fired);
   return failed;
 }
 
-/* x [batch, input], keep [read], row [input], settings, head, then kernel [in, wide], bias [out], constants [3, out] of every layer
+/* A layer of images from its arrays; 0 where they do not fit. */
+static int image_of(image_layer *l, const XLA_FFI_Buffer **arrays) {
+  const int32_t *plan = arrays[0]->data;
+  if (arrays[0]->dtype != XLA_FFI_DataType_S32 || arrays[0]->dims[0] != PLAN + (int64_t)CELL * plan[CELLS]) return 0;
+  *l = (image_layer){plan, plan + PLAN, arrays[1]->data, arrays[2]->data, arrays[3]->data, plan[OWN], plan[WIDE],
+                     plan[CELLS], plan[MEMBERS], plan[IN_WIDTH], plan[CHANNELS], 0};
+  l->lines = (size_t)plan[CELL_ROWS] * plan[CELL_COLUMNS] * plan[CHANNELS];
+  return l->wide % BITS == 0 && l->wide <= BITS * (l->own ? 1 : MOST_WORDS) && l->members <= BITS;
+}
+
+/* x [batch, input], keep [read], row [input], settings, head, then plan, kernel, bias and constants of every layer of
+   images, then kernel [in, wide], bias [out], constants [3, out] of every dense layer
    -> logits [batch, class], steps [batch] */
 XLA_FFI_Error *dsnn_decide(XLA_FFI_CallFrame *frame) {
   if (is_metadata_query(frame)) return NULL;
-  int layers = ((int)frame->args.size - FIXED) / 3;
   const XLA_FFI_Buffer **args = (const XLA_FFI_Buffer **)frame->args.args;
-  if (frame->args.size != FIXED + 3 * layers || layers < 1 || layers > MOST_LAYERS || frame->rets.size != 2 ||
+  int images = frame->args.size > FIXED && args[3]->dims[0] == SETTINGS ? (int)((const float *)args[3]->data)[IMAGES] : 0;
+  int fixed = FIXED + 4 * images, layers = ((int)frame->args.size - fixed) / 3;
+  if (images < 0 || images > MOST_IMAGES || frame->args.size != fixed + 3 * layers || layers < 1 || layers > MOST_LAYERS || frame->rets.size != 2 ||
       args[0]->rank != 2 || args[1]->dtype != XLA_FFI_DataType_S32 || args[2]->dtype != XLA_FFI_DataType_S32 ||
       args[2]->dims[0] != args[0]->dims[1] || args[3]->dims[0] != SETTINGS || args[4]->dims[0] != HEAD)
-    return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_decide takes a network of dense layers");
+    return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_decide takes a network of images and dense layers");
   network net = {.x = args[0]->data, .keep = args[1]->data, .row = args[2]->data, .settings = args[3]->data,
                  .head = args[4]->data,
                  .batch = (int)args[0]->dims[0], .inputs = (int)args[0]->dims[1], .read = (int)args[1]->dims[0],
-                 .layers = layers, .logits = ((XLA_FFI_Buffer *)frame->rets.rets[0])->data,
+                 .layers = layers, .images = images, .logits = ((XLA_FFI_Buffer *)frame->rets.rets[0])->data,
                  .stop = ((XLA_FFI_Buffer *)frame->rets.rets[1])->data};
+  for (int i = 0; i < images; ++i)
+    if (!image_of(&net.image[i], args + FIXED + 4 * i))
+      return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_decide takes images by their plan");
   for (int l = 0; l < layers; ++l) {
-    const XLA_FFI_Buffer *kernel = args[FIXED + 3 * l];
-    int out = (int)args[FIXED + 1 + 3 * l]->dims[0], wide = (int)kernel->dims[1];
+    const XLA_FFI_Buffer *kernel = args[fixed + 3 * l];
+    int out = (int)args[fixed + 1 + 3 * l]->dims[0], wide = (int)kernel->dims[1];
     if (wide % LANES || out > wide)
       return failure(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "dsnn_decide takes kernels of whole vectors");
-    const float *constants = args[FIXED + 2 + 3 * l]->data;
-    net.of[l] = (layer){kernel->data, args[FIXED + 1 + 3 * l]->data, constants, constants + out, constants + 2 * out, out, wide};
+    const float *constants = args[fixed + 2 + 3 * l]->data;
+    net.of[l] = (layer){kernel->data, args[fixed + 1 + 3 * l]->data, constants, constants + out, constants + 2 * out, out, wide};
     if (wide > net.widest) net.widest = wide;
     net.classes = out;
   }

@@ -1,4 +1,4 @@
-"""Compiles `products.c`, `loops.c` and `decide.c` for this processor, once, and hands what they do to XLA."""
+"""Compiles what is written in C beside this file for this processor, once, and hands what they do to XLA."""
 
 import contextlib
 import ctypes
@@ -23,10 +23,17 @@ from dsnn.store.private_folder import digest, only_mine, private, settle
 from dsnn.types import Array
 
 HERE = Path(__file__).parent
-SOURCE, HEADERS = HERE / "products.c", tuple(HERE / f"{name}.h" for name in ("handler", "parallel", "vectors"))
+SOURCE, HEADERS = (
+    HERE / "products.c",
+    tuple(HERE / f"{name}.h" for name in ("handler", "images", "parallel", "vectors")),
+)
 TARGETS = ("dsnn_events_drive", "dsnn_events_weight", "dsnn_events_gather", "dsnn_events_count")
 LOOPS = HERE / "loops.c"
 DECIDE = HERE / "decide.c"
+CONVOLUTIONS = HERE / "convolutions.c"
+MEMBRANES = HERE / "membranes.c"
+MEMBRANE_TARGETS = ("dsnn_membranes", "dsnn_membranes_last", "dsnn_membranes_back")
+CONVOLUTION_TARGETS = ("dsnn_convolve", "dsnn_convolve_kernel")
 LOOP_TARGETS = tuple(f"dsnn_loops_{name}" for name in ("adaptive", "adaptive_back", "resonating", "resonating_back"))
 # a contracted product would round a membrane otherwise than other programs do, and a threshold sees the last bit
 LOOP_FLAGS = ("-ffp-contract=off",)
@@ -91,6 +98,8 @@ def _problem() -> str | None:
                 (_compiled(program, folder), TARGETS),
                 (_compiled(program, folder, LOOPS, LOOP_FLAGS), LOOP_TARGETS),
                 (_compiled(program, folder, DECIDE, LOOP_FLAGS), ("dsnn_decide",)),
+                (_compiled(program, folder, CONVOLUTIONS), CONVOLUTION_TARGETS),
+                (_compiled(program, folder, MEMBRANES, LOOP_FLAGS), MEMBRANE_TARGETS),
             )
             loaded = [(ctypes.CDLL(str(path)), targets) for path, targets in built]
         for library, targets in loaded:

@@ -3,11 +3,14 @@
 #ifndef DSNN_PARALLEL_H
 #define DSNN_PARALLEL_H
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 
 #include "xla/ffi/api/c_api.h"
+
+enum { PATIENCE = 4096 };
 
 typedef struct job {
   atomic_int next, done, users;
@@ -66,10 +69,11 @@ static int in_parallel(const XLA_FFI_CallFrame *frame, int workers, int parts, i
     }
   }
   take_parts(j);
-  while (atomic_load(&j->done) < parts) { /* only parts that a helper is at work on are outstanding */
+  for (int waits = 0; atomic_load(&j->done) < parts; ++waits) { /* only parts that a helper is at work on are outstanding */
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
+    if (waits > PATIENCE) sched_yield(); /* its core may be taken by another process, which this one keeps from working */
   }
   int failed = atomic_load(&j->failed);
   leave(j);

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
+from dsnn.networks.groups import even
+from dsnn.networks.indices import rows_scaled
 from dsnn.networks.plan import thinned
 from dsnn.networks.select import Select
 from dsnn.networks.shrink import compacts, folded, shrunk
@@ -46,6 +48,7 @@ def compact(model: Runnable, gates: dict[str, Array], *, multiple: int = 1) -> R
         for name, gate in values.items()
         if name != FEATURES
     }
+    keep = even(wiring, keep)
     if FEATURES in values:
         keep[FEATURES] = _kept_features(wiring, values[FEATURES], keep, multiple)
     return shrunk(_gated(model, wiring, values), keep)
@@ -78,7 +81,7 @@ def _gated(model: Runnable, wiring: Wiring, gates: dict[str, np.ndarray]) -> Run
             if axis.group in gates and wire.kernel is not None:
                 kernel, gate = np.asarray(params[wire.kernel]), gates[axis.group]
                 rows = np.where(axis.index < 0, gate.dtype.type(1), gate[np.maximum(axis.index, 0)])
-                scaled = kernel * rows.reshape(-1, *[1] * (kernel.ndim - axis.axis % kernel.ndim - 1))
+                scaled = rows_scaled(kernel, rows, axis.axis, wire.groups)
                 params[wire.kernel] = jnp.asarray(scaled.astype(kernel.dtype))
     return template.build(params)
 

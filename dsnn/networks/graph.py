@@ -15,13 +15,18 @@ import numpy as np
 from flax import nnx
 
 from dsnn.networks.layers import Conv, Dense, Layer, LayerState
+from dsnn.networks.leaves import Identity, multiplies
 from dsnn.networks.plan import NEURONS, NOWHERE, Ends, Plan, Signal, fires, read
 from dsnn.networks.shrink import cut
 from dsnn.networks.stack import READOUTS
 from dsnn.protocols import Output, Wiring
+from dsnn.suggest import did_you_mean
 from dsnn.types import Array, Key
 
-__all__ = ["RESIDUAL", "Chain", "Residual"]
+__all__ = ["CONNECTIONS", "RESIDUAL", "Chain", "Residual"]
+
+CONNECTIONS = ("add", "and", "iand")
+"""How a residual block joins what it gives to its shortcut."""
 
 RESIDUAL = "residual"
 """Group of the residual blocks, in the order in which they stand."""
@@ -123,31 +128,48 @@ class Chain(Part):
 
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
         """Adds the parts to a plan and returns what the last of them gives, at the sites ``out`` if these are named."""
+        # neurons and pooling without a product have the sites of what they read, so these are named before them
+        last = next((name for name in reversed(self.names) if not keeps(getattr(self, name))), self.names[-1])
         for name, part in self.named():
-            given = plan_part(plan, part, f"{path}{name}", given, out if name == self.names[-1] else None)
+            given = plan_part(plan, part, f"{path}{name}", given, out if name == last else None)
         return given
 
 
 class Residual(Part):
-    """A block beside a shortcut: shortcut(x) + body(x); spikes are added (Fang et al. 2021, "SEW", ADD).
+    """A block beside a shortcut, O = g(A(S), S) with the body A (Fang et al. 2021, "SEW", eq. 8 and table 1).
+
+        add     O = S + z A            of spikes, or of currents (Hu et al. 2021, "MS-ResNet")
+        and     O = S (1 - z + z A)
+        iand    O = S (1 - z A)
+
+    The share z of the block is its gate. An open block is the published one, and a closed one leaves its shortcut S
+    as it is, whatever g: so what a closed gate does is what is left once the body is gone. (A body that is silent
+    leaves S under "add" and "iand", but under "and" nothing at all, so the gate does more there than silence.)
+
+    Sums are no spikes: each event of one costs a multiplication where the block runs. "and" and "iand" take spikes and
+    give spikes.
 
     Args:
         body: `Layer` or container.
         shortcut: the same, for a body that changes the shape; None passes the input on.
+        connect: "add", "and" or "iand".
 
     Raises:
-        ValueError: the two do not give the same shape.
+        ValueError: the two do not give the same shape, or an unknown connection.
     """
 
-    def __init__(self, body: Any, shortcut: Any = None):
+    def __init__(self, body: Any, shortcut: Any = None, connect: str = "add"):
+        if connect not in CONNECTIONS:
+            hint = did_you_mean(connect, CONNECTIONS, "add is the usual one.", most=1)
+            raise ValueError(f"connect must be one of {', '.join(CONNECTIONS)}, got {connect!r}; {hint}")
+        check_parts({"body": body} | ({} if shortcut is None else {"shortcut": shortcut}))
         beside = tuple(body.in_shape if shortcut is None else shortcut.out_shape)
         if tuple(body.out_shape) != beside:
             raise ValueError(
                 f"a residual block must give the shape of its shortcut, {beside}, got {tuple(body.out_shape)}; give a "
                 "shortcut that changes it alike."
             )
-        check_parts({"body": body} | ({} if shortcut is None else {"shortcut": shortcut}))
-        self.body, self.shortcut, self.share = body, shortcut, None
+        self.body, self.shortcut, self.connect, self.share = body, shortcut, connect, None
         self.given_shape = tuple(body.in_shape)
 
     @property
@@ -168,20 +190,29 @@ class Residual(Part):
         return ((name, part) for name, part in parts if part is not None)
 
     def run(self, path: str, state: Any, x: Array, way: "Way") -> tuple[Any, Array]:
-        """Returns the state afterwards and the sum."""
-        new, total = {}, x
+        """Returns the state afterwards and what the two ways make together."""
+        new, beside = {}, x
         if self.shortcut is not None:
-            new["shortcut"], total = run_part(self.shortcut, f"{path}shortcut", state["shortcut"], x, way.inner(1))
-        if self.body is not None:
-            new["body"], added = run_part(self.body, f"{path}body", state["body"], x, way.inner(0))
-            total = total + (added if self.share is None else self.share * added)
-        return new, total
+            new["shortcut"], beside = run_part(self.shortcut, f"{path}shortcut", state["shortcut"], x, way.inner(1))
+        if self.body is None:
+            return new, beside
+        new["body"], given = run_part(self.body, f"{path}body", state["body"], x, way.inner(0))
+        return new, self.joined(beside, given)
+
+    def joined(self, beside: Array, given: Array) -> Array:
+        """Returns what shortcut and body make together."""
+        share = self.share
+        if self.connect == "add":
+            return beside + (given if share is None else share * given)
+        if self.connect == "and":
+            return beside * (given if share is None else 1.0 - share + share * given)
+        return beside * (1.0 - (given if share is None else share * given))
 
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
-        """Adds both ways; their sum is one group of channels."""
-        site, beside = None if self.body is None else plan.block(), given
-        if self.shortcut is None:
-            if out is not None:
+        """Adds both ways; what they make together is one group of channels."""
+        site, beside, made = None if self.body is None else plan.block(), given, None
+        if keeps(self):
+            if out is not None and not out.same(given.ends):
                 raise ValueError(
                     f"what a residual block without a shortcut gives are the channels that it takes, so {path[:-1]!r} "
                     "cannot be the last part of a network or of a branch that is added to others; put a layer after it."
@@ -191,10 +222,13 @@ class Residual(Part):
             ends = plan.group(path.rstrip("."), self.out_shape[-1]) if out is None else out
         if self.body is not None and site is not None:
             outside, plan.within = plan.within, (*plan.within, site)
-            plan_part(plan, self.body, f"{path}body", given, ends)
+            made = plan_part(plan, self.body, f"{path}body", given, ends)
             plan.within = outside
         if self.shortcut is not None:
             beside = plan_part(plan, self.shortcut, f"{path}shortcut", given, ends)
+        if self.connect != "add":
+            _check_spikes(self.connect, path, beside, made)
+            return Signal(self.out_shape, ends, beside.values, joined=beside.joined)
         # an event of a sum carries a value where both ways can send
         joined = () if site is None else (site,)
         return Signal(self.out_shape, ends, beside.values, joined=(*beside.joined, *joined))
@@ -204,9 +238,31 @@ def with_blocks(part: Any, numbers: np.ndarray | None) -> Any:
     """Returns a network, which is changed, with those of its residual blocks that have these numbers; None is all."""
     for number, block in enumerate(list(residuals(part))):
         if numbers is not None:  # what stays runs, and what goes is gone
-            block.share = None
+            block.share, block.given_shape = None, tuple(block.body.in_shape)
             block.body = block.body if number in numbers else None
     return part
+
+
+def _check_spikes(connect: str, path: str, *signals: Signal | None) -> None:
+    """Raises a ValueError where what is combined by a logical operation are no spikes."""
+    for signal in signals:
+        if signal is not None and (signal.values != "spikes" or signal.joined):
+            what = "sums of spikes" if signal.values == "spikes" else "analog values"
+            raise ValueError(
+                f'connect="{connect}" must combine spikes, got {what} in {path[:-1]!r}; let neurons read them before, '
+                'or set connect="add".'
+            )
+
+
+def keeps(part: Any) -> bool:
+    """Returns whether what a part gives are the channels that it reads: neurons, pooling, a block by itself."""
+    if isinstance(part, Layer):
+        return not multiplies(part)
+    if isinstance(part, Residual):
+        return part.shortcut is None or keeps(part.shortcut)
+    if getattr(part, "rejoin", False):  # tokens that come back are those that left
+        return True
+    return isinstance(part, Chain) and all(keeps(inner) for _, inner in part.named())
 
 
 def residuals(part: Any) -> Iterator[Residual]:
@@ -225,9 +281,9 @@ def check_parts(parts: dict[str, Any]) -> None:
         if not isinstance(part, Layer | Part):
             raise ValueError(
                 f"a part must be a Layer, Chain, Residual, Parallel or Concatenate, got a {type(part).__name__} as "
-                f"{name!r}; a stack's layers go into a Chain."
+                f"{name!r}; a stack's layers go into a Chain, and pooling into Pooled."
             )
-        if isinstance(part, Layer) and not isinstance(part.synapse, Dense | Conv):
+        if isinstance(part, Layer) and not isinstance(part.synapse, Dense | Conv | Identity):
             raise ValueError(f"a layer here must have a Dense or Conv synapse, got {type(part.synapse).__name__}.")
         if name in taken and name not in ("body", "shortcut"):
             raise ValueError(f"a part must not be called as something that parts have, got {name!r}; rename it.")
@@ -255,6 +311,10 @@ class Way(Protocol):
         """Returns the state afterwards and what the layer gives; what is sent is kept by its name."""
         ...
 
+    def send(self, wire: str, values: Array) -> None:
+        """Keeps what goes over a wire that is no layer's."""
+        ...
+
 
 class _Step(NamedTuple):
     """One step: what is sent is added to ``sent``."""
@@ -268,13 +328,18 @@ class _Step(NamedTuple):
 
     def layer(self, layer: Layer, path: str, state: LayerState, x: Array) -> tuple[LayerState, Array]:
         """Returns the next state and what the layer gives."""
-        self.sent[path] = rows_of(layer, read(layer, x))
+        if multiplies(layer):
+            self.sent[path] = rows_of(layer, read(layer, x))
         state, out = layer.step(state, x, self.key)
         if fires(layer):
             self.sent[f"{path}{NEURONS}"] = out
         if state.spikes is not None:
             self.sent[f"{path}.recurrent"] = state.spikes
         return state, out
+
+    def send(self, wire: str, values: Array) -> None:
+        """Keeps what goes over a wire that is no layer's."""
+        self.sent[wire] = values
 
 
 def rows_of(layer: Layer, reads: Array, lead: int = 1) -> Array:
@@ -303,6 +368,6 @@ def plan_part(plan: Plan, part: Any, path: str, given: Signal, out: Ends | None)
 def _reads_places(part: Any) -> bool:
     """Returns whether a convolution reads the input, so that its sites are channels."""
     if isinstance(part, Layer):
-        return isinstance(part.synapse, Conv)
+        return isinstance(part.synapse, Conv) or (not multiplies(part) and len(part.in_shape) == 3)
     inner = [one for _, one in part.named()]
     return any(map(_reads_places, inner[:1] if isinstance(part, Chain) else inner))

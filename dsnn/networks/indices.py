@@ -3,12 +3,14 @@
 Channels are last, so what reads a flattened feature map reads its channels over and over: the values are repeated.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from dsnn.types import Array, Shaped
 
-__all__ = ["first_units", "spread", "summed"]
+__all__ = ["first_units", "of_groups", "rows_scaled", "spread", "summed"]
 
 
 def spread(values: Shaped[Array | np.ndarray, " site"], index: np.ndarray) -> Shaped[Array, " unit"]:
@@ -38,6 +40,26 @@ def summed(values: Shaped[Array, " unit"], index: np.ndarray, sites: int) -> Sha
         return values if len(index) == sites else values.reshape(-1, sites).sum(0)
     units = np.flatnonzero(index >= 0)
     return jnp.zeros(sites, values.dtype).at[index[units]].add(values[units])
+
+
+def rows_scaled(kernel: Any, values: Any, axis: int, groups: int = 1) -> Any:
+    """Returns a kernel whose rows are multiplied by their senders' values; in NumPy where all of it is.
+
+    Args:
+        kernel: of a product.
+        values: one for each sender.
+        axis: of the senders; of a kernel of groups it is the last but one.
+        groups: how many of them a kernel has, see `dsnn.protocols.Wire`.
+    """
+    if groups == 1:
+        return kernel * values.reshape(-1, *[1] * (kernel.ndim - axis % kernel.ndim - 1))
+    apart = of_groups(kernel, groups)
+    return (apart * values.reshape(groups, -1).T[..., None]).reshape(kernel.shape)
+
+
+def of_groups(kernel: Any, groups: int) -> Any:
+    """Returns a kernel ``[..., channel of a group, feature]`` as ``[..., channel of a group, group, its feature]``."""
+    return kernel.reshape(*kernel.shape[:-1], groups, -1)
 
 
 def first_units(indices: list[np.ndarray], units: int) -> tuple[np.ndarray, np.ndarray]:

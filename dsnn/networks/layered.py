@@ -3,11 +3,13 @@
 import numpy as np
 from flax import nnx
 
+from dsnn.networks.groups import even
 from dsnn.networks.layers import Conv, Dense
 from dsnn.networks.plan import INPUT, NEURONS, NOWHERE, Plan, fires, read
 from dsnn.networks.select import Select
 from dsnn.networks.shrink import cut
 from dsnn.networks.stack import BLOCKS, Stack
+from dsnn.networks.wiring import described_by
 from dsnn.protocols import Wiring
 from dsnn.types import Array
 
@@ -63,6 +65,7 @@ def shrunk(stack: Stack, keep: dict[str, np.ndarray]) -> Stack:
         stack: whose kernels hold their gates.
         keep: numbers of the sites that stay, by group.
     """
+    keep = even(described_by(stack), keep)
     small = cut(stack, {group: sites for group, sites in keep.items() if group != BLOCKS})
     layers = dict(small.layers())
     first = layers[stack.names[0]]

@@ -17,8 +17,12 @@ from dsnn.native import products
 from dsnn.native.derivatives import both_ways
 from dsnn.networks import initializers
 from dsnn.networks.convolve import convolve
-from dsnn.networks.norms import TdBN
-from dsnn.types import Array, Float, Key
+from dsnn.networks.pool import AdaptivePool, Pool
+from dsnn.networks.windows import padded, pair, places
+from dsnn.protocols import Norm
+from dsnn.types import Array, Float, Int, Key
+
+__all__ = ["AdaptivePool", "Conv", "Dense", "Layer", "LayerState", "Pool", "multiply"]
 
 PRODUCTS = ("auto", "dense", "events")
 READS = ("spikes", "membrane")
@@ -123,12 +127,20 @@ class Conv(nnx.Module):
         in_shape: (height, width, channel) of one input.
         features: number of output channels.
         key: initialises the kernel; consumed.
-        window: kernel height and width.
+        window: kernel height and width; one number is both, here and below.
         strides: steps of the window.
-        padding: "SAME" or "VALID".
+        padding: "SAME" (as many places as strides leave; at an odd rest one zero more behind), "VALID" (none), or zeros
+            around: one number, one for each axis, or (before, behind) for each axis. PyTorch's ``padding=1`` is 1: with
+            strides it is not "SAME".
         gain: kernel standard deviation times sqrt(fan in).
         bias: whether to add a current at every step.
         dtype: dtype of the product; None keeps the input's.
+        groups: channels and features are split into so many, in order, and features see the channels of their own
+            group; as many as channels is a depthwise convolution, with features / channels of them for each.
+        dilation: places from one row or column of the window to the next.
+
+    Raises:
+        ValueError: a size that is not positive, padding of another form, or groups that do not divide.
     """
 
     def __init__(
@@ -137,27 +149,32 @@ class Conv(nnx.Module):
         features: int,
         *,
         key: Key[Array, ""],
-        window: tuple[int, int] = (3, 3),
-        strides: tuple[int, int] = (1, 1),
-        padding: str = "SAME",
+        window: int | tuple[int, ...] = (3, 3),
+        strides: int | tuple[int, ...] = (1, 1),
+        padding: Any = "SAME",
         gain: float = 1.0,
         bias: bool = True,
         dtype: str | None = None,
+        groups: int = 1,
+        dilation: int | tuple[int, ...] = (1, 1),
     ):
         if len(in_shape) != 3:
             raise ValueError(f"in_shape must be (height, width, channel), got {in_shape}; add a channel axis.")
-        if padding not in ("SAME", "VALID"):
-            raise ValueError(f'padding must be "SAME" or "VALID", got {padding!r}.')
-        _positive(features=features, window=min(window), strides=min(strides))
-        self.in_shape, self.window, self.strides, self.padding = tuple(in_shape), window, strides, padding
-        height, width = (
-            -(-n // s) if padding == "SAME" else -(-(n - w + 1) // s)
-            for n, w, s in zip(in_shape[:2], window, strides, strict=True)
-        )
+        window, strides, dilation = pair("window", window), pair("strides", strides), pair("dilation", dilation)
+        _positive(features=features, groups=groups)
+        if not isinstance(groups, int) or in_shape[2] % groups or features % groups:
+            raise ValueError(
+                f"groups must divide channels and features, {in_shape[2]} and {features}, got groups={groups}."
+            )
+        self.in_shape, self.window, self.strides, self.padding = tuple(in_shape), window, strides, padded(padding)
+        self.groups, self.dilation = groups, dilation
+        wide = tuple((w - 1) * d + 1 for w, d in zip(window, dilation, strict=True))
+        height, width = places(in_shape[:2], wide, strides, self.padding)
         _positive(out_height=height, out_width=width)
         self.out_shape: tuple[int, int, int] = (height, width, features)
         self.dtype = dtype
-        self.kernel = nnx.Param(initializers.kernel("normal", key, (*window, in_shape[2], features), gain))
+        shape = (*window, in_shape[2] // groups, features)
+        self.kernel = nnx.Param(initializers.kernel("normal", key, shape, gain))
         self.bias = nnx.Param(jnp.zeros(features)) if bias else None
 
     def __call__(
@@ -167,41 +184,23 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.dtype is not None:
             x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        current = convolve(x, kernel, self.strides, self.padding).astype(jnp.float32)
+        current = convolve(x, kernel, self.strides, self.padding, groups=self.groups, dilation=self.dilation)
+        current = current.astype(jnp.float32)
         return current if self.bias is None else current + jnp.broadcast_to(self.bias[...], current.shape)
 
 
-class Pool(nnx.Module):
-    """Pooling without neurons: "max" of spikes is their logical or and stays binary, "mean" does not.
-
-    Args:
-        in_shape: (height, width, channel) of one input.
-        window: height and width of the pooled cells, which do not overlap; a remainder at the far border is left out.
-        kind: "max" or "mean".
-    """
-
-    def __init__(self, in_shape: tuple[int, int, int], window: tuple[int, int] = (2, 2), kind: str = "max"):
-        if kind not in ("max", "mean"):
-            raise ValueError(f'kind must be "max" or "mean", got {kind!r}.')
-        if in_shape[0] < window[0] or in_shape[1] < window[1]:
-            raise ValueError(f"window must fit into height and width, got {window} for {in_shape}.")
-        self.in_shape, self.window, self.kind = tuple(in_shape), window, kind
-        self.out_shape: tuple[int, int, int] = (in_shape[0] // window[0], in_shape[1] // window[1], in_shape[2])
-
-    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch rows columns channel"]:
-        """Returns the pooled input."""
-        height, width, _ = self.out_shape
-        rows, columns = self.window
-        whole = x[:, : height * rows, : width * columns]
-        cells = whole.reshape(x.shape[0], height, rows, width, columns, x.shape[3])
-        return cells.max((2, 4)) if self.kind == "max" else cells.mean((2, 4))
-
-
 class LayerState(NamedTuple):
-    """State of a layer: that of its cell, and the last spikes when the layer is recurrent (else None)."""
+    """State of a layer.
+
+    Attributes:
+        cell: of its cell.
+        spikes: the last ones when the layer is recurrent, else None.
+        step: how many steps have run, where the layer's norm treats each by itself, else None.
+    """
 
     cell: Any
     spikes: Float[Array, "*batch neuron"] | None
+    step: Int[Array, ""] | None = None
 
 
 class Layer(nnx.Module):
@@ -223,8 +222,8 @@ class Layer(nnx.Module):
             Yin et al. 2021); what a recurrent kernel reads are spikes in any case.
         before: stateless modules (pooling) applied to the input first.
         skip: makes the layer a residual block; input and output have the same shape then.
-        norm: what normalises the feed-forward current on its way to the cell (`dsnn.networks.norms.TdBN`); None is no
-            norm.
+        norm: what normalises the feed-forward current on its way to the cell, a `dsnn.protocols.Norm` such as
+            `dsnn.networks.TdBN`; None is no norm.
     """
 
     def __init__(
@@ -238,16 +237,14 @@ class Layer(nnx.Module):
         reads: str = "spikes",
         before: tuple[Any, ...] = (),
         skip: bool = False,
-        norm: TdBN | None = None,
+        norm: Norm | None = None,
     ):
         if reads not in READS:
             raise ValueError(f"a layer gives its {' or its '.join(READS)}, got reads={reads!r}.")
         self.synapse, self.cell, self.before, self.reads = synapse, cell, nnx.List(before), reads
         self.skip, self.norm = skip, norm
-        if norm is not None and norm.features != synapse.out_shape[-1]:
-            raise ValueError(
-                f"a norm must have the channels of its layer, {synapse.out_shape[-1]}, got features={norm.features}."
-            )
+        if norm is not None:
+            _check_norm(norm, synapse.out_shape[-1])
         if skip and (before or tuple(synapse.in_shape) != tuple(synapse.out_shape)):
             raise ValueError(
                 f"a residual block must give the shape it takes, {tuple(synapse.in_shape)}, and have no pooling "
@@ -278,40 +275,56 @@ class Layer(nnx.Module):
     @property
     def folds(self) -> bool:
         """Whether `fold` gives another layer."""
-        return self.norm is not None or callable(getattr(self.synapse, "fold", None))
+        return any(callable(way) for way in (getattr(self.norm, "folded", None), getattr(self.synapse, "fold", None)))
+
+    @property
+    def at_once(self) -> bool:
+        """Whether its cell runs all time steps at once, and no single one."""
+        return bool(getattr(self.cell, "at_once", False))
+
+    @property
+    def norm_steps(self) -> int | None:
+        """Number of time steps that its norm has parameters for; None where all steps are alike."""
+        return getattr(self.norm, "steps", None)
 
     def fold(self) -> "Layer":
         """Returns the layer as a plain product, which compaction cuts: that of ``synapse.fold()``, where there is one.
 
         A synapse with normalisation of fixed statistics gives a `Dense` or `Conv` that does the same. So does the
-        layer's norm, by the statistics that it has.
+        layer's norm, by the statistics that it has; what of it a kernel cannot hold is left as the new layer's norm.
         """
         if not self.folds:
             return self
-        plain = getattr(self.synapse, "fold", None)
+        plain, into = getattr(self.synapse, "fold", None), getattr(self.norm, "folded", None)
         new = nnx.clone(self)
         new.synapse = plain() if callable(plain) else new.synapse
-        if self.norm is not None:
-            new.synapse, new.norm = self.norm.folded(new.synapse), None
+        if callable(into):
+            new.synapse, left = into(new.synapse)
+            new.norm = left
         return new
 
     def init(self, batch_shape: int | tuple[int, ...]) -> LayerState:
         """Returns the state before the first step for a batch of this size, or of shape (batch,)."""
         batch_shape = (batch_shape,) if isinstance(batch_shape, int) else batch_shape
         shape = (*batch_shape, *self.out_shape)
-        return LayerState(self.cell.init(shape), None if self.recurrent is None else jnp.zeros(shape))
+        step = None if self.norm_steps is None else jnp.zeros((), jnp.int32)
+        return LayerState(self.cell.init(shape), None if self.recurrent is None else jnp.zeros(shape), step)
 
-    def drive(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    def drive(self, x: Float[Array, "batch ..."], done: int = 0) -> Float[Array, "batch ..."]:
         """Returns the feed-forward current; it needs no state, so all time steps can be folded into the batch.
 
-        A norm is an affine map by the statistics that it has.
-        """
-        current = self.product(x)
-        return current if self.norm is None else self.norm(current)
+        A norm goes by the statistics that it has. One that treats each step by itself comes later, in `advance`.
 
-    def product(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Returns the feed-forward current before the norm."""
-        for module in self.before:
+        Args:
+            x: input.
+            done: number of modules ``before`` that the input has been through.
+        """
+        current = self.product(x, done)
+        return current if self.norm is None or self.norm_steps is not None else self.norm(current)
+
+    def product(self, x: Float[Array, "batch ..."], done: int = 0) -> Float[Array, "batch ..."]:
+        """Returns the feed-forward current before the norm; see `drive`."""
+        for module in list(self.before)[done:]:
             x = module(x)
         return self.synapse(x)
 
@@ -325,13 +338,22 @@ class Layer(nnx.Module):
     def advance(
         self, state: LayerState, current: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
     ) -> tuple[LayerState, Array]:
-        """Returns the next state and what the layer gives for a feed-forward current; a key is consumed."""
+        """Returns the next state and what the layer gives for a current of `drive`; a key is consumed."""
+        if self.norm is not None and self.norm_steps is not None:
+            current = self.norm(current, state.step)
+        return self.integrate(state, current, key)
+
+    def integrate(
+        self, state: LayerState, current: Float[Array, "batch ..."], key: Key[Array, ""] | None = None
+    ) -> tuple[LayerState, Array]:
+        """Returns the next state and what the layer gives for a normalised current; a key is consumed."""
         if self.recurrent is not None and state.spikes is not None:
             current = current + self.feed_back(state.spikes, self.recurrent[...])
         current = checkpoint_name(current, "current")
         cell, spikes = self.cell.step(state.cell, current, key)
         out = spikes if self.reads == "spikes" else cell.membrane
-        return LayerState(cell, None if self.recurrent is None else spikes), out
+        step = None if state.step is None else state.step + 1
+        return LayerState(cell, None if self.recurrent is None else spikes, step), out
 
     def sent(self, x: Array, spikes: Array, share: Array | float = 1.0) -> Array:
         """Returns what the next layer reads: the spikes, and in a residual block the input with a share of them."""
@@ -343,3 +365,19 @@ class Layer(nnx.Module):
         """Returns the next state and the output for one input; a key is consumed."""
         state, spikes = self.advance(state, self.drive(x), key)
         return state, self.sent(x, spikes)
+
+
+def _check_norm(norm: Any, channels: int) -> None:
+    """Raises a ValueError for what is no norm of so many channels."""
+    if not isinstance(norm, nnx.Module) or not isinstance(norm, Norm):
+        raise ValueError(
+            f"a norm must be a flax.nnx.Module with scale and a call on currents, got a {type(norm).__name__}; see "
+            "dsnn.protocols.Norm."
+        )
+    if (features := norm.scale.shape[-1]) != channels:
+        raise ValueError(f"a norm must have the channels of its layer, {channels}, got features={features}.")
+    if callable(getattr(norm, "trained", None)) and not hasattr(norm, "momentum"):
+        raise ValueError(
+            f"a norm with statistics must have a momentum, the share of old ones, got a {type(norm).__name__} without; "
+            "see dsnn.protocols.Norm."
+        )

@@ -2,23 +2,29 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
 from dsnn.cells import kind
+from dsnn.energy import neuron_cost, priced_as
 from dsnn.networks.layers import Conv, Dense, Layer
+from dsnn.networks.leaves import integrates, multiplies
 from dsnn.networks.reach import reach
 from dsnn.protocols import Axis, NeuronGroup, Wire, Wiring
 from dsnn.types import Array
 
-__all__ = ["NEURONS", "NOWHERE", "Ends", "Plan", "Signal", "fires", "read", "thinned", "without"]
+__all__ = ["NEURONS", "NORM", "NOWHERE", "Ends", "Plan", "Signal", "fires", "read", "thinned", "without"]
 
 INPUT = "input"
 
 NEURONS = ".neurons"
 """What the name of a layer's neurons has behind that of the layer."""
+
+
+NORM = ".norm"
+"""What the name of a layer's norm has, where it costs something."""
 
 
 class Ends(NamedTuple):
@@ -27,11 +33,22 @@ class Ends(NamedTuple):
     group: str
     index: np.ndarray  # type: ignore[assignment]  # the field's name, of a tuple's method
 
+    def by_channel(self, synapse: Conv) -> "Ends | None":
+        """Returns the sites of what a depthwise convolution gives: those of the channels it reads; None of others."""
+        channels = synapse.in_shape[-1]
+        if not self.group or channels == 1 or synapse.groups != channels or len(self.index) != channels:
+            return None
+        return Ends(self.group, np.repeat(self.index, synapse.out_shape[-1] // channels))
+
     def along(self, axis: int, length: int) -> tuple[Axis, ...]:
         """Returns the sites of an axis; channels come last, so what is flattened repeats them."""
         if not self.group:
             return ()
         return (Axis(self.group, axis, np.tile(self.index, length // max(len(self.index), 1))),)
+
+    def same(self, other: "Ends") -> bool:
+        """Returns whether these are the same sites."""
+        return self.group == other.group and np.array_equal(self.index, other.index)
 
 
 NOWHERE = Ends("", np.arange(0))
@@ -44,7 +61,7 @@ class Signal(NamedTuple):
         shape: of one example.
         ends: the sites of its channels, of an input that no convolution reads of all its values.
         values: "spikes" or "analog".
-        once: it is the input.
+        once: it is the input, or currents that the input drives.
         joined: sites ``group:i`` whose spikes have been added to it.
     """
 
@@ -97,17 +114,25 @@ class Plan:
 
         Args:
             path: its name, with dots.
-            layer: any, whose synapse has a kernel ``[..., in, out]``.
+            layer: any, whose synapse has a kernel ``[..., in, out]`` or is none.
             given: what it reads.
-            out: the sites of its neurons; None makes them a group of its own.
+            out: the sites of its neurons; None makes them a group of its own, but those of a depthwise convolution
+                are the sites of the channels that it reads.
 
         Returns:
             What it gives, its shortcut aside.
         """
+        if not multiplies(layer):
+            return self._alone(path, layer, given, out)
         synapse, features = layer.synapse, layer.out_shape[-1]
-        ends, conv = self.group(path, features) if out is None else out, isinstance(layer.synapse, Conv)
+        conv = isinstance(layer.synapse, Conv)
+        own = given.ends.by_channel(synapse) if out is None and not given.once and conv else None
+        ends = own or (self.group(path, features) if out is None else out)
+        if getattr(layer.norm, "mixes", False):  # a channel that is closed would still be needed by the others
+            self.parted |= {ends.group} - {""}
         analog = given.values == "analog" or any(module.kind == "mean" for module in layer.before)
-        receivers, senders = ends.along(-1, features), given.ends.along(-2, synapse.kernel.shape[-2])
+        groups = synapse.groups if conv else 1
+        receivers, senders = ends.along(-1, features), given.ends.along(-2, synapse.kernel.shape[-2] * groups)
         if thinned(layer):
             self.parted |= {given.ends.group} - {""}
             senders = ()
@@ -126,27 +151,65 @@ class Plan:
                 features=mapped,
                 strides=tuple(synapse.strides) if conv else (),
                 padding=synapse.padding if conv else "VALID",
+                dilation=tuple(synapse.dilation) if conv else (),
+                groups=groups,
             )
         )
         if layer.recurrent is not None:
-            own = ends.along(-2, features)
-            back = Wire(f"{path}.recurrent", f"{path}.recurrent", own, receivers, self.within, recurrent=True)
+            loop = ends.along(-2, features)
+            back = Wire(f"{path}.recurrent", f"{path}.recurrent", loop, receivers, self.within, recurrent=True)
             self.wires.append(back)
         arrays = {} if getattr(synapse, "bias", None) is None else {f"{path}.synapse.bias": 0}
+        site = ends.along(0, features)
         if layer.norm is not None:
-            arrays |= {f"{path}.norm.{name}": 0 for name in ("scale", "shift", "mean", "variance")}
-        for name, variable in nnx.to_flat_state(nnx.state(layer.cell)) if isinstance(layer.cell, nnx.Module) else ():
-            shape = variable[...].shape
-            if shape and shape[-1] == features:
-                arrays[".".join((path, "cell", *map(str, name)))] = len(shape) - 1
-        site, count = ends.along(0, features), math.prod(layer.out_shape)
+            held = _by_channel(f"{path}.norm", layer.norm, features)
+            if callable(getattr(layer.norm, "cost", None)):
+                what, once = ("token", given.once) if layer.norm_steps is None else ("step", False)
+                at, count = site[0] if site else None, math.prod(layer.out_shape)
+                self.neurons.append(
+                    NeuronGroup(f"{path}{NORM}", at, count, layer.norm, held, self.within, norm=what, once=once)
+                )
+            else:
+                arrays |= held
+        self._updated(path, layer, ends, arrays)
+        # currents that a held input drives are held too, if a norm does not treat each step by itself
+        held_on = given.once and not integrates(layer) and layer.norm_steps is None
+        return Signal(tuple(layer.out_shape), ends, "spikes" if fires(layer) else "analog", once=held_on)
+
+    def _alone(self, path: str, layer: Layer, given: Signal, out: Ends | None) -> Signal:
+        """Adds neurons or pooling without a product, whose channels are those of what they read."""
+        if layer.norm is not None:
+            raise ValueError(f"a norm stands behind a product, got one in {path!r}, which has none; leave it out.")
+        ends, fired = given.ends, integrates(layer)
+        if ends.group == INPUT and fired:  # whoever closed an input would close its neuron: these are no sites
+            self.parted.add(INPUT)
+            ends = NOWHERE if out is None else out
+        elif out is not None and not out.same(ends):
+            raise ValueError(
+                f"what neurons or pooling without a product give are the channels that they read, so {path!r} cannot "
+                "be the whole of a network or of a branch that is added to others; put a product before it."
+            )
+        self._updated(path, layer, ends, {})
+        if fired:
+            return Signal(tuple(layer.out_shape), ends, "spikes" if fires(layer) else "analog")
+        averages = any(module.kind == "mean" for module in layer.before)
+        return given._replace(shape=tuple(layer.out_shape), values="analog" if averages else given.values)
+
+    def _updated(self, path: str, layer: Layer, ends: Ends, arrays: dict[str, int]) -> None:
+        """Adds a layer's neurons; of a product or pooling alone there are none, but there may be arrays to cut."""
+        features, count = layer.out_shape[-1], math.prod(layer.out_shape) if integrates(layer) else 0
+        if not getattr(layer.cell, "shared", False):
+            arrays = arrays | _by_channel(f"{path}.cell", layer.cell, features)
+        site = ends.along(0, features)
         self.neurons.append(
             NeuronGroup(f"{path}{NEURONS}", site[0] if site else None, count, layer.cell, arrays, self.within)
         )
-        return Signal(tuple(layer.out_shape), ends, "spikes" if fires(layer) else "analog")
 
     def done(self) -> Wiring:
-        """Returns all of it, without what is read in part: that has been thinned already, and has no sites left."""
+        """Returns all of it, without groups whose channels cannot be closed one by one.
+
+        Those are what is read in part, which has been thinned already, and what a norm over channels stands before.
+        """
         groups = self.groups | ({self.named: self.blocks} if self.blocks else {})
         wiring = Wiring(groups, tuple(self.wires), tuple(self.neurons))
         return functools.reduce(without, self.parted, wiring)
@@ -178,9 +241,19 @@ def without(wiring: Wiring, group: str) -> Wiring:
     )
 
 
+def _by_channel(path: str, module: Any, channels: int) -> dict[str, int]:
+    """Returns the arrays of a module that have a number for each channel, and the axis, which is their last."""
+    found = {}
+    for name, variable in nnx.to_flat_state(nnx.state(module)) if isinstance(module, nnx.Module) else ():
+        shape = variable.shape
+        if shape and shape[-1] == channels:
+            found[".".join((path, *map(str, name)))] = len(shape) - 1
+    return found
+
+
 def fires(layer: Layer) -> bool:
-    """Returns whether a layer gives spikes, and not membranes."""
-    return layer.reads == "spikes" and kind(layer.cell) != "LI"
+    """Returns whether a layer gives spikes, and not membranes or currents."""
+    return layer.reads == "spikes" and neuron_cost(priced_as(layer.cell, kind(layer.cell))).fires
 
 
 def thinned(layer: Layer) -> bool:

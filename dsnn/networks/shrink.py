@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from dsnn.networks.groups import cut_groups, even, stays
 from dsnn.networks.layers import Conv, Dense, Layer
+from dsnn.networks.leaves import multiplies
+from dsnn.networks.plan import NEURONS
 from dsnn.networks.select import Select
 from dsnn.networks.stack import Stack
 from dsnn.networks.whole import INSIDE, Runnable, Whole
@@ -15,7 +18,7 @@ from dsnn.networks.wiring import FEATURES, INPUT, described_by, named
 from dsnn.parameters import folded
 from dsnn.protocols import Axis, Wire, Wiring
 
-__all__ = ["INPUT", "compacts", "compressed", "cut", "folded", "shrunk", "staying"]
+__all__ = ["INPUT", "compacts", "compressed", "cut", "folded", "shrunk"]
 
 KERNEL = ".synapse.kernel"
 
@@ -48,7 +51,9 @@ def compressed(network: Any, keep: dict[str, np.ndarray]) -> Any:
     features = keep.pop(FEATURES, None)
     if unknown := sorted(keep.keys() - wiring.groups.keys()):
         raise ValueError(f"keep must name groups of the wiring, {', '.join(wiring.groups)}, got {unknown[0]!r}.")
-    known = named(wiring)
+    known, keep = named(wiring), even(wiring, keep)
+    grouped = {wire.kernel: wire for wire in wiring.wires if wire.groups > 1}
+    left: dict[str, int] = {}
     graph, state = nnx.split(network)
     flat = []
     for path, variable in nnx.to_flat_state(state):
@@ -57,19 +62,26 @@ def compressed(network: Any, keep: dict[str, np.ndarray]) -> Any:
             continue
         name, array = ".".join(map(str, path)), np.asarray(variable[...])
         own = name not in known and array.ndim and isinstance(variable, nnx.Param)
-        if own and ".cell." not in name:  # what a cell shares among its neurons stays as it is
+        # what a cell shares among its neurons, or a norm among its channels, stays as it is
+        if own and ".cell." not in name and ".norm." not in name:
             raise ValueError(
                 "the wiring must name every parameter, as the kernel of a wire or among the arrays of neurons, so that "
                 f"it can be cut, got {name!r} of shape {array.shape} that it does not name."
             )
+        if name in grouped:
+            array, left[name] = cut_groups(grouped[name], array, keep)
+            flat.append((path, variable.replace(jnp.asarray(array))))
+            continue
         for at in {axis.axis % array.ndim for axis in known.get(name, ())}:
             along = [axis for axis in known[name] if axis.axis % array.ndim == at]
-            array = np.compress(staying(along, array.shape[at], keep), array, axis=at)
+            array = np.compress(stays(along, array.shape[at], keep), array, axis=at)
         flat.append((path, variable.replace(jnp.asarray(array))))
     small = nnx.merge(graph, nnx.from_flat_state(flat))
+    for name, groups in left.items():
+        _at(small, name.split(".")[:-1]).groups = groups
     for _, module in nnx.iter_modules(small):
         _resize(module)
-    _cut_cells(network, small, wiring, keep)
+    _cut_neurons(network, small, wiring, keep)
     if features is not None:
         _thin(small, wiring, keep, features)
     return small
@@ -113,15 +125,6 @@ def _plain(network: Any) -> Wiring:
     return Wiring(found.groups, tuple(wires), tuple(neurons))
 
 
-def staying(axes: Any, length: int, keep: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns which positions of an axis stay: those of which every site does."""
-    stay = np.ones(length, bool)
-    for axis in axes:
-        if axis.group in keep:
-            stay &= (axis.index < 0) | np.isin(axis.index, keep[axis.group])
-    return stay
-
-
 def _at(network: Any, path: Any) -> Any:
     """Returns the module at a path."""
     for name in path:
@@ -139,26 +142,43 @@ def _resize(module: Any) -> None:
             module.in_shape = (*module.in_shape[:-1], rows // places) if rows % places == 0 else (rows,)
     elif isinstance(module, Conv):
         *_, channels, features = module.kernel.shape
-        module.in_shape, module.out_shape = (*module.in_shape[:-1], channels), (*module.out_shape[:-1], features)
+        module.in_shape = (*module.in_shape[:-1], channels * module.groups)
+        module.out_shape = (*module.out_shape[:-1], features)
     elif isinstance(module, Layer):
+        if not multiplies(module):
+            return  # it has no kernel to go by, see `_cut_neurons`
         pools = [before for before in module.before if not isinstance(before, Select)]
         if len(pools) < len(module.before) and isinstance(module.synapse, Dense):
             return  # what has been thinned before is not cut again
         rows = module.synapse.kernel.shape[-2]
         for pool in pools:
-            kept = rows if isinstance(module.synapse, Conv) else rows // math.prod(pool.out_shape[:-1])
-            pool.in_shape, pool.out_shape = (*pool.in_shape[:-1], kept), (*pool.out_shape[:-1], kept)
+            conv = isinstance(module.synapse, Conv)
+            kept = rows * module.synapse.groups if conv else rows // math.prod(pool.out_shape[:-1])
+            _set_channels(pool, kept)
 
 
-def _cut_cells(network: Any, small: Any, wiring: Wiring, keep: dict[str, np.ndarray]) -> None:
-    """Asks cells that know how for those of the neurons that stay."""
+def _set_channels(module: Any, channels: int) -> None:
+    """Sets the channels of what keeps them, such as pooling."""
+    module.in_shape, module.out_shape = (*module.in_shape[:-1], channels), (*module.out_shape[:-1], channels)
+
+
+def _cut_neurons(network: Any, small: Any, wiring: Wiring, keep: dict[str, np.ndarray]) -> None:
+    """Asks cells that know how for those of the neurons that stay, and tells what has no kernel how many these are."""
     receivers: dict[str, tuple[Axis, ...]] = {wire.kernel: wire.post for wire in wiring.wires if wire.kernel}
+    read = {group.name: (group.site,) for group in wiring.neurons if group.site is not None}
     for path, layer in nnx.iter_modules(small):
-        if not isinstance(layer, Layer) or not callable(getattr(layer.cell, "cut", None)):
+        if not isinstance(layer, Layer):
             continue
-        axes = receivers.get(".".join(map(str, path)) + KERNEL, ())
-        if any(axis.group in keep for axis in axes):
-            layer.cell = _at(network, path).cell.cut(np.flatnonzero(staying(axes, len(axes[0].index), keep)))
+        name, alone = ".".join(map(str, path)), not multiplies(layer)
+        axes = read.get(name + NEURONS, ()) if alone else receivers.get(name + KERNEL, ())
+        if not any(axis.group in keep for axis in axes):
+            continue
+        stay = np.flatnonzero(stays(axes, len(axes[0].index), keep))
+        if alone:
+            for module in (*layer.before, layer.synapse):
+                _set_channels(module, len(stay))
+        if callable(getattr(layer.cell, "cut", None)):
+            layer.cell = _at(network, path).cell.cut(stay)
 
 
 def _thin(small: Any, wiring: Wiring, keep: dict[str, np.ndarray], features: np.ndarray) -> None:
@@ -167,7 +187,7 @@ def _thin(small: Any, wiring: Wiring, keep: dict[str, np.ndarray], features: np.
     layer = None if wire is None or wire.kernel is None else _at(small, wire.kernel.removesuffix(KERNEL).split("."))
     if wire is None or not isinstance(layer, Layer):
         raise ValueError("features can be cut where a dsnn.networks.Layer reads them, got a network without such.")
-    channels = np.flatnonzero(staying(wire.pre, wire.senders, keep))
+    channels = np.flatnonzero(stays(wire.pre, wire.senders, keep))
     rows = np.searchsorted(channels, features[np.isin(features, channels)])
     synapse = layer.synapse
     synapse.kernel = nnx.Param(jnp.asarray(np.asarray(synapse.kernel[...])[rows]))

@@ -98,15 +98,15 @@ class Wire:
         total = (sending * rate).sum() * receiving.sum()
         into = {ends.group: ends for ends in self.receivers}
         shared = [ends for ends in self.senders if ends.group in into]
-        if not shared:
+        if not shared and self.said.groups == 1:
             return total
-        if len(self.senders) == len(self.receivers) == 1:
+        if self.said.groups == 1 and len(self.senders) == len(self.receivers) == 1:
             # p instead of p times p, for each receiver that is the sender's own site
             (own,), there = shared, into[shared[0].group].index
             alike = np.bincount(there[there >= 0], minlength=len(values[own.group]))[np.maximum(own.index, 0)]
             again = sending * (1 - sending) * rate
             return total + (again if (alike == 1).all() else again * alike).sum()
-        together = rate[:, None] * jnp.ones(self.post_sites)
+        together = rate[:, None] * self._reaches()
         for ends in self.senders:
             p, other = ends.of(values[ends.group])[:, None], into.pop(ends.group, None)
             if other is not None:  # one gate where both ends are one site
@@ -116,6 +116,12 @@ class Wire:
         for other in into.values():
             together = together * other.of(values[other.group])
         return together.sum()
+
+    def _reaches(self) -> Any:
+        """Returns which receivers each sender reaches, ``[sender, receiver]``: those of its own group."""
+        groups = self.said.groups
+        each = np.ones((self.pre_sites // groups, self.post_sites // groups), np.float32)
+        return jnp.asarray(np.kron(np.eye(groups, dtype=np.float32), each))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,6 +134,7 @@ class Neurons:
         each: neurons for each of these, or all of them.
         kind: of their cell, by which an update is priced.
         inside: sites that have to run too, such as a block or a head.
+        once: whether this is done once per inference and not at every step: the norm of a held input.
     """
 
     name: str
@@ -135,6 +142,7 @@ class Neurons:
     each: int
     kind: str
     inside: Within
+    once: bool = False
 
     def running(self, values: dict[str, Array]) -> Any:
         """Returns the expected number of neurons that are updated where what they lie inside of runs."""
@@ -145,7 +153,9 @@ class Neurons:
 
 def wire_of(said: Said) -> Wire:
     """Returns a wire of `dsnn.networks.wiring.described_by` as its sites see it."""
-    first, units = first_units([axis.index for axis in said.pre], said.senders)
+    # which group of a convolution a sender is in is told by its place
+    indices = [axis.index for axis in said.pre] if said.groups == 1 else []
+    first, units = first_units(indices, said.senders)
     fan = float(np.mean(said.fan))
     return Wire(
         said,
@@ -166,7 +176,7 @@ def neurons_of(said: NeuronGroup) -> Neurons:
     site = said.site
     each = said.count if site is None else said.count // max(len(site.index), 1)
     ends = None if site is None else Ends(site.group, site.index)
-    return Neurons(said.name, ends, each, priced_as(priced(said), kind(priced(said))), _within(said.within))
+    return Neurons(said.name, ends, each, priced_as(priced(said), kind(priced(said))), _within(said.within), said.once)
 
 
 def _within(names: tuple[str, ...]) -> Within:

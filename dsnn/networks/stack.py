@@ -13,6 +13,7 @@ from flax import nnx
 from dsnn.cells import LI, LIF
 from dsnn.networks.describe import described
 from dsnn.networks.layers import Conv, Dense, Layer, LayerState, Pool
+from dsnn.networks.leaves import integrates, multiplies
 from dsnn.protocols import Wiring
 from dsnn.types import Array, Float, Key
 
@@ -87,6 +88,10 @@ class Stack(nnx.Module):
             if name in dir(Stack) or name in ("readout_kind", "names", "share") or "." in name:
                 raise ValueError(
                     f"a layer must not be called as something that stacks have, or with a dot, got {name!r}; rename it."
+                )
+            if not (multiplies(layer) and integrates(layer)):
+                raise ValueError(
+                    f"a layer of a stack must have a product and neurons, got {name!r} without; put it into a Chain."
                 )
             # a dense synapse flattens what it is given, so sizes and not shapes have to agree
             if given is not None and math.prod(layer.in_shape) != math.prod(given):

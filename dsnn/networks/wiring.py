@@ -116,7 +116,8 @@ def of_run(
         )
         for wire in wiring.wires
     )
-    wiring = wiring._replace(wires=wires)
+    neurons = tuple(group._replace(once=group.once and held_input) for group in wiring.neurons)
+    wiring = wiring._replace(wires=wires, neurons=neurons)
     wiring = wiring if gate_input else without(wiring, INPUT)
     wiring = _with_features(wiring) if gate_features else wiring
     return wiring._replace(groups={**wiring.groups, TIME: time_steps}) if time_steps else wiring
@@ -172,13 +173,15 @@ def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]
         if shape is None:
             known = ", ".join(shapes)
             raise ValueError(f"{what} must have a kernel that is a parameter, {known}, got {wire.kernel!r}.")
+        split = {id(axis) for axis in wire.pre} if wire.groups > 1 else set()
         for axis in (*wire.pre, *wire.post):
-            if not -len(shape) <= axis.axis < len(shape) or shape[axis.axis] != len(axis.index):
+            each = wire.groups if id(axis) in split else 1
+            if not -len(shape) <= axis.axis < len(shape) or shape[axis.axis] * each != len(axis.index):
                 raise ValueError(
                     f"{what} must say a site for each position along an axis of its kernel, {shape}, got "
                     f"{len(axis.index)} along axis {axis.axis}."
                 )
-        senders = senders or (shape[-2] if len(shape) > 1 else math.prod(shape))
+        senders = senders or (shape[-2] * wire.groups if len(shape) > 1 else math.prod(shape))
         receivers = receivers or (shape[-1] if len(shape) > 1 else 1)
     senders = senders or max((len(axis.index) for axis in wire.pre), default=0)
     receivers = receivers or max((len(axis.index) for axis in wire.post), default=0)

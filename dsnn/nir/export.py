@@ -150,6 +150,11 @@ class _Writer:
                     raise NIRError(
                         f"layer {name!r} begins with {type(module).__name__}, which NIR has not; leave it out."
                     )
+        if layer.norm is not None:
+            raise NIRError(
+                f"layer {name!r} has a {type(layer.norm).__name__}, which no kernel holds and NIR has not; train with "
+                "BatchNorm or TdBN."
+            )
         match layer.synapse:
             case Dense():
                 self.dense(name, layer.synapse, kept)
@@ -168,6 +173,8 @@ class _Writer:
 
     def pool(self, name: str, module: Pool) -> None:
         """Appends pooling; the maximum of spikes is written as their sum that exceeds one half."""
+        if module.strides != module.window or module.padding != "VALID":
+            raise NIRError(f"{name!r} pools cells that overlap or are padded, which is not written; use strides.")
         window, shape = np.array(module.window), first_shape(module.out_shape)
         kind = "SumPool2d" if module.kind == "max" else "AvgPool2d"
         self.add(name, {"type": kind, "kernel_size": window, "stride": window, "padding": np.zeros(2, np.int64)})
@@ -195,13 +202,19 @@ class _Writer:
     def conv(self, name: str, synapse: Conv, kept: Any) -> None:
         """Appends a convolution, its kernel channels-first."""
         kernel = np.moveaxis(np.asarray(synapse.kernel[...]), (3, 2), (0, 1))
+        if kept is not None and synapse.groups > 1:
+            raise NIRError(f"layer {name!r} groups some of its inputs, which NIR cannot say; keep all of them.")
         if kept is not None:
             whole = np.zeros((len(kernel), self.shape[-1], *kernel.shape[2:]), kernel.dtype)
             whole[:, kept] = kernel
             kernel = whole
-        sizes = np.array(self.shape[:2])
-        reach = (-(-sizes // synapse.strides) - 1) * synapse.strides + synapse.window - sizes
+        sizes, wide = np.array(self.shape[:2]), (np.array(synapse.window) - 1) * synapse.dilation + 1
+        reach = (-(-sizes // synapse.strides) - 1) * synapse.strides + wide - sizes
         spare = np.maximum(reach, 0) * (synapse.padding == "SAME")
+        if not isinstance(synapse.padding, str):
+            if any(low != high for low, high in synapse.padding):
+                raise NIRError(f"layer {name!r} pads {synapse.padding} unevenly, which NIR cannot say.")
+            spare = np.array([low + high for low, high in synapse.padding])
         if (spare % 2).any() and max(synapse.strides) > 1:
             raise NIRError(f"layer {name!r} pads {spare} pixels unevenly, which NIR cannot say; use an odd window.")
         bias = np.zeros(len(kernel), np.float32) if synapse.bias is None else np.asarray(synapse.bias[...])
@@ -211,8 +224,8 @@ class _Writer:
             "weight": np.ascontiguousarray(kernel),
             "stride": np.array(synapse.strides),
             "padding": "same" if (spare % 2).any() else spare // 2,
-            "dilation": np.ones(2, np.int64),
-            "groups": 1,
+            "dilation": np.array(synapse.dilation, np.int64),
+            "groups": synapse.groups,
             "bias": bias,
         }
         self.add(f"{name}_synapse", node)

@@ -55,7 +55,8 @@ def write_report(run_dir: str | Path) -> Path:
         "figures": drawn,
         "quality": _quality(config, metrics, belief),
         "own_task": wording.own_task(config),
-        "decided": decided(metrics),
+        "decided": decided(metrics, config),
+        "budget": budget(metrics, config),
         "sites": figures.site_rows(metrics),
         "costs": cost_tables(metrics, wording.degenerate(config, metrics)),
         "uncounted": wording.degenerate(config, metrics) if "energy/uncounted" in metrics else "",
@@ -91,8 +92,8 @@ def facts(config: Mapping[str, Any]) -> str:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
-    # the widths of a network of one's own are its own business
-    hidden = None if ":" in str(at("model.architecture")) else at("model.hidden")
+    # the widths of other networks are their own business
+    hidden = at("model.hidden") if at("model.architecture") in ("mlp", "conv", "auto") else None
     parts = [
         at("data.name"),
         at("model.architecture"),
@@ -128,11 +129,39 @@ def verdict(metrics: figures.Metrics, belief: wording.Belief) -> str:
     return " ".join(sentences)
 
 
-def decided(metrics: figures.Metrics) -> str:
-    """What inference decided about where and how long the network runs; empty where it decided nothing."""
-    sites = "which inputs and neurons have to run" if figures.site_rows(metrics) else ""
+CONTROLS = {
+    "random": "This is a control: which sites run was drawn by chance, as many of them as it was told.",
+    "magnitude": "This is a control: the sites with the largest weights run, as many of them as it was told.",
+}
+"""What is said of runs in which nothing is inferred about sites, by ``gates.family``."""
+
+
+def decided(metrics: figures.Metrics, config: Mapping[str, Any]) -> str:
+    """A sentence on what decided where and how long the network runs; empty where nothing did."""
+    control = CONTROLS.get(str(_part(config, "gates").get("family")), "") if figures.site_rows(metrics) else ""
+    sites = "which inputs and neurons have to run" if figures.site_rows(metrics) and not control else ""
     stops = "after how many time steps an example is answered" if metrics.get("halting/certified") else ""
-    return ", and ".join(part for part in (sites, stops) if part)
+    inferred = ", and ".join(part for part in (sites, stops) if part)
+    return " ".join(part for part in (control, f"Inference decided {inferred}." if inferred else "") if part)
+
+
+def budget(metrics: figures.Metrics, config: Mapping[str, Any]) -> str:
+    """A sentence on a budget of energy and what the deployed network spends; empty without a budget."""
+    svi, priced = _part(config, "svi"), _part(config, "energy")
+    share, most = float(svi.get("budget_fraction") or 0), float(svi.get("budget_nj") or 0)
+    where = f"energy/{Path(str(priced.get('profile', ''))).stem}/{priced.get('accounting', '')}"
+    spent, whole = metrics.get(f"{where}/snn_nj"), metrics.get(f"{where}/ungated_nj")
+    if not (share or most) or spent is None or whole is None:
+        return ""
+    allowed = most or share * float(whole)
+    asked = f"{most:.4g} nJ" if most else f"{percent(share)} of all sites and steps, {allowed:.4g} nJ"
+    kept = "within" if float(spent) <= 1.02 * allowed else "above"
+    return f"The budget was {asked}; the deployed network spends {float(spent):.4g} nJ, {kept} it."
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 class Network(NamedTuple):

@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dsnn.cells.firing import intervening
 from dsnn.native.derivatives import both_ways
 from dsnn.networks.graph import rows_of
 from dsnn.networks.layers import Layer, LayerState
+from dsnn.networks.leaves import integrates, multiplies
 from dsnn.networks.plan import NEURONS, fires
 from dsnn.networks.plan import read as read_by
 from dsnn.networks.stack import Stack
 from dsnn.networks.whole import INSIDE, OUTPUT, Whole
-from dsnn.simulate import associative, fused
+from dsnn.simulate import associative, fused, fused_images
 from dsnn.simulate.scan import advanced, scan
 from dsnn.types import Array, Float, Key
 
@@ -64,14 +66,52 @@ class Course:
             key = jax.random.fold_in(key, number)
         return key
 
-    def currents(self, layer: Layer, signal: Array, held: bool, path: str) -> Array:
-        """Returns the feed-forward currents of a layer: of all time steps, or of a signal that is held."""
-        if self.statistics is None or layer.norm is None:
-            return layer.drive(signal) if held else fold(layer.drive, signal)
-        raw = layer.product(signal) if held else fold(layer.product, signal)
-        found = layer.norm.trained(raw, None if held else self.running)
+    def currents(
+        self, layer: Layer, signal: Array, held: bool, path: str, start: Array | None, done: int = 0
+    ) -> tuple[Array, bool]:
+        """Returns the normalised feed-forward currents of a layer, and whether they are held.
+
+        They are those of all time steps, or of a signal that is held, if its norm does not treat each step by itself.
+
+        Args:
+            layer: synapse and norm.
+            signal: its input.
+            held: whether that is ``[batch, ...]``, held for all steps.
+            path: of the layer's parameters.
+            start: number of the first step, for such a norm.
+            done: number of modules ``before`` that the signal has been through.
+        """
+        norm: Any = layer.norm
+        trained = None if self.statistics is None else getattr(norm, "trained", None)
+        if layer.norm_steps is None and trained is None:
+            drive = partial(layer.drive, done=done)
+            return (drive(signal) if held else fold(drive, signal)), held
+        product = partial(layer.product, done=done)
+        raw = product(signal) if held else fold(product, signal)
+        steps = None
+        if layer.norm_steps is not None:
+            raw, steps = (raw[None] if held else raw), self.numbers(start)
+        if trained is None or self.statistics is None:
+            return norm(raw, steps), False
+        found = trained(raw, None if held and steps is None else self.running, steps)
         self.statistics.update({f"{path}.norm.{name}": value for name, value in found.statistics.items()})
-        return found.currents
+        return found.currents, held and steps is None
+
+    def numbers(self, start: Array | None) -> Array:
+        """Returns the number of each step among those that run, for a layer that has run ``start`` before."""
+        ran = self.times
+        if self.running is not None:
+            ran = jnp.cumsum(self.running > 0) - (self.running > 0)
+        return ran if start is None else start + ran
+
+    def fuses(self, layer: Layer, currents: Array) -> bool:
+        """Returns whether the neurons of a layer of images run in C (`dsnn.simulate.fused_images`)."""
+        whole = self.begins and not self.recorded and self.memory == "full" and self.running is None
+        return whole and currents.dtype == jnp.float32 and fused_images.supports(layer)
+
+    def after(self, state: LayerState, final: LayerState) -> LayerState:
+        """Returns a layer's final state with the number of steps that it has run, where its norm counts them."""
+        return final._replace(step=None if state.step is None else state.step + self.length)
 
     def over_time(self, signal: Array) -> Array:
         """Returns a signal at every step, of one that has a single step."""
@@ -83,11 +123,19 @@ def run_stack(
 ) -> tuple[Array, dict[str, LayerState], Any]:
     """Returns a stack's outputs ``[time, batch, ...]``, its final state and what was recorded."""
     final, states, spikes = {}, {}, {}
-    signal = xs
-    for index, (name, layer) in enumerate(model.layers()):
-        first = held and index == 0
-        final[name], spikes[name], states[name], _ = run_layer(
-            layer, state[name], signal, first, (index,), course, name
+    signal, done = xs, 0
+    layers = list(model.layers())
+    for index, (name, layer) in enumerate(layers):
+        currents, constant = course.currents(layer, signal, held and index == 0, name, state[name].step, done)
+        reader = layers[index + 1][1] if index + 1 < len(layers) else None
+        pool = reader.before[0] if reader is not None and reader.before and not layer.skip else None
+        done = int(course.fuses(layer, currents) and fused_images.pools(pool))
+        if done:  # only the next layer sees the spikes, and only what pooling leaves of them
+            after, signal = fused_images.run(layer, currents[None] if constant else currents, course.length, pool)
+            final[name] = course.after(state[name], after)
+            continue
+        final[name], spikes[name], states[name], _ = run_neurons(
+            layer, state[name], currents, constant, (index,), course
         )
         signal = model.sent(name, signal, spikes[name])
     spikes = by_share(spikes, course.running)
@@ -123,7 +171,8 @@ class _All:
 
     def layer(self, layer: Layer, path: str, state: LayerState, x: Array) -> tuple[LayerState, Array]:
         """Returns the final state and what the layer gives at every step."""
-        self.sent[path] = rows_of(layer, read_by(layer, x, 2), 2)
+        if multiplies(layer):
+            self.sent[path] = rows_of(layer, read_by(layer, x, 2), 2)
         held = x.shape[0] == 1 and self.course.length > 1
         signal, at = x[0] if held else x, INSIDE + path
         final, out, states, fired = run_layer(layer, state, signal, held, self.numbers, self.course, at)
@@ -134,6 +183,10 @@ class _All:
             if layer.recurrent is not None and fired is not None:
                 self.sent[f"{path}.recurrent"] = fired
         return final, out
+
+    def send(self, wire: str, values: Array) -> None:
+        """Keeps what goes over a wire that is no layer's."""
+        self.sent[wire] = values
 
 
 def _nested(states: dict[str, Any]) -> dict[str, Any]:
@@ -164,14 +217,32 @@ def run_layer(
         course: the run.
         path: of the layer's parameters.
     """
-    currents = course.currents(layer, signal, held, path)
+    currents, held = course.currents(layer, signal, held, path, state.step)
+    return run_neurons(layer, state, currents, held, numbers, course)
+
+
+def run_neurons(
+    layer: Layer, state: LayerState, currents: Array, held: bool, numbers: tuple[int, ...], course: Course
+) -> tuple[LayerState, Array, Any, Array | None]:
+    """Returns what `run_layer` does, from the layer's feed-forward currents: of all time steps, or held."""
+    if not integrates(layer) and state.step is None:  # there is no state, and what is held is given once
+        return state, currents[None] if held else currents, state if course.recorded else None, None
     at_once = course.in_parallel and course.begins and layer.recurrent is None and associative.reset_free(layer.cell)
     if held and (at_once or layer.recurrent is not None):
         currents, held = course.over_time(currents[None]), False
     if at_once:
         keys = None if course.key is None else jax.vmap(lambda t: course.key_at(t, numbers))(course.times)
         after, sent = associative.run(layer.cell, state.cell, currents, keys)
-        return LayerState(jax.tree.map(lambda a: a[-1], after), None), sent, LayerState(after, None), None
+        states = _states(state, after, course)
+        return jax.tree.map(lambda a: a[-1], states), sent, states, None
+    sequence = getattr(layer.cell, "sequence", None)
+    if callable(sequence) and layer.recurrent is None and course.running is None and not intervening():
+        currents = course.over_time(currents[None]) if held else currents
+        keys = None if course.key is None else jax.vmap(lambda t: course.key_at(t, numbers))(course.times)
+        after, sent = sequence(state.cell, currents, keys)
+        states = _states(state, after, course)
+        given = after.membrane if layer.reads == "membrane" else sent
+        return jax.tree.map(lambda a: a[-1], states), given, states, sent
     if (
         course.begins
         and not course.recorded
@@ -179,10 +250,19 @@ def run_layer(
         and not held
         and fused.supports(layer, currents)
     ):
-        return *fused.run(layer, currents), None, None
+        final, sent = fused.run(layer, currents)
+        return course.after(state, final), sent, None, None
+    if course.fuses(layer, currents):
+        final, sent = fused_images.run(layer, currents[None] if held else currents, course.length)
+        return course.after(state, final), sent, None, None
     alone = layer.recurrent is None or course.running is not None
     one = partial(_scan, running=course.running) if alone else _scan_recurrent
     return one(layer, state, currents, held, course, course.times, numbers)
+
+
+def _states(state: LayerState, after: Any, course: Course) -> LayerState:
+    """Returns a layer's states after every step, of those of its cell; what nobody reads of them is dead code."""
+    return LayerState(after, None, None if state.step is None else state.step + 1 + course.times)
 
 
 def _scan(layer, state, currents, constant, course, times, numbers, running=None):  # type: ignore[no-untyped-def]
@@ -191,7 +271,7 @@ def _scan(layer, state, currents, constant, course, times, numbers, running=None
 
     def body(state, inputs):  # type: ignore[no-untyped-def]
         t, current, share = inputs
-        new, out = layer.advance(state, currents if constant else current, course.key_at(t, numbers))
+        new, out = layer.integrate(state, currents if constant else current, course.key_at(t, numbers))
         state = advanced(state, new, share)
         return state, (out, state if course.recorded else None, new.spikes if apart else None)
 

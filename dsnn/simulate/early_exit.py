@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsnn.networks.whole import Runnable, Whole
-from dsnn.simulate.unroll import unroll
+from dsnn.networks.whole import Runnable
+from dsnn.simulate.unroll import check_steps, steps_alone, unroll
 from dsnn.types import Array, Bool, Float, Int, Key
 
 
@@ -110,6 +110,7 @@ def anytime(
         raise ValueError(f"steps must be at least 1, got {steps}.")
     if clock is not None and len(clock.at) != steps:
         raise ValueError(f"a clock must have a time for each of the {steps} steps, got {len(clock.at)}.")
+    check_steps(model, steps)
     ticks = _Ticks(rule, steps, clock)
 
     def run(inputs: Array, key: Key[Array, ""] | None = None) -> Decision:
@@ -127,7 +128,7 @@ def anytime(
         )
         carry = ticks.begin(carry)
         # a decision of one's own may need all outputs before it
-        if model.readout_kind == "own" or (isinstance(model, Whole) and not model.has_step):
+        if model.readout_kind == "own" or not steps_alone(model):
             return _afterwards(model, ticks, carry, inputs, key, held)
         if batch // 2 < smallest:  # nobody leaves, so nobody has to be told where it stood
             return _loop(model, ticks, carry, currents, None, key, held, 0).decision
@@ -138,7 +139,8 @@ def anytime(
             result = jax.tree.map(lambda whole, part, i=index: whole.at[i].set(part), result, carry.decision)
             if smaller:
                 order = jnp.argsort(~carry.active, stable=True)[:smaller]
-                rows = jax.tree.map(lambda a, o=order: a[o], carry._replace(step=index))
+                # the number of a step is that of all examples
+                rows = jax.tree.map(lambda a, o=order: a[o] if a.ndim else a, carry._replace(step=index))
                 carry, index = rows._replace(step=carry.step), rows.step
             size = smaller
         return result

@@ -57,5 +57,14 @@ def _light(body: Callable) -> Callable:
 
 
 def advanced(old: Any, new: Any, share: Any) -> Any:
-    """Returns the state after a step of which only a share ran; None is all of it."""
-    return new if share is None else jax.tree.map(lambda a, b: (share * a + (1 - share) * b).astype(a.dtype), new, old)
+    """Returns the state after a step of which only a share ran; None is all of it.
+
+    What is counted in whole numbers, such as steps, goes on where any of it ran.
+    """
+
+    def between(new: Any, old: Any) -> Any:
+        if jnp.issubdtype(new.dtype, jnp.integer):
+            return jnp.where(share > 0, new, old)
+        return (share * new + (1 - share) * old).astype(new.dtype)
+
+    return new if share is None else jax.tree.map(between, new, old)

@@ -13,7 +13,7 @@ from dsnn.rng import stream
 from dsnn.simulate import encode
 from dsnn.simulate.sequential_images import Scan
 from dsnn.simulate.unroll import unroll, unroll_trained
-from dsnn.types import Array, Float, Key
+from dsnn.types import Array, Float, Key, Shaped
 
 RUNNING = "time.running"
 """Name among a network's parameters of how far each step runs (see `dsnn.unroll`); absent where every step does."""
@@ -72,8 +72,13 @@ class Simulator:
             return jnp.zeros((1, *self.scan.blank(self.steps, shape[0])))
         return jnp.zeros((1, self.steps, *shape) if self.encoding == "temporal" else (1, *shape))
 
-    def encode(self, x: Float[Array, "batch ..."], key: Key[Array, ""] | None) -> Array:
-        """Returns the network's inputs: held ``[batch, ...]`` or ``[time, batch, ...]``; a key is consumed."""
+    def encode(self, x: Shaped[Array, "batch ..."], key: Key[Array, ""] | None) -> Array:
+        """Returns the network's inputs: held ``[batch, ...]`` or ``[time, batch, ...]``; a key is consumed.
+
+        Events that are stored as bytes become numbers here, a batch at a time.
+        """
+        if x.dtype == jnp.uint8:
+            x = x.astype(jnp.float32)
         match self.encoding:
             case "direct":
                 return x
@@ -93,7 +98,7 @@ class Simulator:
     def run(
         self,
         params: Params,
-        x: Float[Array, "batch ..."],
+        x: Shaped[Array, "batch ..."],
         key: Key[Array, ""] | None = None,
         record: Callable[[Any, Any], Any] | None = None,
         adapt: Callable[[Any], Any] | None = None,
@@ -113,7 +118,7 @@ class Simulator:
     def trained(
         self,
         params: Params,
-        x: Float[Array, "batch ..."],
+        x: Shaped[Array, "batch ..."],
         key: Key[Array, ""] | None = None,
         adapt: Callable[[Any], Any] | None = None,
     ) -> tuple[Float[Array, "time batch class"], Params]:
@@ -153,7 +158,7 @@ class Simulator:
     def logits(
         self,
         params: Params,
-        x: Float[Array, "batch ..."],
+        x: Shaped[Array, "batch ..."],
         key: Key[Array, ""] | None = None,
         adapt: Callable[[Any], Any] | None = None,
     ) -> Float[Array, "time batch class"]:

@@ -19,6 +19,7 @@ from dsnn.networks.layers import Layer
 from dsnn.networks.stack import Stack
 from dsnn.networks.whole import OUTPUT, Runnable, Whole, as_network, is_network
 from dsnn.rng import typed
+from dsnn.simulate import fused_images
 from dsnn.simulate.by_layer import Course, by_share, fold, run_parts, run_stack
 from dsnn.simulate.scan import advanced, scan
 from dsnn.types import Array, Float, Key, UInt32
@@ -61,7 +62,8 @@ def unroll(
         schedule: "layer", "step", "associative" (by layers, and cells that never reset in logarithmic depth, which
             rounds differently, see `dsnn.simulate.associative`) or "auto": by layers, but by steps to save
             ``memory``, and on a CPU if the network is feed-forward, `FEWEST_ROWS` examples run at once and the currents
-            of some layer over all time steps exceed `LARGE_BYTES`. A synapse that differs from step to step
+            of some layer over all time steps exceed `LARGE_BYTES` (layers of images whose neurons run in C,
+            `dsnn.simulate.fused_images`, do not count). A synapse that differs from step to step
             (``every_step``, as in `dsnn.bayes.guides.aot`) has to see all of them at once: "auto" is by layers then,
             and "step" is refused.
         steps: number of time steps of a held input.
@@ -127,6 +129,7 @@ def _unroll(model, xs, key, record, schedule, steps, memory, running, state, sta
     if is_network(model):
         model = as_network(model, "what runs")
         _check_input(model, xs, held)
+        check_steps(model, length)
         if isinstance(model.network, Part):
             return _unroll_blocks(model, xs, key, record, length, held, memory, running, state, schedule, statistics)
         if _by_sequence(model, schedule, memory):
@@ -137,6 +140,7 @@ def _unroll(model, xs, key, record, schedule, steps, memory, running, state, sta
             raise ValueError(f"running is for stacks, got {type(model).__name__}; leave it out.")
         return _unroll_one(model, xs, key, record, length, held, memory, state)
     _check_input(model, xs, held)
+    check_steps(model, length)
     batch = xs.shape[0] if held else xs.shape[1]
     varying = [name for name, layer in model.layers() if getattr(layer.synapse, "every_step", False)]
     if schedule == "auto":
@@ -163,18 +167,49 @@ def _unroll_blocks(model, xs, key, record, length, held, memory, running, state,
     return run_parts(model, state, xs, held, course, record)
 
 
+def steps_alone(model: Runnable) -> bool:
+    """Returns whether a network can run one step after another, so that an example may stop."""
+    if isinstance(model, Whole) and not model.has_step:
+        return False
+    return not any(isinstance(layer, Layer) and layer.at_once for _, layer in nnx.iter_modules(model))
+
+
+def check_steps(model: Runnable, steps: int) -> None:
+    """Checks that every norm and cell with parameters for each step has enough of them.
+
+    Args:
+        model: the network.
+        steps: how many are to run from its initial state on.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    for _, layer in nnx.iter_modules(model):
+        for part in (layer.norm, layer.cell) if isinstance(layer, Layer) else ():
+            most = getattr(part, "steps", None)
+            if isinstance(most, int) and steps > most:
+                raise ValueError(
+                    f"parameters for each time step must be there for every step, got {steps} steps and {most} in a "
+                    f"{type(part).__name__}; run at most {most}, or learn with more."
+                )
+
+
 def _course(length, key, memory, running, state, record, schedule, statistics):  # type: ignore[no-untyped-def]
     begins = state is None and running is None
     return Course(length, key, memory, running, begins, record is not None, schedule == "associative", statistics)
 
 
 def _schedule(layers: list[Layer], length: int, batch: int, memory: str | int) -> str:
+    if any(layer.at_once for layer in layers):
+        return "layer"
     if memory != "full":
         return "step"  # by layers, the currents of all steps would be kept whatever is kept of the states
     # by layers, a recurrent kernel's gradient is one product: see `_scan_recurrent`
     if jax.default_backend() != "cpu" or batch < FEWEST_ROWS or any(layer.recurrent is not None for layer in layers):
         return "layer"
-    largest = max(math.prod(layer.out_shape) for layer in layers)
+    # neurons of images that run in C read their currents once, however many these are
+    sizes = [math.prod(layer.out_shape) for layer in layers if not fused_images.supports(layer)]
+    largest = max(sizes, default=0)
     return "step" if 4 * length * batch * largest > LARGE_BYTES else "layer"
 
 
@@ -218,6 +253,12 @@ def _time_key(key: Key[Array, ""] | None, t: Array) -> Key[Array, ""] | None:
 
 
 def _unroll_one(model, xs, key, record, length, held, memory, state):  # type: ignore[no-untyped-def]
+    if getattr(model, "at_once", False) and not isinstance(model, Layer):
+        currents = jnp.broadcast_to(xs, (length, *xs.shape)) if held else xs
+        keys = None if key is None else jax.vmap(lambda t: _time_key(key, t))(jnp.arange(length))
+        states, outputs = model.sequence(model.init(currents.shape[1:]), currents, keys)
+        records = jax.vmap(record)(states, outputs) if record else None
+        return outputs, jax.tree.map(lambda a: a[-1], states), records
     state = _initial(model, xs.shape if held else xs.shape[1:], xs, key, held) if state is None else state
 
     def body(state, inputs):  # type: ignore[no-untyped-def]

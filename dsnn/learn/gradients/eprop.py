@@ -51,6 +51,8 @@ def eprop_gradient(
     (first, hidden), (last, readout) = model.layers()
     if not (isinstance(hidden.synapse, Dense) and isinstance(readout.synapse, Dense)) or len(hidden.before):
         raise ValueError("e-prop takes dense synapses without pooling; got another kind.")
+    if normed := [name for name, layer in model.layers() if layer.norm is not None]:
+        raise ValueError(f"e-prop takes layers without norms, got one in {normed[0]!r}; leave norm out.")
     if not isinstance(readout.cell, LI) or readout.recurrent is not None:
         kind = type(readout.cell).__name__
         raise ValueError(f"e-prop takes a readout of LI neurons without recurrent wiring, got {kind}; use LI.")

@@ -20,6 +20,7 @@ from dsnn.store.untrusted.files import (
     yaml_mapping,
 )
 from dsnn.store.untrusted.hdf5 import Hdf5, hdf5
+from dsnn.store.untrusted.safetensors import safetensors
 
 __all__ = [
     "MAX_ARRAYS",
@@ -37,6 +38,7 @@ __all__ = [
     "parsed_yaml",
     "plain",
     "printable",
+    "safetensors",
     "text",
     "yaml_mapping",
 ]
