@@ -14,6 +14,7 @@ import dsnn
 from dsnn import data, energy, learn, parameters
 from dsnn.assembly.network import build_model
 from dsnn.config import CELLS, BayesConfig, Config, DataConfig, ModelConfig
+from dsnn.config import model as model_config
 from dsnn.deploy import activity
 from dsnn.run import job, reproduce, schema, usage
 from dsnn.simulate.simulator import keep_spikes
@@ -208,7 +209,8 @@ def test_the_door_says_one_sentence_and_no_traceback(arguments: list[str], messa
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_of_the_configuration_builds_and_runs(cell):
-    model = build_model(ModelConfig(cell=cell, hidden=[5]), (4,), 3, jax.random.key(0))
+    options = {"steps": 6} if cell in model_config.STEPPED else {}  # which a run fills in
+    model = build_model(ModelConfig(cell=cell, hidden=[5], options=options), (4,), 3, jax.random.key(0))
     outputs = dsnn.unroll(model, jnp.ones((6, 2, 4)), jax.random.key(1))[0]
     assert outputs.shape == (6, 2, 3)
     assert np.isfinite(outputs).all()

@@ -441,7 +441,7 @@ def test_c6_the_difference_and_its_interval_are_of_one_quantity() -> None:
         patch.setattr(compared_exits, "_hazards", always)
         rows = compared_exits._differences(logits, right, None, "margin")  # type: ignore[arg-type]
     assert rows[0]["difference"] == pytest.approx(0.0, abs=1e-9)
-    assert rows[0]["low"] <= 0.0 <= rows[0]["high"]
+    assert rows[0]["low"] - 1e-12 <= 0.0 <= rows[0]["high"] + 1e-12
     assert rows[0]["high"] - rows[0]["low"] < 0.01
 
 

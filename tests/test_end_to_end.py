@@ -138,7 +138,7 @@ def test_examples_stop_early_in_a_whole_run_without_gates(tmp_path: Path) -> Non
     history = store.read_history(directory)
     assert history[-1]["svi/lam"] > 0
     assert "gates/kept_fraction" not in history[-1], "there is no gate to be kept"
-    assert decided(metrics) == "after how many time steps an example is answered"
+    assert decided(metrics, {}) == "Inference decided after how many time steps an example is answered."
 
 
 def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:

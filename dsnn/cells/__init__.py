@@ -12,8 +12,8 @@ from dsnn.cells.li import LI, LIState
 from dsnn.cells.lif import IF, LIF, PLIF, LIFState, kind
 from dsnn.cells.ltc import LTC, LTCState
 from dsnn.cells.noisy import Noisy, NoisyState
-from dsnn.cells.parallel import PSN, MaskedPSN, PSNState, SlidingPSN
 from dsnn.cells.presets import like, presets
+from dsnn.cells.psn import PSN, MaskedPSN, PSNState, SlidingPSN
 from dsnn.cells.relu import ReLU, ReLUState
 from dsnn.cells.resonate import BRF, RF, BRFState, RFState
 from dsnn.cells.signed import SignedIF, SignedIFState

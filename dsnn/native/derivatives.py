@@ -72,8 +72,8 @@ def both_ways(
     None of these functions may close over traced arrays: all that is traced is an operand.
 
     Args:
-        forward: ``(*operands) -> (out, kept)``, as `jax.custom_vjp.defvjp` takes it; operands are trees of arrays,
-            results trees of floats.
+        forward: ``(*operands) -> (out, kept)``, as `jax.custom_vjp.defvjp` takes it; operands and results are trees of
+            arrays. Whole numbers among the results, such as counts of steps, have no derivative.
         backward: ``(kept, cotangents) -> cotangents``, a tuple of one for each operand; None is zero.
         plain: the same results in operations that JAX differentiates, from which forward mode and second derivatives
             come.
@@ -116,6 +116,7 @@ def _pushed(
     moving = [not isinstance(change, SymbolicZero) and change.dtype != jax.dtypes.float0 for change in changes]
     saved, saved_tree = jax.tree.flatten(kept)
     outs, out_tree = jax.tree.flatten(out)
+    shapes = _shapes(outs)
 
     # what follows lives as long as the program does, so it may hold shapes, and no traced arrays
     count, like = len(leaves), jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), operands)
@@ -126,7 +127,7 @@ def _pushed(
         def function(*values: Any) -> Leaves:
             given = iter(values)
             placed = [next(given) if moves else leaf for leaf, moves in zip(point, moving, strict=True)]
-            return jax.tree.leaves(plain(*jax.tree.unflatten(tree, placed)))
+            return [leaf for leaf in jax.tree.leaves(plain(*jax.tree.unflatten(tree, placed))) if _floats(leaf)]
 
         return function, tuple(leaf for leaf, moves in zip(point, moving, strict=True) if moves)
 
@@ -135,7 +136,7 @@ def _pushed(
         return jax.jvp(function, at, tuple(vector))[1]
 
     def pull(residuals: Leaves, cotangents: Leaves) -> Leaves:
-        given = backward(jax.tree.unflatten(saved_tree, residuals[count:]), jax.tree.unflatten(out_tree, cotangents))
+        given = backward(jax.tree.unflatten(saved_tree, residuals[count:]), _filled(out_tree, shapes, cotangents))
         back = [leaf for each, operand in zip(given, like, strict=True) for leaf in _leaves(each, operand)]
         placed = zip(back, jax.tree.leaves(like), moving, strict=True)
         return [leaf.astype(operand.dtype) for leaf, operand, moves in placed if moves]
@@ -145,9 +146,18 @@ def _pushed(
         return list(jax.vjp(function, *at)[1](cotangents))
 
     vector = [change for change, moves in zip(changes, moving, strict=True) if moves]
-    there, back = _Map(push, push, _shapes(outs)), _Map(pull, smooth_pull, _shapes(vector))
+    real = [shape for shape in shapes if _floats(shape)]
+    there, back = _Map(push, push, tuple(real)), _Map(pull, smooth_pull, _shapes(vector))
     residuals = [*leaves, *saved]
-    return jax.tree.unflatten(out_tree, _linear.bind(*residuals, *vector, fixed=len(residuals), there=there, back=back))
+    pushed = _linear.bind(*residuals, *vector, fixed=len(residuals), there=there, back=back)
+    return _filled(out_tree, shapes, pushed)
+
+
+def _filled(tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], floats: Leaves) -> Any:
+    """Returns tangents of all results, of those that are floats; whole numbers have none."""
+    given = iter(floats)
+    leaves = [next(given) if _floats(shape) else np.zeros(shape.shape, jax.dtypes.float0) for shape in shapes]
+    return jax.tree.unflatten(tree, leaves)
 
 
 def _leaves(cotangent: Any, operand: Any) -> Leaves:

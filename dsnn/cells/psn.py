@@ -270,7 +270,8 @@ def _stepped(
     seen = (*state.past, current)
     membrane = jnp.asarray(sum(weight * one for weight, one in zip(weights, seen, strict=True)))
     _, spikes = fire(cell, None, membrane - threshold, key)
-    return state._replace(membrane=membrane, past=seen[1:]), spikes
+    # of one dtype from the first step on, whatever the state began as
+    return state._replace(membrane=membrane, past=tuple(one.astype(current.dtype) for one in seen[1:])), spikes
 
 
 def _banded(
