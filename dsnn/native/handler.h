@@ -7,9 +7,16 @@
 
 #include "xla/ffi/api/c_api.h"
 
+/* What stands at the head of a chain of extensions; version 0.3 of the interface (JAX 0.10) has it by another name. */
+#if XLA_FFI_API_MAJOR > 0 || XLA_FFI_API_MINOR > 3
+typedef XLA_FFI_InternalExtension Extension;
+#else
+typedef XLA_FFI_Extension_Base Extension;
+#endif
+
 /* XLA asks a handler once which version of the interface it speaks; it is answered here. */
 static int is_metadata_query(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
+  Extension *extension = frame->extension_start;
   if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
   XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
   metadata->api_version.major_version = XLA_FFI_API_MAJOR;
