@@ -122,7 +122,7 @@ def learned(phase: Any, setup: Setup, state: Any) -> Any:
 def test_a_smaller_network_learns_what_the_whole_one_learns_under_closed_gates(name: str) -> None:
     setup, state, keep = begun(name)
     whole = smaller.Phase(learn.compiled(learn.epoch_program(setup.family, setup.config.train.batch_size)))
-    phase, left = smaller._phase(setup, state, keep, 0)
+    phase, left = smaller.phase_of(setup, state, keep, 0)
     ours, told = learned(phase, setup, state)
     theirs, said = learned(whole, setup, state)
     stays = phase.narrow(jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), theirs, is_leaf=_is_key))
@@ -152,7 +152,7 @@ def _at(tree: Any, path: Any) -> Any:
 
 def test_macs_are_those_that_the_whole_network_is_priced_by() -> None:
     setup, state, keep = begun("conv")
-    small = smaller._phase(setup, state, keep, 0)[1]
+    small = smaller.phase_of(setup, state, keep, 0)[1]
     # conv 5 x 5 valid of 16 x 16 once, 5 x 5 of 6 x 6 at three steps, 4 values to 5 neurons to 2 outputs
     assert smaller.forward_macs(setup.sites, 3) == 12 * 12 * 25 * 3 + 3 * (2 * 2 * 25 * 3 * 4 + 4 * 5 + 5 * 2)
     assert small.macs == 12 * 12 * 25 * 2 + 3 * (2 * 2 * 25 * 2 * 2 + 2 * 2 + 2 * 2)
@@ -230,6 +230,7 @@ def test_a_fit_shrinks_as_a_run_does() -> None:
     [
         ({"gates": GatesConfig(enabled=False)}, "got no gates"),
         ({"svi": SviConfig(shrink_epochs=[2]), "population": PopulationConfig(size=2)}, "got a population"),
+        ({"svi": SviConfig(shrink_epochs=[1, 4])}, "before the last of train.epochs=4, got 4"),
     ],
 )
 def test_what_cannot_shrink_gets_a_sentence(parts: dict[str, Any], says: str) -> None:

@@ -21,7 +21,7 @@ from dsnn.learn.shrinking import Kept, Phase, check_guide, closed_surely, fit_sh
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Left", "fit", "forward_macs"]
+__all__ = ["Left", "fit", "forward_macs", "phase_of"]
 
 KEEP = "keep/"
 
@@ -97,11 +97,11 @@ def fit(
             )
             return state, None
         state = settled(setup.bayesian, state, keep)
-        phase, found = _phase(setup, state, keep, epoch)
+        phase, found = phase_of(setup, state, keep, epoch)
         told(found)
         return state, phase
 
-    first = Phase(run) if left is None else _phase(setup, state, left.keep, left.epoch, left.left_nj)[0]
+    first = Phase(run) if left is None else phase_of(setup, state, left.keep, left.epoch, left.left_nj)[0]
     since = 0 if left is None else left.epoch
     yield from fit_shrinking(
         first, settings, state, arrays, epochs=epochs, start=start, at=at, since=since, shrink=shrink
@@ -118,7 +118,7 @@ def forward_macs(sites: Sites, steps: int) -> float:
     )
 
 
-def _phase(setup: Setup, state: Any, keep: Kept, epoch: int, left_nj: float | None = None) -> tuple[Phase, Left]:
+def phase_of(setup: Setup, state: Any, keep: Kept, epoch: int, left_nj: float | None = None) -> tuple[Phase, Left]:
     """Returns learning in the network of the sites that stay, and what has left.
 
     Args:

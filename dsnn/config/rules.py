@@ -131,6 +131,13 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        lambda c: 0 < c.train.epochs <= max(c.svi.shrink_epochs, default=0),
+        lambda c: (
+            f"svi.shrink_epochs must lie before the last of train.epochs={c.train.epochs}, got "
+            f"{max(c.svi.shrink_epochs)}; what leaves then saves nothing, so leave it out."
+        ),
+    ),
+    Rule(
         lambda c: c.svi.shrink_epochs and c.convert.method,
         lambda c: (
             "svi.shrink_epochs is for a network that learns from its own start, got convert.method; leave it out."

@@ -7,11 +7,11 @@ and neurons that nobody reads are not there at all.
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from dsnn.networks.layers import Conv, Layer, Pool
 from dsnn.networks.select import Select
+from dsnn.networks.windows import around
 
 __all__ = ["Images", "leading", "pack", "takes"]
 
@@ -63,8 +63,8 @@ def takes(layer: Layer, after: Layer, first: bool, dense: bool) -> bool:
     plain = synapse.dtype in (None, "float32")
     plain = plain and synapse.groups == 1 and set(synapse.dilation) == {1}
     # the program knows no window that sees padding alone
-    around = () if isinstance(synapse.padding, str) else zip(synapse.padding, synapse.window, strict=True)
-    plain = plain and all(max(pair) < window for pair, window in around)
+    zeros = around(synapse.in_shape[:2], synapse.window, synapse.strides, synapse.padding)
+    plain = plain and all(max(pair) < window for pair, window in zip(zeros, synapse.window, strict=True))
     plain = plain and len(synapse.in_shape) == 3 and synapse.out_shape[-1] <= BITS * MOST_WORDS
     kinds = [type(module) for module in after.before]
     ends = Pool in kinds[:1]
@@ -107,10 +107,7 @@ def _place(layer: Any, constants: np.ndarray, reader: Any) -> _Place:
     pool = reader.before[0] if len(reader.before) and isinstance(reader.before[0], Pool) else None
     window = (1, 1) if pool is None else pool.window
     height, width, _ = conv.out_shape
-    around = conv.padding
-    if isinstance(around, str):
-        around = jax.lax.padtype_to_pads(conv.in_shape[:2], conv.window, conv.strides, around)
-    (top, _), (left, _) = around
+    (top, _), (left, _) = around(conv.in_shape[:2], conv.window, conv.strides, conv.padding)
     return _Place(layer, constants, window, (height // window[0], width // window[1]), (top, left))
 
 

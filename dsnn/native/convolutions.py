@@ -29,24 +29,25 @@ class InJAX(Protocol):
         """Returns the gradients of images and kernel from that of the output."""
 
 
-Padding = str | tuple[tuple[int, int], ...]
+Around = tuple[tuple[int, int], ...]
+"""Zeros before and behind the axes of an image, ``((top, bottom), (left, right))``."""
 
 LARGEST = 2**28
 """Numbers of one image or kernel, at most: the C programs count them in 32 bits."""
 
 
-def worthwhile(x: Array, kernel: Array, padding: Padding) -> bool:
+def worthwhile(x: Array, kernel: Array, around: Around) -> bool:
     """Returns whether the C programs take images and a kernel of these dtypes and sizes, here and now.
 
     They know no window that sees padding alone.
     """
-    if not isinstance(padding, str) and any(max(p) >= k for p, k in zip(padding, kernel.shape[:2], strict=False)):
+    if any(max(ends) >= k for ends, k in zip(around, kernel.shape[:2], strict=False)):
         return False
     small = max(math.prod(x.shape[1:]), kernel.size) <= LARGEST
     return x.dtype == jnp.float32 and kernel.dtype == jnp.float32 and small and problem() is None
 
 
-def forward(in_jax: InJAX, x: Array, kernel: Array, strides: tuple[int, ...], padding: Padding) -> Array:
+def forward(in_jax: InJAX, x: Array, kernel: Array, strides: tuple[int, ...], around: Around) -> Array:
     """Returns the convolution of images with a kernel.
 
     Args:
@@ -54,32 +55,24 @@ def forward(in_jax: InJAX, x: Array, kernel: Array, strides: tuple[int, ...], pa
         x: images ``[batch, height, width, channel]``.
         kernel: ``[rows, columns, channel, feature]``.
         strides: steps of the window.
-        padding: "SAME", "VALID", or zeros before and behind, ``((top, bottom), (left, right))``.
+        around: zeros about the images.
     """
-    (top, _), (left, _) = _around(x.shape, kernel.shape, strides, padding)
+    (top, _), (left, _) = around
     settings = _settings(strides, top, left)
     return call("dsnn_convolve", jax.eval_shape(in_jax, x, kernel), _Given(in_jax), x, kernel, settings)
 
 
 def backward(
-    in_jax: InJAX, x: Array, kernel: Array, grad: Array, strides: tuple[int, ...], padding: Padding
+    in_jax: InJAX, x: Array, kernel: Array, grad: Array, strides: tuple[int, ...], around: Around
 ) -> tuple[Array, Array]:
     """Returns the gradients of images and kernel from that of the output; see `forward`."""
-    (top, _), (left, _) = _around(x.shape, kernel.shape, strides, padding)
+    (top, _), (left, _) = around
     rows, columns = kernel.shape[:2]
     turned = _settings((1, 1), rows - 1 - top, columns - 1 - left, strides, turned=True)
     to_x = call("dsnn_convolve", _like(x), _ByImages(in_jax, x.shape), grad, kernel, turned)
     settings = _settings(strides, top, left)
     to_kernel = call("dsnn_convolve_kernel", _like(kernel), _ByKernel(in_jax, kernel.shape), x, grad, settings)
     return to_x, to_kernel
-
-
-def _around(
-    images: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...], padding: Padding
-) -> tuple[tuple[int, int], ...]:
-    if not isinstance(padding, str):
-        return padding
-    return tuple(jax.lax.padtype_to_pads(images[1:3], kernel[:2], strides, padding))
 
 
 def _settings(

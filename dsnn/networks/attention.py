@@ -100,6 +100,10 @@ class _Attention(Part):
         """Yields (name, part)."""
         return ((name, getattr(self, name)) for name in ("query", "key", "value", "attending", "project"))
 
+    def keeps_channels(self) -> bool:
+        """Returns whether what it gives are the channels that it reads."""
+        return False
+
     def run(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, Array]:
         """Returns the state afterwards and the output."""
         new, fired = {}, []

@@ -37,6 +37,10 @@ class _Branches(Part):
         """Yields (name, branch)."""
         return ((name, getattr(self, name)) for name in self.names)
 
+    def keeps_channels(self) -> bool:
+        """Returns whether what it gives are the channels that it reads."""
+        return False
+
     def outputs(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, list[Array]]:
         """Returns the state afterwards and what each branch gives."""
         new, given = {}, []

@@ -16,15 +16,13 @@ import jax.numpy as jnp
 
 from dsnn.native import convolutions
 from dsnn.native.derivatives import both_ways
+from dsnn.networks.windows import Padding, around, places
 from dsnn.types import Array, Float
 
 __all__ = ["convolve"]
 
 PATCH_BYTES = 2**24
 """Size of the patches that are made at once, of as many examples as fit: they are read from the cache."""
-
-
-Padding = str | tuple[tuple[int, int], ...]
 
 
 def convolve(
@@ -60,22 +58,30 @@ class _Form(NamedTuple):
     groups: int
     dilation: tuple[int, ...]
 
+    def wide(self, kernel: Array) -> tuple[int, ...]:
+        """Returns places from the first to the last of a window, along both axes."""
+        return tuple((k - 1) * d + 1 for k, d in zip(kernel.shape[:2], self.dilation, strict=True))
+
+    def around(self, x: Array, kernel: Array) -> tuple[tuple[int, int], ...]:
+        """Returns the zeros before and behind both axes of an image."""
+        return around(x.shape[1:3], self.wide(kernel), self.strides, self.padding)
+
 
 @functools.cache
 def _with_gradient(form: _Form) -> Callable[..., Array]:
     in_jax, plain = _InJAX(form), form.groups == 1 and set(form.dilation) == {1}
 
     def run(x: Array, kernel: Array) -> Array:
-        if plain and convolutions.worthwhile(x, kernel, form.padding):
-            return convolutions.forward(in_jax, x, kernel, form.strides, form.padding)
+        if plain and convolutions.worthwhile(x, kernel, ends := form.around(x, kernel)):
+            return convolutions.forward(in_jax, x, kernel, form.strides, ends)
         return in_jax(x, kernel)
 
     def forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
         return run(x, kernel), (x, kernel)
 
     def backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-        if plain and convolutions.worthwhile(*kept, form.padding):
-            return convolutions.backward(in_jax, *kept, grad, form.strides, form.padding)
+        if plain and convolutions.worthwhile(*kept, ends := form.around(*kept)):
+            return convolutions.backward(in_jax, *kept, grad, form.strides, ends)
         return in_jax.gradients(*kept, grad)
 
     return both_ways(forward, backward, in_jax, run)
@@ -117,18 +123,13 @@ def _plain(x: Array, kernel: Array, form: _Form) -> Array:
 
 def _by_patches(x: Array, kernel: Array, form: _Form) -> Array:
     """`convolve` as one matrix product for every few examples."""
-    wide = [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], form.dilation, strict=True)]
-    around: Any = form.padding
-    if isinstance(form.padding, str):
-        around = jax.lax.padtype_to_pads(x.shape[1:3], wide, form.strides, form.padding)
-    sizes = tuple(
-        (n + sum(ends) - k) // s + 1 for n, ends, k, s in zip(x.shape[1:3], around, wide, form.strides, strict=True)
-    )
+    ends = form.around(x, kernel)
+    sizes = places(x.shape[1:3], form.wide(kernel), form.strides, ends)
     bytes_each = sizes[0] * sizes[1] * kernel.shape[0] * kernel.shape[1] * x.shape[3] * x.dtype.itemsize
     at_once = max(1, PATCH_BYTES // bytes_each)
 
     def some(x: Array) -> Array:
-        shifted = _shifted(jnp.pad(x, ((0, 0), *around, (0, 0))), kernel.shape[:2], form, sizes)
+        shifted = _shifted(jnp.pad(x, ((0, 0), *ends, (0, 0))), kernel.shape[:2], form, sizes)
         out = _product(shifted, kernel) if form.groups == 1 else _grouped(shifted, kernel, form.groups)
         return out.reshape(-1, *sizes, kernel.shape[-1])
 

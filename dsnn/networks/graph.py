@@ -40,6 +40,10 @@ class Part(nnx.Module):
         """Yields (name, part)."""
 
     @abc.abstractmethod
+    def keeps_channels(self) -> bool:
+        """Returns whether what it gives are the channels that it reads, so that these are named before it."""
+
+    @abc.abstractmethod
     def run(self, path: str, state: Any, x: Array, way: "Way") -> tuple[Any, Array]:
         """Returns the state afterwards and the output, of one step or of all of them as ``way`` has it."""
 
@@ -119,6 +123,10 @@ class Chain(Part):
         """Yields (name, part), first to last."""
         return ((name, getattr(self, name)) for name in self.names)
 
+    def keeps_channels(self) -> bool:
+        """Returns whether what it gives are the channels that it reads."""
+        return all(keeps(part) for _, part in self.named())
+
     def run(self, path: str, state: Any, x: Array, way: "Way") -> tuple[Any, Array]:
         """Returns the state afterwards and what the last part gives."""
         new = {}
@@ -189,6 +197,10 @@ class Residual(Part):
         parts = (("body", self.body), ("shortcut", self.shortcut))
         return ((name, part) for name, part in parts if part is not None)
 
+    def keeps_channels(self) -> bool:
+        """Returns whether what it gives are the channels that it reads: a block beside these."""
+        return self.shortcut is None or keeps(self.shortcut)
+
     def run(self, path: str, state: Any, x: Array, way: "Way") -> tuple[Any, Array]:
         """Returns the state afterwards and what the two ways make together."""
         new, beside = {}, x
@@ -211,7 +223,7 @@ class Residual(Part):
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
         """Adds both ways; what they make together is one group of channels."""
         site, beside, made = None if self.body is None else plan.block(), given, None
-        if keeps(self):
+        if self.keeps_channels():
             if out is not None and not out.same(given.ends):
                 raise ValueError(
                     f"what a residual block without a shortcut gives are the channels that it takes, so {path[:-1]!r} "
@@ -255,14 +267,8 @@ def _check_spikes(connect: str, path: str, *signals: Signal | None) -> None:
 
 
 def keeps(part: Any) -> bool:
-    """Returns whether what a part gives are the channels that it reads: neurons, pooling, a block by itself."""
-    if isinstance(part, Layer):
-        return not multiplies(part)
-    if isinstance(part, Residual):
-        return part.shortcut is None or keeps(part.shortcut)
-    if getattr(part, "rejoin", False):  # tokens that come back are those that left
-        return True
-    return isinstance(part, Chain) and all(keeps(inner) for _, inner in part.named())
+    """Returns whether what a layer or a container gives are the channels that it reads, see `Part.keeps_channels`."""
+    return not multiplies(part) if isinstance(part, Layer) else bool(part.keeps_channels())
 
 
 def residuals(part: Any) -> Iterator[Residual]:

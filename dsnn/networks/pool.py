@@ -4,12 +4,10 @@ None of it has weights; each gives as many channels as it takes. What an average
 that reads it multiplies.
 """
 
-import math
-
 import jax.numpy as jnp
 from flax import nnx
 
-from dsnn.networks.windows import padded, pair, places
+from dsnn.networks.windows import around, padded, pair, places
 from dsnn.types import Array, Float
 
 __all__ = ["AdaptivePool", "Pool"]
@@ -68,11 +66,9 @@ class Pool(nnx.Module):
 
     def _shifted(self, x: Array) -> list[Array]:
         """Returns for each place of the window what stands there, of padded images."""
-        around = [_ends(*axis, self.padding) for axis in zip(self.in_shape, self.window, self.strides, strict=False)]
-        if not isinstance(self.padding, str):
-            around = list(self.padding)
+        ends = around(self.in_shape[:2], self.window, self.strides, self.padding)
         nothing = -jnp.inf if self.kind == "max" else 0.0
-        x = jnp.pad(x, ((0, 0), *around, (0, 0)), constant_values=nothing)
+        x = jnp.pad(x, ((0, 0), *ends, (0, 0)), constant_values=nothing)
         (height, width, _), (down, across) = self.out_shape, self.strides
         return [
             x[:, i : i + (height - 1) * down + 1 : down, j : j + (width - 1) * across + 1 : across]
@@ -124,9 +120,3 @@ def _check_image(in_shape: tuple[int, ...]) -> None:
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f'kind must be "max" or "mean", got {kind!r}.')
-
-
-def _ends(n: int, window: int, stride: int, padding: object) -> tuple[int, int]:
-    """Returns what is padded before and behind an axis under a name."""
-    total = max((math.ceil(n / stride) - 1) * stride + window - n, 0) if padding == "SAME" else 0
-    return total // 2, total - total // 2

@@ -150,6 +150,10 @@ class TokenExit(Part):
         parts = (("score", self.score), ("body", self.body))
         return ((name, part) for name, part in parts if part is not None)
 
+    def keeps_channels(self) -> bool:
+        """Returns whether what it gives are the channels that it reads: those that rejoin are those that left."""
+        return self.rejoin
+
     def run(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, Array]:
         """Returns the state afterwards and the output."""
         new, scores = {}, jnp.broadcast_to(self.drawn[...], (x.shape[-4], *self.drawn.shape))

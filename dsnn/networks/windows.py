@@ -6,7 +6,7 @@ import numpy as np
 
 from dsnn.types import Float
 
-__all__ = ["Padding", "lows", "padded", "pair", "places", "reached"]
+__all__ = ["Padding", "around", "padded", "pair", "places", "reached"]
 
 Padding = str | tuple[tuple[int, int], ...]
 
@@ -67,16 +67,17 @@ def places(
     return tuple((n + m - w) // s + 1 for n, m, w, s in zip(sizes, more, windows, strides, strict=True))
 
 
-def lows(
+def around(
     sizes: tuple[int, ...], windows: tuple[int, ...], strides: tuple[int, ...], padding: Padding
-) -> tuple[int, ...]:
-    """Returns how many zeros stand before each axis; arguments as of `places`."""
+) -> tuple[tuple[int, int], ...]:
+    """Returns how many zeros stand before and behind each axis; arguments as of `places`."""
     if not isinstance(padding, str):
-        return tuple(low for low, _ in padding)
+        return padding
     if padding == "VALID":
-        return (0,) * len(sizes)
+        return ((0, 0),) * len(sizes)
     out = places(sizes, windows, strides, padding)
-    return tuple(max((o - 1) * s + w - n, 0) // 2 for n, o, w, s in zip(sizes, out, windows, strides, strict=True))
+    each = (max((o - 1) * s + w - n, 0) for n, o, w, s in zip(sizes, out, windows, strides, strict=True))
+    return tuple((total // 2, total - total // 2) for total in each)
 
 
 def reached(n: int, out: int, window: int, stride: int, low: int, dilation: int = 1) -> Float[np.ndarray, " place"]:
