@@ -101,7 +101,7 @@ def _listed(archive: zipfile.ZipFile, place: Path) -> list[zipfile.ZipInfo]:
 def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: Path) -> bytes:
     try:
         if info.compress_type not in METHODS:
-            raise NotImplementedError(f"it is packed by method {info.compress_type}, not deflate")
+            raise ValueError(f"it is packed by method {info.compress_type}, not deflate")
         with archive.open(info) as stream:
             content = stream.read(info.file_size)
             if stream.read(1):  # reads on to the checksum
