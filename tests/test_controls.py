@@ -66,10 +66,10 @@ def test_under_a_budget_of_energy_a_control_fills_it(family: str, tmp_path: Path
     setup = build(config_of(tmp_path, gates=GatesConfig(input=False, family=family), svi=svi))
     batch = learn.Batch(*map(jax.numpy.asarray, setup.split.train))
     *_, last = learn.fit(setup.learner, setup.learner.init(), batch, epochs=4, batch_size=64, root=rng.root(0))
-    energy, events = setup.bayesian.energy, last.state.events
+    energy, events, whole = setup.bayesian.energy, last.state.events, last.state.whole_events
     assert energy is not None
     opened = setup.bayesian.gate_probabilities(setup.params(last.state))
-    spent = float(energy.expected(opened, events).total(3.0)) / float(energy.expected({}, events).total(3.0))
+    spent = float(energy.expected(opened, events).total(3.0)) / float(energy.expected({}, whole).total(3.0))
     assert 0.3 < spent < 0.6  # at the events of now; a site more would have been too much at those of then
     assert all(0 < (np.asarray(p) > 0.5).sum() < len(p) for p in opened.values())  # no layer is spared as a whole
 

@@ -143,6 +143,21 @@ def test_dual_ascent_moves_the_price_towards_the_budget() -> None:
     assert float(state.duals.log_lam) < 0.0, "below the budget it has to fall"
 
 
+def test_a_share_of_the_energy_is_of_the_network_with_every_gate_open() -> None:
+    net, config = bayesian(), SviConfig(budget_fraction=0.5, measure_every=1, memory=0.0, budget_fall_fraction=0.0)
+    rule, batch = learn.svi_learner(net, config, optax.sgd(0.0), 60, ROOT), Batch(DATA.x[:16], DATA.y[:16])
+    state, step = rule.init(), jax.jit(rule.step)
+    _, open_ = step(state, batch)
+    count, (params, opt_state) = state.svi.optim_state
+    shut = net.gates.decide(params, jnp.zeros(net.gates.sites.total, bool))
+    state = state._replace(svi=state.svi._replace(optim_state=(count, (shut, opt_state))))
+    state, closed = step(state, batch)
+    assert float(closed.energy_nj) < 0.01 * float(open_.energy_nj), "nothing runs any more"
+    everything, _ = net.measure(learn.svi_params(net, state), batch.x, rng.stream(ROOT, "noise", 0), gated=False)
+    whole = float(net.energy.expected({}, everything).total(4.0))
+    np.testing.assert_allclose([float(closed.budget_nj), float(open_.budget_nj)], 0.5 * whole, rtol=1e-5)
+
+
 def test_every_group_has_its_own_price() -> None:
     config = {"budget_sites": {"input": 4, "hidden0": 1}, "measure_every": 1, "budget_fall_fraction": 0.0}
     rule = learner("svi", **config)
@@ -224,7 +239,7 @@ def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halti
         opened = net.gates.sites.unflatten(jnp.asarray(sites, jnp.float32))
         return float(net.energy.expected(opened, before.events).total(before.mean_steps))
 
-    full = float(net.energy.expected({}, before.events).total(4.0))
+    full = float(net.energy.expected({}, before.whole_events).total(4.0))
     one_more = kept_sites.copy()
     one_more[np.flatnonzero(closed)[np.argmax(p[closed])]] = True
     assert spent(kept_sites) <= 0.4 * full * 1.0001 or kept_sites.sum() == 1

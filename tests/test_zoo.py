@@ -19,6 +19,7 @@ from dsnn.cells import LIF
 from dsnn.config import Config, ModelConfig
 from dsnn.convert import ConvertConfig
 from dsnn.networks import Conv, Layer, SelfAttention, TdBN, as_network, zoo
+from dsnn.networks.whole import Whole
 from dsnn.networks.wiring import of_run
 from dsnn.parameters import split
 from dsnn.run import job, schema
@@ -412,3 +413,14 @@ def test_a_run_learns_gates_compacts_and_reports_it(name: str, tmp_path: Any) ->
     groups = {key.split("/")[1] for key in found if key.startswith("gates/") and key.endswith("/total")}
     assert ("residual" in groups) == (name != "csnn")
     assert (directory / "report.html").exists()
+
+
+def test_a_network_of_blocks_prints_its_layers() -> None:
+    options = {"depth": 1, "width": 16, "heads": 2, "stem": [1, 2], "token_share": 0.5}
+    network = zoo.spikformer_4_256((8, 8, 1), 3, key=jax.random.key(0), **options)
+    said = repr(Whole(network)).splitlines()
+    assert said[0] == "Chain: inputs (8, 8, 1), outputs (3,)"
+    names = [line.split()[0] for line in said[2:-1]]
+    assert names[0] == "stage1" and names[-1] == "readout" and "exit1.body.block1.mlp.body.expand" in names
+    own = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    assert said[-1].split()[-2] == str(own), "biases of places among them"

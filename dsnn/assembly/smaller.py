@@ -133,7 +133,7 @@ def phase_of(setup: Setup, state: Any, keep: Kept, epoch: int, left_nj: float | 
     own = dataclasses.replace(setup, keep=keep, programs={})
     found = places(setup.bayesian, small, jax.eval_shape(own.family(setup.settings, traced=False).init), keep)
     if left_nj is None:
-        left_nj = _spent(setup.bayesian, state.events) - _spent(small, found.narrow(state).events)
+        left_nj = _spent(setup.bayesian, state.whole_events) - _spent(small, found.narrow(state).whole_events)
     learner = dataclasses.replace(own, left_nj=left_nj).family(setup.settings, traced=False)
     place = _placed(setup, small, keep)
     program = learn.epoch_program(lambda _: learner, config.train.batch_size, place, setup.transform)

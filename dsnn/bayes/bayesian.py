@@ -266,15 +266,24 @@ class Bayesian:
         """Returns the probability that each site runs, by group; empty without gates."""
         return {} if self.gates is None else self.gates.running(params)
 
-    def measure(self, params: Params, x: Array, key: Key[Array, ""]) -> tuple[dict[str, Array], Float[Array, ""]]:
+    def measure(
+        self, params: Params, x: Array, key: Key[Array, ""], *, gated: bool = True
+    ) -> tuple[dict[str, Array], Float[Array, ""]]:
         """Returns the events that each wire carries in one posterior draw, and the mean stopping time.
+
+        Args:
+            params: the guide's parameters.
+            x: a batch of examples.
+            key: drives the draw and the noise; consumed.
+            gated: whether gates are drawn; otherwise every site runs.
 
         Raises:
             ValueError: nothing has a price.
         """
         if self.energy is None:
             raise ValueError("events are measured where energy has a price, got energy=None; give an EnergyPrior.")
-        network = self.network(self.draw(params, stream(key, "weights")))
+        draw = self.draw(params, stream(key, "weights"))
+        network = self.network(draw if gated else draw._replace(gates=None))
         adapt = self.adapt(key, x.shape[0])
         logits, inputs, spikes = self.simulator.run(network, x, key, keep_spikes, adapt)
         model, running = self.simulator.built(network)

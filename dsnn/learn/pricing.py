@@ -1,6 +1,7 @@
 """What energy and sites cost while variational inference runs: a given price, a share of the labels, or a budget."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,14 @@ class Pricing:
         return bool(self.config.budget_nj or self.config.budget_fraction)
 
     @property
+    def measures_ungated(self) -> bool:
+        """Whether events are also counted with every gate open: what a share of the whole network's energy is of.
+
+        Counted under gates, it would fall with every site that closes, and a network could only silence itself.
+        """
+        return bool(self.config.budget_fraction) and self.bayesian.gates is not None
+
+    @property
     def shared(self) -> bool:
         """Whether the price is a share of what the labels carry, over the energy of the whole network."""
         return self.config.lam_nats > 0 and not self.budgeted
@@ -105,7 +114,7 @@ class Pricing:
         """Returns what the energy is held to at this update, or at the end of its fall; 0 without a budget."""
         if not self.budgeted:
             return jnp.zeros(())
-        full = self.spent_whole(state.events)
+        full = self.spent_whole(state.whole_events)
         last = self.config.budget_nj or self.config.budget_fraction * full
         return jnp.asarray(last) if final else falling(full, last, self._fallen(state))
 
@@ -126,11 +135,17 @@ class Pricing:
 
     def measured(self, state: SviState, batch: Batch, root: Key[Array, ""]) -> SviState:
         """Returns the state after events and steps of a batch are measured, and prices have moved towards budgets."""
-        params, config = svi_params(self.bayesian, state), self.config
-        events, steps = self.bayesian.measure(params, batch.x, stream(root, "noise", state.step))
+        params, config, key = svi_params(self.bayesian, state), self.config, stream(root, "noise", state.step)
+        events, steps = self.bayesian.measure(params, batch.x, key)
         keep = jnp.where(state.step == 0, 0.0, config.memory)
-        events = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.events, events)
-        state = state._replace(events=events, mean_steps=keep * state.mean_steps + (1 - keep) * steps)
+
+        def averaged(old: Any, new: Any) -> Any:
+            return jax.tree.map(lambda a, b: keep * a + (1 - keep) * b, old, new)
+
+        state = state._replace(events=averaged(state.events, events), mean_steps=averaged(state.mean_steps, steps))
+        if self.measures_ungated:
+            ungated, _ = self.bayesian.measure(params, batch.x, key, gated=False)
+            state = state._replace(ungated_events=averaged(state.ungated_events, ungated))
         opened, duals = self.bayesian.gate_probabilities(params), state.duals
         if self.budgeted:
             spent = self.spent(opened, state)

@@ -161,7 +161,7 @@ class Places:
 
     def _index(self, path: Any, shape: tuple[int, ...]) -> Any:
         name = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)][-1]
-        if isinstance(path[0], jax.tree_util.GetAttrKey) and path[0].name == "events":
+        if isinstance(path[0], jax.tree_util.GetAttrKey) and path[0].name in ("events", "ungated_events"):
             return self.senders[name]
         if _gate(name):
             return self.sites

@@ -83,9 +83,10 @@ def svi_learner(
         given = None if begin is None else without_statistics(begin)
         state = svi.init(rng.stream(root, "init"), x, y, context, init_params=given)
         events = {name: jnp.ones_like(e) for name, e in empty.events.items()}
+        ungated = events if pricing.measures_ungated else {}
         steps = jnp.asarray(float(bayesian.simulator.steps))
         statistics = bayesian.simulator.template.statistics | statistics_of(begin or {})
-        return SviState(state, jnp.zeros((), jnp.int32), pricing.begun(), events, steps, statistics)
+        return SviState(state, jnp.zeros((), jnp.int32), pricing.begun(), events, steps, statistics, ungated)
 
     def prepared(state: SviState, batch: Batch) -> SviState:
         """Returns the state with what is due before this update: gates decided, events measured, the price set."""

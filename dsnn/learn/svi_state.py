@@ -22,6 +22,8 @@ class SviState(NamedTuple):
         events: running average of the events per wire.
         mean_steps: running average of the stopping time.
         statistics: of norms, by their names behind `dsnn.parameters.STATISTICS`; empty without norms.
+        ungated_events: running average of the events per wire when every site runs, which a share of the whole
+            network's energy is a share of; empty where nothing asks for it.
     """
 
     svi: SVIState
@@ -30,6 +32,12 @@ class SviState(NamedTuple):
     events: dict[str, Array]
     mean_steps: Float[Array, ""]
     statistics: Params = {}  # noqa: RUF012 - never changed
+    ungated_events: dict[str, Array] = {}  # noqa: RUF012 - never changed
+
+    @property
+    def whole_events(self) -> dict[str, Array]:
+        """Events per wire that the whole network's energy is counted with."""
+        return self.ungated_events or self.events
 
 
 def svi_params(bayesian: Bayesian, state: SviState) -> Params:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from dsnn.networks.describe import described
 from dsnn.networks.layers import Conv, Dense, Layer, LayerState
 from dsnn.networks.leaves import Identity, multiplies
 from dsnn.networks.plan import NEURONS, NOWHERE, Ends, Plan, Signal, fires, read
@@ -50,6 +51,10 @@ class Part(nnx.Module):
     @abc.abstractmethod
     def plan(self, plan: Plan, path: str, given: Signal, out: Ends | None) -> Signal:
         """Adds the parts to a plan and returns what they give, at the sites ``out`` if these are named."""
+
+    def summary(self) -> str:
+        """Returns a table of its layers: synapses, outputs, cells, parameters and products."""
+        return described(leaves(self), getattr(self, "readout_kind", ""), self)
 
     def init(self, batch: int | tuple[int, ...]) -> dict[str, Any]:
         """Returns the state before the first step."""
@@ -269,6 +274,15 @@ def _check_spikes(connect: str, path: str, *signals: Signal | None) -> None:
 def keeps(part: Any) -> bool:
     """Returns whether what a layer or a container gives are the channels that it reads, see `Part.keeps_channels`."""
     return not multiplies(part) if isinstance(part, Layer) else bool(part.keeps_channels())
+
+
+def leaves(part: Any, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yields (name, layer) of what is in a container, first to last."""
+    if isinstance(part, Layer):
+        yield path.removesuffix("."), part
+    if isinstance(part, Part):
+        for name, inner in part.named():
+            yield from leaves(inner, f"{path}{name}.")
 
 
 def residuals(part: Any) -> Iterator[Residual]:

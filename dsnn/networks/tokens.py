@@ -75,11 +75,12 @@ class Hold(nnx.Module):
 class TokenExit(Part):
     """Tokens with the least scores leave, and the rest go through a body which is built for so many.
 
-        score = x w        the k tokens of the largest scores go on        y = body of these
+        score = x w + b        the k tokens of the largest scores go on        y = body of these
 
     ``TokenExit((7, 7, 64), block(tokens_left((7, 7, 64), 0.6)), key=key)``
 
-    The score is a linear head that starts as the number of spikes of a token. It learns by a straight-through gradient:
+    The score is a linear head with a bias for each place; it starts as the number of spikes of a token, and places may
+    come to matter whatever is there. It learns by a straight-through gradient:
     a token that goes on, or where tokens rejoin what the body adds to it, counts 1 going forward, and the logistic
     function of its score over that of the last token that went on going back (as weighs the router of Raposo et al.
     2024, "Mixture-of-Depths"). Other rules of what a token is worth are in Rao et al. 2021 ("DynamicViT").
@@ -129,6 +130,7 @@ class TokenExit(Part):
         synapse = Conv((height, width, channels), 1, key=key, window=(1, 1), bias=False)
         synapse.kernel[...] = jnp.full(synapse.kernel.shape, channels**-0.5)
         self.body, self.score = body, Layer(synapse, Hold()) if score == "learned" else None
+        self.place = nnx.Param(jnp.zeros(tokens)) if score == "learned" else None
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -157,10 +159,10 @@ class TokenExit(Part):
     def run(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, Array]:
         """Returns the state afterwards and the output."""
         new, scores = {}, jnp.broadcast_to(self.drawn[...], (x.shape[-4], *self.drawn.shape))
-        if self.score is not None:
+        if self.score is not None and self.place is not None:
             new["score"], held = run_part(self.score, f"{path}score", state["score"], x, way.inner(0))
             # of all steps the last one: by then it surely is decided
-            scores = held.reshape(-1, *scores.shape)[-1]
+            scores = held.reshape(-1, *scores.shape)[-1] + self.place[...]
         chosen, shares = choice(scores, self.kept)
         given = taken(x, chosen)
         # one going forward, whose gradient is that of the share

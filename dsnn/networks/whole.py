@@ -41,7 +41,9 @@ class Whole(nnx.Module):
         self.scaling: Any = None
 
     def __repr__(self) -> str:
-        return f"{type(self.network).__name__}: inputs {self.in_shape}, outputs {self.out_shape}"
+        said = f"{type(self.network).__name__}: inputs {self.in_shape}, outputs {self.out_shape}"
+        inside = getattr(self.network, "summary", None)
+        return f"{said}\n{inside()}" if callable(inside) else said
 
     __str__ = __repr__
 

@@ -15,6 +15,9 @@ from dsnn.plots.style import ACCENT, INK, MUTED, PAPER, SERIES, TINT, WIDTH_IN, 
 RUNS_ABOVE = 0.5
 """A site is counted as running when its probability exceeds this."""
 
+TITLE_SIZE, CHARACTER_IN = 9.5, 0.08
+"""Points of a panel's title, and the inches that each of its characters takes."""
+
 
 @styled
 def raster(spikes: Mapping[str, Shaped[np.ndarray, "..."]], stop_step: int | None = None) -> Figure:
@@ -107,7 +110,8 @@ def gate_map(
         _waffle(panels.flat[index], _sorted_grid(probability) if grid is None else grid)
         total = probability.size
         runs = (kept or {}).get(name, int((probability > RUNS_ABOVE).sum()))
-        panels.flat[index].set_title(name, pad=6)
+        fits = panel / CHARACTER_IN  # a name of blocks within blocks is written smaller
+        panels.flat[index].set_title(name, pad=6, size=TITLE_SIZE * min(1.0, fits / len(name)))
         run = str(runs) if isinstance(runs, int) else f"{runs:.1f}"
         panels.flat[index].set_xlabel(
             f"{run} of {total} run", color=INK, size=9.5, weight="bold", loc="left", labelpad=12

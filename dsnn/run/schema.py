@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsnn import data, resolve
-from dsnn.config import OWN, PYTHON, Config, as_dict
+from dsnn.config import PYTHON, Config, as_dict
 from dsnn.store import places
 
 PATHS = ("run.root", "run.dir", "data.path", "data.root", "compute.cache", "export.nir", "model.compacted")
@@ -63,10 +63,13 @@ def appended(override: str) -> str:
 
 
 def completed(overrides: Sequence[str]) -> list[str]:
-    """Returns the overrides, with the experiment for data of one's own where data are named and no experiment is."""
+    """Returns the overrides, with ``experiment=own`` where data are named and no experiment is.
+
+    The choices of that experiment are made from the data; those of the first command were made for digits.
+    """
     given = dict(override.lstrip("+").partition("=")[::2] for override in overrides if not override.startswith("-"))
-    named = {given.get(name, "").strip("'\"") for name in ("data", "data.name")}
-    own = bool(named & {*OWN, PYTHON}) and "experiment" not in given
+    named = [given[name].strip("'\"") for name in ("data", "data.name") if name in given]
+    own = any("digits" not in name.split(",") for name in named) and "experiment" not in given
     return [*overrides, "experiment=own"] if own else list(overrides)
 
 
