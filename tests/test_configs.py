@@ -113,6 +113,12 @@ def test_unknown_options_name_the_nearest(override: str, message: str) -> None:
         usage.check([override])
 
 
+def test_layers_of_a_stack_are_none_of_a_network_of_the_zoo() -> None:
+    with pytest.raises(usage.UsageError, match=r"mlp and conv, got model.hidden=\[9\] with model.architecture=csnn"):
+        usage.check(["model.hidden=[9]", "model.architecture=csnn"])
+    usage.check(["model.hidden=[9]", "model.architecture=mlp"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

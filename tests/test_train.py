@@ -152,7 +152,7 @@ def test_a_share_of_the_energy_is_of_the_network_with_every_gate_open() -> None:
     shut = net.gates.decide(params, jnp.zeros(net.gates.sites.total, bool))
     state = state._replace(svi=state.svi._replace(optim_state=(count, (shut, opt_state))))
     state, closed = step(state, batch)
-    assert float(closed.energy_nj) < 0.01 * float(open_.energy_nj), "nothing runs any more"
+    assert float(closed.energy_nj) < 0.2 * float(open_.energy_nj), "only outputs run any more"
     everything, _ = net.measure(learn.svi_params(net, state), batch.x, rng.stream(ROOT, "noise", 0), gated=False)
     whole = float(net.energy.expected({}, everything).total(4.0))
     np.testing.assert_allclose([float(closed.budget_nj), float(open_.budget_nj)], 0.5 * whole, rtol=1e-5)

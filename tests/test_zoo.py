@@ -421,6 +421,7 @@ def test_a_network_of_blocks_prints_its_layers() -> None:
     said = repr(Whole(network)).splitlines()
     assert said[0] == "Chain: inputs (8, 8, 1), outputs (3,)"
     names = [line.split()[0] for line in said[2:-1]]
-    assert names[0] == "stage1" and names[-1] == "readout" and "exit1.body.block1.mlp.body.expand" in names
+    assert (names[0], names[-1]) == ("stage1", "readout")
+    assert "exit1.body.block1.mlp.body.expand" in names
     own = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
     assert said[-1].split()[-2] == str(own), "biases of places among them"

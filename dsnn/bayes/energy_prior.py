@@ -56,6 +56,10 @@ class EnergyPrior:
         """
         numpyro.factor("energy", -price * spent_nj)
 
+    def ceaseless(self) -> dict[str, Array]:
+        """Returns the events by wire if everything were sent from everywhere at every step."""
+        return {wire.name: wire.ceaseless() for wire in self.sites.wires}
+
     def silent(self) -> dict[str, Array]:
         """Returns no events, by wire."""
         return {wire.name: jnp.zeros(wire.pre_sites) for wire in self.sites.wires}

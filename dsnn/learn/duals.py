@@ -26,7 +26,7 @@ class Duals(NamedTuple):
     log_sites: dict[str, Float[Array, ""]]
 
 
-def ascend(log_price: Array, spent: Array, budget: Array, rate: float) -> Array:
+def ascend(log_price: Array, spent: Array, budget: Array, rate: Array | float) -> Array:
     """Returns the log price after one step against the log of spent over budget, at most ``rate`` either way."""
     return log_price + rate * jnp.clip(jnp.log(spent / budget), -1.0, 1.0)
 

@@ -95,8 +95,9 @@ class Pricing:
         sites = self.bayesian.sites
         if not self.budgeted or sites is None:
             return given
-        events = {name: jnp.ones_like(e) for name, e in self.bayesian.no_context().events.items()}
-        return jnp.where(start > 0, given, sites.total / (self.bayesian.data_size * self.spent_whole(events)))
+        assert self.bayesian.energy is not None
+        ceaseless = self.spent_whole(self.bayesian.energy.ceaseless())
+        return jnp.where(start > 0, given, sites.total / (self.bayesian.data_size * ceaseless))
 
     def price(self, state: SviState) -> Float[Array, ""]:
         """Returns the price of energy at this update, in nats per nJ."""
@@ -147,16 +148,20 @@ class Pricing:
             ungated, _ = self.bayesian.measure(params, batch.x, key, gated=False)
             state = state._replace(ungated_events=averaged(state.ungated_events, ungated))
         opened, duals = self.bayesian.gate_probabilities(params), state.duals
+        # no price can close a gate that stands open for now
+        rate = (
+            jnp.where(state.step >= self.gated_from, config.budget_rate, 0.0) if self.gated_from else config.budget_rate
+        )
         if self.budgeted:
             spent = self.spent(opened, state)
-            duals = duals._replace(log_lam=ascend(duals.log_lam, spent, self.budget(state), config.budget_rate))
+            duals = duals._replace(log_lam=ascend(duals.log_lam, spent, self.budget(state), rate))
         fallen = self._fallen(state)
         log_sites = {  # by name: a loop sorts the groups
             group: ascend(
                 duals.log_sites[group],
                 opened[group].sum(),
                 falling(self.sizes[group], max(most, 0.5), fallen),
-                config.budget_rate,
+                rate,
             )
             for group, most in config.budget_sites.items()
         }
@@ -177,8 +182,9 @@ class Pricing:
         return here + self.left_nj if self.left_nj else here
 
     def _fallen(self, state: SviState) -> Float[Array, ""]:
-        """Returns the share of its fall that a budget has done."""
-        return self._warm(state.step, self.config.budget_fall_fraction)
+        """Returns the share of its fall that a budget has done since gates may close."""
+        gated = 1 - self.config.ungated_fraction
+        return self._warm(jnp.maximum(state.step - self.gated_from, 0), self.config.budget_fall_fraction * gated)
 
     def _warm(self, step: Array, fraction: float) -> Float[Array, ""]:
         """Returns the share of a warm-up that is done."""

@@ -20,11 +20,13 @@ class SviConfig:
         ungated_fraction: share of the updates, at the start, in which every site runs and energy is free.
         lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
         budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
-        budget_fraction: the same as a fraction of the ungated, full-length network; 0 is none.
+        budget_fraction: the same as a fraction of what the network spends with every gate open and at all steps; 0 is
+            none.
         budget_sites: most sites to keep by group, for example ``{input: 266, hidden0: 88}``, 0 for none of its blocks;
             each group has a price of its own, by dual ascent as well.
         budget_rate: step size of the dual ascent on log prices per measurement.
-        budget_fall_fraction: share of the updates over which a budget falls from everything to its value.
+        budget_fall_fraction: share of the updates after the ungated ones over which a budget falls from everything to
+            its value.
         decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns. Under a
             budget the sites that likeliest run are kept, as many as it pays for; halting then keeps to the budget.
             Without gates there is nothing to decide.

@@ -117,6 +117,11 @@ class Wire:
             together = together * other.of(values[other.group])
         return together.sum()
 
+    def ceaseless(self) -> Float[Array, " sender"]:
+        """Returns the events of each sender if it sent from every place: as many as it has units and places."""
+        everywhere = 1.0 if self.places is None else float(self.places.sum())
+        return jnp.asarray(everywhere * np.bincount(self.units, minlength=self.pre_sites), jnp.float32)
+
     def _reaches(self) -> Any:
         """Returns which receivers each sender reaches, ``[sender, receiver]``: those of its own group."""
         groups = self.said.groups

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dsnn import data
 from dsnn.config import PYTHON
+from dsnn.networks import zoo
 from dsnn.run import schema
 from dsnn.store import places
 from dsnn.suggest import did_you_mean
@@ -33,6 +34,9 @@ VALUED = (
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """Hydra's own flags, those of them that take a value, and what --cfg and --info may show."""
+
+OF_STACKS = ("model.hidden", "model.channels", "model.recurrent", "model.feedforward", "model.blocks")
+"""Options that a network of the zoo does not read."""
 
 SHOWING = ("-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion")
 """Those with which nothing is run."""
@@ -138,9 +142,10 @@ def check(overrides: Sequence[str]) -> None:
     """Checks overrides against the options that exist.
 
     Raises:
-        UsageError: an unknown option, experiment or data set, or something that is no override.
+        UsageError: an unknown option, experiment or data set, something that is no override, or layers of a stack for a
+            network of the zoo.
     """
-    known = schema.options()
+    known, architecture = schema.options(), ""
     for argument in overrides:
         try:
             override: Override = OverridesParser.create().parse_override(argument)
@@ -156,6 +161,15 @@ def check(overrides: Sequence[str]) -> None:
             if name == group and isinstance(value, str) and value not in choices:
                 hint = did_you_mean(value, choices, ELSEWHERE[group])
                 raise UsageError(f"{group} must be one of {', '.join(choices)}, got {value!r}; {hint}")
+        if name == "model.architecture":
+            architecture = str(override.value())
+    if architecture in zoo.__all__:
+        for argument in overrides:
+            if (name := argument.lstrip("+").partition("=")[0]) in OF_STACKS:
+                raise UsageError(
+                    f"{name} is of the architectures mlp and conv, got {argument} with model.architecture="
+                    f"{architecture}; its options are in model.architecture_options."
+                )
 
 
 def _unread(argument: str) -> str:
