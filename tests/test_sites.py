@@ -81,6 +81,18 @@ def test_expected_energy_equals_the_counted_energy_of_the_same_network() -> None
     np.testing.assert_allclose(ours, counted, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gate_features", [False, True])
+def test_everything_from_everywhere_is_what_is_measured_of_ones(gate_features: bool) -> None:
+    model = convnet((12, 12, 2), (4, 3), (6,), 3, key=KEY, window=(3, 3))
+    _, _, spikes = dsnn.unroll(model, jnp.ones((2, 12, 12, 2)), None, keep_spikes, steps=3)
+    where = sites(model, gate_features=gate_features)
+    ones = {name: jnp.ones_like(sent) for name, sent in spikes.items()}
+    measured = measure(where, model, jnp.ones((2, 12, 12, 2)), ones, held=True)
+    assert measured.keys() == {wire.name for wire in where.wires}
+    for wire in where.wires:
+        np.testing.assert_allclose(wire.ceaseless(), measured[wire.name], rtol=1e-5, err_msg=wire.name)
+
+
 def test_dense_energy_agrees_exactly_with_the_count() -> None:
     model = mlp((6,), (8, 5), 3, key=KEY, gain=3.0)
     x = jax.random.bernoulli(jax.random.key(1), 0.5, (5, 6)) * 1.0
