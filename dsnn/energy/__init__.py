@@ -5,6 +5,7 @@
 used, measured where the machine allows and labelled an estimate elsewhere.
 """
 
+from dsnn.energy.boundary import Boundary, boundary, spikes_a_neuron
 from dsnn.energy.carbon import INTENSITY_G_PER_KWH, PUE, Meter, co2e_g, meter, training_kwh
 from dsnn.energy.count import Counts, LayerCounts, count, fan_out
 from dsnn.energy.ledger import (
@@ -35,6 +36,7 @@ __all__ = [
     "RIVALS",
     "SAME_SHAPE",
     "Accounting",
+    "Boundary",
     "BreakEven",
     "Comparison",
     "Counts",
@@ -55,6 +57,7 @@ __all__ = [
     "SynapseRecord",
     "ann_twin",
     "as_references",
+    "boundary",
     "break_even",
     "co2e_g",
     "compare",
@@ -79,6 +82,7 @@ __all__ = [
     "site_prices",
     "skip_zeros",
     "spike_rate",
+    "spikes_a_neuron",
     "training_kwh",
     "training_operations",
 ]

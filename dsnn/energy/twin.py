@@ -23,6 +23,7 @@ __all__ = [
     "break_even",
     "gated_twin",
     "quantised_bits",
+    "scaled_spikes",
     "spike_rate",
 ]
 
@@ -156,14 +157,19 @@ def break_even(
         accounting: One of the three.
     """
     measured = spike_rate(records)
-    unit = _scaled_spikes(records, 1 / measured) if measured else _uniform_spikes(records)
-    silent = price(count(_scaled_spikes(records, 0.0)), profile, accounting).total_nj
+    unit = scaled_spikes(records, 1 / measured) if measured else _uniform_spikes(records)
+    silent = price(count(scaled_spikes(records, 0.0)), profile, accounting).total_nj
     slope = price(count(unit), profile, accounting).total_nj - silent  # at a mean rate of one
     return BreakEven(measured, max(0.0, float(rival_nj - silent) / slope) if slope else math.inf)
 
 
-def _scaled_spikes(records: Sequence[Record], factor: float) -> list[Record]:
-    """The records with every spike count multiplied; executions grow along, so that no rate passes one."""
+def scaled_spikes(records: Sequence[Record], factor: float) -> list[Record]:
+    """Records with every spike count multiplied; executions grow along, so that no rate passes one.
+
+    Args:
+        records: of a spiking network.
+        factor: not negative.
+    """
     scaled: list[Record] = []
     for record in records:
         if isinstance(record, NeuronRecord):

@@ -2,6 +2,7 @@
 
 from dsnn.plots.activity import gate_map, membrane_traces, raster, running_decision, steps_histogram
 from dsnn.plots.beliefs import intervals, posterior, uncertainty_map
+from dsnn.plots.boundary import boundary
 from dsnn.plots.cost import (
     accuracy_energy,
     energy_bars,
@@ -32,6 +33,7 @@ __all__ = [
     "TINT",
     "accuracy_energy",
     "believed_sequence",
+    "boundary",
     "detection",
     "energy_bars",
     "exit_curves",

@@ -183,7 +183,28 @@ def costing(metrics: Metrics) -> Drawings:
         "Modelled, from counted operations and published energies. Blue is ours; a rival that is cheaper is orange, a "
         "dearer one grey."
     )
-    return {"energy": (caption, lambda: plots.energy_bars(costs, networks(metrics)))}
+    drawings: Drawings = {"energy": (caption, lambda: plots.energy_bars(costs, networks(metrics)))}
+    if lines := boundaries(metrics):
+        own = float(metrics["map/spikes_a_neuron"])
+        drawings["boundary"] = (
+            "Where spikes win: below a line this network would cost less than a network of values of its own shape "
+            "that skips its zeros. Where on the line of its own spikes it stands is known once that rival is trained.",
+            lambda: plots.boundary(lines, own),
+        )
+    return drawings
+
+
+def boundaries(metrics: Metrics) -> dict[str, dict[str, tuple[float, float]]]:
+    """Lines on which this network and a rival that skips zeros cost alike, by accounting and rival, by their ends."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for name in metrics:
+        head, *rest = name.split("/")
+        if head != "map" or len(rest) != 2 or not rest[1].endswith("_at_none"):
+            continue
+        rival = rest[1].removesuffix("_at_none")
+        ends = [float(metrics[f"map/{rest[0]}/{rival}_{end}"]) for end in ("at_none", "at_all")]
+        found.setdefault(rest[0], {})[rival] = (ends[0], ends[1])
+    return found
 
 
 # --- From metrics to tables

@@ -346,6 +346,8 @@ def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
     nonzero = assess_energy.nonzero_inputs(full, jnp.asarray(seen_x), axes)
     sequence = simulator.encoding in ("temporal", "scan")
     metrics |= assess_energy.costs(config.energy, gated, ungated, simulator.steps, nonzero, sequence=sequence)
+    skipped = assess_energy.nonzero_inputs(deployed.small, jnp.asarray(seen_x), axes)
+    metrics |= assess_energy.standing(config.energy, gated, simulator.steps, skipped, sequence=sequence)
     cells = [(cell, kind(cell)) for cell in _cells(full)]
     if unknown := sorted({name for cell, name in cells if not energy.has_cost(cell, name)}):
         metrics["energy/priced_as_lif"] = ", ".join(unknown)

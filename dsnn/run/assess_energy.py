@@ -53,6 +53,35 @@ def costs(
     return metrics
 
 
+def standing(
+    config: EnergyConfig,
+    ours: Sequence[energy.Record],
+    steps: int,
+    nonzero: dict[str, np.ndarray],
+    *,
+    sequence: bool = False,
+) -> dict[str, float]:
+    """Returns where a deployed network stands beside rivals of its shape that skip zeros, see `dsnn.energy.boundary`.
+
+    Args:
+        config: names the profile.
+        ours: records of the network as it is deployed.
+        steps: that it was built for.
+        nonzero: share of nonzero inputs of the deployed network, by the name of the layer that reads them.
+        sequence: whether each step has an input of its own.
+    """
+    profile, bits = energy.profile(config.profile), energy.quantised_bits(steps)
+    metrics = {"map/spikes_a_neuron": energy.spikes_a_neuron(ours)}
+    for accounting in energy.ACCOUNTINGS:
+        if accounting == "memory" and not profile.prices_memory:
+            continue
+        for name, rival in (("pruned", profile), ("pruned_quantised", profile.at_bits(bits))):
+            line = energy.boundary(ours, profile, accounting, nonzero=nonzero, rival_profile=rival, sequence=sequence)
+            if line is not None:
+                metrics |= {f"map/{accounting}/{name}_{end}": value for end, value in line._asdict().items()}
+    return metrics
+
+
 def _row(row: energy.Comparison) -> dict[str, float]:
     rivals = {f"rival/{name}_nj": rival.total_nj for name, rival in row.rivals.items()}
     even = {f"rival/{name}_break_even_rate": rate.break_even for name, rate in row.break_even.items()}
