@@ -21,12 +21,14 @@ def boundary(lines: Mapping[str, Mapping[str, tuple[float, float]]], own: float)
         own: What this network's hidden neurons send.
     """
     figure = new_figure(2.5, WIDTH_IN)
+    won = {name for of in lines.values() for name, ends in of.items() if max(ends) > 0}
     panels = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]
     top = 1.25 * max([own, 1e-3, *(end for of in lines.values() for ends in of.values() for end in ends)])
     for axes, (accounting, rivals) in zip(panels, lines.items(), strict=True):
         for name, (none, every) in rivals.items():
             said, colour = LINES.get(name, (name, INK))
-            axes.plot([0, 1], [none, every], color=colour, linewidth=1.8, label=f"as dear as values, {said}")
+            said = f"as dear as values, {said}" if name in won else f"values, {said}: always cheaper"
+            axes.plot([0, 1], [none, every], color=colour, linewidth=1.8, label=said)
         share = np.linspace(0, 1, 101)
         lowest = np.min([np.interp(share, (0, 1), ends) for ends in rivals.values()], axis=0)
         axes.fill_between(share, 0, np.maximum(lowest, 0), color=TINT, linewidth=0, zorder=0)

@@ -204,7 +204,7 @@ def boundaries(metrics: Metrics) -> dict[str, dict[str, tuple[float, float]]]:
         rival = rest[1].removesuffix("_at_none")
         ends = [float(metrics[f"map/{rest[0]}/{rival}_{end}"]) for end in ("at_none", "at_all")]
         found.setdefault(rest[0], {})[rival] = (ends[0], ends[1])
-    return found
+    return {accounting: found[accounting] for accounting in ("arithmetic", "updates", "memory") if accounting in found}
 
 
 # --- From metrics to tables
