@@ -46,7 +46,9 @@ from dsnn.simulate.unroll import unroll
 if TYPE_CHECKING:
     from dsnn.assembly.assemble import Setup
 
-MEASURED_EXAMPLES = 512
+MEASURED_EXAMPLES, FEWEST_EXAMPLES, MEASURED_BYTES = 512, 16, 1 << 29
+"""Test examples on which activity is measured: at most, at least, and the bytes that their spikes may take."""
+
 SHOWN_NEURONS = 8
 PLACEMENT_DRAWS = 8
 PLANTED = {"channels": "input", "pixels": "input", "steps": "time"}
@@ -302,9 +304,16 @@ def _prices_memory(profile: energy.Profile) -> bool:
     return profile.memory_included or profile.weight_pj_per_bit is not None
 
 
+def _measured_examples(setup: "Setup") -> int:
+    """Returns how many examples are measured: fewer of a network whose spikes of all steps would fill the memory."""
+    model, _ = setup.bayesian.simulator.built(setup.bayesian.weights.initial)
+    each = 4 * setup.bayesian.simulator.steps * sum(group.count for group in described_by(model).neurons)
+    return max(min(MEASURED_EXAMPLES, MEASURED_BYTES // max(each, 1)), FEWEST_EXAMPLES)
+
+
 def _measured_on(setup: "Setup") -> data.Arrays:
     """Returns the test examples on which activity and costs are measured."""
-    return data.sample(setup.split.test, MEASURED_EXAMPLES)
+    return data.sample(setup.split.test, _measured_examples(setup))
 
 
 def _inputs(setup: "Setup") -> Any:
