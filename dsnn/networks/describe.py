@@ -8,13 +8,12 @@ import jax
 from flax import nnx
 
 
-def described(layers: Iterable[tuple[str, Any]], readout: str, whole: Any = None) -> str:
+def described(layers: Iterable[tuple[str, Any]], readout: str) -> str:
     """Returns a table of named layers: synapse, output, cell, parameters, and products that one dense step would cost.
 
     Args:
         layers: (name, layer), first to last.
         readout: how the outputs become logits.
-        whole: what they stand in, which may have parameters beside theirs; None is nothing.
     """
     rows: list[tuple[str, ...]] = [("layer", "synapse", "output", "cell", "parameters", "products a step")]
     total = cost = 0
@@ -30,8 +29,6 @@ def described(layers: Iterable[tuple[str, Any]], readout: str, whole: Any = None
         synapse += "" if layer.recurrent is None else ", recurrent"
         rows.append((name, synapse, _shown(layer.out_shape), type(layer.cell).__name__, f"{count}", f"{products}"))
         total, cost = total + count, cost + products
-    if whole is not None:
-        total = parameters_of(whole)
     rows.append((f"input {_shown(shape)}", "", "", f"readout {readout}" if readout else "", f"{total}", f"{cost}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -54,7 +54,7 @@ class Part(nnx.Module):
 
     def summary(self) -> str:
         """Returns a table of its layers: synapses, outputs, cells, parameters and products."""
-        return described(leaves(self), getattr(self, "readout_kind", ""), self)
+        return described(leaves(self), getattr(self, "readout_kind", ""))
 
     def init(self, batch: int | tuple[int, ...]) -> dict[str, Any]:
         """Returns the state before the first step."""

@@ -53,11 +53,18 @@ class HoldState(NamedTuple):
 
 
 class Hold(nnx.Module):
-    """Gives what it read at the first step that ran, at every step (sample and hold)."""
+    """Gives what it read at the first step that ran, at every step (sample and hold), and a learned number per place.
+
+    Args:
+        shape: of one input, (height, width, 1).
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.place = nnx.Param(jnp.zeros(shape))
 
     def cost(self) -> NeuronCost:
-        """Returns what an update costs: a comparison and the value that is kept."""
-        return NeuronCost(macs=0, acs=0, compares=1, states=1, fires=False)
+        """Returns what an update costs: a comparison, an addition and the value that is kept."""
+        return NeuronCost(macs=0, acs=1, compares=1, states=1, fires=False)
 
     def init(self, shape: tuple[int, ...]) -> HoldState:
         """Returns the state before anything was read."""
@@ -69,7 +76,7 @@ class Hold(nnx.Module):
         """Returns the next state and what is held; a key is accepted and not used."""
         del key
         held = jnp.where(state.begun > 0, state.held, current)
-        return HoldState(held, jnp.where(state.begun > 0, state.begun, 1.0)), held
+        return HoldState(held, jnp.where(state.begun > 0, state.begun, 1.0)), held + self.place[...]
 
 
 class TokenExit(Part):
@@ -129,8 +136,7 @@ class TokenExit(Part):
         self.drawn = nnx.Variable(jax.random.uniform(key, (tokens,)))
         synapse = Conv((height, width, channels), 1, key=key, window=(1, 1), bias=False)
         synapse.kernel[...] = jnp.full(synapse.kernel.shape, channels**-0.5)
-        self.body, self.score = body, Layer(synapse, Hold()) if score == "learned" else None
-        self.place = nnx.Param(jnp.zeros(tokens)) if score == "learned" else None
+        self.body, self.score = body, Layer(synapse, Hold((height, width, 1))) if score == "learned" else None
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -159,10 +165,10 @@ class TokenExit(Part):
     def run(self, path: str, state: Any, x: Array, way: Way) -> tuple[Any, Array]:
         """Returns the state afterwards and the output."""
         new, scores = {}, jnp.broadcast_to(self.drawn[...], (x.shape[-4], *self.drawn.shape))
-        if self.score is not None and self.place is not None:
+        if self.score is not None:
             new["score"], held = run_part(self.score, f"{path}score", state["score"], x, way.inner(0))
             # of all steps the last one: by then it surely is decided
-            scores = held.reshape(-1, *scores.shape)[-1] + self.place[...]
+            scores = held.reshape(-1, *scores.shape)[-1]
         chosen, shares = choice(scores, self.kept)
         given = taken(x, chosen)
         # one going forward, whose gradient is that of the share
