@@ -221,6 +221,8 @@ class Wire(NamedTuple):
         dilation: of a convolution, places from one row or column of its window to the next; empty is one.
         groups: of a convolution: senders and receivers are split into so many, in order, and reach those of their own
             group alone. The kernel's axis of senders has those of one group, ``pre`` a site for each of all.
+        at: the only step at which this is computed, from 0, or -1 for an example's last; None is every step. At the
+            others nothing is sent, or what is sent is not read.
     """
 
     name: str
@@ -240,6 +242,7 @@ class Wire(NamedTuple):
     padding: str | tuple[tuple[int, int], ...] = "VALID"
     dilation: tuple[int, ...] = ()
     groups: int = 1
+    at: int | None = None
 
 
 class NeuronGroup(NamedTuple):
@@ -256,6 +259,7 @@ class NeuronGroup(NamedTuple):
         norm: of what normalises currents and is no neuron: "token" if networks without time steps have it too, "step"
             if these have it in their kernels; empty for neurons.
         once: of a norm, that it is computed once an inference where the input is held.
+        at: the only step at which they are updated, as of `Wire`.
     """
 
     name: str
@@ -266,6 +270,7 @@ class NeuronGroup(NamedTuple):
     within: tuple[str, ...] = ()
     norm: str = ""
     once: bool = False
+    at: int | None = None
 
 
 class Wiring(NamedTuple):

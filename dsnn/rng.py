@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dsnn.types import Array, Int, Key
 
-STREAMS = ("data", "init", "weights", "gates", "noise", "dropout", "augment")
+STREAMS = ("data", "init", "weights", "gates", "noise", "dropout", "augment", "bits")
 
 
 def typed(key: Any) -> Any:

@@ -224,7 +224,7 @@ def test_every_cell_of_the_configuration_builds_and_runs(cell):
 
 def test_liquid_neurons_learn_and_are_counted_but_have_no_gates(tmp_path: Path) -> None:
     liquid = ["experiment=digits", "model.cell=LTC", "model.noise=none", "model.hidden=[6]"]
-    with pytest.raises(ValueError, match=r"set gates\.enabled=false and halting\.enabled=false"):
+    with pytest.raises(ValueError, match=r"set gates\.enabled=false, halting\.enabled=false"):
         job.build(composed(*liquid))
     takes_a_step(*liquid, "gates.enabled=false", "halting.enabled=false", "svi.lam=0")
     takes_a_step(*liquid, "learner=fptt", "model.readout=last", "train.encoding=scan")

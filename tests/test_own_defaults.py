@@ -254,7 +254,7 @@ def test_a_fit_does_not_depend_on_the_units_of_its_inputs() -> None:
 
 def test_a_budget_that_nothing_can_meet_is_refused() -> None:
     net = dataclasses.replace(bayesian("hard_concrete"), gates=None)
-    with pytest.raises(ValueError, match=r"needs gates to close.*got neither; set gates\.enabled=true"):
+    with pytest.raises(ValueError, match=r"needs gates to close.*got none; set gates\.enabled=true"):
         learn.svi_learner(net, SviConfig(budget_fraction=0.5), optimizer(OptimizerConfig(0.05), 10), 10, rng.root(0))
 
 

@@ -161,7 +161,7 @@ class Fitted:
         full, small = parameters.count(deployed.full), parameters.count(parameters.split(deployed.small)[1])
         kept = [(name, int((np.asarray(g) > 0).sum()), len(g)) for name, g in deployed.gates.items()]
         sites = ", ".join(f"{name} {k} of {n}" for name, k, n in kept) or "no gates"
-        model = self.setup.bayesian.simulator.template.build(deployed.full)
+        model = deployed.simulator.template.build(deployed.full)
         lines = [
             f"Fitted, {len(self.losses)} epochs, loss {self.losses[-1]:.3f}",
             summary(model),

@@ -15,14 +15,18 @@ from dsnn.assembly.network import build_converted, build_guide, build_model
 from dsnn.assembly.start import compacted_network
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.bit_posterior import BitPosterior
+from dsnn.bayes.bits_config import POSTERIOR_WIDTH
 from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES, family
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.weight_posterior import WeightPosterior
+from dsnn.bayes.widths import Widths
 from dsnn.cells import kind
 from dsnn.config import Config, reads_images
 from dsnn.data.scaling import PARTS
+from dsnn.deploy.fixed_point import check_network
 from dsnn.learn import sampling
 from dsnn.learn.shrinking import Kept
 from dsnn.networks.narrow import narrowed
@@ -115,13 +119,15 @@ def network(
     )
     if config.gates.enabled and config.gates.time and not temporal:
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
-    priced = config.learner == "svi" and (config.gates.enabled or config.halting.enabled)
+    variational, differentiated = config.learner == "svi", config.energy.events == "differentiated"
+    priced = variational and (config.gates.enabled or config.halting.enabled or differentiated)
     neurons = described_by(model).neurons
     liquid = [group.name.removesuffix(NEURONS) for group in neurons if kind(group.cost) == "LTC"]
     if priced and liquid:
         raise ValueError(
             "an LTC neuron sees currents and membranes of its whole layer, which no gate closes and no price covers, "
-            f"got gates or halting with {liquid[0]!r} of LTC; set gates.enabled=false and halting.enabled=false."
+            f"got gates, halting or differentiated events with {liquid[0]!r} of LTC; set gates.enabled=false, "
+            "halting.enabled=false and energy.events=frozen."
         )
     every_site = sites.sites(
         model,
@@ -137,7 +143,7 @@ def network(
             f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
             "another guide."
         )
-    variational, sampled = config.learner == "svi", config.learner == "nuts"
+    sampled = config.learner == "nuts"
     halts = variational and config.halting.enabled and task.facts.halts
     if config.convert.method:
         prior = priors.centred(template, params, settings.prior_scale, config.bayes.bias_scale)
@@ -150,13 +156,19 @@ def network(
     gated, prices = variational and config.gates.enabled, energy.profile(config.energy.profile)
     prior = prior if variational or sampled else priors.point
     flips = variational and config.bayes.flipout
+    bits = _bits(config, model, params, reads_values(simulator, split)) if config.bits.enabled else None
+    widths = None if bits is None else Widths(bits, prices, config.bits.inputs, prices.at_bits(config.bits.membrane))
+    spares = halts or gated or bits is not None
     bayesian = Bayesian(
         simulator,
         WeightPosterior(template, params, prior, guide, flips),
         _gates(config, every_site) if gated else None,
         HaltingPosterior(length, config.halting.feature, config.halting.fit != "held_out") if halts else None,
-        EnergyPrior(every_site, prices, config.energy.accounting) if halts or gated else None,
+        EnergyPrior(every_site, prices, config.energy.accounting, widths=widths, differentiated=differentiated)
+        if spares or (variational and differentiated)
+        else None,
         task.likelihood(),
+        bits,
         data_size=data.size(split.train),
     )
     return bayesian, every_site
@@ -165,6 +177,26 @@ def network(
 def _gates(config: Config, where: sites.Sites) -> GatePosterior:
     own = FAMILIES.get(config.gates.family) or family(config.gates.family)
     return GatePosterior(where, own, config.gates.open_probability)
+
+
+def _bits(config: Config, model: Any, params: parameters.Params, values: bool) -> BitPosterior:
+    """Returns the posterior over the widths of a network's kernels, whose inputs are values or spikes."""
+    check_network(model)
+    own, after = config.bits, config.bits.family == POSTERIOR_WIDTH
+    kernels = [wire.kernel for wire in described_by(model).wires]
+    return BitPosterior(
+        {name: params[name] for name in kernels if name is not None},
+        (own.fixed,) if own.fixed else tuple(own.widths),
+        own.zero and not own.fixed and not after,
+        own.per == "channel",
+        FAMILIES["hard_concrete"] if after else FAMILIES.get(own.family) or family(own.family),
+        own.open_probability,
+        after,
+        own.membrane,
+        own.leak,
+        own.inputs,
+        values,
+    )
 
 
 def _guide(

@@ -95,6 +95,9 @@ def twin_of(config: Config) -> Config:
         callbacks=[],
         gates=dataclasses.replace(config.gates, enabled=False, time=False),
         halting=dataclasses.replace(config.halting, enabled=False),
+        bits=dataclasses.replace(config.bits, enabled=False),
+        energy=dataclasses.replace(config.energy, events="frozen"),
+        svi=dataclasses.replace(config.svi, rate_penalty=0.0),
     )
 
 

@@ -18,6 +18,10 @@ MAX_DENSE = 1 << 27
 
 def open_data(config: Config) -> data.Split:
     """Returns the data set that a configuration names, its arrays checked, whether or not a run can learn it."""
+    return data.viewed(_opened(config), config.data.view)
+
+
+def _opened(config: Config) -> data.Split:
     c = config.data
     options = dict(c.options)
     if c.name == PYTHON:

@@ -10,10 +10,10 @@ import jax
 
 from dsnn import cells, escape, parameters, resolve, rng
 from dsnn.bayes import guides
-from dsnn.config import CELLS, STEPPED, Config, ModelConfig
+from dsnn.config import CELLS, NAMED, STEPPED, Config, ModelConfig, named_network
 from dsnn.convert import integrate_and_fire, read, to_stack
 from dsnn.convert.options import deep_network
-from dsnn.networks import initializers, stack, zoo
+from dsnn.networks import initializers, stack
 from dsnn.networks.whole import as_network
 from dsnn.suggest import did_you_mean
 from dsnn.surrogate import Surrogate
@@ -57,8 +57,8 @@ def build_model(
     }
     if resolve.is_foreign(config.architecture):
         return _own_network(config, in_shape, classes, key, cell)
-    if config.architecture in zoo.__all__:
-        made, name = getattr(zoo, config.architecture), f"model.architecture={config.architecture}"
+    if config.architecture in NAMED:
+        made, name = named_network(config.architecture), f"model.architecture={config.architecture}"
         own = resolve.arguments(name, made, common, config.architecture_options, (in_shape, classes))
         return as_network(made(in_shape, classes, **own), name)
     if config.architecture == "conv":

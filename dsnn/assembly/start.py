@@ -43,6 +43,10 @@ def compacted_network(directory: str, seed: int, built: Callable[[Config], Bayes
             deployed = deploy(bayesian, params)
     finally:
         _above.pop()
+    if deployed.fixed is not None:
+        raise ValueError(
+            f"model.compacted goes on in floating point, got {path} with bits; set bits.enabled=false there."
+        )
     if deployed.kept_steps is not None:
         raise ValueError(
             f"model.compacted takes runs without gates on time steps, got {path}; set gates.time=false there."

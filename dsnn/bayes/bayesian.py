@@ -1,6 +1,6 @@
 """A Bayesian network: weights, gates and stopping times under one objective, as a NumPyro model and its guide.
 
-objective = E_q[log p(y | x, w, z, n)] - β KL(w) + γ H(q(z)) + H(q(n | x)) - λ E_q[E(z, n)]   (design, equation 5)
+objective = E_q[log p(y | x, w, z, b, n)] - β KL(w) + γ H(q(z, b)) + H(q(n | x)) - λ E_q[E(z, b, n)]
 
 With β = γ = 1 and gates that are drawn open or closed this is the ELBO. Other weights make a tempered posterior.
 Relaxed gates enter the likelihood with values in [0, 1] and H(q(z)) as open or closed, so with them it is no bound on
@@ -8,8 +8,10 @@ the evidence. Unless q(n | x) learns with the weights (`HaltingPosterior.joint`)
 
 Weights and gates are sample sites. The stopping time is summed exactly. The energy enters by its expectation, in closed
 form where steps do not depend on gates, else at the gates that are drawn. Both are factors of the model that share the
-guide's parameters. Every random number comes from `numpyro.prng_key()`, so particles, updates and predictive samples
-differ. Each part also works alone in a NumPyro program of one's own (experiments/cookbook.md).
+guide's parameters. With `EnergyPrior.differentiated` the energy is that of the events of the very pass that gives the
+likelihood, and has the gradient of its spikes: it is then a penalty on behaviour too (`dsnn.bayes.behaviour`). Every
+random number comes from `numpyro.prng_key()`, so particles, updates and predictive samples differ. Each part also works
+alone in a NumPyro program of one's own (experiments/cookbook.md).
 """
 
 import dataclasses
@@ -23,6 +25,8 @@ from jax import lax
 from numpyro import handlers
 from numpyro.distributions import constraints
 
+from dsnn.bayes.behaviour import Behaviour, behaviour
+from dsnn.bayes.bit_posterior import BitPosterior, Precision, input_range
 from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.flipout import flipout
 from dsnn.bayes.gate_posterior import GatePosterior, Terms
@@ -34,12 +38,15 @@ from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import Sites
 from dsnn.bayes.weight_posterior import ANSWERS, WeightPosterior
 from dsnn.parameters import Params
+from dsnn.resolve import is_foreign
 from dsnn.rng import stream
-from dsnn.simulate.simulator import Simulator, keep_spikes
+from dsnn.simulate.simulator import Pass, Simulator, keep_spikes
 from dsnn.types import Array, Bool, Float, Key, Shaped
 
 POSITIVE = SUPPORTS["positive"]
 CATEGORICAL = Categorical()
+RANGED = 512
+"""Examples whose encoded values are looked at for the range of inputs, where the encoding is one's own."""
 
 
 class Context(NamedTuple):
@@ -52,6 +59,8 @@ class Context(NamedTuple):
         site_prices: by group, what each site costs besides its energy, in nats of the whole training part.
         gates_weight: factor on the gates' divergence; None is 1.
         ungated: whether every site runs for now, whatever its gate's distribution, which then stands still; None is no.
+        spike_price: nats per spike of a hidden neuron and example, whatever it costs and whichever gates are open; None
+            is none.
         statistics: normalisation statistics before this batch; norms go by the batch then, and the gradient of the
             objective along them are those after it (`Bayesian.model`). None: norms go by what they begin with.
     """
@@ -62,14 +71,16 @@ class Context(NamedTuple):
     site_prices: dict[str, Float[Array, ""]] = {}  # noqa: RUF012 - never changed
     gates_weight: Float[Array, ""] | None = None
     ungated: Bool[Array, ""] | None = None
+    spike_price: Float[Array, ""] | None = None
     statistics: Params | None = None
 
 
 class Draw(NamedTuple):
-    """One posterior draw: ungated weights by name, and gates by group (None when the network has no gates)."""
+    """One posterior draw: ungated weights by name, gates by group and bit widths (None when the network has none)."""
 
     weights: Params
     gates: dict[str, Array] | None
+    bits: Precision | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +92,7 @@ class Bayesian:
         weights: posterior over its weights.
         gates: posterior over which of its sites run; None: all of them.
         halting: posterior over how many steps run; None: all of them.
+        bits: posterior over how precisely its kernels are stored; None: as single-precision numbers.
         energy: what sites and steps cost; None: nothing has a price.
         likelihood: what is observed given the outputs.
         data_size: number of training examples, for minibatch scaling.
@@ -92,6 +104,7 @@ class Bayesian:
     halting: HaltingPosterior | None = None
     energy: EnergyPrior | None = None
     likelihood: Likelihood = CATEGORICAL
+    bits: BitPosterior | None = None
     data_size: int = dataclasses.field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -120,6 +133,11 @@ class Bayesian:
         return self.halting is not None and self.halting.joint
 
     @property
+    def chooses_bits(self) -> bool:
+        """Whether widths are inferred, and not fixed or read off the posterior afterwards."""
+        return self.bits is not None and self.bits.total > 0
+
+    @property
     def sites(self) -> Sites | None:
         """The compute sites; None where they have neither gates nor a price."""
         part = self.energy or self.gates
@@ -133,6 +151,7 @@ class Bayesian:
         the batch. So they are averaged as the objective is, over particles, members and settings of gates.
         """
         key, gates, halting = numpyro.prng_key(), self.gates, self.halting if self.joint else None
+        bits = self.bits
         drawn = self.weights.prior(context.kl_weight)
         z = None if gates is None else gates.prior(context.gates_weight)
         noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
@@ -141,38 +160,60 @@ class Bayesian:
         q = None if gates is None else gates.learned(context.ungated)
         opened = {} if gates is None or q is None else gates.sites.unflatten(q.open_probability)
         scale, price = self.data_size / x.shape[0], context.lam * self.data_size
+        b = None if bits is None else bits.prior(context.gates_weight)
+        widths = None if bits is None or not bits.total else bits.learned(_whole(context))
+        steps = {} if bits is None else bits.steps()
+        if bits is not None and widths is not None:
+            opened = opened | bits.of_gates(widths.open_probability)
 
-        def evidence(weights: Params, gated: dict[str, Array] | None, key: Key[Array, ""]) -> tuple[Array, Array]:
-            """Returns the likelihood per example, n summed out, and the share of them that reaches each step."""
-            logits, nothing = self._logits(Draw(weights, gated), means, x, key, context.statistics)
+        counts, differentiated = context.spike_price is not None, self.energy is not None and self.energy.differentiated
+        together = halting is not None or differentiated  # steps or events go by the very gates that sites do
+        spike_price = jnp.zeros(()) if context.spike_price is None else context.spike_price * self.data_size
+
+        def evidence(draw: Draw, runs: dict[str, Array], key: Key[Array, ""]) -> tuple[Array, Array, Behaviour]:
+            """Returns the likelihood per example, n summed out, the share that reaches each step, and what was done."""
+            logits, nothing, ran = self._logits(draw, means, x, key, context.statistics, counts or differentiated)
             if halting is None:
-                found, reached = self.likelihood.of_sequence(noise, logits, y), jnp.ones(logits.shape[0])
+                found, reached, each = self.likelihood.of_sequence(noise, logits, y), jnp.ones(logits.shape[0]), None
             else:
                 found, reached = halting.expectation(head, logits, self.likelihood.log_prob(noise, logits, y))
-            return (found if nothing is None else found + nothing / self.data_size), reached
+                each = halting.reached(head, logits)
+            acted = behaviour(self.energy, runs, ran, each, held=self.simulator.held, counts=counts)
+            return (found if nothing is None else found + nothing / self.data_size), reached, acted
+
+        def at(flat: Float[Array, " site"] | None, b: Float[Array, " gate"] | None) -> Terms:
+            gated = None if gates is None or flat is None else gates.sites.unflatten(flat)
+            precise, runs = None if bits is None or b is None else bits.at(b, steps), opened
+            if together and gates is not None and q is not None and flat is not None:
+                runs = runs | gates.sites.unflatten(gates.runs(q, flat))
+            if together and bits is not None and widths is not None and b is not None:
+                runs = runs | bits.of_gates(bits.runs(widths, b))
+            found, reached, acted = self.weights.averaged(
+                lambda w, key: evidence(Draw(w, gated, precise), runs, key), drawn, key
+            )
+            if self.energy is None or differentiated:
+                return Terms(found, *acted)
+            return Terms(found, self.energy.spent(runs, reached, context.events), acted.spikes)
 
         def terms(flat: Float[Array, " site"] | None) -> Terms:
-            gated = None if gates is None or flat is None else gates.sites.unflatten(flat)
-            found, reached = self.weights.averaged(lambda w, key: evidence(w, gated, key), drawn, key)
-            if self.energy is None:
-                return found, jnp.zeros(())
-            runs = opened
-            if halting is not None and gates is not None and q is not None and flat is not None:
-                runs = gates.sites.unflatten(gates.runs(q, flat))
-            return found, self.energy.spent(runs, reached, context.events)
+            if bits is None or widths is None or b is None:
+                return at(flat, b)
+            return bits.averaged(widths, b, lambda setting: at(flat, setting))
 
-        def worth(found: Float[Array, " batch"], spent_nj: Float[Array, ""]) -> Float[Array, ""]:
-            # where steps do not depend on gates, the energy's gradient is that of its closed form
-            return scale * found.sum() - (price * spent_nj if halting is not None else 0.0)
+        def worth(found: Float[Array, " batch"], spent_nj: Float[Array, ""], spikes: Float[Array, ""]) -> Array:
+            # where neither steps nor events depend on gates, the energy's gradient is that of its closed form
+            return scale * found.sum() - (price * spent_nj if together else 0.0) - spike_price * spikes
 
         if gates is None or q is None or z is None:
-            found, spent_nj = terms(None)
+            found = terms(None)
         else:
-            found, spent_nj = gates.averaged(q, z, terms, worth, stream(key, "gates"))
+            found = gates.averaged(q, z, terms, worth, stream(key, "gates"))
         with handlers.scale(scale=scale):
-            numpyro.factor("likelihood", found)
+            numpyro.factor("likelihood", found.log_likelihood)
         if self.energy is not None:
-            self.energy.factor(price, spent_nj)
+            self.energy.factor(price, found.spent_nj)
+        if counts:
+            numpyro.factor("spikes", -spike_price * found.spikes)
         if context.site_prices:
             paid = [each * opened[group].sum() for group, each in context.site_prices.items()]
             numpyro.factor("sites", -jnp.stack(paid).sum())
@@ -187,6 +228,9 @@ class Bayesian:
         if self.gates is not None:
             flat = self.gates.posterior(stream(key, "gates"), context.gates_weight, context.ungated)
             z = self.gates.sites.unflatten(flat)
+        if self.bits is not None:
+            self.bits.posterior(stream(key, "bits"), context.gates_weight, _whole(context))
+            self.bits.steps()
         if self.halting is not None and self.joint:
             self.halting.learned()
         return drawn, z
@@ -205,7 +249,8 @@ class Bayesian:
             member: which member of an ensemble, counted around; None draws it.
         """
         weights = self.weights.draw(params, key, member)
-        return Draw(weights, None if self.gates is None else self.gates.draw(params, key))
+        z = None if self.gates is None else self.gates.draw(params, key)
+        return Draw(weights, z, None if self.bits is None else self.bits.draw(params, key))
 
     def prior_draw(self, params: Params, key: Key[Array, ""]) -> Draw:
         """Returns one draw of the weights from their prior, with every site running; the key is consumed.
@@ -221,13 +266,15 @@ class Bayesian:
         Its norms go by its own statistics, once these have been measured (`finish`).
         """
         weights = self.weights.centre(params) | decided(params)
-        return Draw(weights, None if self.gates is None else self.gates.decision(params))
+        z = None if self.gates is None else self.gates.decision(params)
+        return Draw(weights, z, None if self.bits is None else self.bits.decision(params, weights))
 
     def network(self, draw: Draw) -> Params:
-        """Returns the parameters of the network that a draw describes, gates folded into the kernels."""
-        if draw.gates is None or self.gates is None:
-            return draw.weights
-        return self.gates.fold(draw.weights, draw.gates)
+        """Returns the parameters of the network that a draw describes, its kernels gated, then rounded."""
+        gated = draw.weights
+        if draw.gates is not None and self.gates is not None:
+            gated = self.gates.fold(gated, draw.gates)
+        return gated if draw.bits is None or self.bits is None else self.bits.fold(gated, draw.bits)
 
     def adapt(self, key: Key[Array, ""], batch: int) -> Adapt | None:
         """Returns the guide's randomness within the forward pass of a batch, None without; the key is consumed."""
@@ -236,14 +283,23 @@ class Bayesian:
     def finish(self, params: Params, x: Array | np.ndarray, y: Array | np.ndarray, key: Key[Array, ""]) -> Params:
         """Returns the guide's parameters after what its family does once training is over; a key is consumed.
 
-        With norms the decided network's statistics are measured anew (`dsnn.bayes.norm_statistics`).
+        With norms the decided network's statistics are measured anew (`dsnn.bayes.norm_statistics`), and where kernels
+        have widths, the range of the inputs.
         """
         finish = self.weights.guide.finish
         params = params if finish is None else finish(self, params, x, y, key)
+        if self.bits is not None:
+            params = params | input_range(self._values(x, key))
         if not self.simulator.template.statistics:
             return params
         network = self.network(self.centre(params))
         return params | measured_anew(self.simulator, network, x, stream(key, "data"))
+
+    def _values(self, x: Array | np.ndarray, key: Key[Array, ""]) -> Array | np.ndarray:
+        """Returns the values that the network reads of examples; of an encoding of one's own those of some."""
+        if not is_foreign(self.simulator.encoding):
+            return x
+        return self.simulator.encode(jnp.asarray(x[:RANGED]), stream(key, "data"))
 
     def likelihood_parameters(self, params: Params) -> dict[str, Array]:
         """Returns the likelihood's own parameters among the guide's."""
@@ -256,7 +312,12 @@ class Bayesian:
     def unfitted(self) -> dict[str, Array]:
         """Returns the parameters that are fitted once learning is over, as they are before: they change no answer."""
         measured = {DECIDED + name: value for name, value in self.simulator.template.statistics.items()}
+        measured |= {} if self.bits is None else input_range(np.asarray((0.0, 1.0)))
         return {ANSWERS: jnp.ones(())} | measured | ({} if self.halting is None else self.halting.unfitted())
+
+    def chances(self, params: Params) -> dict[str, Array]:
+        """Returns what expected energy depends on: probabilities of open gates by group, and of widths by kernel."""
+        return self.gate_probabilities(params) | ({} if self.bits is None else self.bits.chances(params))
 
     def gate_probabilities(self, params: Params) -> dict[str, Array]:
         """Returns the probability that each site's gate is open, by group; empty without gates."""
@@ -275,7 +336,7 @@ class Bayesian:
             params: the guide's parameters.
             x: a batch of examples.
             key: drives the draw and the noise; consumed.
-            gated: whether gates are drawn; otherwise every site runs.
+            gated: whether gates and widths are drawn; otherwise every site runs, on weights as they are.
 
         Raises:
             ValueError: nothing has a price.
@@ -283,7 +344,7 @@ class Bayesian:
         if self.energy is None:
             raise ValueError("events are measured where energy has a price, got energy=None; give an EnergyPrior.")
         draw = self.draw(params, stream(key, "weights"))
-        network = self.network(draw if gated else draw._replace(gates=None))
+        network = self.network(draw if gated else draw._replace(gates=None, bits=None))
         adapt = self.adapt(key, x.shape[0])
         logits, inputs, spikes = self.simulator.run(network, x, key, keep_spikes, adapt)
         model, running = self.simulator.built(network)
@@ -303,24 +364,39 @@ class Bayesian:
         return Context({w.name: jnp.zeros(w.pre_sites) for w in wires}, jnp.zeros(()), jnp.ones(()))
 
     def _logits(
-        self, draw: Draw, means: Params | None, x: Array, key: Key[Array, ""], statistics: Params | None
-    ) -> tuple[Float[Array, "time batch class"], Float[Array, ""] | None]:
+        self,
+        draw: Draw,
+        means: Params | None,
+        x: Array,
+        key: Key[Array, ""],
+        statistics: Params | None,
+        observed: bool,
+    ) -> tuple[Float[Array, "time batch class"], Float[Array, ""] | None, Pass | None]:
         """Returns running logits under a draw; with the means of flipout every example has signs of its own.
 
-        With statistics in training, and with a zero whose slope along them are those after the batch.
+        With statistics in training, and with a zero whose slope along them are those after the batch. ``observed`` asks
+        for the pass as well, with what was sent in it.
         """
         params, adapt = self.network(draw), self.adapt(key, x.shape[0])
         if means is not None:
-            centre = self.network(Draw(draw.weights | means, draw.gates))
+            centre = self.network(draw._replace(weights=draw.weights | means))
             flipped = {name: centre[name] for name in means}
             params, adapt = flipout(self.simulator.template, params, flipped, stream(key, "weights"), x.shape[0])
+        params = params | (statistics or {})
+        ran = self.simulator.observed(params, x, key, adapt) if observed else None
         if not statistics:
-            return self.simulator.logits(params, x, key, adapt), None
-        logits, after = self.simulator.trained(params | statistics, x, key, adapt)
+            return (self.simulator.logits(params, x, key, adapt) if ran is None else ran.logits), None, ran
+        logits, after = self.simulator.trained(params, x, key, adapt) if ran is None else ran[:2]
         nothing = [
             (lax.stop_gradient(after[n]) * (old - lax.stop_gradient(old))).sum() for n, old in statistics.items()
         ]
-        return logits, sum(nothing, start=jnp.zeros(()))
+        return logits, sum(nothing, start=jnp.zeros(())), ran
+
+
+def _whole(context: Context) -> Bool[Array, ""]:
+    """Returns whether all bits are there: while sites are ungated, and without a price."""
+    free = context.lam <= 0
+    return free if context.ungated is None else free | context.ungated
 
 
 def __getattr__(name: str) -> object:

@@ -2,9 +2,12 @@
 
 E(z, n) = E_once(z) + n E_step(z) - E_unread(z). Every term is a product of different gates: a synapse costs when both
 its ends run and its source sends, so for independent gates E_q[E] needs their open probabilities only (a neuron wired
-to itself counts once). Where time steps are sites, E_step is paid by those that run. The last step that runs feeds
-nothing back: what E_step charges for its recurrent wires is E_unread. Events are measured and have no gradient here, so
-of what a network sends this is a price and no prior.
+to itself counts once), and those of widths, whose prices are averaged. Where time steps are sites, E_step is paid by
+those that run. The last step that runs feeds nothing back: what E_step charges for its recurrent wires is E_unread.
+
+Events are what is given: as measured numbers they are a price of sites and steps. As events of a pass with the gradient
+of its spikes (`dsnn.bayes.events`) they make E a penalty on behaviour: the normaliser over what a network may do is not
+computed, so of behaviour this is no prior.
 """
 
 import math
@@ -12,7 +15,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from dsnn.bayes.sites import TIME, Sites, followed
+from dsnn.bayes.sites import TIME, Sites, Wire, followed
+from dsnn.bayes.widths import Widths
 from dsnn.types import Array, Float
 
 
@@ -57,6 +61,7 @@ def expected_energy(
     events: dict[str, Float[Array, " _"]],
     prices: Prices,
     accounting: str = "updates",
+    widths: Widths | None = None,
 ) -> Energy:
     """Returns E_q[E(z)] per inference.
 
@@ -67,7 +72,13 @@ def expected_energy(
             `dsnn.bayes.sites.measure` counts them.
         prices: the energy profile.
         accounting: "arithmetic", "updates" or "memory".
+        widths: prices by the widths of kernels, whose probabilities stand beside those of sites; None is the profile's.
     """
+    updates: Prices = prices if widths is None else widths.updates
+
+    def event_nj(wire: Wire, source: str) -> Any:
+        by_width = None if widths is None else widths.event_nj(wire, source, accounting, open_probability)
+        return prices.event_nj(source, accounting) if by_width is None else by_width
 
     def open_of(site: tuple[str, int]) -> Any:
         group, number = site
@@ -75,18 +86,18 @@ def expected_energy(
 
     once, step, fed_back = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
     for wire in sites.wires:
-        pairs = wire.pairs(open_probability, events[wire.name])
-        price: Any = prices.event_nj("analog" if wire.analog else "spikes", accounting)
+        price: Any = event_nj(wire, "analog" if wire.analog else "spikes")
         if wire.sums:
             alone = math.prod(1.0 - open_of(site) for site in wire.sums)
-            price = price + (1.0 - alone) * (prices.event_nj("analog", accounting) - price)
-        cost = price * wire.fan * pairs * math.prod(map(open_of, wire.inside), start=1.0)
+            price = price + (1.0 - alone) * (event_nj(wire, "analog") - price)
+        paid = wire.pairs(open_probability, events[wire.name], price)
+        cost = wire.fan * paid * math.prod(map(open_of, wire.inside), start=1.0)
         once, step = (once + cost, step) if wire.once else (once, step + cost)
         fed_back = fed_back + cost if wire.recurrent else fed_back
     if accounting != "arithmetic":
         for group in sites.neurons:
             neurons = group.running(open_probability) * math.prod(map(open_of, group.inside), start=1.0)
-            cost = neurons * prices.update_nj(group.kind, accounting)
+            cost = neurons * updates.update_nj(group.kind, accounting)
             once, step = (once + cost, step) if group.once else (once, step + cost)
     if TIME in open_probability:
         running = open_probability[TIME]

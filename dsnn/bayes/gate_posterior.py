@@ -5,11 +5,9 @@ for every site, and `GatePosterior.fold` puts them into the weights. Discrete ga
 `GatePosterior.averaged` sums over all settings of few of them, and adds the ARM estimate for more.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +15,7 @@ import numpyro
 from numpyro import handlers
 
 from dsnn.bayes.gates import ENUMERATED, HARD_CONCRETE, Family, Gates, antithetic, every_setting
+from dsnn.bayes.gates.contract import weighed
 from dsnn.bayes.sites import BLOCKS, TIME, Sites, gate
 from dsnn.parameters import Params
 from dsnn.rng import stream
@@ -24,8 +23,22 @@ from dsnn.types import Array, Bool, Float, Key
 
 GATES = "gates"
 
-Terms = tuple[Float[Array, " batch"], Float[Array, ""]]
-"""What is observed at some gates: log likelihood of each example in nats, and the energy that is spent in nJ."""
+
+Observed = TypeVar("Observed", bound=tuple[Any, ...])
+
+
+class Terms(NamedTuple):
+    """What is found at some gates.
+
+    Attributes:
+        log_likelihood: of each example, in nats.
+        spent_nj: energy of an inference.
+        spikes: of hidden neurons in an inference, where these have a price.
+    """
+
+    log_likelihood: Float[Array, " batch"]
+    spent_nj: Float[Array, ""]
+    spikes: Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +61,7 @@ class GatePosterior:
         Args:
             weight: factor on their divergence, the guide's too; None is 1.
         """
-        with _weighed(weight):
+        with weighed(weight):
             return numpyro.sample(GATES, self.family.base(self.sites.total))
 
     def posterior(
@@ -64,7 +77,7 @@ class GatePosterior:
             weight: that of `prior`.
             ungated: see `learned`.
         """
-        with _weighed(weight):
+        with weighed(weight):
             return numpyro.sample(GATES, self.learned(ungated), rng_key=key)
 
     def learned(self, ungated: Bool[Array, ""] | None = None) -> Gates:
@@ -132,10 +145,10 @@ class GatePosterior:
         self,
         q: Gates,
         z: Float[Array, " site"],
-        terms: Callable[[Float[Array, " site"]], Terms],
-        worth: Callable[[Float[Array, " batch"], Float[Array, ""]], Float[Array, ""]],
+        terms: Callable[[Float[Array, " site"]], Observed],
+        worth: Callable[..., Float[Array, ""]],
         key: Key[Array, ""],
-    ) -> Terms:
+    ) -> Observed:
         """Returns the terms at a draw of the gates, or their exact expectation over few discrete ones.
 
         Inside a NumPyro model; for many discrete gates it adds the factor whose gradient is the ARM estimate.
@@ -143,8 +156,8 @@ class GatePosterior:
         Args:
             q: from `learned`.
             z: the draw.
-            terms: at gates.
-            worth: what the objective makes of terms, for the estimate.
+            terms: at gates, a tuple such as `Terms`.
+            worth: what the objective makes of them, each an argument, for the estimate.
             key: consumed.
         """
         if self.family.discrete and self.sites.total <= ENUMERATED:
@@ -154,11 +167,11 @@ class GatePosterior:
             self._score(q, z, worth(*found), lambda other: worth(*terms(other)), key)
         return found
 
-    def _enumerated(self, q: Any, terms: Callable[[Array], Terms]) -> Terms:
+    def _enumerated(self, q: Any, terms: Callable[[Array], Observed]) -> Observed:
         """Returns the expectation of the terms, summed over all settings."""
         settings = every_setting(self.sites.total)
         share = jnp.exp(q.log_prob(settings))
-        summed: Terms = jax.tree.map(lambda a: jnp.tensordot(share, a, 1), jax.lax.map(terms, settings))
+        summed: Observed = jax.tree.map(lambda a: jnp.tensordot(share, a, 1), jax.lax.map(terms, settings))
         return summed
 
     def _score(self, q: Any, z: Array, here: Array, objective: Callable[[Array], Array], key: Key[Array, ""]) -> None:
@@ -166,8 +179,3 @@ class GatePosterior:
         other, weights = antithetic(q.logit, z, key)
         slope = jax.lax.stop_gradient((here - objective(other)) * weights)
         numpyro.factor("gates_score", (slope * (q.logit - jax.lax.stop_gradient(q.logit))).sum())
-
-
-def _weighed(weight: Float[Array, ""] | None) -> AbstractContextManager[Any]:
-    """Returns what scales the gates' divergence; nothing where the weight is None."""
-    return contextlib.nullcontext() if weight is None else handlers.scale(scale=weight)

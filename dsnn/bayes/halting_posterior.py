@@ -63,8 +63,11 @@ class HaltingPosterior:
         """Returns E_q[log p(y | x, n)] + H(q(n | x)) per example, and the share of them that reaches each step."""
         log_q = self.log_q(head, logits)
         expected, entropy, _ = halting.mixture_elbo(log_q, log_likelihood)
-        reached = jnp.cumsum(jnp.exp(log_q)[::-1], 0)[::-1].mean(1)
-        return expected + entropy, reached
+        return expected + entropy, _reached(log_q).mean(1)
+
+    def reached(self, head: dict[str, Array], logits: Float[Array, "time batch class"]) -> Float[Array, "time batch"]:
+        """Returns the probability that each example reaches each step."""
+        return _reached(self.log_q(head, logits))
 
     def mean_steps(self, params: Params, logits: Float[Array, "time batch class"]) -> Float[Array, ""]:
         """Returns E_q[n] over a batch of running logits."""
@@ -83,3 +86,8 @@ class HaltingPosterior:
         """Returns the parameters that are fitted once learning is over, as they are before: they change no answer."""
         found = {f"halting.{name}": value for name, value in self.head({}).items()}
         return found | {TEMPERATURE: self.temperature({}), SHARPNESS: self.sharpness({})}
+
+
+def _reached(log_q: Float[Array, "time *batch"]) -> Float[Array, "time *batch"]:
+    """Returns q(n >= t | x) from log q(n | x)."""
+    return jnp.cumsum(jnp.exp(log_q)[::-1], 0)[::-1]

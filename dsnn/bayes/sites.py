@@ -12,6 +12,7 @@ import math
 
 import jax.numpy as jnp
 
+from dsnn.bayes.events import counted, differentiable, followed, per_step
 from dsnn.networks.indices import of_groups, rows_scaled, spread, summed
 from dsnn.networks.site_wires import Neurons, Wire, neurons_of, wire_of
 from dsnn.networks.whole import Runnable
@@ -192,6 +193,8 @@ def measure(
     *,
     held: bool,
     running: Float[Array, " time"] | None = None,
+    reached: Float[Array, "time batch"] | None = None,
+    differentiated: bool = False,
 ) -> dict[str, Array]:
     """Returns the events that each wire carried, ``[sender]``: means over time and batch, summed over positions.
 
@@ -207,31 +210,27 @@ def measure(
             network sent over each wire.
         held: whether the input was held.
         running: how far each step ran, None: every step; events count where the network ran.
+        reached: probability that each example reaches each step, None: it does.
+        differentiated: whether events have the gradient of the spikes that they are (`dsnn.bayes.events`). What
+            carries values counts where it is not zero, and has none.
     """
     sent, out = model.carried(inputs, spikes, held=held), {}
     for wire in sites.wires:
-        signal, everywhen = over(wire.said, sent), running
-        if wire.recurrent:
-            everywhen = followed(jnp.ones(len(signal)) if running is None else running)
-        rate = in_places(wire.said, _rate(signal, None if wire.once and held else everywhen))
+        signal = over(wire.said, sent)
+        fired = differentiable(signal) if differentiated and not wire.analog else counted(signal)
+        weights = None if wire.once and held else _weights(len(signal), running, reached, recurrent=wire.recurrent)
+        rate = in_places(wire.said, per_step(fired, weights))
         if wire.places is not None:
             rate = rate * wire.places[..., None]
         out[wire.name] = summed(rate.reshape(-1, wire.said.senders).sum(0), wire.units, wire.pre_sites)
     return out
 
 
-def followed(running: Float[Array, " time"]) -> Float[Array, " time"]:
-    """Returns how far each step runs and a later one does too, which then reads its spikes over recurrent wires.
-
-    Steps run independently of each other; the sum is the expected number of times that spikes are fed back.
-    """
-    none_later = jnp.cumprod((1 - running)[::-1])[::-1]
-    return running * (1 - jnp.append(none_later[1:], 1.0))
-
-
-def _rate(x: Array, running: Float[Array, " time"] | None) -> Array:
-    """Events per step that ran, of each unit; None: every step did."""
-    active = (x != 0).astype(jnp.float32).mean(1)
-    if running is None:
-        return active.mean(0)
-    return jnp.tensordot(running, active, 1) / jnp.maximum(running.sum(), 0.5)
+def _weights(length: int, running: Array | None, reached: Array | None, *, recurrent: bool) -> Array | None:
+    """Returns how far steps run whose spikes are read over a wire: a step later where it is recurrent."""
+    if recurrent:
+        running = followed(jnp.ones(length) if running is None else running)
+        reached = None if reached is None else jnp.concatenate([reached[1:], jnp.zeros_like(reached[:1])])
+    if reached is None:
+        return running
+    return reached if running is None else running[:, None] * reached

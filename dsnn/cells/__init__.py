@@ -7,9 +7,10 @@
 from dsnn.cells.adex import AdEx, AdExState
 from dsnn.cells.alif import ALIF, ALIFState
 from dsnn.cells.cubalif import CuBaLIF, CuBaLIFState
+from dsnn.cells.fixed_point import kind
 from dsnn.cells.izhikevich import Izhikevich, IzhikevichState
 from dsnn.cells.li import LI, LIState
-from dsnn.cells.lif import IF, LIF, PLIF, LIFState, kind
+from dsnn.cells.lif import IF, LIF, PLIF, LIFState
 from dsnn.cells.ltc import LTC, LTCState
 from dsnn.cells.noisy import Noisy, NoisyState
 from dsnn.cells.presets import like, presets

@@ -41,7 +41,8 @@ class CuBaLIF(nnx.Module):
         threshold: positive.
         reset: "subtract", "zero", "none" or a membrane value.
         reset_timing: "same" step or "next" step.
-        refractory: time in ms after a spike during which the membrane holds and no spike is possible, a multiple of dt.
+        refractory: time in ms after a spike during which the membrane holds and no spike is possible, a multiple of dt;
+            infinite (``math.inf``) is a neuron that fires at most once, whose membrane goes on without a reset.
         rest: membrane without input; the first state is there.
         compare: ">" or ">=".
         input_scale: k = 1 ("one"), 1 - beta ("decay"), dt/tau ("dt_over_tau") or a number.

@@ -43,7 +43,8 @@ class LIF(nnx.Module):
         threshold: positive.
         reset: "subtract", "zero", "none" or a membrane value.
         reset_timing: "same" step or "next" step.
-        refractory: time in ms after a spike during which the membrane holds and no spike is possible, a multiple of dt.
+        refractory: time in ms after a spike during which the membrane holds and no spike is possible, a multiple of dt;
+            infinite (``math.inf``) is a neuron that fires at most once, whose membrane goes on without a reset.
         rest: membrane without input; the first state is there.
         compare: ">" or ">=", whether a membrane at the threshold spikes.
         input_scale: k = 1 ("one"), 1 - beta ("decay"), dt/tau ("dt_over_tau") or a number.
@@ -117,7 +118,7 @@ def IF(**options: Any) -> LIF:
     return LIF(1.0, **options)
 
 
-def kind(cell: Any) -> str:
+def own_kind(cell: Any) -> str:
     """Returns what a cell is called where its updates are counted: its class, or "IF" for an `LIF` that never leaks."""
     name = type(cell).__name__
     perfect = name == "LIF" and isinstance(cell.beta, int | float) and cell.beta == 1

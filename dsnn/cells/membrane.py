@@ -1,5 +1,6 @@
 """Integrate, fire, reset, stay silent: what every neuron of the LIF family does once its current is known."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from dsnn.cells.firing import fire, noise_state, set_spike
 from dsnn.cells.rounding import rounded
+from dsnn.escape.draw import with_gradient_of
 from dsnn.escape.parameters import check_choice, parameter, value
 from dsnn.types import Array, Float, Key
 
@@ -29,25 +31,53 @@ def integrate_and_fire(
         threshold: of this step.
         key: None is the deterministic neuron.
     """
-    if cell.reset_timing == "same":
+    membrane = _integrated(cell, state, drive, beta, threshold)
+    membrane = checkpoint_name(membrane, "membrane")  # the rest of a step is cheaper to compute again than to keep
+    shift, spikes = fire(cell, state.shift, membrane - threshold, key)
+    if cell.refractory:
+        shift = None if shift is None else jnp.where(state.refractory <= 0, shift, state.shift)
+        spikes, refractory = _silenced(cell, spikes, state.refractory)
+        state = state._replace(refractory=refractory)
+    if cell.reset_timing == "next":
+        return state._replace(membrane=membrane, spikes=spikes, shift=shift), spikes
+    if not fires_once(cell):
+        membrane = apply_reset(cell, membrane, spikes, threshold)
+    return state._replace(membrane=membrane, shift=shift), spikes
+
+
+def _integrated(cell: Any, state: Any, drive: Array, beta: Any, threshold: Any) -> Array:
+    """Returns the membrane of this step before its spike: the last one, decayed and driven, and reset if that is due.
+
+    The membrane of a neuron that fires once goes on as if it had not, so that later spikes stay what one forestalls.
+    """
+    if cell.reset_timing == "same" or fires_once(cell):
         membrane = _decayed(cell, state.membrane, beta) + drive
     elif cell.reset == "subtract":
         membrane = apply_reset(cell, _decayed(cell, state.membrane, beta) + drive, state.spikes, threshold)
     else:
         membrane = _decayed(cell, apply_reset(cell, state.membrane, state.spikes, threshold), beta) + drive
-    if cell.refractory:
-        awake = state.refractory <= 0
-        membrane = jnp.where(awake, membrane, state.membrane)
-    membrane = checkpoint_name(membrane, "membrane")  # the rest of a step is cheaper to compute again than to keep
-    shift, spikes = fire(cell, state.shift, membrane - threshold, key)
-    if cell.refractory:
+    if cell.refractory and not fires_once(cell):
+        membrane = jnp.where(state.refractory <= 0, membrane, state.membrane)
+    return membrane
+
+
+def fires_once(cell: Any) -> bool:
+    """Returns whether a cell stays silent for good after a spike: its refractory time is infinite."""
+    return bool(cell.refractory == math.inf)
+
+
+def _silenced(cell: Any, spikes: Array, refractory: Array) -> tuple[Array, Array]:
+    """Returns the spikes that the refractory time lets through, and the steps of it that are left.
+
+    Of a neuron that fires once they are one once it has fired, and s becomes s (1 - refractory): so the gradient knows
+    of the later spikes that one forestalls.
+    """
+    awake = refractory <= 0
+    if not fires_once(cell):
         spikes = jnp.where(awake, spikes, 0.0)
-        shift = None if shift is None else jnp.where(awake, shift, state.shift)
-        refractory = jnp.where(spikes > 0, float(cell.refractory), jnp.maximum(state.refractory - 1, 0))
-        state = state._replace(refractory=refractory)
-    if cell.reset_timing == "next":
-        return state._replace(membrane=membrane, spikes=spikes, shift=shift), spikes
-    return state._replace(membrane=apply_reset(cell, membrane, spikes, threshold), shift=shift), spikes
+        return spikes, jnp.where(spikes > 0, float(cell.refractory), jnp.maximum(refractory - 1, 0))
+    spikes = with_gradient_of(jnp.where(awake, spikes, 0.0), spikes * (1 - refractory))
+    return spikes, refractory + (jax.lax.stop_gradient(spikes) if cell.detach_reset else spikes)
 
 
 def apply_reset(
@@ -123,10 +153,14 @@ def _is_zero(rest: Any) -> bool:
     return isinstance(rest, (int, float)) and rest == 0
 
 
-def _steps(refractory: float | int, dt: float | int, reset_timing: str) -> int:
-    steps = round(refractory / dt)
-    if refractory < 0 or abs(steps * dt - refractory) > 1e-6 * dt:
-        raise ValueError(f"refractory must be a multiple of dt = {dt} ms, at least 0, got {refractory}; round it.")
+def _steps(refractory: float | int, dt: float | int, reset_timing: str) -> int | float:
+    if refractory == math.inf:
+        return math.inf
+    steps = round(refractory / dt) if math.isfinite(refractory) else -1
+    if steps < 0 or abs(steps * dt - refractory) > 1e-6 * dt:
+        raise ValueError(
+            f"refractory must be a multiple of dt = {dt} ms, at least 0, or infinite, got {refractory}; round it."
+        )
     if steps and reset_timing == "next":
         raise ValueError(
             f'a refractory period needs reset_timing="same", got "next" with refractory={refractory}; with "next" the '

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsnn import resolve
+from dsnn.bayes.bits_config import BitsConfig
 from dsnn.config import rules, typed
 from dsnn.config.checks import one_of
 from dsnn.config.data import DataConfig
@@ -70,6 +71,7 @@ class Config:
     bayes: BayesConfig = field(default_factory=BayesConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
     halting: HaltingConfig = field(default_factory=HaltingConfig)
+    bits: BitsConfig = field(default_factory=BitsConfig)
     svi: SviConfig = field(default_factory=SviConfig)
     nuts: NutsConfig = field(default_factory=NutsConfig)
     fptt: FpttConfig = field(default_factory=FpttConfig)

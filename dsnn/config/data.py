@@ -31,6 +31,8 @@ class DataConfig:
         source: function of one's own that reads the data of ``python``, ``package.module:function``, called as
             `dsnn.protocols.Source` says with the options.
         temporal: whether the second axis of ``npz`` or ``npy`` data is time.
+        view: how sequences are read, "steps" (one after another), "summed" over time, or "whole", one input
+            ``[time, 1, feature]``, see `dsnn.data.views`; with the last two they are static data.
         val_fraction: share of the training part that validates; -1 is the set's own choice.
         standardise: "auto" brings inputs to one scale, as the training part asks (`dsnn.data.standardised`; zeros of
             images, spikes and sparse data stay zero); "none" takes them as they are.
@@ -44,6 +46,7 @@ class DataConfig:
     path: str | None = None
     source: str = ""
     temporal: bool = False
+    view: str = "steps"
     val_fraction: float = -1.0
     standardise: str = "none"
     limit: int = 0
@@ -60,6 +63,7 @@ class DataConfig:
             )
         if not (self.val_fraction == -1 or 0 <= self.val_fraction < 1):
             raise ValueError(f"data.val_fraction must be in [0, 1), or -1 for the set's own, got {self.val_fraction}.")
+        one_of("data.view", self.view, data.VIEWS)
         one_of("data.standardise", self.standardise, ("none", "auto"))
         if self.limit < 0:
             raise ValueError(f"data.limit must not be negative, got {self.limit}; 0 uses every example.")

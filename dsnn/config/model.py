@@ -5,10 +5,13 @@ from typing import Any
 
 from dsnn import resolve
 from dsnn.config.checks import fraction, one_of, positive
-from dsnn.networks import initializers, stack, zoo
+from dsnn.networks import initializers, rivals, stack, zoo
 from dsnn.networks.layers import READS
 
-ARCHITECTURES = ("mlp", "conv", *zoo.__all__)
+NAMED = {**dict.fromkeys(zoo.__all__, zoo), **dict.fromkeys(rivals.__all__, rivals)}
+"""Networks with options of their own, and the room that each is in."""
+
+ARCHITECTURES = ("mlp", "conv", *NAMED)
 OFFERED = ("key", "cell", "readout", "readout_beta", "dtype")
 """What a network of the zoo gets of the configuration, where its signature names it."""
 NOISES = ("logistic", "gaussian", "none")
@@ -41,9 +44,11 @@ class ModelConfig:
         architecture: "mlp", "conv" (LeNet-like: convolutions with 2 x 2 max pooling, then dense layers), or "auto":
             convolutions for images and frames of events of 16 x 16 and more, unless ``hidden`` is given by hand. Or a
             name of `dsnn.networks.zoo`, such as "csnn" or "sew_resnet18", whose layers are its own: of the options
-            below it takes those of cells, ``architecture_options``, ``readout``, ``readout_beta`` and ``products``. A
-            network of one's own is ``package.module:factory``, called ``(in_shape, classes, key=, cell=, **options)``
-            with ``key`` and ``cell``, a function of the number of neurons, where it names them.
+            below it takes those of cells, ``architecture_options``, ``readout``, ``readout_beta`` and ``products``. Or
+            of `dsnn.networks.rivals`, networks of values: "gru", "delta_gru", "exits" (``train.steps`` are its layers)
+            or "tconv" (with ``data.view=whole``), which take ``architecture_options`` alone. A network of
+            one's own is ``package.module:factory``, called ``(in_shape, classes, key=, cell=, **options)`` with ``key``
+            and ``cell``, a function of the number of neurons, where it names them.
         hidden: neurons of each dense hidden layer.
         channels: channels of each convolution.
         recurrent: wires every dense hidden layer to itself.
@@ -124,8 +129,8 @@ class ModelConfig:
             for name, given in getattr(self, where).items():
                 initializers.check_constant(f"model.{where}.{name}", given)
         resolve.check_name("model.noise", self.noise, NOISES)
-        if self.architecture in zoo.__all__:
-            what, make = f"model.architecture={self.architecture}", getattr(zoo, self.architecture)
+        if self.architecture in NAMED:
+            what, make = f"model.architecture={self.architecture}", named_network(self.architecture)
             resolve.arguments(what, make, dict.fromkeys(OFFERED), self.architecture_options, ((), 0))
         elif self.architecture_options and not resolve.is_foreign(self.architecture):
             raise ValueError(
@@ -149,6 +154,11 @@ class ModelConfig:
             raise ValueError(
                 "model.feedforward is for an mlp, got model.architecture=conv; put its layers in model.hidden."
             )
+
+
+def named_network(architecture: str) -> Any:
+    """Returns the factory of a network that has options of its own, one of `NAMED`."""
+    return getattr(NAMED[architecture], architecture)
 
 
 def reads_images(architecture: str) -> bool:

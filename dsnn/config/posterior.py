@@ -8,6 +8,8 @@ from dsnn.bayes import guides, priors
 from dsnn.bayes.gates import FAMILIES
 from dsnn.config.checks import one_of, positive
 
+EVENTS = ("frozen", "differentiated")
+
 
 @dataclass
 class BayesConfig:
@@ -121,6 +123,10 @@ class EnergyConfig:
     Attributes:
         profile: hardware whose prices the prior and the headline use, a name or a YAML file.
         accounting: "arithmetic", "updates" or "memory".
+        events: of the objective's energy, "frozen" (measured every ``svi.measure_every`` updates, constants in between:
+            energy moves gates and steps alone) or "differentiated" (those of the pass that gives the likelihood, with
+            the gradient of its spikes, so that svi.lam moves weights, thresholds and time constants too, also without
+            gates and halting: a penalty on behaviour).
         also: further profiles for the cost table.
         engine: profile of the dense engine that each layer could run on instead; empty is ``profile``.
         pue: power usage effectiveness, a name or a number.
@@ -129,6 +135,7 @@ class EnergyConfig:
 
     profile: str = "45nm"
     accounting: str = "updates"
+    events: str = "frozen"
     also: list[str] = field(default_factory=list)
     engine: str = ""
     pue: str = "none"
@@ -136,5 +143,6 @@ class EnergyConfig:
 
     def __post_init__(self) -> None:
         one_of("energy.accounting", self.accounting, energy.ACCOUNTINGS)
+        one_of("energy.events", self.events, EVENTS)
         for name in (self.profile, *self.also, *([self.engine] if self.engine else [])):
             energy.profile(name)

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from dsnn import energy
+from dsnn.bayes.bits_config import POSTERIOR_WIDTH
+from dsnn.config.model import NAMED
 from dsnn.learn.online import RESUMED
-from dsnn.networks import zoo
+from dsnn.resolve import is_foreign
 
 if TYPE_CHECKING:
     from dsnn.config import Config
@@ -28,7 +31,7 @@ def check(config: "Config") -> None:
     Raises:
         ValueError: the sentence of the first rule that it breaks.
     """
-    for rule in RULES:
+    for rule in (*RULES, *(BITS if config.bits.enabled else ())):
         if rule.broken(config):
             raise ValueError(rule.sentence(config))
 
@@ -49,6 +52,73 @@ def _counted(config: "Config") -> object:
 def _priced(config: "Config") -> object:
     svi = config.svi
     return svi.lam or svi.budget_nj or svi.budget_fraction or svi.budget_sites
+
+
+def _behaves(config: "Config") -> object:
+    return config.energy.events == "differentiated" or config.svi.rate_penalty
+
+
+BITS: tuple[Rule, ...] = (
+    Rule(
+        lambda c: c.learner != "svi",
+        lambda c: f"bits are part of a posterior, got learner={c.learner}; set learner=svi, or bits.enabled=false.",
+    ),
+    Rule(
+        lambda c: not energy.profile(c.energy.profile).multiply_pj,
+        lambda c: (
+            "bits are priced where a profile says what of a multiply-accumulate multiplies, multiply_pj, got "
+            f"energy.profile={c.energy.profile} without; take 45nm-int32, or bits.enabled=false."
+        ),
+    ),
+    Rule(
+        lambda c: not energy.profile(c.energy.profile).integer,
+        lambda c: (
+            "bits are those of integers, got the floating point of energy.profile="
+            f"{c.energy.profile}; set energy.profile=45nm-int32."
+        ),
+    ),
+    Rule(
+        lambda c: c.bayes.flipout,
+        lambda c: (
+            "bits round a draw of the weights, and bayes.flipout turns each example's about their mean, got both; set "
+            "bayes.flipout=false."
+        ),
+    ),
+    Rule(
+        lambda c: c.bayes.temperature not in (1, -1),
+        lambda c: (
+            f"bits leave a network its own logits, got bayes.temperature={c.bayes.temperature:g}, which would take "
+            "its readout's weights off their grid; set bayes.temperature=1."
+        ),
+    ),
+    Rule(
+        lambda c: c.model.products != "float32",
+        lambda c: f"bits need exact sums, got model.products={c.model.products}; set model.products=float32.",
+    ),
+    Rule(
+        lambda c: c.bits.family == POSTERIOR_WIDTH and c.bayes.guide != "mean_field",
+        lambda c: (
+            f"bits.family={POSTERIOR_WIDTH} reads the standard deviation of each weight, got bayes.guide="
+            f"{c.bayes.guide}; take mean_field."
+        ),
+    ),
+    Rule(
+        lambda c: c.svi.shrink_epochs,
+        lambda c: (
+            "bits keep the grids of the whole network, got svi.shrink_epochs, which makes it smaller; leave "
+            "svi.shrink_epochs out."
+        ),
+    ),
+    Rule(
+        lambda c: c.convert.method,
+        lambda c: "bits are learned from a network's own start, got convert.method; leave one of them out.",
+    ),
+    Rule(
+        lambda c: c.export.nir,
+        lambda c: "NIR has no numbers in fixed point, got export.nir with bits; leave one of them out.",
+    ),
+)
+"""Rules of configurations with bits."""
 
 
 RULES: tuple[Rule, ...] = (
@@ -144,6 +214,13 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        lambda c: _behaves(c) and c.learner != "svi" and not is_foreign(c.learner),
+        lambda c: (
+            f"energy.events=differentiated and svi.rate_penalty are prices of variational inference, got learner="
+            f"{c.learner}; set learner=svi (bayes.guide=point learns points), or leave them out."
+        ),
+    ),
+    Rule(
         lambda c: c.compute.split == "samples" and (c.learner != "svi" or c.svi.particles == 1),
         lambda c: (
             f"compute.split=samples spreads the particles of variational inference, got learner={c.learner} with "
@@ -181,7 +258,7 @@ RULES: tuple[Rule, ...] = (
         lambda c: "a conversion is one network in one process, got more of them; sweep seeds with -m instead.",
     ),
     Rule(
-        lambda c: c.convert.method and c.model.architecture in zoo.__all__,
+        lambda c: c.convert.method and c.model.architecture in NAMED,
         lambda c: (
             f"a conversion makes an mlp or a conv network, got model.architecture={c.model.architecture}; set "
             "model.architecture=conv."

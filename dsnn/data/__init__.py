@@ -57,11 +57,13 @@ from dsnn.data.split import (
     size,
     steps,
 )
+from dsnn.data.views import VIEWS, viewed
 from dsnn.data.worries import worries
 from dsnn.suggest import did_you_mean
 
 __all__ = [
     "TRANSFORMS",
+    "VIEWS",
     "Arrays",
     "DataError",
     "EvalBatches",
@@ -90,6 +92,7 @@ __all__ = [
     "steps",
     "take",
     "target_scaling",
+    "viewed",
     "worries",
 ]
 

@@ -1,12 +1,14 @@
 """From a run of a network to the records that energy is counted on: what was sent, read and updated, per inference."""
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from dsnn.cells import kind as cell_kind
 from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
+from dsnn.networks.compact import kept
 from dsnn.networks.plan import NEURONS
 from dsnn.networks.whole import Runnable
 from dsnn.networks.windows import places
@@ -14,6 +16,9 @@ from dsnn.networks.wiring import described_by, in_places, of_run, over, priced
 from dsnn.parameters import Params, split
 from dsnn.protocols import NeuronGroup, Wire
 from dsnn.types import Array, Int
+
+if TYPE_CHECKING:
+    from dsnn.deploy.decided import Deployed
 
 
 def records(
@@ -42,19 +47,66 @@ def records(
     mean_steps = float(taken.mean())
     wiring = of_run(described_by(model), analog_input=analog, held_input=held)
     sent, params = model.carried(jnp.asarray(inputs), spikes, held=held), split(model)[1]
+
+    def when(at: int | None) -> tuple[np.ndarray, float]:
+        """Returns which of an example's steps compute what is computed at this one, and how many do."""
+        own = running if at is None else running * _only(at, taken, time)
+        return own, mean_steps if at is None else float(own.sum() / batch)
+
     waiting = {group.name: group for group in wiring.neurons}
     out: list[Record] = []
     for number, wire in enumerate(wiring.wires):
         if wire.senders and wire.receivers:  # else a branch that is thinned to nothing
-            out.append(_product(wire, sent, params, running, mean_steps))
+            out.append(_product(wire, sent, params, *when(wire.at)))
         # the neurons of a layer stand behind its wires
         after = wiring.wires[number + 1].name if number + 1 < len(wiring.wires) else ""
         layer = wire.name.removesuffix(".recurrent")
         if after != f"{layer}.recurrent" and (group := waiting.pop(layer + NEURONS, None)):
-            out += _neurons(group, sent, running, mean_steps)
+            out += _neurons(group, sent, *when(group.at))
     for group in waiting.values():
-        out += _neurons(group, sent, running, mean_steps)
+        out += _neurons(group, sent, *when(group.at))
     return out
+
+
+def with_widths(
+    counted: list[Record], wires: tuple[Wire, ...], deployed: "Deployed", *, inputs: int, membrane: int
+) -> list[Record]:
+    """Returns records with the widths that were decided, of neurons with that of their membranes.
+
+    What rounding made zero is stored and read like any other weight; a unit without bits is not there.
+
+    Args:
+        counted: of the decided network or of it with all sites.
+        wires: of the whole network.
+        deployed: says which sites and which widths there are.
+        inputs: bits of inputs that are values.
+        membrane: bits of membranes.
+    """
+    by_name = {wire.name: wire for wire in wires}
+    out: list[Record] = []
+    for record in counted:
+        if isinstance(record, NeuronRecord):
+            out.append(replace(record, bits=membrane))
+            continue
+        wire = by_name.get(record.name)
+        if not isinstance(record, SynapseRecord) or wire is None or wire.kernel not in deployed.widths:
+            out.append(record)
+            continue
+        own = np.asarray(deployed.widths[wire.kernel])
+        if len(own) > 1 and len(own) != record.kernel_shape[-1]:
+            for axis in wire.post:
+                own = own[np.isin(axis.index, kept(deployed.gates[axis.group]))]
+        there = np.broadcast_to(own > 0, record.kernel_shape) if (own == 0).any() else None
+        sums = (1 + len(wire.joined)).bit_length() if wire.joined else inputs
+        each = own if len(own) > 1 else int(own[0])
+        out.append(replace(record, bits=each, connected=there, input_bits=sums))
+    return out
+
+
+def _only(at: int, taken: np.ndarray, time: int) -> np.ndarray:
+    """Returns ones at a step, from 0, or at each example's last for -1, ``[time, batch]``."""
+    step = taken - 1 if at == -1 else np.full(len(taken), at)
+    return (np.arange(time)[:, None] == step).astype(np.float32)
 
 
 def _product(wire: Wire, sent: dict[str, Any], params: Params, running: np.ndarray, mean_steps: float) -> SynapseRecord:

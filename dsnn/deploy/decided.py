@@ -21,6 +21,7 @@ from dsnn.bayes.bayesian import Bayesian, Draw
 from dsnn.bayes.sites import TIME
 from dsnn.data import require_finite
 from dsnn.deploy import fused_inference
+from dsnn.deploy.fixed_point import FixedFormats, in_fixed_point
 from dsnn.native.programs import Program, quickly
 from dsnn.networks.compact import compact, kept
 from dsnn.networks.whole import Runnable, is_weight
@@ -47,9 +48,12 @@ class Deployed(NamedTuple):
         gates: decided gates by group, empty without gates.
         kept_steps: indices of the time steps that run, None for all of them.
         small: the compacted network.
+        simulator: how examples run through networks of these parameters: with bits, those in fixed point.
         padded: the same with widths rounded up to whole vector registers, but for convolutions that run in the fused
             program, which fills them otherwise.
         run: compiled ``inputs -> Decision`` of the padded network with early stopping; inputs must be finite.
+        widths: decided bits of each kernel's units, by kernel; empty without bits.
+        fixed: fixed-point formats that the network runs in; None without bits.
     """
 
     full: Params
@@ -59,6 +63,9 @@ class Deployed(NamedTuple):
     small: Runnable
     padded: Runnable
     run: Callable[[Array], Decision]
+    simulator: Simulator
+    widths: dict[str, Array] = {}  # noqa: RUF012 - never changed
+    fixed: FixedFormats | None = None
 
     def executed(self, stop: Any) -> np.ndarray:
         """Returns how many steps run of an example that stops at these steps of the clock."""
@@ -73,22 +80,27 @@ def deploy(bayesian: Bayesian, params: dict[str, Array], threshold: float = math
     An example stops where the log odds of q having stopped reach ``threshold``; by default every step runs. Kernels and
     biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the compacted
     network fires exactly the spikes of the masked one. Norms are folded before, by the statistics that
-    were measured of this network when learning ended (`Bayesian.finish`), or else by the learner's.
+    were measured of this network when learning ended (`Bayesian.finish`), or else by the learner's. Kernels with bits
+    are on their own grids, and everything runs in fixed point then (`dsnn.deploy.fixed_point`).
     """
     draw, gated = _centre(bayesian, params)
-    full, masked = (on_grid(bayesian.simulator.template.fold(own)) for own in (draw.weights, gated))
+    simulator, fixed, widths = bayesian.simulator, None, {}
+    if bayesian.bits is None or draw.bits is None:
+        full, masked = (on_grid(simulator.template.fold(own)) for own in (draw.weights, gated))
+    else:
+        simulator, fixed, full, masked = in_fixed_point(bayesian, params, draw, gated)
+        widths = bayesian.bits.widths_of(draw.bits)
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
-    small = compacted(bayesian, masked, gates)
+    small = _compacted(simulator, masked, gates)
     # of images the fused program computes what is read alone, so that filling registers would be work
-    whole = bayesian.simulator.held and fused_inference.pictures(small)
-    padded = small if whole else compacted(bayesian, masked, gates, multiple=VECTOR)
+    whole = simulator.held and fused_inference.pictures(small)
+    padded = small if whole else _compacted(simulator, masked, gates, multiple=VECTOR)
     halting, head, temperature = bayesian.halting, None, None
     if halting is not None and threshold != math.inf:
         head, temperature = halting.head(params), halting.temperature(params)
-    return Deployed(
-        full, masked, gates, steps, small, padded, stopping(bayesian, padded, head, threshold, steps, temperature)
-    )
+    run = stopping(bayesian, padded, head, threshold, steps, temperature)
+    return Deployed(full, masked, gates, steps, small, padded, run, simulator, widths, fixed)
 
 
 def _centre(bayesian: Bayesian, params: dict[str, Array]) -> tuple[Draw, Params]:
@@ -103,10 +115,14 @@ def _centre(bayesian: Bayesian, params: dict[str, Array]) -> tuple[Draw, Params]
 
 def compacted(bayesian: Bayesian, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Runnable:
     """Returns the smaller network of gated parameters, on the grid, under their decided gates (none: the whole)."""
+    return _compacted(bayesian.simulator, masked, gates, multiple=multiple)
+
+
+def _compacted(simulator: Simulator, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Runnable:
     open_gates = {
         name: jnp.asarray((np.asarray(z) > 0).astype(np.float32)) for name, z in gates.items() if name != TIME
     }
-    return compact(bayesian.simulator.built(masked)[0], open_gates, multiple=multiple)
+    return compact(simulator.built(masked)[0], open_gates, multiple=multiple)
 
 
 def running(bayesian: Bayesian, deployed: Deployed, x: Any, root: Key[Array, ""], batch_size: int = 500) -> np.ndarray:
@@ -122,7 +138,7 @@ def running(bayesian: Bayesian, deployed: Deployed, x: Any, root: Key[Array, ""]
     Raises:
         DataError: an input that is not finite.
     """
-    model, runs = bayesian.simulator.built(deployed.masked)
+    model, runs = deployed.simulator.built(deployed.masked)
     if not len(x):
         return np.zeros((bayesian.simulator.steps, 0, *model.out_shape), np.float32)
 
@@ -136,7 +152,7 @@ def running(bayesian: Bayesian, deployed: Deployed, x: Any, root: Key[Array, ""]
 
 def running_ahead(bayesian: Bayesian, x: Any, root: Key[Array, ""], batch_size: int = 500) -> None:
     """Begins to compile what `running` will need for examples of this shape, whatever is decided."""
-    if len(x):
+    if len(x) and bayesian.bits is None:  # of fixed point nothing is known before its formats
         inputs = bayesian.simulator.encode(first_batch(x, batch_size), stream(root, "data"))
         model, runs = bayesian.simulator.built(bayesian.simulator.template.fold(bayesian.weights.initial))
         graph, state = nnx.split(model)
@@ -176,7 +192,7 @@ class Timing(NamedTuple):
 
 def speed(bayesian: Bayesian, deployed: Deployed, inputs: Array, repeats: int = 21) -> Timing:
     """Returns the wall time of the full network over all steps against the deployed one, alternating, same batch."""
-    model = bayesian.simulator.template.build(deployed.full)
+    model = deployed.simulator.template.build(deployed.full)
     graph, state = nnx.split(model)
     full = stopping(bayesian, model, None)
     layered = functools.partial(

@@ -197,7 +197,7 @@ def step_price(bayesian: Bayesian, params: dict[str, Any], state: SviState) -> f
         return 0.0
 
     def step_nj(params: dict[str, Any], events: dict[str, Array]) -> Array:
-        return energy.expected(bayesian.gate_probabilities(params), events).step_nj
+        return energy.expected(bayesian.chances(params), events).step_nj
 
     priced = jax.jit(step_nj, compiler_options=quickly())
     price = math.exp(float(state.duals.log_lam)) * float(priced(params, state.events))

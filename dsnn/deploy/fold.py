@@ -6,6 +6,7 @@ from flax import nnx
 
 from dsnn.data.scaling import Scaling
 from dsnn.networks.layers import Dense
+from dsnn.networks.rounded import Rounded
 from dsnn.networks.whole import Runnable, Whole
 
 
@@ -19,12 +20,18 @@ def fold_scaling(model: Runnable, scaling: Scaling) -> Runnable:
         scaling: of `dsnn.data.scaling`; convolutions have no shift, since what they pad with is zero.
 
     Raises:
-        ValueError: a shift, and a first layer that has no bias to hold it, or is a convolution.
+        ValueError: inputs that are rounded; a shift, and a first layer that has no bias to hold it, or is a
+            convolution.
     """
     if isinstance(model, Whole):
         return model.scaled(scaling.shift, scaling.scale)
     folded = nnx.clone(model)
     name, layer = next(iter(folded.layers()))
+    if any(isinstance(module, Rounded) for module in layer.before):
+        raise ValueError(
+            "an integer network rounds its inputs once they are scaled, and has its weights on their grid, got a "
+            "scaling to fold into them; set data.standardise=none."
+        )
     synapse, dense = layer.synapse, isinstance(layer.synapse, Dense)
     shifted = bool(np.any(np.asarray(scaling.shift)))
     if shifted and (not dense or synapse.bias is None):

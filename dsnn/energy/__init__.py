@@ -18,6 +18,7 @@ from dsnn.energy.ledger import (
     petaflops_days,
     training_operations,
 )
+from dsnn.energy.machines import MACHINES, on_machine
 from dsnn.energy.neurons import NEURONS, NeuronCost, has_cost, neuron_cost, priced_as
 from dsnn.energy.placement import Placement, place
 from dsnn.energy.price import Interval, Price, PriceInterval, SitePrices, price, price_interval, site_prices
@@ -29,6 +30,7 @@ from dsnn.energy.twin import BreakEven, ann_twin, break_even, gated_twin, quanti
 __all__ = [
     "ACCOUNTINGS",
     "INTENSITY_G_PER_KWH",
+    "MACHINES",
     "NEURONS",
     "NONZERO_RELU",
     "PUE",
@@ -70,6 +72,7 @@ __all__ = [
     "merge",
     "meter",
     "neuron_cost",
+    "on_machine",
     "petaflops_days",
     "place",
     "price",

@@ -17,7 +17,7 @@ from dsnn.energy.price import price
 from dsnn.energy.profiles import Accounting, Profile
 from dsnn.energy.records import NeuronRecord, Number, Record, SynapseRecord
 from dsnn.energy.rivals import skip_zeros
-from dsnn.energy.twin import ann_twin, scaled_spikes
+from dsnn.energy.twin import ann_twin, at_width, scaled_spikes
 
 __all__ = ["Boundary", "boundary", "spikes_a_neuron"]
 
@@ -54,6 +54,7 @@ def boundary(
     *,
     nonzero: Mapping[str, Shaped[np.ndarray, "..."]] | None = None,
     rival_profile: Profile | None = None,
+    rival_bits: int = 0,
     sequence: bool = False,
 ) -> Boundary | None:
     """Returns the line beside a rival of the same shape; None where no hidden neuron fired, so that it has no slope.
@@ -65,6 +66,8 @@ def boundary(
         nonzero: share of nonzero inputs by the name of the layer that reads them, see `dsnn.energy.skip_zeros`; of
             layers that read hidden activations none is named.
         rival_profile: the rival's hardware, such as the same at fewer bits; None is the same.
+        rival_bits: width of the rival's weights and values, where its accumulators are priced by their own, as those of
+            a network that says its bits are; 0 leaves all to the profile.
         sequence: whether each step has an input of its own.
     """
     own = spikes_a_neuron(records)
@@ -72,6 +75,7 @@ def boundary(
         return None
     spent = [price(count(scaled_spikes(records, f)), profile, accounting).total_nj for f in (0.0, 1.0)]
     dense, known, other = ann_twin(records, sequence=sequence), nonzero or {}, rival_profile or profile
+    dense = at_width(dense, rival_bits) if rival_bits else dense
     hidden = [r.name for r in dense if isinstance(r, SynapseRecord) and r.name not in known]
 
     def alike(share: float) -> float:

@@ -43,6 +43,12 @@ class LayerCounts:
         spike_reads: Spikes that arrive at synaptic layers (one bit each).
         analog_reads: Analog values that arrive at synaptic layers.
         states: State variables held.
+        by_width: Synaptic operations by the width of their weights, where the layer says it; else empty.
+        fan_in: Inputs of one neuron, which are summed.
+        input_bits: Width of its analog inputs; 0 is that of the profile.
+        state_bits: Width of its states and their arithmetic; 0 is that of the profile.
+        addresses: Events that come with the address of their input.
+        address_bits: Bits of these addresses.
     """
 
     name: str
@@ -65,6 +71,12 @@ class LayerCounts:
     spike_reads: float = 0.0
     analog_reads: float = 0.0
     states: int = 0
+    by_width: dict[int, float] = field(default_factory=dict)
+    fan_in: int = 0
+    input_bits: int = 0
+    state_bits: int = 0
+    addresses: float = 0.0
+    address_bits: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,6 +230,9 @@ def _synapses(record: SynapseRecord) -> LayerCounts:
     if record.kind == "pool":
         return replace(reads, pool_adds=operations)
     weights = math.prod(record.kernel_shape) if record.weighted else 0
+    if record.bits is not None:
+        reads = replace(reads, by_width=_by_width(record), fan_in=_fan_in(record), input_bits=record.input_bits)
+    addresses = events if record.addressed else 0.0
     return replace(
         reads,
         effective_macs=operations * (not spiking),
@@ -227,7 +242,21 @@ def _synapses(record: SynapseRecord) -> LayerCounts:
         zero_weights=0 if record.connected is None or not record.weighted else weights - int(record.connected.sum()),
         biases=0 if not record.bias else record.kernel_shape[-1],
         weight_reads=operations * record.weighted,
+        addresses=addresses,
+        address_bits=addresses * math.ceil(math.log2(max(math.prod(record.in_shape), 2))),
     )
+
+
+def _by_width(record: SynapseRecord) -> dict[int, float]:
+    """Returns the operations at the weights of each width."""
+    widths = np.broadcast_to(np.asarray(record.bits), record.kernel_shape[-1:])
+    there = np.ones(record.kernel_shape, bool) if record.connected is None else record.connected
+    apart = {int(bits): replace(record, connected=there & (widths == bits)) for bits in np.unique(widths)}
+    return {bits: float(np.sum(part.events * fan_out(part))) for bits, part in apart.items()}
+
+
+def _fan_in(record: SynapseRecord) -> int:
+    return math.prod(record.kernel_shape[:-1])
 
 
 def _neurons(record: NeuronRecord) -> LayerCounts:
@@ -243,6 +272,7 @@ def _neurons(record: NeuronRecord) -> LayerCounts:
         neurons=0 if record.norm else record.neurons,
         state_accesses=updates * cost.states,
         states=record.neurons * cost.states,
+        state_bits=record.bits or 0,
     )
 
 
@@ -252,7 +282,9 @@ def _total(layers: Sequence[LayerCounts]) -> LayerCounts:
         updates = dict(total.neuron_updates)
         for kind, number in layer.neuron_updates.items():
             updates[kind] = updates.get(kind, 0.0) + number
-        names = [f.name for f in fields(LayerCounts) if f.name not in ("name", "neuron_updates")]
+        # what a layer's widths are has no sum
+        apart = ("name", "neuron_updates", "by_width", "fan_in", "input_bits", "state_bits")
+        names = [f.name for f in fields(LayerCounts) if f.name not in apart]
         sums = {name: getattr(total, name) + getattr(layer, name) for name in names}
         total = replace(total, neuron_updates=updates, **sums)
     return total

@@ -8,6 +8,7 @@ import numpy as np
 
 from dsnn.energy.count import Counts, LayerCounts
 from dsnn.energy.profiles import Accounting, Profile
+from dsnn.energy.records import Source
 
 __all__ = ["Interval", "Price", "PriceInterval", "SitePrices", "interval", "price", "price_interval", "site_prices"]
 
@@ -18,7 +19,8 @@ class Price:
 
     Args:
         total_nj: The sum of the parts.
-        parts: By what was done: macs, acs, pooling, updates, spikes, weights, states, activations.
+        parts: By what was done: macs, acs, pooling, updates, spikes, weights, states, activations, and addresses where
+            the profile prices them.
         layers: By layer, summed over parts; a synapse and a neuron layer of one name are added up.
         profile: Name of the profile.
         accounting: Which parts were charged.
@@ -35,7 +37,8 @@ def price(counts: Counts, profile: Profile, accounting: Accounting = "updates") 
     """What the counted operations cost on this hardware.
 
     Weights, states and activations are charged at the profile's width, since a profile models a deployment at that
-    width, whatever the width of the simulation. Biases are part of the neuron update.
+    width, whatever the width of the simulation; but those of layers that say their own (`SynapseRecord.bits`) at that,
+    with accumulators as wide as their sums (`Profile.event_at_nj`). Biases are part of the neuron update.
 
     Args:
         counts: From `count`.
@@ -58,14 +61,26 @@ def _parts(layer: LayerCounts, profile: Profile, accounting: Accounting) -> dict
         "acs": layer.effective_acs * profile.ac_pj,
         "pooling": layer.pool_adds * profile.ac_pj,
     }
+    read = layer.weight_reads * profile.bits
+    if layer.by_width:
+        source: Source = "analog" if layer.effective_macs else "spikes"
+        picojoules["macs" if layer.effective_macs else "acs"] = 1e3 * sum(
+            number * profile.event_at_nj(source, "arithmetic", bits, layer.fan_in, layer.input_bits)
+            for bits, number in layer.by_width.items()
+        )
+        read = sum(number * bits for bits, number in layer.by_width.items())
+    states = profile.at_bits(layer.state_bits) if layer.state_bits else profile
     if accounting != "arithmetic":
-        updates = sum(number * profile.neuron_pj(kind) for kind, number in layer.neuron_updates.items())
+        updates = sum(number * states.neuron_pj(kind) for kind, number in layer.neuron_updates.items())
         picojoules |= {"updates": updates, "spikes": layer.spikes * profile.spike_pj}
+    if accounting != "arithmetic" and (profile.address_pj or profile.address_pj_per_bit):
+        queued = layer.address_bits * profile.address_pj_per_bit if accounting == "memory" else 0.0
+        picojoules["addresses"] = layer.addresses * profile.address_pj + queued
     if accounting == "memory":
-        activation_bits = layer.spike_reads + layer.analog_reads * profile.bits
+        activation_bits = layer.spike_reads + layer.analog_reads * (layer.input_bits or profile.bits)
         picojoules |= {
-            "weights": layer.weight_reads * profile.bits * (profile.weight_pj_per_bit or 0.0),
-            "states": 2 * layer.state_accesses * profile.bits * (profile.state_pj_per_bit or 0.0),
+            "weights": read * (profile.weight_pj_per_bit or 0.0),
+            "states": 2 * layer.state_accesses * states.bits * (profile.state_pj_per_bit or 0.0),
             "activations": activation_bits * (profile.activation_pj_per_bit or 0.0),
         }
     return {name: 1e-3 * value for name, value in picojoules.items()}

@@ -51,7 +51,10 @@ class Profile:
         weight_pj_per_bit: Reading a weight, in pJ per bit.
         state_pj_per_bit: Reading or writing a state variable, in pJ per bit.
         activation_pj_per_bit: Reading an activation (a spike is one bit), in pJ per bit.
+        address_pj: Making the address of a row of weights from that of an event, in pJ; 0 where nobody prices it.
+        address_pj_per_bit: Writing an event's address to a queue and reading it, in pJ per bit.
         memory_included: Whether the published prices already contain memory, so that nothing is added for it.
+        integer: Whether its arithmetic is that of integers, which widths of weights are priced for.
         sources: Where each number comes from, by field.
     """
 
@@ -67,7 +70,10 @@ class Profile:
     weight_pj_per_bit: float | None = None
     state_pj_per_bit: float | None = None
     activation_pj_per_bit: float | None = None
+    address_pj: float = 0.0
+    address_pj_per_bit: float = 0.0
     memory_included: bool = False
+    integer: bool = False
     sources: dict[str, str] = field(default_factory=dict)
 
     def event_nj(self, source: Source, accounting: Accounting) -> float:
@@ -81,6 +87,30 @@ class Profile:
         operation = {"spikes": self.ac_pj, "analog": self.mac_pj}[source]
         weight = self.bits * (self.weight_pj_per_bit or 0.0) if accounting == "memory" else 0.0
         return 1e-3 * (operation + weight)
+
+    def event_at_nj(self, source: Source, accounting: Accounting, bits: int, fan_in: int, input_bits: int = 1) -> float:
+        """The price of one synaptic event at a weight of so many bits, in nJ; without bits nothing is done.
+
+        The accumulator has a width of its own, in which the sum of all inputs fits, and adders are linear in it; a
+        multiplier grows with the product of its operands' widths, which of equal ones is the square; a weight is read
+        bit by bit. It holds for spiking and for dense networks alike.
+
+        Args:
+            source: "spikes" (an accumulate) or "analog" (a multiply-accumulate).
+            accounting: "memory" adds the reading of the weight.
+            bits: Width of the weight, 0 for none.
+            fan_in: Inputs of one neuron, which are summed.
+            input_bits: Width of an input that carries a value.
+        """
+        self.check(accounting)
+        if not bits:
+            return 0.0
+        analog = source == "analog"
+        width = bits + math.ceil(math.log2(max(fan_in, 1))) + input_bits * analog
+        add = (self.mac_pj - self.multiply_pj if analog else self.ac_pj) * width / self.bits
+        multiply = self.multiply_pj * bits * input_bits / self.bits**2 if analog else 0.0
+        weight = bits * (self.weight_pj_per_bit or 0.0) if accounting == "memory" else 0.0
+        return 1e-3 * (add + multiply + weight)
 
     def update_nj(self, kind: str, accounting: Accounting) -> float:
         """The price of one update of one neuron, in nJ: zero in "arithmetic"; "memory" adds its state's traffic.
@@ -106,6 +136,19 @@ class Profile:
         """Whether "memory" can be asked of it."""
         prices = (self.weight_pj_per_bit, self.state_pj_per_bit, self.activation_pj_per_bit)
         return self.memory_included or None not in prices
+
+    def addressed(self) -> "Profile":
+        """The same hardware with a price for the addresses of events, where it states none.
+
+        A row's address is one addition of 32 bits, `ac_pj` in proportion to the width; an event's own is written to
+        memory like an activation's and read from it. Published prices of whole events hold theirs.
+        """
+        if self.memory_included or self.address_pj or self.address_pj_per_bit:
+            return self
+        moved = 2 * (self.activation_pj_per_bit or 0.0)
+        derived = {"address_pj": "ac_pj at 32 bits", "address_pj_per_bit": "twice activation_pj_per_bit"}
+        sources = self.sources | derived
+        return replace(self, address_pj=self.ac_pj * 32 / self.bits, address_pj_per_bit=moved, sources=sources)
 
     def check(self, accounting: Accounting) -> None:
         """Makes sure that the profile can be used in this accounting.
@@ -142,6 +185,8 @@ class Profile:
             multiply_pj=multiply,
             ac_pj=self.ac_pj * scale,
             compare_pj=self.compare_pj * scale,
+            spike_pj=self.spike_pj * scale,
+            update_pj={kind: pj * scale for kind, pj in self.update_pj.items()},
         )
 
 
@@ -154,7 +199,7 @@ def profile(name: str) -> Profile:
     path = _path(name)
     entries = _entries(path)
     numbers = {f.name for f in fields(Profile) if f.name.endswith(("_pj", "_per_bit")) and f.name != "update_pj"}
-    known = numbers | {"about", "bits", "memory_included", "update_pj", "like"}
+    known = numbers | {"about", "bits", "memory_included", "integer", "update_pj", "like"}
     for key in entries:
         if key not in known:
             raise ValueError(f"{path.name}: unknown entry {key!r}; a profile has {', '.join(sorted(known))}.")
@@ -187,6 +232,7 @@ def profile(name: str) -> Profile:
         bits=bits,
         update_pj=by_kind,
         memory_included=bool(entries.get("memory_included", False)),
+        integer=bool(entries.get("integer", False)),
         sources=sources,
         **priced,
     )

@@ -47,8 +47,13 @@ class SynapseRecord:
         connected: Which entries of the kernel are non-zero, in the kernel's shape; all of them when left out.
         reach: Of a wire, how many targets an event has at each output, by place; 1 when left out.
         weighted: Whether the product has weights that are stored and fetched; two signals multiplied have none.
+        bits: Width of its weights, one number or one for each output (of conv, channel), 0 for none; those of the
+            profile when left out.
+        input_bits: Width of its inputs where they are analog, given with `bits`.
         internal: Whether it is part of a neuron, such as the products behind liquid time constants, and not of the
             wiring; the dense twins of a network do without.
+        addressed: Whether each event comes with the address of its input; None is what spikes do and values do not,
+            which a dense machine takes in order. One that skips zeros has addresses.
 
     Raises:
         ValueError: The shapes do not fit together, or a number is negative or not finite.
@@ -70,6 +75,9 @@ class SynapseRecord:
     reach: Shaped[np.ndarray, "..."] | None = None
     weighted: bool = True
     dilation: tuple[int, ...] = ()
+    bits: int | Shaped[np.ndarray, " output"] | None = None
+    input_bits: int = 8
+    addressed: bool | None = None
 
     def __post_init__(self) -> None:
         fill = functools.partial(object.__setattr__, self)
@@ -86,6 +94,7 @@ class SynapseRecord:
             senders = self.in_shape[-1] if self.kind == "wire" else math.prod(self.in_shape)
             fill("kernel_shape", (senders, math.prod(self.out_shape)))
         fill("kernel_shape", tuple(int(n) for n in self.kernel_shape))
+        fill("addressed", self.source == "spikes" if self.addressed is None else self.addressed)
         fill("strides", tuple(self.strides or (1,) * len(self.window)))
         fill("dilation", tuple(self.dilation or (1,) * len(self.window)))
         fill("events", _checked(f"{where}: events", self.events, self.in_shape))
@@ -104,6 +113,11 @@ class SynapseRecord:
                     "give one boolean per weight."
                 )
             fill("connected", mask)
+        if self.bits is not None and np.shape(self.bits) not in ((), self.kernel_shape[-1:]):
+            raise ValueError(
+                f"{where}: bits must be one number or one for each of {self.kernel_shape[-1]} outputs, got "
+                f"{np.shape(self.bits)}."
+            )
         _check_geometry(where, self)
 
     @property
@@ -133,6 +147,7 @@ class NeuronRecord:
         updates: Mean updates of a neuron per inference (the steps that ran); an array of `shape` where neurons differ,
             zero for a neuron that is gated off.
         spikes: Mean spikes per inference: the layer's total as one number, or an array of `shape`, one per neuron.
+        bits: Width of its states and their arithmetic; that of the profile when left out.
         norm: Of what normalises currents and is no neuron, `shape` being that of the currents: "token" if a dense twin
             has it too, "step" if the twin, which has no time steps, has it in its kernels; empty for neurons.
 
@@ -146,6 +161,7 @@ class NeuronRecord:
     updates: Number | Shaped[np.ndarray, "..."]
     spikes: Number | Shaped[np.ndarray, "..."] = 0.0
     norm: str = ""
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         where = f"Neuron record {self.name!r}"

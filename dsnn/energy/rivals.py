@@ -15,7 +15,7 @@ from dsnn.energy.count import Counts, count
 from dsnn.energy.price import Price, price
 from dsnn.energy.profiles import ACCOUNTINGS, Accounting, Profile
 from dsnn.energy.records import NeuronRecord, Number, Record, SynapseRecord
-from dsnn.energy.twin import BreakEven, ann_twin, break_even, gated_twin, quantised_bits
+from dsnn.energy.twin import BreakEven, ann_twin, at_width, break_even, gated_twin, quantised_bits
 
 __all__ = ["NONZERO_RELU", "RIVALS", "SAME_SHAPE", "Comparison", "compare", "skip_zeros"]
 
@@ -81,15 +81,19 @@ def compare(
         sequence: Whether each step has an input of its own, so that a dense network too runs at every step.
     """
     whole, other = records if whole is None else whole, rival_profile or profile
-    narrow = other.at_bits(quantised_bits(steps))
+    bits = quantised_bits(steps)
     dense, pruned = ann_twin(whole, sequence=sequence), ann_twin(records, sequence=sequence)
     full, small = count(dense), count(pruned)
+    # where the network says its own widths, accumulators are priced by theirs, and so are the rivals'
+    says = any(isinstance(r, SynapseRecord) and r.bits is not None for r in records)
+    narrow = other if says else other.at_bits(bits)
+    few, few_small = (count(at_width(r, bits)) for r in (dense, pruned)) if says else (full, small)
     priced: dict[str, tuple[Counts, Profile]] = {
         "dense": (full, other),
         "dense_skipping": (count(skip_zeros(dense, nonzero or {})), other),
         "pruned": (small, other),
-        "quantised": (full, narrow),
-        "pruned_quantised": (small, narrow),
+        "quantised": (few, narrow),
+        "pruned_quantised": (few_small, narrow),
     }
     if any(isinstance(r, SynapseRecord) and r.kind == "recurrent" for r in whole):
         priced |= {kind.lower(): (count(gated_twin(whole, kind)), other) for kind in ("LSTM", "GRU")}

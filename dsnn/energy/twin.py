@@ -20,6 +20,7 @@ from dsnn.energy.records import NeuronRecord, Number, Record, SamplingRecord, Sy
 __all__ = [
     "BreakEven",
     "ann_twin",
+    "at_width",
     "break_even",
     "gated_twin",
     "quantised_bits",
@@ -113,15 +114,19 @@ def _wiring(records: Sequence[Record]) -> list[NeuronRecord | SynapseRecord]:
 def _dense(record: SynapseRecord, every_step: bool) -> SynapseRecord:
     executions = record.executions if every_step else 1.0
     events = np.full(record.in_shape, executions, dtype=np.float64)
-    return replace(record, source="analog", events=events, executions=executions, connected=None)
+    return replace(
+        record, source="analog", events=events, executions=executions, connected=None, bits=None, addressed=False
+    )
 
 
 def _unit(record: NeuronRecord, every_step: bool, recurrent: bool) -> NeuronRecord:
     kinds = {"LI": "Linear", "Linear": "Linear"}
     updates = float(np.max(record.updates, initial=0.0)) if every_step else 1.0
     if record.norm:
-        return replace(record, updates=updates)
-    return replace(record, kind=kinds.get(record.kind, "tanh" if recurrent else "ReLU"), updates=updates, spikes=0.0)
+        return replace(record, updates=updates, bits=None)
+    return replace(
+        record, bits=None, kind=kinds.get(record.kind, "tanh" if recurrent else "ReLU"), updates=updates, spikes=0.0
+    )
 
 
 def spike_rate(records: Sequence[Record]) -> float:
@@ -129,6 +134,20 @@ def spike_rate(records: Sequence[Record]) -> float:
     spiking = [r for r in records if isinstance(r, SynapseRecord) and r.source == "spikes" and r.kind != "pool"]
     chances = sum(r.executions * math.prod(r.in_shape) for r in spiking)
     return float(sum(r.events.sum() for r in spiking) / chances) if chances else 0.0
+
+
+def at_width(records: Sequence[Record], bits: int) -> list[Record]:
+    """The records with weights, inputs and states of one width, priced like those of a network that says its own.
+
+    Args:
+        records: Of any network.
+        bits: Of every weight, input and state.
+    """
+    wide: list[Record] = []
+    for record in records:
+        own = {"bits": bits} | ({"input_bits": bits} if isinstance(record, SynapseRecord) else {})
+        wide.append(record if isinstance(record, SamplingRecord) else replace(record, **own))  # type: ignore[arg-type]
+    return wide
 
 
 class BreakEven(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which sites stay once gates are decided: the likeliest, the best of a number, or as many as a budget pays for."""
+"""Which sites and bits stay once gates are decided: the likeliest, the best of a number, or what a budget pays for."""
 
 import jax
 import jax.numpy as jnp
@@ -14,34 +14,33 @@ from dsnn.types import Array, Key
 
 
 def decided(bayesian: Bayesian, config: SviConfig, pricing: Pricing, state: SviState, key: Key[Array, ""]) -> SviState:
-    """Returns the state in which every gate is surely open or surely closed.
+    """Returns the state in which every gate is surely open or surely closed, and every width is the likeliest.
 
     Args:
-        bayesian: with gates.
+        bayesian: with gates or bits.
         config: budgets of sites.
         pricing: with the budget of energy, if there is one.
         state: of learning so far.
         key: chooses where sites are decided by chance; consumed.
     """
-    gates = bayesian.gates
-    assert gates is not None
-    own = svi_params(bayesian, state)
-    scores = opened = gates.probabilities(own)
-    if gates.family.by_magnitude:
-        scores = magnitudes(gates.sites, bayesian.centre(own).weights, state.events)
-    if gates.family.at_random:
-        scores = gates.sites.unflatten(jax.random.uniform(key, (gates.sites.total,)))
+    gates, own = bayesian.gates, svi_params(bayesian, state)
+    bits = bayesian.bits if bayesian.chooses_bits else None
+    chosen = {} if gates is None else _best(gates, config, bayesian, state, key)
+    levels = None if bits is None else bits.likeliest(own)
     if pricing.budgeted:
-        # what has no probabilities is compared by its place in its own group
-        likely = opened if gates.family.inferred else {group: _places(score) for group, score in scores.items()}
-        chosen = _filled(gates, config, pricing, state, likely)
+        opened = {} if gates is None else gates.probabilities(own)
+        if gates is not None and not gates.family.inferred:
+            # what has no probabilities is compared by its place in its own group
+            opened = {group: _places(score) for group, score in _scores(gates, bayesian, state, key).items()}
+        chosen, levels = _filled(bayesian, config, pricing, state, opened)
         # from here halting alone answers to the price, which has to be within its reach
         within = jnp.maximum(state.duals.log_lam, jnp.log(pricing.first()))
         state = state._replace(duals=state.duals._replace(log_lam=within))
-    else:
-        chosen = _most(gates, config, scores, opened)
     count, (params, opt_state) = state.svi.optim_state
-    params = gates.decide(params, jnp.concatenate(list(chosen.values())))
+    if gates is not None:
+        params = gates.decide(params, jnp.concatenate(list(chosen.values())))
+    if bits is not None and levels is not None:
+        params = bits.decide(params, levels)
     return state._replace(svi=state.svi._replace(optim_state=(count, (params, opt_state))))
 
 
@@ -73,27 +72,56 @@ def _most(
     return gates.sites.reachable(chosen)
 
 
-def _filled(
-    gates: GatePosterior, config: SviConfig, pricing: Pricing, state: SviState, opened: dict[str, Array]
+def _scores(gates: GatePosterior, bayesian: Bayesian, state: SviState, key: Key[Array, ""]) -> dict[str, Array]:
+    """Returns by what sites are chosen, by group; the key is consumed where that is chance."""
+    own = svi_params(bayesian, state)
+    if gates.family.at_random:
+        return gates.sites.unflatten(jax.random.uniform(key, (gates.sites.total,)))
+    if gates.family.by_magnitude:
+        return magnitudes(gates.sites, bayesian.centre(own).weights, state.events)
+    return gates.probabilities(own)
+
+
+def _best(
+    gates: GatePosterior, config: SviConfig, bayesian: Bayesian, state: SviState, key: Key[Array, ""]
 ) -> dict[str, Array]:
-    """Returns the sites to keep: the likeliest to run, as many as the budget of energy pays for at the mean steps.
+    """Returns the sites to keep where no budget of energy says how many."""
+    opened = gates.probabilities(svi_params(bayesian, state))
+    return _most(gates, config, _scores(gates, bayesian, state, key), opened)
 
-    One site stays whatever it costs.
+
+def _filled(
+    bayesian: Bayesian, config: SviConfig, pricing: Pricing, state: SviState, opened: dict[str, Array]
+) -> tuple[dict[str, Array], Array | None]:
+    """Returns the sites and the levels of widths to keep: the likeliest, as many as the budget of energy pays for.
+
+    The mean steps are what an inference takes. One site stays whatever it costs; a level is as likely as it is reached,
+    so that none stays without those before it.
     """
-    sites, budget = gates.sites, pricing.budget(state, final=True)
-    chosen = _most(gates, config, opened, {group: jnp.ones_like(p) for group, p in opened.items()})
-    allowed = jnp.concatenate(list(chosen.values()))
-    likely = jnp.where(allowed, jnp.concatenate(list(opened.values())), -1.0)
-    place = jnp.argsort(jnp.argsort(-likely))
+    gates, budget = bayesian.gates, pricing.budget(state, final=True)
+    bits = bayesian.bits if bayesian.chooses_bits else None
+    allowed, likely = jnp.zeros(0, bool), [*opened.values()]
+    if gates is not None:
+        chosen = _most(gates, config, opened, {group: jnp.ones_like(p) for group, p in opened.items()})
+        allowed = jnp.concatenate(list(chosen.values()))
+        likely = [jnp.where(allowed, jnp.concatenate(likely), -1.0)]
+    if bits is not None:
+        likely = [*likely, bits.reached(svi_params(bayesian, state)).reshape(-1)]
+    place = jnp.argsort(jnp.argsort(-jnp.concatenate(likely)))
 
-    def kept(count: Array) -> dict[str, Array]:
-        return sites.reachable(sites.unflatten((place < count) & allowed))
+    def kept(count: Array) -> tuple[dict[str, Array], Array | None]:
+        stays = place < count
+        groups = {} if gates is None else gates.sites.reachable(gates.sites.unflatten(stays[: len(allowed)] & allowed))
+        return groups, None if bits is None else stays[len(allowed) :]
 
     def spent(count: Array) -> Array:
-        opened = {group: k.astype(jnp.float32) for group, k in kept(count).items()}
+        groups, levels = kept(count)
+        opened = {group: k.astype(jnp.float32) for group, k in groups.items()}
+        if bits is not None and levels is not None:
+            opened = opened | bits.of_gates(levels.astype(jnp.float32))
         return pricing.spent(opened, state)
 
-    return kept(most_within(spent, budget, len(likely)))
+    return kept(most_within(spent, budget, len(place)))
 
 
 def _places(scores: Array) -> Array:

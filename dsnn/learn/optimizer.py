@@ -22,7 +22,7 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: peak rate for weights.
-        gates_factor: rate of gates and halting relative to the weights'.
+        gates_factor: rate of gates, halting, and bits and their steps relative to the weights'.
         noise_factor: rate of the likelihood's own parameters, the noise of numbers, relative to the weights'.
         weight_decay: decoupled decay of weights (AdamW).
         warmup_fraction: share of the steps over which the rate rises from zero.
@@ -142,6 +142,8 @@ def optimizer(
                 )
 
         def of(name: str) -> str:
+            if name.startswith("bits."):  # steps stand still with gates: while a grid jumps by octaves nothing settles
+                return "gates"
             if name.startswith(("gates.", "halting.")):
                 return name.split(".")[0]
             matching = [pattern for pattern in config.factors if fnmatch.fnmatchcase(name, pattern)]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dsnn.bayes.bayesian import Bayesian, Context
 from dsnn.learn.duals import Duals, ascend, falling
+from dsnn.learn.reference import held
 from dsnn.learn.svi_config import SviConfig
 from dsnn.learn.svi_state import SviState, svi_params
 from dsnn.protocols import Batch
@@ -41,16 +42,23 @@ class Pricing:
                 "a budget of energy needs something to spare and its price, got neither gates nor halting, or no "
                 "profile; set gates.enabled=true or halting.enabled=true."
             )
-        if self.budgeted and self.bayesian.gates is None and not self.bayesian.joint:
+        spares = self.bayesian.gates is not None or self.bayesian.joint or self.bayesian.chooses_bits
+        if self.budgeted and not (spares or self.differentiated):
             raise ValueError(
-                "a budget of energy needs gates to close, or steps that learning may leave out, got neither; set "
-                "gates.enabled=true, or halting.fit=training."
+                "a budget of energy needs gates to close, bits to drop, steps to leave out while learning, or spikes, "
+                "got none; set gates.enabled=true, bits.enabled=true, halting.fit=training or "
+                "energy.events=differentiated."
             )
 
     @property
     def priced(self) -> bool:
         """Whether energy is counted."""
         return self.bayesian.energy is not None
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether the price of energy reaches the spikes."""
+        return self.bayesian.energy is not None and self.bayesian.energy.differentiated
 
     @property
     def budgeted(self) -> bool:
@@ -61,9 +69,11 @@ class Pricing:
     def measures_ungated(self) -> bool:
         """Whether events are also counted with every gate open: what a share of the whole network's energy is of.
 
-        Counted under gates, it would fall with every site that closes, and a network could only silence itself.
+        Counted under gates, it would fall with every site that closes, and a network could only silence itself. Where
+        the price reaches the spikes it is held once energy has one (`dsnn.learn.reference`).
         """
-        return bool(self.config.budget_fraction) and self.bayesian.gates is not None
+        spares = self.bayesian.gates is not None or self.bayesian.chooses_bits or self.differentiated
+        return bool(self.config.budget_fraction) and spares
 
     @property
     def shared(self) -> bool:
@@ -130,9 +140,20 @@ class Pricing:
         context = Context(state.events, lam, kl_weight, jax.tree.map(jnp.exp, state.duals.log_sites))
         if self.config.gates_weight != 1:
             context = context._replace(gates_weight=jnp.asarray(self.config.gates_weight))
+        if self.config.rate_penalty:
+            ramp = self._warm(state.step - self.gated_from, self.config.lam_warmup_fraction)
+            context = context._replace(spike_price=self.config.rate_penalty * ramp)
         if self.gated_from:
             context = context._replace(ungated=state.step < self.gated_from)
-        return context
+        return self._free_spikes(context)
+
+    def _free_spikes(self, context: Context) -> Context:
+        """Returns a context in which spikes are free as long as every site runs."""
+        if context.ungated is None:
+            return context
+        lam = jnp.where(context.ungated, 0.0, context.lam) if self.differentiated else context.lam
+        price = None if context.spike_price is None else jnp.where(context.ungated, 0.0, context.spike_price)
+        return context._replace(lam=lam, spike_price=price)
 
     def measured(self, state: SviState, batch: Batch, root: Key[Array, ""]) -> SviState:
         """Returns the state after events and steps of a batch are measured, and prices have moved towards budgets."""
@@ -146,14 +167,17 @@ class Pricing:
         state = state._replace(events=averaged(state.events, events), mean_steps=averaged(state.mean_steps, steps))
         if self.measures_ungated:
             ungated, _ = self.bayesian.measure(params, batch.x, key, gated=False)
-            state = state._replace(ungated_events=averaged(state.ungated_events, ungated))
+            now = averaged(state.ungated_events, ungated)
+            if self.differentiated:
+                now = held(state.ungated_events, now, state.step, self.gated_from)
+            state = state._replace(ungated_events=now)
         opened, duals = self.bayesian.gate_probabilities(params), state.duals
         # no price can close a gate that stands open for now
         rate = (
             jnp.where(state.step >= self.gated_from, config.budget_rate, 0.0) if self.gated_from else config.budget_rate
         )
         if self.budgeted:
-            spent = self.spent(opened, state)
+            spent = self.spent(self.bayesian.chances(params), state)
             duals = duals._replace(log_lam=ascend(duals.log_lam, spent, self.budget(state), rate))
         fallen = self._fallen(state)
         log_sites = {  # by name: a loop sorts the groups

@@ -73,7 +73,8 @@ def svi_learner(
     pricing = Pricing(bayesian, config, total_steps, lam, whole, left_nj)
     loss = TraceMeanField_ELBO(num_particles=config.particles, vectorize_particles=vectorize)
     svi = SVI(bayesian.model, bayesian.guide, tx, loss)
-    deciding = None if bayesian.gates is None else decided_from(config, total_steps)
+    gated = bayesian.gates is not None or bayesian.chooses_bits
+    deciding = decided_from(config, total_steps) if gated else None
     by_chance = rng.stream(root, "gates")
 
     def init() -> SviState:
@@ -151,5 +152,5 @@ def _said(
             kept = (jnp.concatenate(list(runs.values())) > 0.5).mean()
             if pricing.whole is not None:  # a share of all sites that there were
                 kept = kept * (bayesian.gates.sites.total / sum(pricing.sizes.values()))
-        energy = pricing.spent(probabilities, state)
+        energy = pricing.spent(bayesian.chances(svi_params(bayesian, state)), state)
     return SviInfo(loss, lam, energy, state.mean_steps, kept, pricing.budget(state))

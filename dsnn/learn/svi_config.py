@@ -13,10 +13,12 @@ class SviConfig:
             divergence weighs a fifth of what the labels carry where learning begins (`dsnn.assembly.automatic`).
         gates_weight: factor on the divergence of the gates; -1 is the kl_weight.
         kl_warmup_fraction: share of the updates over which the factor rises from zero.
-        lam: price of energy in nats per nJ; the start when a budget is given. Nothing has a price without gates and
-            halting. -1 is automatic: a share of what the labels carry, see lam_nats.
+        lam: price of energy in nats per nJ; the start when a budget is given. Nothing has a price without gates,
+            halting and energy.events=differentiated. -1 is automatic: a share of what the labels carry, see lam_nats.
         lam_nats: what the energy of the whole ungated network is worth, nats per example; takes the place of lam, which
             is this over that energy as it is measured when the ungated phase ends. 0 is not used.
+        rate_penalty: nats per spike of a hidden neuron and example, whatever it costs and whichever gates are open: the
+            plain control to energy.events=differentiated. It rises as lam does.
         ungated_fraction: share of the updates, at the start, in which every site runs and energy is free.
         lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
         budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.
@@ -44,6 +46,7 @@ class SviConfig:
     kl_warmup_fraction: float = 0.0
     lam: float = 0.0
     lam_nats: float = 0.0
+    rate_penalty: float = 0.0
     ungated_fraction: float = 0.0
     lam_warmup_fraction: float = 0.0
     budget_nj: float = 0.0
@@ -63,7 +66,7 @@ class SviConfig:
         for name in ("kl_weight", "gates_weight", "lam"):
             if getattr(self, name) < 0 and getattr(self, name) != -1:
                 raise ValueError(f"svi.{name} must not be negative, or -1 for automatic, got {getattr(self, name)}.")
-        for name in ("lam_nats", "budget_nj", "budget_rate"):
+        for name in ("lam_nats", "rate_penalty", "budget_nj", "budget_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"svi.{name} must not be negative, got {getattr(self, name)}.")
         if self.lam > 0 and self.lam_nats:

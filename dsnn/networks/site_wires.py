@@ -79,22 +79,30 @@ class Wire:
 
     @property
     def once(self) -> bool:
-        """Whether the product is computed once per inference and not at every step (a held input)."""
-        return self.said.once
+        """Whether the product is computed once per inference and not at every step: of a held input, or at the end."""
+        return self.said.once or self.said.at == -1
 
     @property
     def recurrent(self) -> bool:
         """Whether what is sent is read a step later."""
         return self.said.recurrent
 
-    def pairs(self, values: dict[str, Array], rate: Float[Array, " sender"]) -> Float[Array, ""]:
+    def pairs(
+        self, values: dict[str, Array], rate: Float[Array, " sender"], price: Float[Array, "..."] | float = 1.0
+    ) -> Float[Array, ""]:
         """Returns the expected number of events that reach a receiver that runs, of independent gates.
 
         A site at both ends is one gate, and counts once: so does one that everything here lies inside of.
+
+        Args:
+            values: probabilities by group.
+            rate: events of each sender.
+            price: of an event, of each receiver or one for all.
         """
         values = inside_of(self.inside, values)
         sending = math.prod((ends.of(values[ends.group]) for ends in self.senders), start=jnp.ones(self.pre_sites))
-        receiving = math.prod((ends.of(values[ends.group]) for ends in self.receivers), start=jnp.ones(self.post_sites))
+        each = jnp.broadcast_to(jnp.asarray(price, jnp.float32), (self.post_sites,))
+        receiving = math.prod((ends.of(values[ends.group]) for ends in self.receivers), start=each)
         total = (sending * rate).sum() * receiving.sum()
         into = {ends.group: ends for ends in self.receivers}
         shared = [ends for ends in self.senders if ends.group in into]
@@ -103,10 +111,9 @@ class Wire:
         if self.said.groups == 1 and len(self.senders) == len(self.receivers) == 1:
             # p instead of p times p, for each receiver that is the sender's own site
             (own,), there = shared, into[shared[0].group].index
-            alike = np.bincount(there[there >= 0], minlength=len(values[own.group]))[np.maximum(own.index, 0)]
-            again = sending * (1 - sending) * rate
-            return total + (again if (alike == 1).all() else again * alike).sum()
-        together = rate[:, None] * self._reaches()
+            alike = jnp.zeros(len(values[own.group])).at[there[there >= 0]].add(each[there >= 0])
+            return total + (sending * (1 - sending) * rate * alike[np.maximum(own.index, 0)]).sum()
+        together = rate[:, None] * self._reaches() * each
         for ends in self.senders:
             p, other = ends.of(values[ends.group])[:, None], into.pop(ends.group, None)
             if other is not None:  # one gate where both ends are one site
@@ -181,7 +188,8 @@ def neurons_of(said: NeuronGroup) -> Neurons:
     site = said.site
     each = said.count if site is None else said.count // max(len(site.index), 1)
     ends = None if site is None else Ends(site.group, site.index)
-    return Neurons(said.name, ends, each, priced_as(priced(said), kind(priced(said))), _within(said.within), said.once)
+    once = said.once or said.at is not None
+    return Neurons(said.name, ends, each, priced_as(priced(said), kind(priced(said))), _within(said.within), once)
 
 
 def _within(names: tuple[str, ...]) -> Within:

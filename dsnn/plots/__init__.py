@@ -13,6 +13,7 @@ from dsnn.plots.cost import (
     price_trace,
 )
 from dsnn.plots.exits import exit_curves
+from dsnn.plots.frontier import best_of, frontier
 from dsnn.plots.quality import (
     has_curves,
     learning_curves,
@@ -33,12 +34,14 @@ __all__ = [
     "TINT",
     "accuracy_energy",
     "believed_sequence",
+    "best_of",
     "boundary",
     "detection",
     "energy_bars",
     "exit_curves",
     "format_nj",
     "front",
+    "frontier",
     "gate_map",
     "has_curves",
     "intervals",

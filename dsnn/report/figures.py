@@ -244,6 +244,13 @@ def site_rows(metrics: Metrics) -> list[tuple[str, int, int]]:
     return [*rows, ("together", sum(row[1] for row in rows), sum(row[2] for row in rows))] if len(rows) > 1 else rows
 
 
+def bit_rows(metrics: Metrics) -> list[tuple[str, float]]:
+    """Layer, mean bits of its weights, in their order; all weights last."""
+    own = [(name.split("/")[1], value) for name, value in metrics.items() if name.startswith("bits/")]
+    rows = [(name, float(value)) for name, value in own if f"bits/{name}/mean" in metrics]
+    return [*rows, ("all weights", float(metrics["bits/mean"]))] if rows and "bits/mean" in metrics else rows
+
+
 # --- From predictions to curves; held against dsnn.evaluate in the tests, since a report knows files and numbers only
 
 

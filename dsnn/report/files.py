@@ -26,6 +26,7 @@ NUMBERS = (
 
 TEXTS = (
     "carbon/source",
+    "energy/events",
     "energy/priced_as_lif",
     "energy/uncounted",
     "compute/uncompacted",

@@ -57,7 +57,9 @@ def write_report(run_dir: str | Path) -> Path:
         "own_task": wording.own_task(config),
         "decided": decided(metrics, config),
         "budget": budget(metrics, config),
+        "behaviour": behaviour(config),
         "sites": figures.site_rows(metrics),
+        "bits": figures.bit_rows(metrics),
         "costs": cost_tables(metrics, wording.degenerate(config, metrics)),
         "uncounted": wording.degenerate(config, metrics) if "energy/uncounted" in metrics else "",
         "placement": placement_rows(metrics),
@@ -159,6 +161,24 @@ def budget(metrics: figures.Metrics, config: Mapping[str, Any]) -> str:
     return f"The budget was {asked}; the deployed network spends {float(spent):.4g} nJ, {kept} it."
 
 
+def behaviour(config: Mapping[str, Any]) -> str:
+    """A sentence on what learning asked of the spikes themselves; empty where nothing had a price."""
+    gates, halting, energy, svi = (_part(config, name) for name in ("gates", "halting", "energy", "svi"))
+    said = []
+    if config.get("learner") == "svi" and energy.get("events") == "differentiated":
+        said.append(
+            "Energy was differentiated through the spikes of learning's own passes (energy.events=differentiated): its "
+            "price also moved weights, thresholds and time constants, as a penalty on behaviour."
+        )
+    elif config.get("learner") == "svi" and "events" in energy and (gates.get("enabled") or halting.get("enabled")):
+        said.append(
+            "Events of the energy were measured and held (energy.events=frozen): its price moved gates and steps alone."
+        )
+    if penalty := float(svi.get("rate_penalty") or 0):
+        said.append(f"Each spike of a hidden neuron cost {penalty:.3g} nats (svi.rate_penalty).")
+    return " ".join(said)
+
+
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = config.get(name)
     return found if isinstance(found, Mapping) else {}
@@ -208,6 +228,7 @@ def _deployed(metrics: figures.Metrics) -> list[Tile]:
         ("deployed/ece", "calibration error", "{:.3f}".format, "ECE, 0 is perfect"),
         ("deployed/steps_mean", "time steps per example", "{:.1f}".format, _total(metrics)),
         ("gates/kept_fraction", "compute sites that run", percent, ""),
+        ("bits/mean", "bits per weight", "{:.1f}".format, "of the integer network, mean over weights"),
         ("compute/speedup_realised", "speed-up, measured", "{:.1f}×".format, "wall time, compacted + early stop"),
     )
     for profile, cost in figures.headline_costs(metrics).items():
@@ -310,6 +331,7 @@ DEPLOYED = {
     "deployed/ece": "expected calibration error",
     "deployed/steps_mean": "time steps per example",
     "compute/spike_rate": "spikes per input and step",
+    "compute/events_per_inference": "spikes of all neurons per inference",
     "compute/deployed_ms": "milliseconds for the examples that were timed, together",
     "compute/full_ms": "the same with all sites and steps",
 }

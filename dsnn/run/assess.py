@@ -20,6 +20,7 @@ from dsnn.cells import kind
 from dsnn.deploy import activity, exit_calibration
 from dsnn.deploy.decided import (
     Deployed,
+    Ran,
     at_kept_steps,
     compacted,
     compaction_error,
@@ -37,7 +38,7 @@ from dsnn.networks.plan import NEURONS
 from dsnn.networks.shrink import compacts
 from dsnn.networks.whole import Runnable, Whole
 from dsnn.networks.wiring import described_by, priced
-from dsnn.run import assess_beliefs, assess_energy, exit_rule
+from dsnn.run import assess_beliefs, assess_energy, assess_integer, exit_rule
 from dsnn.run.console import batches
 from dsnn.simulate.early_exit import Decision
 from dsnn.simulate.simulator import keep_spikes, keep_traces
@@ -155,13 +156,15 @@ def measured(setup: "Setup", settled: Calibrated, metrics: dict[str, Any], recor
         every = sum(len(g) for g in deployed.gates.values())
         metrics |= {"gates/kept": kept, "gates/total": every, "gates/kept_fraction": kept / every}
     metrics |= _found(setup.split.truth, probabilities) | _placement(setup, params, seen)
+    precise, widths = assess_integer.widths(setup, params, deployed)
+    metrics |= precise | assess_integer.assessed(setup, deployed, inputs)
     example = _example(setup, seen, settled)
-    return Assessed(metrics, records | example, probabilities, seen)
+    return Assessed(metrics, records | widths | example, probabilities, seen)
 
 
 def _decided(setup: "Setup", deployed: Deployed, inputs: Any) -> tasks.Decided:
     """Returns the decided network as a task looks at it."""
-    simulator = setup.bayesian.simulator
+    simulator = deployed.simulator
 
     def logits() -> np.ndarray:
         return running_logits(setup.bayesian, deployed, setup.split.test.x, setup.root)
@@ -190,7 +193,7 @@ def ahead(setup: "Setup", params: dict[str, Any], predict: Any) -> None:
         running_ahead(bayesian, split.val.x, setup.root)
     running_ahead(bayesian, split.test.x, setup.root)
     assess_beliefs.ahead(setup, params)
-    if bayesian.gates is not None:
+    if bayesian.gates is not None and bayesian.bits is None:
         gates = {name: np.zeros(size, np.float32) for name, size in bayesian.gates.sites.groups.items()}
         _placing(setup).ahead(assess_beliefs.guide_only(params), gates, _inputs(setup), key, np.int32(0))
 
@@ -233,11 +236,11 @@ def _found(truth: Any, probabilities: dict[str, np.ndarray]) -> dict[str, float]
 def _placement(setup: "Setup", params: dict[str, Any], seen: Measured) -> dict[str, float]:
     """Returns where each layer of the decided network should run, over draws of weights and firing noise."""
     config, bayesian, deployed = setup.config.energy, setup.bayesian, seen.deployed
-    if isinstance(deployed.small, Whole):
+    if isinstance(deployed.small, Whole) or deployed.fixed is not None:  # engines are of the profile's width
         return {}
     core, engine = energy.profile(config.profile), energy.profile(config.engine or config.profile)
     inputs, stop = at_kept_steps(seen.inputs, deployed.kept_steps), deployed.executed(seen.decision.steps)
-    analog, draws = _reads_values(setup), []
+    analog, draws = reads_analog(setup), []
     for number in range(PLACEMENT_DRAWS):
         with _DRAWING:
             masked, fired = _placing(setup)(
@@ -287,6 +290,48 @@ def _placing(setup: "Setup") -> Program:
     return setup.programs.setdefault("placing", Program(drawn))
 
 
+def sent_by(setup: "Setup", deployed: Deployed, inputs: Any, masked: Ran) -> Any:
+    """Returns what the compacted network sends at each of its steps.
+
+    Args:
+        setup: of the run.
+        deployed: the decided network.
+        inputs: encoded, those of the steps that it keeps.
+        masked: what its masked form did with them, whose spikes are the same for a stack.
+    """
+    if isinstance(deployed.small, Whole):
+        return ran(setup.bayesian.simulator, deployed.small, inputs).kept
+    return _of_kept(setup.sites, deployed.small, masked.kept, deployed)
+
+
+def records(
+    setup: "Setup",
+    deployed: Deployed,
+    model: Runnable,
+    inputs: Any,
+    spikes: dict[str, Any],
+    stop: np.ndarray | None = None,
+) -> list[energy.Record]:
+    """Returns what a network of a run did, with the widths of its weights and membranes where these are decided.
+
+    Args:
+        setup: of the run.
+        deployed: the decided network, whose sites and widths these are.
+        model: the network that ran: the decided one compacted, or it with all sites.
+        inputs: that it was given, encoded.
+        spikes: that it sent, see `sent_by`.
+        stop: step after which an example ran no more; None is all steps.
+    """
+    counted = activity.records(
+        model, inputs, spikes, stop, held=setup.bayesian.simulator.held, analog=reads_analog(setup)
+    )
+    bits = setup.bayesian.bits
+    if bits is None:
+        return counted
+    wires = tuple(wire.said for wire in setup.sites.wires)
+    return activity.with_widths(counted, wires, deployed, inputs=bits.inputs, membrane=bits.membrane)
+
+
 def _of_kept(whole: Sites, small: Runnable, fired: Any, deployed: Deployed) -> dict[str, Any]:
     """Returns the spikes of the compacted network: those of the sites and steps of the whole that are kept."""
     spikes = {name: np.asarray(fired[name]) for name in small.names}
@@ -325,28 +370,25 @@ def _inputs(setup: "Setup") -> Any:
 def _costs(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
     """Returns modelled energies of the gated network, the ungated one and rivals, and the error of compaction."""
     config, simulator, deployed = setup.config, setup.bayesian.simulator, seen.deployed
-    analog = _reads_values(setup)
-
-    def records(model: Runnable, inputs: Any, spikes: Any, stop: np.ndarray | None) -> list[energy.Record]:
-        return activity.records(model, inputs, spikes, stop, held=simulator.held, analog=analog)
-
-    model, running = simulator.built(deployed.masked)
+    model, running = deployed.simulator.built(deployed.masked)
     masked, kept = ran(simulator, model, seen.inputs, running=running), at_kept_steps(seen.inputs, deployed.kept_steps)
     error = compaction_error(masked, ran(simulator, deployed.padded, kept, None), deployed.kept_steps)
-    if isinstance(model, Whole):
-        if not setup.sites.wires:
-            return {"energy/uncounted": "the network has no wiring()"}, error
-        spikes = ran(simulator, deployed.small, kept).kept
-    else:
-        spikes = _of_kept(setup.sites, deployed.small, masked.kept, deployed)
-    gated = records(deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
-    full = simulator.template.build(deployed.full)
-    ungated = records(full, seen.inputs, ran(simulator, full, seen.inputs).kept, None)
+    if not setup.sites.wires:
+        return {"energy/uncounted": "the network has no wiring()"}, error
+    spikes = sent_by(setup, deployed, kept, masked)
+    gated = records(setup, deployed, deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
+    full = deployed.simulator.template.build(deployed.full)
+    ungated = records(setup, deployed, full, seen.inputs, ran(simulator, full, seen.inputs).kept)
     metrics: dict[str, Any] = {
         **({} if compacts(model) else {"compute/uncompacted": "it has no shrink()"}),
         "compute/spike_rate": energy.spike_rate(gated),
+        "compute/events_per_inference": sum(r.total_spikes for r in gated if isinstance(r, energy.NeuronRecord)),
         "compute/dense_macs": energy.count(ungated).total.dense_macs,
     }
+    if setup.bayesian.energy is not None:  # of the objective: whether its price reached the spikes
+        metrics["energy/events"] = config.energy.events
+    if config.svi.rate_penalty:
+        metrics["svi/rate_penalty"] = config.svi.rate_penalty
     # what an encoder made of the data says nothing of their zeros
     drawn = simulator.encoding in ("rate", "latency")
     seen_x, axes = (_measured_on(setup).x, 1) if drawn else (seen.inputs, 1 if simulator.held else 2)
@@ -368,7 +410,7 @@ def _cells(model: Any) -> list[Any]:
     return [priced(group) for group in described_by(model).neurons]
 
 
-def _reads_values(setup: "Setup") -> bool:
+def reads_analog(setup: "Setup") -> bool:
     """Returns whether inputs carry values and not spikes."""
     return reads_values(setup.bayesian.simulator, setup.split)
 
@@ -376,7 +418,7 @@ def _reads_values(setup: "Setup") -> bool:
 def _example(setup: "Setup", seen: Measured, settled: Calibrated) -> dict[str, np.ndarray]:
     """Returns rasters, membranes and running decisions in the gated network: the first test example, and a late one."""
     simulator, deployed, test = setup.bayesian.simulator, seen.deployed, _measured_on(setup)
-    model, running = simulator.built(deployed.masked)
+    model, running = deployed.simulator.built(deployed.masked)
     taken = np.asarray(seen.decision.steps)
     late = int(taken.argmax())
     inputs = np.take(np.asarray(seen.inputs), [0, late], axis=0 if simulator.held else 1)

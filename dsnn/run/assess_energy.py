@@ -75,8 +75,18 @@ def standing(
     for accounting in energy.ACCOUNTINGS:
         if accounting == "memory" and not profile.prices_memory:
             continue
-        for name, rival in (("pruned", profile), ("pruned_quantised", profile.at_bits(bits))):
-            line = energy.boundary(ours, profile, accounting, nonzero=nonzero, rival_profile=rival, sequence=sequence)
+        says = any(isinstance(r, energy.SynapseRecord) and r.bits is not None for r in ours)
+        narrow, few = (profile, bits) if says else (profile.at_bits(bits), 0)
+        for name, rival, width in (("pruned", profile, 0), ("pruned_quantised", narrow, few)):
+            line = energy.boundary(
+                ours,
+                profile,
+                accounting,
+                nonzero=nonzero,
+                rival_profile=rival,
+                rival_bits=width,
+                sequence=sequence,
+            )
             if line is not None:
                 metrics |= {f"map/{accounting}/{name}_{end}": value for end, value in line._asdict().items()}
     return metrics

@@ -123,6 +123,7 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
     if metrics.get("guard/worse_than"):
         row("guard", [f"worse than {metrics['guard/worse_than']} on the selecting part, beyond chance"])
     row("computation kept", _said_of(metrics, {"gates/kept_fraction": "{:.0%} of the sites"}))
+    row("precision", _said_of(metrics, {"bits/mean": "{:.1f} bits per weight, on integers"}))
     row("carbon", _said_of(metrics, {"carbon/co2e_g": "{:.4f} g CO2e", "carbon/source": "{}"}))
     row("time", _said_of(metrics, {"time/train_s": "{:.0f} s learning", "time/total_s": "{:.0f} s in all"}))
     table.add_row("files", str(directory))
@@ -156,6 +157,7 @@ DEPLOYED = {
     "deployed/ece": "ECE {:.3f}",
     "deployed/steps_mean": "steps {:.2f}",
     "compute/spike_rate": "{:.3f} spikes per input and step",
+    "compute/events_per_inference": "{:.4g} spikes an inference",
     "compute/speedup_realised": "{:.1f} times as fast as all sites and steps (measured)",
 }
 """What is said of the network that is deployed."""

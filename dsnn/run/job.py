@@ -28,7 +28,7 @@ from dsnn.run.signals import Interrupted
 from dsnn.run.training_cost import training_cost
 from dsnn.store.track import open_track
 
-__all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of"]
+__all__ = ["Interrupted", "Pruned", "Setup", "build", "directory_of", "network", "run", "settings_of", "stopping_rule"]
 
 
 TEMPERATURE = "bayes.temperature"
@@ -249,7 +249,7 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
         if setup.config.bayes.temperature < 0:
             setup.automatic = setup.automatic | {TEMPERATURE: answers.temperature}
             console.print(f"fitted on the selecting part: {TEMPERATURE}={answers.temperature:.3g}")
-        settled = _exit_rule(setup, answers.params, fit.state, member.predict)
+        settled = stopping_rule(setup, answers.params, fit.state, member.predict)
         store.write_arrays(member.directory, "parameters.npz", settled.params)
         return settled, *assess.predicted(setup, settled, member.predict)
 
@@ -281,7 +281,7 @@ def _assessed(fits: list[baselines.Fit]) -> list[tuple[Member, dict[str, Any]]]:
     return done
 
 
-def _exit_rule(setup: Setup, params: dict[str, Any], state: Any, predict: Any) -> Calibrated:
+def stopping_rule(setup: Setup, params: dict[str, Any], state: Any, predict: Any) -> Calibrated:
     """Returns when the network stops, and says what was promised of it."""
     if not exit_rule.stops(setup):
         return Calibrated(params, math.inf, {})

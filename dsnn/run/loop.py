@@ -174,10 +174,15 @@ class Learned(NamedTuple):
     epochs: int = 0
 
 
-def train(members: Sequence[Member], watch: Watch | None = None) -> Learned:
+def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bool = True) -> Learned:
     """Trains members of one program from the newest checkpoint that all of them have, if there is one.
 
     A member whose loss is not finite ends with its ``failure``; the others go on.
+
+    Args:
+        members: that learn.
+        watch: is told of each validation, and ends learning by returning true.
+        assessed: whether what an assessment needs is compiled meanwhile, since one follows.
 
     Raises:
         Interrupted: told to stop.
@@ -195,7 +200,7 @@ def train(members: Sequence[Member], watch: Watch | None = None) -> Learned:
     def alive() -> list[tuple[int, Member]]:
         return [(k, member) for k, member in enumerate(members) if not member.failure]
 
-    if len(members) == 1 and spread is None and jax.default_backend() == "cpu":
+    if assessed and len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
     programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
     epochs = smaller.fit(

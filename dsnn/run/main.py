@@ -10,6 +10,7 @@ COMMANDS = {
     "run": ("cli", "train, evaluate and report; -m sweeps comma-separated values"),
     "sweep": ("cli", "the same as run -m"),
     "search": ("sweep", "search settings: search=NAME trials=N"),
+    "frontier": ("frontier", "accuracy over energy against rivals that are trained alike: data=NAME trials=N"),
     "inspect": ("inspect", "what data hold, and what a run would do with them"),
     "report": ("report", "draw the report of a run or of many anew"),
     "reproduce": ("reproduce", "hold a paper's claims against ours: paper=NAME"),

@@ -43,7 +43,7 @@ def programs(run: Finished) -> dict[str, Program]:
     bayesian, settled = run.setup.bayesian, run.settled
     simulator = bayesian.simulator
     deployed = deploy(bayesian, settled.params, settled.threshold)
-    full, masked = simulator.template.build(deployed.full), simulator.template.build(deployed.masked)
+    full, masked = (deployed.simulator.template.build(own) for own in (deployed.full, deployed.masked))
     steps, head = simulator.steps if simulator.held else None, None
     if bayesian.halting is not None and not math.isinf(settled.threshold):
         head = bayesian.halting.head(settled.params)

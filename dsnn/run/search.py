@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from dsnn.assembly.identity import reads
+from dsnn.config import Config
 from dsnn.run import schema, usage
 from dsnn.store import places
 from dsnn.suggest import did_you_mean
@@ -67,6 +69,16 @@ class Range:
         if self.log and self.step is not None:
             raise ValueError(f"space.{name} must be logarithmic or have a step, got both; leave one out.")
 
+    def at(self, share: float, whole: bool) -> Any:
+        """Returns the value at this share of the range, in its logarithm where it is drawn so; or a choice."""
+        if self.choices is not None:
+            return _said(self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)])
+        low, high = float(self.low or 0), float(self.high or 0)
+        value = low * (high / low) ** share if self.log else low + (high - low) * share
+        if self.step:
+            value = low + round((value - low) / self.step) * self.step
+        return round(value) if whole else min(value, high)
+
     def suggest(self, trial: Any, name: str, whole: bool) -> Any:
         """Returns the value that an Optuna trial gives this option."""
         if self.choices is not None:
@@ -110,6 +122,7 @@ class Search:
             stop.
         also: Metrics that the table shows beside the objectives, where a run has them.
         overrides: Of every trial.
+        spread: An option of the space that is not sampled: trials take it evenly over its range, whatever their number.
     """
 
     objectives: list[Objective]
@@ -121,6 +134,7 @@ class Search:
     prune_on: str = ""
     also: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
+    spread: str = ""
 
     def __post_init__(self) -> None:
         if not self.objectives or not self.space:
@@ -136,15 +150,30 @@ class Search:
             )
         if any(name.startswith(ON_TEST) for name in (self.prune_on, *self.also)):
             raise ValueError(f"a search selects on validation, got prune_on={self.prune_on!r} and also={self.also}.")
+        if self.spread and self.spread not in self.space:
+            raise ValueError(f"spread must be an option of the space, {', '.join(self.space)}, got {self.spread!r}.")
         known = self._defaults()
         for name, values in self.space.items():
             if name not in known or isinstance(known[name], dict):
                 raise ValueError(f"space: {name!r} is no option; {did_you_mean(name, known, most=1)}")
             values.check(name, known[name])
         usage.check(self.overrides)
-        for end in (0, -1):  # both ends of every range, so that a value out of its option's range stops here
-            ends = {name: v.choices[end] if v.choices else (v.low, v.high)[end] for name, v in self.space.items()}
-            schema.compose([*self.overrides, *(f"{name}={_said(_whole(v, known[name]))}" for name, v in ends.items())])
+        # both ends of every range, so that a value out of its option's range stops here
+        self.ends: tuple[Config, ...] = tuple(self._end(end, known) for end in (0, -1))
+
+    def _end(self, end: int, known: dict[str, object]) -> Config:
+        ends = {name: v.choices[end] if v.choices else (v.low, v.high)[end] for name, v in self.space.items()}
+        words = [f"{name}={_said(_whole(value, known[name]))}" for name, value in ends.items()]
+        return schema.compose([*self.overrides, *words])
+
+    def reads(self) -> dict[str, str]:
+        """Returns the digest of what its trials read beside their configurations, see `dsnn.assembly.identity.reads`.
+
+        Without dsnn's version: with another one a search goes on, and its new trials are other runs.
+        """
+        found = {name: digest for end in self.ends for name, digest in reads(end).items()}
+        found.pop("dsnn")
+        return found
 
     def _defaults(self) -> dict[str, object]:
         """Returns the default of every option, and of those of pieces of one's own a number like their bounds."""
@@ -152,11 +181,26 @@ class Search:
         whole = {name: isinstance(values.low, int) and isinstance(values.high, int) for name, values in own.items()}
         return {**schema.options(), **{name: 0 if exact else 0.0 for name, exact in whole.items()}}
 
+    def fixed(self, number: int) -> dict[str, Any]:
+        """Returns what is not sampled in a trial of this number, by option: the one that is spread, if there is one."""
+        if not self.spread:
+            return {}
+        whole = isinstance(self._defaults()[self.spread], int)
+        return {self.spread: self.space[self.spread].at(_inverse(number), whole)}
+
     def suggest(self, trial: Any) -> list[str]:
         """Returns the overrides that an Optuna trial stands for."""
         known = self._defaults()
         values = {name: r.suggest(trial, name, isinstance(known[name], int)) for name, r in self.space.items()}
         return [*self.overrides, *(f"{name}={value}" for name, value in values.items())]
+
+
+def _inverse(number: int) -> float:
+    """Returns 0, 1, 1/2, 1/4, 3/4, ...: both ends, then numbers whose binary digits are mirrored (van der Corput)."""
+    if number < 2:
+        return float(number)
+    digits = f"{number - 1:b}"[::-1]
+    return int(digits, 2) / (1 << len(digits))
 
 
 def searches() -> list[str]:
@@ -179,16 +223,21 @@ def read_search(path: Path, overrides: list[str]) -> Search:
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is no valid YAML ({' '.join(str(error).split())}); correct it.") from None
     try:
-        top = _checked("search", content, Search)
-        top["objectives"] = [Objective(**_checked("objective", entry, Objective)) for entry in top["objectives"]]
-        top["space"] = {name: Range(**_checked(f"space.{name}", v, Range)) for name, v in top["space"].items()}
+        top = checked("search", content, Search)
+        top["objectives"] = [Objective(**checked("objective", entry, Objective)) for entry in top["objectives"]]
+        top["space"] = {name: Range(**checked(f"space.{name}", v, Range)) for name, v in top["space"].items()}
         top["overrides"] = [*top.get("overrides", []), *overrides]
         return Search(**top)
     except (ValueError, usage.UsageError) as error:
         raise ValueError(f"{path.name}: {error}") from None
 
 
-def _checked(what: str, content: object, kind: type) -> dict[str, Any]:
+def checked(what: str, content: object, kind: type) -> dict[str, Any]:
+    """Returns a table of a YAML file whose entries are fields of a class.
+
+    Raises:
+        ValueError: It is no table, has an unknown entry, or lacks one.
+    """
     known = [f.name for f in fields(kind)]
     if not isinstance(content, Mapping):
         raise ValueError(f"{what} must be a table of {', '.join(known)}, got {content!r}.")

@@ -9,6 +9,7 @@ import fcntl
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from dsnn import store
+from dsnn.config import Config
 from dsnn.run import schema, signals, usage
 from dsnn.run.console import console
 from dsnn.run.journal import Journal
@@ -33,6 +35,12 @@ FIRST_TRIALS = 5
 
 BEGAN = "began"
 """Attribute of a trial: the newest checkpoint that there was each time it was begun, since it was last told to stop."""
+
+CORE_S = "core_s"
+"""Attribute of a trial: core-seconds of all threads, without those of processes that were killed."""
+
+Measure = Callable[[Config, optuna.Trial, Search], dict[str, Any]]
+"""What a trial does: metrics by name of a configuration."""
 
 DEATHS = 2
 """Processes that a trial may take with it without getting further."""
@@ -62,10 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     try:
-        while (turn := _next(study, search, folder)) is not None:
-            trial, held = turn
-            with held:
-                _run(study, trial, search, folder)
+        searched(study, search, folder)
         return _end(study, search, folder)
     except Interrupted as stop:
         console.print(f"{stop} The search goes on with the same command, from this trial.")
@@ -84,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def opened(folder: Path, search: Search) -> optuna.Study:
     """Returns the study in a folder, made if there is none.
+
+    A study of an earlier version, which did not write down what it read, goes on where nothing of one's own is read;
+    where something is, nobody knows whether it is still the same, so that it counts as another search.
 
     Raises:
         ValueError: The study there searches something else, or its journal is damaged before its end.
@@ -107,14 +115,34 @@ def opened(folder: Path, search: Search) -> optuna.Study:
             "objectives": [objective.metric for objective in search.objectives],
             "space": {name: store.flat_config(vars(values), ()) for name, values in search.space.items()},
             "overrides": search.overrides,
+            "reads": search.reads(),
         }
         theirs = study.user_attrs.get("search")
         if theirs is None:
             study.set_user_attr("search", json.loads(json.dumps(mine)))
-        elif theirs != json.loads(json.dumps(mine)):
-            differing = [name for name in mine if theirs.get(name) != json.loads(json.dumps(mine[name]))]
+        elif {"reads": {}} | theirs != json.loads(json.dumps(mine)):
+            differing = [name for name in mine if theirs.get(name, {}) != json.loads(json.dumps(mine[name]))]
             raise ValueError(f"{folder} holds another search, it differs in {', '.join(differing)}; give root=DIR.")
     return study
+
+
+def searched(study: optuna.Study, search: Search, folder: Path, measure: Measure | None = None) -> None:
+    """Runs trials until none is left, those first that other processes left behind.
+
+    Args:
+        study: of `opened`.
+        search: whose trials these are.
+        folder: of both.
+        measure: what a trial does; None is an ordinary run.
+    """
+    while (turn := _next(study, search, folder)) is not None:
+        trial, held = turn
+        with held:
+            _run(study, trial, search, folder, measure or _whole_run)
+
+
+def _whole_run(config: Config, trial: optuna.Trial, search: Search) -> dict[str, Any]:
+    return run(config, group=trial.study.study_name, wait=True, watch=_watch(trial, search))[1]
 
 
 def _next(study: optuna.Study, search: Search, folder: Path) -> tuple[optuna.Trial, Any] | None:
@@ -129,10 +157,13 @@ def _next(study: optuna.Study, search: Search, folder: Path) -> tuple[optuna.Tri
                     held.close()
                     continue
                 console.print(f"trial {left.number} goes on: its process is gone.")
+                study.sampler = _sampler(search, left.number)
                 return optuna.Trial(study, left._trial_id), held
-        number = len(trials)
+        number = sum(trial.state != TrialState.WAITING for trial in trials)
         if number >= search.trials:
             return None
+        if number == len(trials) and (fixed := search.fixed(number)):
+            study.enqueue_trial(fixed)  # which the next question is answered with; one that was killed between left it
         study.sampler = _sampler(search, number)
         if (held := _taken(folder, number)) is None:
             raise ValueError(f"trial {number} is new but in use; another study lives in {folder}, give root=DIR.")
@@ -151,10 +182,11 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.TPESampler(seed=seed)
 
 
-def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path) -> None:
+def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path, measure: Measure = _whole_run) -> None:
     """Runs one trial to its end and tells the study."""
     from dsnn.run import job
 
+    began = time.process_time()
     overrides = [*search.suggest(trial), f"run.root={folder / 'runs'}", "track.tags=[search]"]
     console.print(f"trial {trial.number}: {' '.join(f'{k}={v}' for k, v in trial.params.items())}", markup=False)
     try:
@@ -162,7 +194,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path)
         directory = job.directory_of(config)
         trial.set_user_attr("dir", str(directory))
         trial.set_user_attr(BEGAN, [*trial.user_attrs.get(BEGAN, []), _reached(directory)])
-        _, metrics = run(config, group=folder.name, wait=True, watch=_watch(trial, search))
+        metrics = measure(config, trial, search)
         values = [float(metrics[objective.metric]) for objective in search.objectives]
         trial.set_user_attr("also", {name: float(metrics[name]) for name in search.also if name in metrics})
     except job.Pruned:
@@ -170,13 +202,20 @@ def _run(study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path)
         console.print(f"trial {trial.number} is pruned.")
     except (job.Interrupted, KeyboardInterrupt):
         trial.set_user_attr(BEGAN, [])  # told to stop is no death
+        _spent(trial, began)
         raise
     except (Exception, SystemExit) as error:  # whatever it died of, the next command must not meet it again
         trial.set_user_attr("failure", f"{type(error).__name__}: {' '.join(str(error).split())}")
         study.tell(trial, state=TrialState.FAIL)
         console.print(f"trial {trial.number} failed: {error}", markup=False)
     else:
+        _spent(trial, began)
         study.tell(trial, values)
+
+
+def _spent(trial: optuna.Trial, began: float) -> None:
+    """Adds the core-seconds of this process to those that a trial has taken so far."""
+    trial.set_user_attr(CORE_S, trial.user_attrs.get(CORE_S, 0.0) + time.process_time() - began)
 
 
 def _reached(directory: Path | str) -> int:

@@ -38,6 +38,7 @@ class Course:
         running: how far each step runs; None is all the way.
         begins: whether it starts from the initial state: in C and in logarithmic depth, all steps are run at once.
         recorded: whether the states of all steps are wanted.
+        sends: whether what is sent at all steps is wanted.
         in_parallel: whether cells that never reset run in logarithmic depth.
         statistics: in training, where what norms measure is put by name; they go by the batch. None: they go by the
             statistics that they have.
@@ -49,6 +50,7 @@ class Course:
     running: Float[Array, " time"] | None
     begins: bool
     recorded: bool
+    sends: bool
     in_parallel: bool
     statistics: dict[str, Array] | None = None
 
@@ -127,7 +129,7 @@ def run_stack(
     layers = list(model.layers())
     for index, (name, layer) in enumerate(layers):
         currents, constant = course.currents(layer, signal, held and index == 0, name, state[name].step, done)
-        reader = layers[index + 1][1] if index + 1 < len(layers) else None
+        reader = layers[index + 1][1] if index + 1 < len(layers) and not course.sends else None
         pool = reader.before[0] if reader is not None and reader.before and not layer.skip else None
         done = int(course.fuses(layer, currents) and fused_images.pools(pool))
         if done:  # only the next layer sees the spikes, and only what pooling leaves of them
@@ -138,10 +140,12 @@ def run_stack(
             layer, state[name], currents, constant, (index,), course
         )
         signal = model.sent(name, signal, spikes[name])
-    spikes = by_share(spikes, course.running)
+    shared = by_share(spikes, course.running)
+    if record is sending:
+        return shared[model.names[-1]], final, spikes
     # a record sees one step at a time; what it does not keep is dead code to the compiler
-    records = jax.vmap(record)(states, spikes) if record else None
-    return spikes[model.names[-1]], final, records
+    records = jax.vmap(record)(states, shared) if record else None
+    return shared[model.names[-1]], final, records
 
 
 def run_parts(model: Whole, state: Any, xs: Array, held: bool, course: Course, record: Any) -> tuple[Array, Any, Any]:
@@ -149,9 +153,12 @@ def run_parts(model: Whole, state: Any, xs: Array, held: bool, course: Course, r
     read = model.drive(xs)[None] if held else fold(model.drive, xs)
     way = _All((), course, {}, {})
     final, out = model.network.run("", state, read, way)
-    sent = by_share({**way.sent, OUTPUT: out}, course.running)
+    given = {**way.sent, OUTPUT: out}
+    sent = by_share(given, course.running)
     if record is None:
         return course.over_time(sent[OUTPUT]), final, None
+    if record is sending:
+        return course.over_time(sent[OUTPUT]), final, {name: course.over_time(s) for name, s in given.items()}
     whole = {name: course.over_time(s) for name, s in sent.items()}
     return whole[OUTPUT], final, jax.vmap(record)(_nested(way.states), whole)
 
@@ -180,8 +187,8 @@ class _All:
             self.sent[f"{path}{NEURONS}"] = out
         if states is not None:  # there is something to record
             self.states[path] = states
-            if layer.recurrent is not None and fired is not None:
-                self.sent[f"{path}.recurrent"] = fired
+        if self.course.sends and layer.recurrent is not None and fired is not None:
+            self.sent[f"{path}.recurrent"] = fired
         return final, out
 
     def send(self, wire: str, values: Array) -> None:
@@ -248,10 +255,11 @@ def run_neurons(
         and not course.recorded
         and course.memory == "full"
         and not held
+        and not (course.sends and layer.recurrent is not None and layer.reads == "membrane")  # which hides its spikes
         and fused.supports(layer, currents)
     ):
         final, sent = fused.run(layer, currents)
-        return course.after(state, final), sent, None, None
+        return course.after(state, final), sent, None, sent
     if course.fuses(layer, currents):
         final, sent = fused_images.run(layer, currents[None] if held else currents, course.length)
         return course.after(state, final), sent, None, None
@@ -316,6 +324,11 @@ def fold(drive: Callable[[Array], Array], xs: Array) -> Array:
     time, batch = xs.shape[:2]
     out = drive(xs.reshape(time * batch, *xs.shape[2:]))
     return out.reshape(time, batch, *out.shape[1:])
+
+
+def sending(states: Any, sent: dict[str, Array]) -> dict[str, Array]:
+    """Records what is sent at every step, whatever share of the step ran, and none of the states."""
+    return sent
 
 
 def by_share(sent: dict[str, Array], running: Float[Array, " time"] | None) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from dsnn.parameters import STATISTICS, Params, Template
 from dsnn.rng import stream
 from dsnn.simulate import encode
 from dsnn.simulate.sequential_images import Scan
-from dsnn.simulate.unroll import unroll, unroll_trained
+from dsnn.simulate.unroll import unroll, unroll_sent, unroll_trained
 from dsnn.types import Array, Float, Key, Shaped
 
 RUNNING = "time.running"
@@ -22,6 +22,26 @@ SITES = "sites."
 """What the names of gates that a network opens and closes itself begin with, among its parameters."""
 
 ENCODINGS = ("direct", "rate", "latency", "temporal", "scan")
+
+
+class Pass(NamedTuple):
+    """A batch in training, with what its energy is counted on.
+
+    Attributes:
+        logits: running.
+        statistics: of norms after it, as of `Simulator.trained`.
+        model: the network that ran.
+        inputs: what it was given, encoded.
+        sent: what went out at every step, as `dsnn.simulate.unroll.unroll_sent` gives it.
+        running: how far each step ran, None: every step.
+    """
+
+    logits: Float[Array, "time batch class"]
+    statistics: Params
+    model: Any
+    inputs: Array
+    sent: dict[str, Array]
+    running: Float[Array, " time"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +128,7 @@ class Simulator:
         ``adapt`` changes the built network first, for example to drop the inputs of its synapses by chance.
         """
         model, inputs, noise, running = self._prepared(params, x, key, adapt)
-        steps = self.steps if self.held else None
-        # what draws masks for every time step has to see all steps at once
-        schedule = "layer" if adapt is not None and self.schedule == "auto" else self.schedule
-        options: dict[str, Any] = {"steps": steps, "memory": self.memory, "running": running}
+        schedule, options = self._ahead(adapt), self._options(running)
         outputs, _, records = unroll(model, inputs, noise, record, schedule, **options)
         return model.logits(outputs, running), inputs, records
 
@@ -130,15 +147,37 @@ class Simulator:
         Raises:
             ValueError: one number a channel, or the schedule "step": see `dsnn.networks.norms.TdBN`.
         """
-        old = self.template.statistics
-        if not old:
+        if not self.template.statistics:
             return self.logits(params, x, key, adapt), {}
         model, inputs, noise, running = self._prepared(params, x, key, adapt)
-        steps = self.steps if self.held else None
-        options: dict[str, Any] = {"steps": steps, "memory": self.memory, "running": running}
-        outputs, new = unroll_trained(model, inputs, noise, self.schedule, **options)
-        kept = {name: params.get(name, value) for name, value in old.items()}
-        return model.logits(outputs, running), kept | {STATISTICS + name: value for name, value in new.items()}
+        outputs, new = unroll_trained(model, inputs, noise, self.schedule, **self._options(running))
+        return model.logits(outputs, running), self._after(params, new)
+
+    def observed(
+        self,
+        params: Params,
+        x: Shaped[Array, "batch ..."],
+        key: Key[Array, ""] | None = None,
+        adapt: Callable[[Any], Any] | None = None,
+    ) -> Pass:
+        """Returns what `trained` does with what the network sent on its way; a key is consumed."""
+        model, inputs, noise, running = self._prepared(params, x, key, adapt)
+        normed, options = bool(self.template.statistics), self._options(running)
+        schedule = self.schedule if normed else self._ahead(adapt)
+        outputs, sent, new = unroll_sent(model, inputs, noise, schedule, trained=normed, **options)
+        return Pass(model.logits(outputs, running), self._after(params, new), model, inputs, sent, running)
+
+    def _ahead(self, adapt: Any) -> str:
+        """Returns the schedule: what draws masks for every time step has to see all steps at once."""
+        return "layer" if adapt is not None and self.schedule == "auto" else self.schedule
+
+    def _options(self, running: Array | None) -> dict[str, Any]:
+        return {"steps": self.steps if self.held else None, "memory": self.memory, "running": running}
+
+    def _after(self, params: Params, new: dict[str, Array]) -> Params:
+        """Returns the statistics among parameters after a batch that gave new ones."""
+        kept = {name: params.get(name, value) for name, value in self.template.statistics.items()}
+        return kept | {STATISTICS + name: value for name, value in new.items()}
 
     def _prepared(self, params: Params, x: Array, key: Any, adapt: Any) -> tuple[Any, Array, Any, Array | None]:
         """Returns the network, its inputs, the key of its noise, and how far each step runs; a key is consumed."""

@@ -20,7 +20,7 @@ from dsnn.networks.stack import Stack
 from dsnn.networks.whole import OUTPUT, Runnable, Whole, as_network, is_network
 from dsnn.rng import typed
 from dsnn.simulate import fused_images
-from dsnn.simulate.by_layer import Course, by_share, fold, run_parts, run_stack
+from dsnn.simulate.by_layer import Course, by_share, fold, run_parts, run_stack, sending
 from dsnn.simulate.scan import advanced, scan
 from dsnn.types import Array, Float, Key, UInt32
 
@@ -86,16 +86,9 @@ def unroll(
 
 
 def unroll_trained(
-    model: Runnable,
-    xs: Array,
-    key: Key[Array, ""] | None = None,
-    schedule: str = "auto",
-    *,
-    steps: int | None = None,
-    memory: str | int = "full",
-    running: Float[Array, " time"] | None = None,
+    model: Runnable, xs: Array, key: Key[Array, ""] | None = None, schedule: str = "auto", **options: Any
 ) -> tuple[Array, dict[str, Array]]:
-    """Runs a network whose norms normalise by the statistics of this batch; arguments as of `unroll`.
+    """Runs a network whose norms normalise by the statistics of this batch; arguments as of `unroll_sent`.
 
     Returns:
         outputs ``[time, batch, ...]``, and the statistics of every norm after this batch, by name. A network of one's
@@ -104,17 +97,54 @@ def unroll_trained(
     Raises:
         ValueError: the schedule "step", or memory that asks for it: statistics over time need all steps at once.
     """
-    if schedule == "step" or memory != "full":
+    statistics: dict[str, Array] = {}
+    return _run(model, xs, key, schedule, None, statistics, **options)[0], statistics
+
+
+def unroll_sent(
+    model: Runnable,
+    xs: Array,
+    key: Key[Array, ""] | None = None,
+    schedule: str = "auto",
+    *,
+    trained: bool = False,
+    steps: int | None = None,
+    memory: str | int = "full",
+    running: Float[Array, " time"] | None = None,
+) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """Runs a network as `unroll` does, or `unroll_trained`, by the same programs; no state is kept for what it sends.
+
+    Args:
+        model: the network.
+        xs: see `unroll`, and so are the others.
+        key: consumed.
+        schedule: order of the loops.
+        trained: whether norms go by the statistics of this batch.
+        steps: of a held input.
+        memory: what the backward pass keeps.
+        running: how far each step runs.
+
+    Returns:
+        outputs ``[time, batch, ...]``, what every layer gave, or a network of one's own sent, at every step,
+        ``[time, batch, ...]``, whatever share of it ran, and the statistics of `unroll_trained`.
+    """
+    statistics: dict[str, Array] | None = {} if trained else None
+    options: dict[str, Any] = {"steps": steps, "memory": memory, "running": running}
+    outputs, sent = _run(model, xs, key, schedule, sending, statistics, **options)
+    return outputs, sent, statistics or {}
+
+
+def _run(model, xs, key, schedule, record, statistics, *, steps=None, memory="full", running=None):  # type: ignore[no-untyped-def]
+    """Returns the outputs and what was recorded; norms go by the batch if statistics are to be filled in."""
+    if statistics is not None and (schedule == "step" or memory != "full"):
         raise ValueError(
             'a norm in training needs all time steps at once, which schedule="layer" and memory="full" have, got '
             f'schedule="{schedule}" and memory="{memory}"; leave both out.'
         )
-    statistics: dict[str, Array] = {}
-    ahead = "layer" if schedule == "auto" else schedule
+    ahead = "layer" if schedule == "auto" and statistics is not None else schedule
     with jax.numpy_rank_promotion("allow"):
-        run = _unroll(model, _native(xs), typed(key), None, ahead, steps, memory, running, None, statistics)
-    outputs, _, _ = run
-    return outputs, statistics
+        run = _unroll(model, _native(xs), typed(key), record, ahead, steps, memory, running, None, statistics)
+    return run[0], run[2]
 
 
 def _unroll(model, xs, key, record, schedule, steps, memory, running, state, statistics=None):  # type: ignore[no-untyped-def]
@@ -195,8 +225,9 @@ def check_steps(model: Runnable, steps: int) -> None:
 
 
 def _course(length, key, memory, running, state, record, schedule, statistics):  # type: ignore[no-untyped-def]
-    begins = state is None and running is None
-    return Course(length, key, memory, running, begins, record is not None, schedule == "associative", statistics)
+    begins, sends = state is None and running is None, record is not None
+    recorded = sends and record is not sending
+    return Course(length, key, memory, running, begins, recorded, sends, schedule == "associative", statistics)
 
 
 def _schedule(layers: list[Layer], length: int, batch: int, memory: str | int) -> str:
@@ -279,7 +310,8 @@ def _unroll_steps(model, xs, key, record, length, held, memory, running, state):
         new, spikes = model.advance(state, model.drive(x) if constant is None else constant, _time_key(key, t))
         state = advanced(state, new, share)
         sent = spikes if share is None else {name: share * s for name, s in spikes.items()}
-        return state, (sent[model.names[-1]], record(state, sent) if record else None)
+        kept = record(state, spikes if record is sending else sent) if record else None
+        return state, (sent[model.names[-1]], kept)
 
     steps = (jnp.arange(length), None if held else xs, running)
     state, (outputs, records) = scan(body, state, steps, length, memory)
@@ -314,6 +346,8 @@ def _unroll_sequence(model, xs, key, record, length, held, running, state, stati
             f"sequence must give an output for each of the {length} time steps, got shape {sent[OUTPUT].shape} from "
             f"{model}."
         )
-    sent = by_share(sent, running)
-    records = jax.vmap(lambda one: record(None, one))(sent) if record else None
-    return sent[OUTPUT], state, records
+    shared = by_share(sent, running)
+    if record is sending:
+        return shared[OUTPUT], state, sent
+    records = jax.vmap(lambda one: record(None, one))(shared) if record else None
+    return shared[OUTPUT], state, records

@@ -1,8 +1,8 @@
 """Where configuration files are found: dsnn's own, and folders of one's own that a command names.
 
-A folder of one's own has the shape of ``conf``: ``experiment/``, ``paper/``, ``search/``, ``hardware/``. It is given as
-``--config-dir DIR``, by ``hydra.searchpath=[DIR]``, or to every command of a shell by DSNN_CONFIG_DIR (several are
-separated as in PATH). Names of one's own may not be those of dsnn.
+A folder of one's own has the shape of ``conf``: ``experiment/``, ``paper/``, ``search/``, ``frontier/``, ``hardware/``.
+It is given as ``--config-dir DIR``, by ``hydra.searchpath=[DIR]``, or to every command of a shell by DSNN_CONFIG_DIR
+(several are separated as in PATH). Names of one's own may not be those of dsnn.
 """
 
 import os
@@ -16,7 +16,7 @@ CONF = ROOT / "conf" if (ROOT / "conf").is_dir() else ROOT.parent / "conf"
 """dsnn's own: inside an installed package, beside it in a checkout."""
 
 VARIABLE = "DSNN_CONFIG_DIR"
-KINDS = ("experiment", "paper", "search", "hardware")
+KINDS = ("experiment", "paper", "search", "frontier", "hardware")
 
 
 def own() -> tuple[Path, ...]:
@@ -44,7 +44,7 @@ def files(kind: str) -> dict[str, Path]:
     """Returns the YAML files of a kind by name, dsnn's own and those of the folders that were named.
 
     Args:
-        kind: "experiment", "paper", "search" or "hardware".
+        kind: "experiment", "paper", "search", "frontier" or "hardware".
 
     Raises:
         ValueError: a name that two folders have.

@@ -63,7 +63,7 @@ FILES = frozenset(
 OWN = FILES | {"checkpoints", "figures", "baselines", "wandb", "tensorboard", ".hydra", ".submitit"}
 """Everything that a run writes into its directory, and what of it is a file."""
 
-ADDED: dict[str, Any] = {"task": "auto", "task_options": {}}
+ADDED: dict[str, Any] = {"task": "auto", "task_options": {}, "data.view": "steps"}
 """Options that a run of an earlier version cannot name, and what they were."""
 
 FORMAT = 1

@@ -48,8 +48,8 @@ def calibrated(
 ) -> tuple[Params, float]:
     """Returns the parameters with calibrated answers, and the temperature.
 
-    Where the readout is not linear in its weights, where stopping was learned together with the weights, and with a
-    label at every step nothing is changed.
+    Where the readout is not linear in its weights, where these have bits, where stopping was learned together with the
+    weights, and with a label at every step nothing is changed.
 
     Args:
         task: of the data.
@@ -80,8 +80,8 @@ def calibrated(
 
 
 def _linear(bayesian: Bayesian) -> bool:
-    """Returns whether logits are linear in the readout's weights."""
+    """Returns whether logits are linear in the readout's weights, and these on no grid."""
     model = bayesian.simulator.template.build(bayesian.weights.initial)
     stacked = isinstance(model, Stack)  # what a network of one's own makes of its last weights is its business
     linear = stacked and kind(getattr(model, model.names[-1]).cell) == "LI" and model.readout_kind != "vote"
-    return bool(linear) and not bayesian.joint
+    return bool(linear) and not bayesian.joint and bayesian.bits is None

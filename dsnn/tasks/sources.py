@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.rng import stream
 from dsnn.tasks.batching import EVAL_BATCH, Told, averaged, in_batches
 from dsnn.types import Array, Key
@@ -49,8 +49,8 @@ def by_source(bayesian: Bayesian) -> Callable[..., Sources]:
             weights = bayesian.draw(params, stream(key, "weights", i), i).weights
 
             def under_gates(j: Array) -> tuple[Array, ...]:
-                gates = bayesian.draw(params, stream(stream(key, "gates", i), "gates", j), i).gates
-                network = bayesian.network(Draw(weights, gates))
+                drawn = bayesian.draw(params, stream(stream(key, "gates", i), "gates", j), i)
+                network = bayesian.network(drawn._replace(weights=weights))
 
                 def under_spikes(k: Array) -> tuple[Array, Array]:
                     p = probs(network, x, stream(stream(stream(key, "noise", i), "noise", j), "noise", k))

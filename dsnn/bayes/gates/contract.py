@@ -6,13 +6,16 @@ uses it. Other objectives score draws, and the base measure refuses them (`unsco
 a factor of the model and not part of the base measure.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from numpyro import handlers
 from numpyro.distributions import constraints
 
 from dsnn.types import Array, Bool, Float, Key
@@ -127,3 +130,8 @@ def log_odds(probability: float) -> float:
 def divergence(q: Gates, p: OpenOrClosed) -> Array:
     """Returns KL(q || uniform over {closed, open}) = sites log 2 - H(q)."""
     return p.event_shape[0] * math.log(2.0) - q.entropy_of_opening().sum(-1)
+
+
+def weighed(weight: Float[Array, ""] | None) -> AbstractContextManager[Any]:
+    """Returns what scales the gates' divergence; nothing where the weight is None."""
+    return contextlib.nullcontext() if weight is None else handlers.scale(scale=weight)

@@ -1,0 +1,333 @@
+"""`dsnn frontier`: who takes part, what trials see, and a whole frontier of small data, resumed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dsnn import data, energy, evaluate, store
+from dsnn.assembly.assemble import build
+from dsnn.bayes.bit_posterior import input_range
+from dsnn.deploy.exit_calibration import Calibrated
+from dsnn.run import frontier, frontier_plan, frontier_words, schema, search, standings, sweep, trial
+from dsnn.run.contenders import OURS, contenders, read_contender, who
+from dsnn.run.judged import Judged, judged
+
+STATIC = ("binary", "linear", "relu", "relu_exit", "small", "spiking")
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DSNN_CONFIG_DIR", raising=False)
+
+
+def npz(path, shape=(6,), test_shift=0.0, count=240, integer=True):
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 3, count)
+    x = rng.normal(size=(count, *shape)) + y.reshape(-1, *[1] * len(shape))
+    x[200:] += test_shift
+    y = y if integer else x.mean(tuple(range(1, x.ndim)))
+    parts = {"x_train": x[:200], "y_train": y[:200], "x_test": x[200:], "y_test": y[200:]}
+    np.savez(
+        path, **{name: value.astype(np.float32) if value.dtype == float else value for name, value in parts.items()}
+    )
+    return f"data.path={path}"
+
+
+def split_of(temporal=False, steps=False):
+    x = np.zeros((4, 5, 3) if temporal else (4, 3), np.float32)
+    part = data.Arrays(x, np.zeros((4, 5) if steps else 4, np.int32))
+    return data.Split(part, part, part, 2, "mine", temporal=temporal)
+
+
+def refused(*words):
+    with pytest.raises(ValueError, match=r".") as error:
+        frontier_plan.planned(list(words))
+    return str(error.value)
+
+
+def test_everybody_composes_and_static_ones_read_static_data():
+    assert contenders()[0] == OURS
+    taking, _ = who([], split_of())
+    assert tuple(sorted(one.name for one in taking)) == STATIC
+    names = [name for one in map(read_contender, contenders()) for name in one.machines]
+    assert len(names) == len(set(names))
+    for one in map(read_contender, contenders()):
+        split = split_of(temporal=one.reads == "sequences")
+        found = one.search(split, base=frontier_plan.BASE, given=["data=npz", "data.path=mine.npz"], trials=8, seed=0)
+        assert len({str(found.fixed(number)[one.spread]) for number in range(8)}) == 8
+
+
+def test_labels_at_every_step_leave_those_out_that_answer_once():
+    taking, said = who([], split_of(temporal=True, steps=True))
+    assert sorted(one.name for one in taking) == ["delta_gru", "gru", "spiking"]
+    assert any("relu gives one answer, mine has a label at every step" in sentence for sentence in said)
+    assert any("gru_exit gives one answer" in sentence for sentence in said)
+    wanted = next(one for one in taking if one.name == "gru")
+    mine = {"base": frontier_plan.BASE, "given": ["data=npz", "data.path=a"], "trials": 2, "seed": 0}
+    found = wanted.search(split_of(temporal=True, steps=True), **mine)
+    assert "model.architecture_options.answers=every" in found.overrides
+
+
+def test_mistakes_get_a_sentence_before_any_work(tmp_path):
+    mine = ["data=npz", npz(tmp_path / "mine.npz")]
+    assert "contenders must be of" in refused(*mine, "contenders=spikingg")
+    assert "trials must be a whole number of at least 1, got '0'" in refused(*mine, "trials=0")
+    assert "seeds must differ, got 1,1" in refused(*mine, "seeds=1,1")
+    assert "give seeds=3" in refused(*mine, "seed=3")
+    assert "tolerance must be a share in [0, 1), got '30'" in refused(*mine, "tolerance=30")
+    assert "gru reads sequences, npz is static; leave it out" in refused(*mine, "contenders=gru")
+    assert "nothing to spare, got gates.enabled=false" in refused(*mine, "contenders=relu", "relu.gates.enabled=false")
+    assert "model.cell is what makes relu what it is (ReLU)" in refused(*mine, "contenders=relu", "model.cell=IF")
+    given = ["svi.budget_fraction=0.1", "optimizer.learning_rate=0.01"]
+    assert "linear has nothing to vary" in refused(*mine, "contenders=linear", *given)
+    assert "compares accuracies of classes, npz holds regression" in refused(
+        "data=npz", npz(tmp_path / "numbers.npz", integer=False), "data.options.task=regression", "contenders=linear"
+    )
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_nobody_has_what_no_rival_can_have_or_is_judged_by_other_prices(tmp_path):
+    mine = ["data=npz", npz(tmp_path / "mine.npz"), "contenders=spiking,small"]
+    beside = "values of a ReLU have no bits and no price of their own"
+    assert f"{beside}, got bits.enabled=true for spiking" in refused(*mine, "spiking.bits.enabled=true")
+    priced = refused(*mine, "spiking.energy.events=differentiated")
+    assert f"{beside}, got energy.events=differentiated for spiking" in priced
+    assert f"{beside}, got svi.rate_penalty=0.1 for spiking" in refused(*mine, "svi.rate_penalty=0.1")
+    alone = frontier_plan.planned([*mine[:2], "contenders=spiking", "svi.rate_penalty=0.1"])
+    assert alone.entrants[OURS][1].ends[0].svi.rate_penalty == 0.1
+    other = refused(*mine, "energy.profile=22nm", "energy.accounting=updates")
+    assert "decided by energy.profile=45nm-int8 energy.accounting=memory, got energy.profile=22nm" in other
+    assert "got energy.profile=45nm-int8 energy.accounting=updates" in refused(*mine, "small.energy.accounting=updates")
+
+
+def test_other_data_under_the_same_name_are_another_search(tmp_path):
+    words = ["data=npz", npz(tmp_path / "mine.npz"), "contenders=small"]
+    study = sweep.opened(tmp_path / "small", frontier_plan.planned(words).entrants["small"][1])
+    sweep.opened(tmp_path / "small", frontier_plan.planned(words).entrants["small"][1])
+    npz(tmp_path / "mine.npz", test_shift=1.0)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="holds another search, it differs in reads"):
+            sweep.opened(tmp_path / "small", frontier_plan.planned(words).entrants["small"][1])
+        earlier = {name: value for name, value in study.user_attrs["search"].items() if name != "reads"}
+        study.set_user_attr("search", earlier)  # as an earlier version wrote it
+
+
+def test_what_is_given_is_not_varied(tmp_path):
+    words = [
+        "data=npz",
+        npz(tmp_path / "mine.npz"),
+        "contenders=relu",
+        "model.hidden=[8]",
+        "relu.svi.budget_fraction=0.3",
+    ]
+    found = frontier_plan.planned(words).entrants["relu"][1]
+    assert set(found.space) == {"optimizer.learning_rate"}
+    assert found.spread == ""
+    assert schema.compose(found.overrides).svi.budget_fraction == 0.3
+
+
+def test_what_is_spread_covers_its_range_whatever_the_number_of_trials():
+    wanted = search.Range(low=0.01, high=1.0, log=True)
+    shares = [search._inverse(number) for number in range(6)]
+    assert shares == [0.0, 1.0, 0.5, 0.25, 0.75, 0.125]
+    assert [wanted.at(share, False) for share in shares[:3]] == pytest.approx([0.01, 1.0, 0.1])
+    assert search.Range(choices=[[2], [4], [8, 8]]).at(1.0, False) == "[8,8]"
+
+
+def test_sequences_are_summed_or_read_as_a_whole():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 4, 3, 2)).astype(np.float32)
+    part = data.Arrays(x, np.zeros(5, np.int32))
+    split = data.Split(part, part, part, 2, "mine", temporal=True)
+    np.testing.assert_allclose(data.viewed(split, "summed").train.x, x[:, 0] + x[:, 1] + x[:, 2] + x[:, 3], rtol=1e-5)
+    whole = data.viewed(split, "whole")
+    assert whole.test.x.shape == (5, 4, 1, 6)
+    assert not whole.temporal
+    np.testing.assert_array_equal(whole.val.x[2, 3, 0], x[2, 3].ravel())
+    assert data.viewed(split, "steps") is split
+    with pytest.raises(data.DataError, match="is static"):
+        data.viewed(whole, "summed")
+    with pytest.raises(data.DataError, match="label at every step"):
+        data.viewed(split_of(temporal=True, steps=True), "whole")
+
+
+def point(name, accuracy, spent, seeds=2, blocks=4):
+    def one(shift):
+        right = (np.arange(100) < round(100 * accuracy)).astype(float)
+        keys = [f"events/{key}" for key in standings.columns()]
+        spends = {key: np.full(blocks, spent + shift) for key in keys}
+        return Judged(right, np.full(blocks, 25), 1.0, spends, {key: {"acs": spent + shift} for key in keys})
+
+    both = [one(0.01 * seed) for seed in range(seeds)]
+    return standings.Point(name, "events", {}, both, both)
+
+
+def test_ours_meets_the_cheapest_rival_that_is_as_accurate():
+    points = {
+        OURS: [point(OURS, 0.98, 4.0), point(OURS, 0.95, 1.0)],
+        "near": [point("near", 0.98, 8.0)],
+        "cheap": [point("cheap", 0.94, 0.5)],
+    }
+    high, _, _, low = standings.meetings(points, 0.01)
+    assert (high["best_rival"], high["verdict"]) == ("near", "win")
+    assert high["rivals"]["near"]["ratio"]["value"] == pytest.approx(4.005 / 8.005)
+    assert "cheap" not in high["rivals"]
+    assert low["level"] == pytest.approx(0.94)
+    assert (low["best_rival"], low["verdict"]) == ("cheap", "loss")
+    assert low["rivals"]["cheap"]["ratio"]["value"] == pytest.approx(1.005 / 0.505)
+    assert not high["rivals"]["near"]["fragile"]
+
+
+def result_of(met, seeds=(0, 1), failures=()):
+    return {"ours": OURS, "meetings": met, "seeds": list(seeds), "contenders": {OURS: {"failures": list(failures)}}}
+
+
+def test_who_spends_nothing_is_there_and_accuracy_decides():
+    closed = {OURS: [point(OURS, 0.98, 4.0, seeds=1)], "closed": [point("closed", 0.98, 0.0, seeds=1)]}
+    closed["dear"] = [point("dear", 0.98, 9.0, seeds=1)]
+    first = standings.meetings(closed, 0.01)[0]
+    assert (first["best_rival"], first["verdict"]) == ("closed", "loss")
+    assert first["rivals"]["closed"]["ratio"] is None
+    assert set(first["rivals"]["closed"]["ratios"].values()) == {None}
+    assert first["rivals"]["dear"]["verdict"] == "win"
+    assert "At the highest closed spends nothing." in frontier_words.lead(result_of([first]))
+    free = {OURS: [point(OURS, 0.98, 0.0, seeds=1)], "dear": closed["dear"]}
+    assert standings.meetings(free, 0.01)[0]["verdict"] == "win"
+    assert standings.meetings({**free, OURS: [point(OURS, 0.96, 0.0, seeds=1)]}, 0.01)[1]["verdict"] == "tie"
+
+
+def test_what_only_a_rival_reaches_has_a_row():
+    points = {OURS: [point(OURS, 0.95, 4.0)], "better": [point("better", 0.98, 9.0), point("better", 0.95, 8.0)]}
+    met = standings.meetings(points, 0.01)
+    assert [row["level"] for row in met] == pytest.approx([0.98, 0.95, 0.94, 0.93, 0.91])
+    assert (met[0]["best_rival"], met[0]["verdict"]) == ("better", "ours does not reach it")
+    assert [row["verdict"] for row in met[1:]] == ["win"] * 4
+    said = frontier_words.lead(result_of(met))
+    assert said.startswith("better reaches an accuracy of 98.00 % on the part that selects, which the spiking network")
+    assert "At 4 levels" in said
+    assert "4 win, 0 tie, 0 loss" in said
+    near = standings.meetings({**points, "better": [point("better", 0.96, 9.0)]}, 0.01)
+    assert near[0]["level"] == pytest.approx(0.95)  # within the tolerance
+
+
+def test_nobody_at_a_level_is_nobody_there_nobody_left_or_nobody_as_accurate():
+    ours = {OURS: [point(OURS, 0.9, 1.0)]}
+    for others, broken, said in (
+        ({}, {}, "no rival took part"),
+        ({}, {"relu": "ValueError: out of units."}, "every trial of the rivals failed (ValueError: out of units)"),
+        ({"low": [point("low", 0.5, 1.0)]}, {}, "no rival is as accurate"),
+    ):
+        met = standings.meetings(ours | others, 0.01, broken)
+        assert {row["verdict"] for row in met} == {said}
+        assert frontier_words.lead(result_of(met)) == f"N{said[1:]}." if said[0] == "n" else f"E{said[1:]}."
+    assert "(out of memory), so that nothing" in frontier_words.lead(result_of([], failures=["out of memory"]))
+    assert "No spiking network took part" in frontier_words.lead(result_of([]))
+
+
+def test_verdicts_of_one_seed_say_so():
+    points = {OURS: [point(OURS, 0.9, 1.0, seeds=1)], "other": [point("other", 0.9, 2.0, seeds=1)]}
+    one = frontier_words.worded(result_of(standings.meetings(points, 0.01), seeds=[0]))
+    assert {row["said"] for row in one["meetings"]} == {"win, one seed: of these networks alone"}
+    assert one["lead"].endswith("One seed: of these networks alone.")
+    two = frontier_words.worded(result_of(standings.meetings(points, 0.01)))
+    assert {row["rivals"]["other"]["said"] for row in two["meetings"]} == {"win"}
+
+
+def test_judgements_are_kept_as_arrays():
+    made = point(OURS, 0.9, 2.0).select[0]
+    back = Judged.of(made.arrays())
+    assert back.accuracy == made.accuracy
+    assert back.parts == made.parts
+    assert back.mean_nj(trial.key_of("events")) == 2.0
+
+
+EXITS = {"gru_exit", "gru_exit_skipping", "delta_gru_exit"}
+QUICK = ["train.epochs=3", "train.batch_size=32", "bayes.samples=2", "svi.ungated_fraction=0", "train.steps=3"]
+
+
+def test_what_has_bits_is_judged_with_its_widths(tmp_path):
+    words = [*frontier_plan.BASE, "data=npz", npz(tmp_path / "mine.npz"), "model.architecture=mlp", "model.hidden=[8]"]
+    words += [*QUICK, "bits.enabled=true", "bits.fixed=4", "bits.membrane=16", "gates.enabled=false"]
+    setup = build(schema.compose([*words, "halting.enabled=false"]))
+    params = setup.params(setup.learner.init()) | input_range(setup.split.train.x)
+    made = judged(setup, Calibrated(params, np.inf, {}), setup.split.val, trial.profiles()[:1])
+    states = made.parts[trial.key_of("events")]["states"]
+    assert states == pytest.approx(1e-3 * 2 * 3 * (8 + 3) * 16 * 0.3125)  # read and written, at each step
+
+
+def test_a_trial_does_not_see_the_test_part(tmp_path, monkeypatch):
+    found, seen, judged = [], [], trial.judged
+
+    def watched(setup, *rest):
+        seen.append(len(setup.split.test.x))
+        return judged(setup, *rest)
+
+    monkeypatch.setattr(trial, "judged", watched)
+    for shift in (0.0, 50.0):
+        where = npz(tmp_path / f"shift{shift:.0f}.npz", test_shift=shift)
+        words = [*frontier_plan.BASE, "data=npz", where, "model.architecture=mlp", "model.hidden=[8]", *QUICK, "seed=1"]
+        directory = trial.learned(schema.compose([*words, f"run.root={tmp_path / 'runs'}"]))
+        found.append((directory, store.read_metrics(directory), store.read_arrays(directory, "parameters.npz")))
+    (first, metrics, params), (second, others, same) = found
+    assert first != second
+    assert metrics == others
+    assert all(np.array_equal(params[name], same[name]) for name in params)
+    near, far = (trial.on_test(directory, tmp_path / "test") for directory in (first, second))
+    assert len(near.right) == len(far.right) == 40
+    assert seen == [20, 20, 40, 40]  # the half of a fifth that selects stands where the test part was
+    assert near.accuracy != far.accuracy
+
+
+@pytest.mark.parametrize("shape", [(6,), pytest.param((5, 4), marks=pytest.mark.slow)])
+def test_a_frontier_of_data_of_ones_own(tmp_path, shape, capsys):
+    words = ["data=npz", npz(tmp_path / "mine.npz", shape), "trials=1", "seeds=0,1", f"root={tmp_path / 'out'}"]
+    words += ["train.epochs=2", "train.batch_size=32", "bayes.samples=2"]
+    words += (
+        ["contenders=spiking,small"]
+        if len(shape) == 1
+        else ["contenders=spiking,gru_exit,delta_gru_exit", "data.temporal=true"]
+    )
+    assert frontier.main(words) == 0
+    result = json.loads((tmp_path / "out" / "frontier.json").read_text())
+    assert result["data"] == "mine"
+    small = {"small", "small_skipping"}
+    assert set(result["contenders"]) == {"spiking"} | (small if len(shape) == 1 else EXITS)
+    assert "One seed" not in result["lead"]
+    for one in result["contenders"].values():
+        assert len(one["tried"]) == len(one["core_s"]) == len(one["best_of"]) == 1
+        assert one["core_s"][0] > 0
+        (chosen,) = one["points"]
+        assert len(chosen["test"]["accuracy_by_seed"]) == 2
+        assert chosen["test"]["nj"]["45nm-int8/memory"] > chosen["test"]["nj"]["45nm-int8/updates"] > 0
+        assert sum(chosen["test"]["parts_nj"].values()) == pytest.approx(chosen["test"]["nj"]["45nm-int8/memory"])
+    levels = [row for row in result["meetings"] if row["verdict"] != standings.UNREACHED]
+    assert len(levels) == len(evaluate.contest.BELOW)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "could not be drawn" not in page
+    assert page.count("<svg") == len(trial.PROFILES) + 1
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
+    capsys.readouterr()
+    assert frontier.main(words) == 0
+    assert "learning" not in capsys.readouterr().out
+    assert runs == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
+    assert json.loads((tmp_path / "out" / "frontier.json").read_text()) == result
+
+
+def test_a_frontier_whose_trials_all_failed_says_why(tmp_path, monkeypatch, capsys):
+    def broken(config):
+        raise RuntimeError("out of units")
+
+    monkeypatch.setattr(trial, "learned", broken)
+    words = ["data=npz", npz(tmp_path / "mine.npz"), "trials=1", "contenders=spiking,small", f"root={tmp_path / 'out'}"]
+    assert frontier.main(words) == 1
+    page, shown = (tmp_path / "out" / "report.html").read_text(), " ".join(capsys.readouterr().out.split())
+    assert "could not be drawn" not in page
+    assert "every trial failed: RuntimeError: out of units" in page
+    for said in (page, shown):
+        assert "Every trial of the spiking network failed (RuntimeError: out of units)" in said
+
+
+def test_energies_are_of_named_machines():
+    assert {m for one in map(read_contender, contenders()) for m in one.machines.values()} == set(energy.MACHINES)
