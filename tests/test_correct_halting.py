@@ -267,6 +267,7 @@ def test_a5_every_guide_finishes_in_a_notebook() -> None:
     assert (evaluate.entropy(made.full) - made.aleatoric).mean() > 1e-4
 
 
+@pytest.mark.slow
 def test_a6_a_notebook_stops_where_it_is_told() -> None:
     x, y = evidence("early", 80, np.random.default_rng(0))
     steps = []
@@ -279,6 +280,7 @@ def test_a6_a_notebook_stops_where_it_is_told() -> None:
     assert steps[0] < steps[1] < steps[2]
 
 
+@pytest.mark.slow
 def test_a7_a_class_of_a_sequence_is_learned_at_every_step_by_points(tmp_path: object) -> None:
     quiet = ["track.tool=none", "run.report=false", f"run.dir={tmp_path}/run", "model.hidden=[8]", "train.epochs=1"]
     for learner in ("map", "svi"):

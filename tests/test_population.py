@@ -114,6 +114,7 @@ def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "use_cache", lambda folder: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_cache")
 def test_a_failing_member_leaves_the_others_and_a_stopped_population_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

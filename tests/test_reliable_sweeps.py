@@ -159,6 +159,7 @@ def test_reliability_8_twenty_four_jobs_with_a_killed_worker_and_a_job_at_fault(
     check_sweep(grid, 24, ["seed=7", "optimizer.learning_rate=0.01"], tmp_path / "root")
 
 
+@pytest.mark.slow
 def test_f6_a_corrected_sweep_forgets_the_mistake(tmp_path: Path) -> None:
     told = ["-m", "seed=7,8", *PLAIN, f"run.root={tmp_path}"]
     assert "0 of 2 jobs are done" in ran(*told, "compute.split=bogus", code=1)

@@ -118,7 +118,9 @@ def learned(phase: Any, setup: Setup, state: Any) -> Any:
     return phase.expand(state, epoch.state), epoch.info
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("residual", "recurrent") else ()) for name in CASES]
+)
 def test_a_smaller_network_learns_what_the_whole_one_learns_under_closed_gates(name: str) -> None:
     setup, state, keep = begun(name)
     whole = smaller.Phase(learn.compiled(learn.epoch_program(setup.family, setup.config.train.batch_size)))

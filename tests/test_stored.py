@@ -107,6 +107,7 @@ def test_copies_and_pickles_predict_alike_and_own_objects_go_with_cloudpickle() 
     assert not Path("nowhere").exists()
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_from_the_posterior() -> None:
     x, y, options = CASES["classes"]
     once = dsnn.fit(x, y, **{**QUICK, **options, "epochs": 12})

@@ -308,7 +308,9 @@ FITTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "former" in name else ()) for name in FITTED]
+)
 def test_a_notebook_fits_a_network_of_the_zoo_by_its_name(name: str, tmp_path: Any) -> None:
     (x, y), (options, groups) = squares(80), FITTED[name]
     fitted = dsnn.fit(x, y, network=name, network_options=options, baseline="none", epochs=2, steps=2, halting=False)
