@@ -139,7 +139,7 @@ def tiny(**parts) -> Bayesian:
     kernels = {name: params[name] for name in template.names}
     bits = BitPosterior(kernels, (2, 4), family=BERNOULLI, open_probability=0.5)
     widths = Widths(bits, INT32, 8, INT32.at_bits(16))
-    usual = {"bits": bits, "energy": EnergyPrior(where, INT32, "memory", widths)}
+    usual = {"bits": bits, "energy": EnergyPrior(where, INT32, "memory", widths=widths)}
     weights = WeightPosterior(template, params, priors.point, guides.point())
     return Bayesian(Simulator(template, 3), weights, data_size=6, **{**usual, **parts})
 
@@ -367,7 +367,7 @@ def test_planted_widths_are_found(family, zero: bool) -> None:
     net = Bayesian(
         simulator,
         WeightPosterior(template, params, priors.point, guides.point()),
-        energy=EnergyPrior(sites.sites(model), INT32, "memory", widths),
+        energy=EnergyPrior(sites.sites(model), INT32, "memory", widths=widths),
         likelihood=Gaussian(0.03, learned=False),
         bits=bits,
         data_size=256,
