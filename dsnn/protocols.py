@@ -222,7 +222,8 @@ class Wire(NamedTuple):
         groups: of a convolution: senders and receivers are split into so many, in order, and reach those of their own
             group alone. The kernel's axis of senders has those of one group, ``pre`` a site for each of all.
         at: the only step at which this is computed, from 0, or -1 for an example's last; None is every step. At the
-            others nothing is sent, or what is sent is not read.
+            others nothing is sent, or what is sent is not read. The energy prior charges what is computed at a first
+            step evenly over all, which is exact where all of them run.
     """
 
     name: str

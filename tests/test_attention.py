@@ -12,10 +12,11 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 
 import dsnn
 from dsnn.bayes import guides, priors
-from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy import expected_energy
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES
+from dsnn.bayes.objective import Draw
 from dsnn.bayes.sites import gate, measure, sites
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF, ReLU

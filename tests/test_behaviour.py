@@ -292,8 +292,6 @@ def test_many_discrete_gates_estimate_the_gradient_that_few_have_exactly(monkeyp
     drawn = np.asarray(jax.jit(jax.vmap(slope))(jax.random.split(KEY, 2000)))
     error = drawn.std(0) / math.sqrt(len(drawn))
     assert (np.abs(drawn.mean(0) - truth) < 4.5 * error + 1e-4).all()
-    free = bayesian(model, 2, False, where=where, gates=GatePosterior(where, BERNOULLI, 0.6))
-    assert not free.energy.differentiated
 
 
 def test_gates_and_the_events_that_depend_on_them_are_of_one_setting() -> None:
@@ -471,7 +469,6 @@ def test_a_share_of_the_energy_is_of_what_was_spent_before_it_had_a_price() -> N
         budgets.append(float(info.budget_nj))
         spent.append(float(info.energy_nj))
     assert len(set(budgets[2:])) == 1
-    assert budgets[0] != budgets[2] or spent[0] == spent[2]
     np.testing.assert_allclose(budgets[2], 0.1 * spent[2], rtol=1e-5)
     assert len(set(spent[2:])) > 1
 
@@ -504,11 +501,15 @@ def test_a_budget_may_be_kept_by_spikes_alone() -> None:
 
 
 def test_every_pattern_of_the_oracle_is_counted_once() -> None:
-    """The enumeration of the study sums to one: its energy without a price of silence is that of certain spikes."""
-    sure = {"hidden0.synapse.kernel": jnp.zeros((2, 2)), "hidden0.synapse.bias": jnp.full(2, 50.0)}
-    sure |= {"hidden1.synapse.kernel": jnp.zeros((2, 2)), "hidden1.synapse.bias": jnp.full(2, 50.0)}
-    every = event_bias.exact(sure, jnp.zeros((1, 2)), {"reset": "none"})
-    fans = dict(zip(("hidden0", "hidden1"), (event_bias.HIDDEN[1], event_bias.CLASSES), strict=True))
-    total = sum(event_bias.STEPS * n * fan for n, fan in zip(event_bias.HIDDEN, fans.values(), strict=True))
+    """Where biases alone drive neurons and nothing resets them, the enumeration of the study is a sum of chances."""
+    biases = {"hidden0": jnp.asarray([0.3, 0.6]), "hidden1": jnp.asarray([0.45, 0.9])}
+    given = {f"{name}.synapse.kernel": jnp.zeros((2, 2)) for name in biases}
+    given |= {f"{name}.synapse.bias": bias for name, bias in biases.items()}
+    every = event_bias.exact(given, jnp.zeros((1, 2)), {"reset": "none"})
+    fans = {"hidden0": event_bias.HIDDEN[1], "hidden1": event_bias.CLASSES}
+    total = 0.0
+    for name, bias in biases.items():
+        for step in range(event_bias.STEPS):
+            leaked = sum(event_bias.BETA**k for k in range(step + 1))
+            total += fans[name] * float(jax.nn.sigmoid((leaked * bias - 1.0) / event_bias.WIDTH).sum())
     np.testing.assert_allclose(every, total, rtol=1e-5)
-    assert list(itertools.islice(fans, 2)) == ["hidden0", "hidden1"]

@@ -14,9 +14,10 @@ from scipy.special import softmax
 from dsnn import escape, evaluate, learn, rng
 from dsnn.assembly.assemble import Setup
 from dsnn.bayes import guides, priors, sites
-from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.gate_posterior import GatePosterior
+from dsnn.bayes.objective import Draw
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LIF
 from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig

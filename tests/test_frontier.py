@@ -1,6 +1,7 @@
 """`dsnn frontier`: who takes part, what trials see, and a whole frontier of small data, resumed."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from dsnn.bayes.bit_posterior import input_range
 from dsnn.deploy.exit_calibration import Calibrated
 from dsnn.run import frontier, frontier_plan, frontier_words, schema, search, standings, sweep, trial
 from dsnn.run.contenders import OURS, contenders, read_contender, who
-from dsnn.run.judged import Judged, judged
+from dsnn.run.judged import Judged, judged, right
+from dsnn.tasks.steps import Steps
 
 STATIC = ("binary", "linear", "relu", "relu_exit", "small", "spiking")
 
@@ -108,7 +110,7 @@ def test_other_data_under_the_same_name_are_another_search(tmp_path):
     sweep.opened(tmp_path / "small", frontier_plan.planned(words).entrants["small"][1])
     npz(tmp_path / "mine.npz", test_shift=1.0)
     for _ in range(2):
-        with pytest.raises(ValueError, match="holds another search, it differs in reads"):
+        with pytest.raises(ValueError, match="holds another search, it differs in the data and files that it reads"):
             sweep.opened(tmp_path / "small", frontier_plan.planned(words).entrants["small"][1])
         earlier = {name: value for name, value in study.user_attrs["search"].items() if name != "reads"}
         study.set_user_attr("search", earlier)  # as an earlier version wrote it
@@ -240,7 +242,7 @@ def test_judgements_are_kept_as_arrays():
     back = Judged.of(made.arrays())
     assert back.accuracy == made.accuracy
     assert back.parts == made.parts
-    assert back.mean_nj(trial.key_of("events")) == 2.0
+    assert back.mean_nj(trial.primary("events")) == 2.0
 
 
 EXITS = {"gru_exit", "gru_exit_skipping", "delta_gru_exit"}
@@ -252,8 +254,8 @@ def test_what_has_bits_is_judged_with_its_widths(tmp_path):
     words += [*QUICK, "bits.enabled=true", "bits.fixed=4", "bits.membrane=16", "gates.enabled=false"]
     setup = build(schema.compose([*words, "halting.enabled=false"]))
     params = setup.params(setup.learner.init()) | input_range(setup.split.train.x)
-    made = judged(setup, Calibrated(params, np.inf, {}), setup.split.val, trial.profiles()[:1])
-    states = made.parts[trial.key_of("events")]["states"]
+    made = judged(setup, Calibrated(params, np.inf, {}), "val", trial.profiles()[:1])
+    states = made.parts[trial.primary("events")]["states"]
     assert states == pytest.approx(1e-3 * 2 * 3 * (8 + 3) * 16 * 0.3125)  # read and written, at each step
 
 
@@ -331,3 +333,16 @@ def test_a_frontier_whose_trials_all_failed_says_why(tmp_path, monkeypatch, caps
 
 def test_energies_are_of_named_machines():
     assert {m for one in map(read_contender, contenders()) for m in one.machines.values()} == set(energy.MACHINES)
+
+
+def test_steps_without_a_label_count_nowhere():
+    """The data set of the ECG says class 0 where nobody gave a label."""
+    y = np.array([[0, 1, 0, 2]])
+    arrays = data.Arrays(np.zeros((1, 4, 1), np.float32), y)
+    split = data.Split(arrays, arrays, arrays, 3, "made", temporal=True)
+    split = split._replace(extra={"test/labelled": np.array([[True, True, False, True]])})
+    logits = np.eye(3)[[1, 1, 0, 2]][:, None]  # right at the second and the fourth, and by chance at the third
+    setup = types.SimpleNamespace(task=Steps(skip=0), split=split)
+    np.testing.assert_allclose(right(setup, logits, "test", np.array([4])), [2 / 3])
+    setup = types.SimpleNamespace(task=Steps(skip=1), split=split)
+    np.testing.assert_allclose(right(setup, logits, "test", np.array([4])), [1.0])

@@ -17,11 +17,12 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 import dsnn
 from dsnn import learn, rng
 from dsnn.bayes import guides, priors, sites
-from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.energy import expected_energy
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.norm_statistics import DECIDED, ROWS
+from dsnn.bayes.objective import Draw
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.deploy.activity import records

@@ -145,12 +145,11 @@ def test_exits_cost_the_share_of_examples_that_go_on():
     np.testing.assert_allclose(count.effective_macs, INPUTS * 4 + 4 * CLASSES + (4 * 3 + 3 * CLASSES) / 3)
     np.testing.assert_allclose(count.update_compares, 4 + 3 / 3)
     sent = run(model, x, steps=2)[1]
-    first, second = (np.count_nonzero(sent[name][k]) for name, k in (("exit0", 0), ("exit1", 1)))
+    first = np.count_nonzero(sent["exit0"][0])
     on = np.count_nonzero(sent["hidden1"][1, 1]), np.count_nonzero(sent["exit1"][1, 1])
     events = energy.count(energy.on_machine(ran, "events", 2)).total
     by_hand = INPUTS * 4 + first / BATCH * CLASSES + (on[0] * 3 + on[1] * CLASSES) / BATCH
     np.testing.assert_allclose(events.effective_macs, by_hand)
-    assert second >= on[1]
 
 
 @pytest.mark.parametrize("make", [gru, delta])

@@ -14,7 +14,7 @@ from dsnn.deploy.decided import deploy
 from dsnn.plots import wording
 from dsnn.report import runs as runs_page
 from dsnn.report import write_report, write_runs_report
-from dsnn.run import assess, assess_energy, console, sweep_record
+from dsnn.run import assess_activity, assess_energy, console, sweep_record
 from dsnn.run.schema import compose
 
 NAMES = ("dense", "dense_skipping", "pruned", "quantised", "pruned_quantised")
@@ -137,8 +137,8 @@ def test_c1_zeros_of_the_input_are_those_of_the_data(encoding: str, tmp_path: Pa
         f"train.encoding={encoding}", "halting.enabled=false",
     ]))  # fmt: skip
     params = setup.params(jax.jit(setup.learner.init)())
-    inputs, deployed = assess._inputs(setup), deploy(setup.bayesian, params)
-    metrics, _ = assess._costs(setup, assess.Measured(deployed, inputs, deployed.run(inputs)))
+    inputs, deployed = assess_activity.inputs_of(setup), deploy(setup.bayesian, params)
+    metrics, _ = assess_energy.modelled(setup, assess_activity.Measured(deployed, inputs, deployed.run(inputs)))
     assert metrics["rival/dense_skipping/nonzero_inputs"] == pytest.approx((x[40:] != 0).mean())
 
 

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsnn import data, rng, tasks
-from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.objective import Draw
 from dsnn.bayes.weight_posterior import ANSWERS
 from dsnn.learn import sampling
 from dsnn.parameters import Params, without_statistics

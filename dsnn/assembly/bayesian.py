@@ -186,16 +186,16 @@ def _bits(config: Config, model: Any, params: parameters.Params, values: bool) -
     kernels = [wire.kernel for wire in described_by(model).wires]
     return BitPosterior(
         {name: params[name] for name in kernels if name is not None},
-        (own.fixed,) if own.fixed else tuple(own.widths),
-        own.zero and not own.fixed and not after,
-        own.per == "channel",
-        FAMILIES["hard_concrete"] if after else FAMILIES.get(own.family) or family(own.family),
-        own.open_probability,
-        after,
-        own.membrane,
-        own.leak,
-        own.inputs,
-        values,
+        widths=(own.fixed,) if own.fixed else tuple(own.widths),
+        zero=own.zero and not own.fixed and not after,
+        per_channel=own.per == "channel",
+        family=FAMILIES["hard_concrete"] if after else FAMILIES.get(own.family) or family(own.family),
+        open_probability=own.open_probability,
+        by_deviation=after,
+        membrane=own.membrane,
+        leak=own.leak,
+        inputs=own.inputs,
+        reads_values=values,
     )
 
 

@@ -15,72 +15,35 @@ alone in a NumPyro program of one's own (experiments/cookbook.md).
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import lax
 from numpyro import handlers
 from numpyro.distributions import constraints
 
-from dsnn.bayes.behaviour import Behaviour, behaviour
-from dsnn.bayes.bit_posterior import BitPosterior, Precision, input_range
+from dsnn.bayes.bit_posterior import BitPosterior, input_range
 from dsnn.bayes.energy_prior import EnergyPrior
-from dsnn.bayes.flipout import flipout
-from dsnn.bayes.gate_posterior import GatePosterior, Terms
+from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.guides.contract import Adapt
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.likelihood import Categorical, Likelihood
 from dsnn.bayes.norm_statistics import DECIDED, decided, measured_anew
+from dsnn.bayes.objective import Context, Draw, Objective, all_bits
 from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import Sites
 from dsnn.bayes.weight_posterior import ANSWERS, WeightPosterior
 from dsnn.parameters import Params
 from dsnn.resolve import is_foreign
 from dsnn.rng import stream
-from dsnn.simulate.simulator import Pass, Simulator, keep_spikes
-from dsnn.types import Array, Bool, Float, Key, Shaped
+from dsnn.simulate.simulator import Simulator, keep_spikes
+from dsnn.types import Array, Float, Key, Shaped
 
 POSITIVE = SUPPORTS["positive"]
 CATEGORICAL = Categorical()
 RANGED = 512
 """Examples whose encoded values are looked at for the range of inputs, where the encoding is one's own."""
-
-
-class Context(NamedTuple):
-    """What the objective needs besides data: measured events, the price of energy, and the weight of KL(w).
-
-    Attributes:
-        events: by wire, mean events per step and sending site, from `Bayesian.measure`.
-        lam: λ in nats per nJ and example.
-        kl_weight: factor on KL(w), β; with any but 1 the posterior is tempered, "cold" below 1.
-        site_prices: by group, what each site costs besides its energy, in nats of the whole training part.
-        gates_weight: factor on the gates' divergence; None is 1.
-        ungated: whether every site runs for now, whatever its gate's distribution, which then stands still; None is no.
-        spike_price: nats per spike of a hidden neuron and example, whatever it costs and whichever gates are open; None
-            is none.
-        statistics: normalisation statistics before this batch; norms go by the batch then, and the gradient of the
-            objective along them are those after it (`Bayesian.model`). None: norms go by what they begin with.
-    """
-
-    events: dict[str, Array]
-    lam: Float[Array, ""]
-    kl_weight: Float[Array, ""]
-    site_prices: dict[str, Float[Array, ""]] = {}  # noqa: RUF012 - never changed
-    gates_weight: Float[Array, ""] | None = None
-    ungated: Bool[Array, ""] | None = None
-    spike_price: Float[Array, ""] | None = None
-    statistics: Params | None = None
-
-
-class Draw(NamedTuple):
-    """One posterior draw: ungated weights by name, gates by group and bit widths (None when the network has none)."""
-
-    weights: Params
-    gates: dict[str, Array] | None
-    bits: Precision | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,78 +107,35 @@ class Bayesian:
         return None if part is None else part.sites
 
     def model(self, x: Array, y: Shaped[Array, "batch *target"], context: Context) -> None:
-        """The generative model with its collapsed terms.
+        """The generative model with its collapsed terms (`dsnn.bayes.objective`).
 
         Normalisation statistics have no site: NumPyro's mutable state does not pass through samples that are mapped
         over. They leave as a gradient: the model adds zero, whose slope along ``context.statistics`` are those after
         the batch. So they are averaged as the objective is, over particles, members and settings of gates.
         """
-        key, gates, halting = numpyro.prng_key(), self.gates, self.halting if self.joint else None
-        bits = self.bits
+        key, gates, bits, halting = numpyro.prng_key(), self.gates, self.bits, self.halting if self.joint else None
         drawn = self.weights.prior(context.kl_weight)
         z = None if gates is None else gates.prior(context.gates_weight)
         noise = {name: numpyro.param(name, v, constraint=POSITIVE) for name, v in self.likelihood.parameters().items()}
         head = {} if halting is None else halting.learned()
         means = self.weights.means()
         q = None if gates is None else gates.learned(context.ungated)
-        opened = {} if gates is None or q is None else gates.sites.unflatten(q.open_probability)
-        scale, price = self.data_size / x.shape[0], context.lam * self.data_size
         b = None if bits is None else bits.prior(context.gates_weight)
-        widths = None if bits is None or not bits.total else bits.learned(_whole(context))
+        widths = None if bits is None or not bits.total else bits.learned(all_bits(context))
         steps = {} if bits is None else bits.steps()
-        if bits is not None and widths is not None:
-            opened = opened | bits.of_gates(widths.open_probability)
-
-        counts, differentiated = context.spike_price is not None, self.energy is not None and self.energy.differentiated
-        together = halting is not None or differentiated  # steps or events go by the very gates that sites do
-        spike_price = jnp.zeros(()) if context.spike_price is None else context.spike_price * self.data_size
-
-        def evidence(draw: Draw, runs: dict[str, Array], key: Key[Array, ""]) -> tuple[Array, Array, Behaviour]:
-            """Returns the likelihood per example, n summed out, the share that reaches each step, and what was done."""
-            logits, nothing, ran = self._logits(draw, means, x, key, context.statistics, counts or differentiated)
-            if halting is None:
-                found, reached, each = self.likelihood.of_sequence(noise, logits, y), jnp.ones(logits.shape[0]), None
-            else:
-                found, reached = halting.expectation(head, logits, self.likelihood.log_prob(noise, logits, y))
-                each = halting.reached(head, logits)
-            acted = behaviour(self.energy, runs, ran, each, held=self.simulator.held, counts=counts)
-            return (found if nothing is None else found + nothing / self.data_size), reached, acted
-
-        def at(flat: Float[Array, " site"] | None, b: Float[Array, " gate"] | None) -> Terms:
-            gated = None if gates is None or flat is None else gates.sites.unflatten(flat)
-            precise, runs = None if bits is None or b is None else bits.at(b, steps), opened
-            if together and gates is not None and q is not None and flat is not None:
-                runs = runs | gates.sites.unflatten(gates.runs(q, flat))
-            if together and bits is not None and widths is not None and b is not None:
-                runs = runs | bits.of_gates(bits.runs(widths, b))
-            found, reached, acted = self.weights.averaged(
-                lambda w, key: evidence(Draw(w, gated, precise), runs, key), drawn, key
-            )
-            if self.energy is None or differentiated:
-                return Terms(found, *acted)
-            return Terms(found, self.energy.spent(runs, reached, context.events), acted.spikes)
-
-        def terms(flat: Float[Array, " site"] | None) -> Terms:
-            if bits is None or widths is None or b is None:
-                return at(flat, b)
-            return bits.averaged(widths, b, lambda setting: at(flat, setting))
-
-        def worth(found: Float[Array, " batch"], spent_nj: Float[Array, ""], spikes: Float[Array, ""]) -> Array:
-            # where neither steps nor events depend on gates, the energy's gradient is that of its closed form
-            return scale * found.sum() - (price * spent_nj if together else 0.0) - spike_price * spikes
-
+        objective = Objective(self, x, y, context, drawn, means, noise, head, q, widths, b, steps, key)
         if gates is None or q is None or z is None:
-            found = terms(None)
+            found = objective.terms(None)
         else:
-            found = gates.averaged(q, z, terms, worth, stream(key, "gates"))
-        with handlers.scale(scale=scale):
+            found = gates.averaged(q, z, objective.terms, objective.worth, stream(key, "gates"))
+        with handlers.scale(scale=objective.scale):
             numpyro.factor("likelihood", found.log_likelihood)
         if self.energy is not None:
-            self.energy.factor(price, found.spent_nj)
-        if counts:
-            numpyro.factor("spikes", -spike_price * found.spikes)
+            self.energy.factor(objective.price, found.spent_nj)
+        if objective.counts:
+            numpyro.factor("spikes", -objective.spike_price * found.spikes)
         if context.site_prices:
-            paid = [each * opened[group].sum() for group, each in context.site_prices.items()]
+            paid = [each * objective.opened[group].sum() for group, each in context.site_prices.items()]
             numpyro.factor("sites", -jnp.stack(paid).sum())
 
     def guide(
@@ -229,7 +149,7 @@ class Bayesian:
             flat = self.gates.posterior(stream(key, "gates"), context.gates_weight, context.ungated)
             z = self.gates.sites.unflatten(flat)
         if self.bits is not None:
-            self.bits.posterior(stream(key, "bits"), context.gates_weight, _whole(context))
+            self.bits.posterior(stream(key, "bits"), context.gates_weight, all_bits(context))
             self.bits.steps()
         if self.halting is not None and self.joint:
             self.halting.learned()
@@ -362,41 +282,6 @@ class Bayesian:
         """Returns a context in which energy is free, with silent wires."""
         wires = () if self.sites is None else self.sites.wires
         return Context({w.name: jnp.zeros(w.pre_sites) for w in wires}, jnp.zeros(()), jnp.ones(()))
-
-    def _logits(
-        self,
-        draw: Draw,
-        means: Params | None,
-        x: Array,
-        key: Key[Array, ""],
-        statistics: Params | None,
-        observed: bool,
-    ) -> tuple[Float[Array, "time batch class"], Float[Array, ""] | None, Pass | None]:
-        """Returns running logits under a draw; with the means of flipout every example has signs of its own.
-
-        With statistics in training, and with a zero whose slope along them are those after the batch. ``observed`` asks
-        for the pass as well, with what was sent in it.
-        """
-        params, adapt = self.network(draw), self.adapt(key, x.shape[0])
-        if means is not None:
-            centre = self.network(draw._replace(weights=draw.weights | means))
-            flipped = {name: centre[name] for name in means}
-            params, adapt = flipout(self.simulator.template, params, flipped, stream(key, "weights"), x.shape[0])
-        params = params | (statistics or {})
-        ran = self.simulator.observed(params, x, key, adapt) if observed else None
-        if not statistics:
-            return (self.simulator.logits(params, x, key, adapt) if ran is None else ran.logits), None, ran
-        logits, after = self.simulator.trained(params, x, key, adapt) if ran is None else ran[:2]
-        nothing = [
-            (lax.stop_gradient(after[n]) * (old - lax.stop_gradient(old))).sum() for n, old in statistics.items()
-        ]
-        return logits, sum(nothing, start=jnp.zeros(())), ran
-
-
-def _whole(context: Context) -> Bool[Array, ""]:
-    """Returns whether all bits are there: while sites are ungated, and without a price."""
-    free = context.lam <= 0
-    return free if context.ungated is None else free | context.ungated
 
 
 def __getattr__(name: str) -> object:

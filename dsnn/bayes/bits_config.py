@@ -68,6 +68,6 @@ class BitsConfig:
             raise ValueError(f"bits.inputs must be from 2 to 16, got {self.inputs}; 8 is a byte.")
         if not 6 <= self.membrane <= 24 or not 2 <= self.leak <= 16 or self.membrane - 1 + self.leak > 24:
             raise ValueError(
-                "bits.membrane must be from 6 to 24, bits.leak from 2 to 16, and their product below 2^24, where "
-                f"float32 ends to be exact, got {self.membrane} and {self.leak}; 16 and 8 are usual."
+                "bits.membrane must be from 6 to 24, bits.leak from 2 to 16, and their sum at most 25, beyond which "
+                f"float32 is not exact, got {self.membrane} and {self.leak}; 16 and 8 are usual."
             )

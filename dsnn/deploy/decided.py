@@ -17,7 +17,8 @@ import numpy as np
 from flax import nnx
 
 from dsnn.bayes import halting
-from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.objective import Draw
 from dsnn.bayes.sites import TIME
 from dsnn.data import require_finite
 from dsnn.deploy import fused_inference
@@ -92,10 +93,10 @@ def deploy(bayesian: Bayesian, params: dict[str, Array], threshold: float = math
         widths = bayesian.bits.widths_of(draw.bits)
     gates = draw.gates or {}
     steps = kept(gates[TIME]) if TIME in gates else None
-    small = _compacted(simulator, masked, gates)
+    small = compacted(simulator, masked, gates)
     # of images the fused program computes what is read alone, so that filling registers would be work
     whole = simulator.held and fused_inference.pictures(small)
-    padded = small if whole else _compacted(simulator, masked, gates, multiple=VECTOR)
+    padded = small if whole else compacted(simulator, masked, gates, multiple=VECTOR)
     halting, head, temperature = bayesian.halting, None, None
     if halting is not None and threshold != math.inf:
         head, temperature = halting.head(params), halting.temperature(params)
@@ -113,12 +114,8 @@ def _centre(bayesian: Bayesian, params: dict[str, Array]) -> tuple[Draw, Params]
     return jax.jit(both, compiler_options=quickly())(params)
 
 
-def compacted(bayesian: Bayesian, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Runnable:
+def compacted(simulator: Simulator, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Runnable:
     """Returns the smaller network of gated parameters, on the grid, under their decided gates (none: the whole)."""
-    return _compacted(bayesian.simulator, masked, gates, multiple=multiple)
-
-
-def _compacted(simulator: Simulator, masked: Params, gates: dict[str, Array], *, multiple: int = 1) -> Runnable:
     open_gates = {
         name: jnp.asarray((np.asarray(z) > 0).astype(np.float32)) for name, z in gates.items() if name != TIME
     }

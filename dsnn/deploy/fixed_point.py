@@ -8,13 +8,15 @@ of `dsnn.deploy.integer` do not.
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
-from dsnn.bayes.bayesian import Bayesian, Draw
+from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.bit_posterior import INPUTS
+from dsnn.bayes.objective import Draw
 from dsnn.cells import LIF
 from dsnn.cells.decay import per_step
 from dsnn.cells.fixed_point import FixedPoint, Format, check
@@ -96,6 +98,47 @@ def check_network(stack: Any) -> None:
         check(layer.cell)
 
 
+class Drive(NamedTuple):
+    """What drives a layer in fixed point.
+
+    Attributes:
+        name: of the layer.
+        layer: with kernels on grids of powers of two.
+        grids: of its product and of its recurrent one, if there is one.
+        most: largest sum of a neuron, its bias included.
+    """
+
+    name: str
+    layer: Layer
+    grids: tuple[float, ...]
+    most: float
+
+    @property
+    def finest(self) -> float:
+        """The grid on which all its sums lie."""
+        return min(self.grids)
+
+
+def drives(stack: Stack, grid: float, most: float) -> Iterator[Drive]:
+    """Yields what drives each layer, first to last.
+
+    Args:
+        stack: in fixed point, or to be.
+        grid: of its inputs.
+        most: largest input.
+    """
+    for name, layer in stack.layers():
+        kernel = np.asarray(layer.synapse.kernel[...], np.float64)
+        grids, driven = [grid * grid_of(kernel)], most * np.abs(kernel).reshape(-1, kernel.shape[-1]).sum(0)
+        if layer.recurrent is not None:
+            loop = np.asarray(layer.recurrent[...], np.float64)
+            grids, driven = [*grids, grid_of(loop)], driven + np.abs(loop).sum(0)
+        if layer.synapse.bias is not None:
+            driven = driven + np.abs(np.asarray(layer.synapse.bias[...], np.float64))
+        yield Drive(name, layer, tuple(grids), float(driven.max()))
+        grid, most = 1.0, most + 1 if layer.skip else 1.0
+
+
 def formats(
     stack: Stack, input_range: tuple[float, float] | None, steps: int, *, membrane: int, leak: int, inputs: int
 ) -> FixedFormats:
@@ -111,21 +154,18 @@ def formats(
     """
     rounding = None if input_range is None else _input_grid(*input_range, inputs)
     most, grid = (1.0, 1.0) if rounding is None else (rounding[0] * max(-rounding[1], rounding[2]), rounding[0])
+    if rounding is not None and getattr(stack, stack.names[0]).skip:
+        raise ValueError(
+            f"integers add spikes to spikes, got a skip over {stack.names[0]!r}, which reads values; put a layer "
+            "before it."
+        )
     layers, exact, saturates = {}, True, []
-    for name, layer in stack.layers():
-        kernel, recurrent = np.asarray(layer.synapse.kernel[...], np.float64), layer.recurrent
-        bias = 0.0 if layer.synapse.bias is None else np.abs(np.asarray(layer.synapse.bias[...], np.float64))
-        driven = most * np.abs(kernel).reshape(-1, kernel.shape[-1]).sum(0) + bias
-        finest = grid * grid_of(kernel)
-        if recurrent is not None:
-            loop = np.asarray(recurrent[...], np.float64)
-            driven, finest = driven + np.abs(loop).sum(0), min(finest, grid_of(loop))
-        form, fits = _format(layer, float(driven.max()), steps, membrane, leak)
-        layers[name] = form
-        saturates += [] if fits else [name]
-        exact &= driven.max() / min(finest, form.unit / 2) < MOST_EXACT
-        exact &= steps * form.high / form.unit < MOST_EXACT or name != stack.names[-1]
-        most, grid = (most + 1, grid) if layer.skip else (1.0, 1.0)
+    for drive in drives(stack, grid, most):
+        form, fits = _format(drive.layer, drive.most, steps, membrane, leak)
+        layers[drive.name] = form
+        saturates += [] if fits else [drive.name]
+        exact &= drive.most / min(drive.finest, form.unit / 2) < MOST_EXACT
+        exact &= steps * form.high / form.unit < MOST_EXACT or drive.name != stack.names[-1]
     return FixedFormats(layers, rounding, bool(exact), tuple(saturates))
 
 

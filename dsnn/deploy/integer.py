@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from dsnn.cells.fixed_point import FixedPoint
-from dsnn.deploy.fixed_point import grid_of
+from dsnn.deploy.fixed_point import Drive, drives, grid_of
 from dsnn.escape.parameters import value
 from dsnn.networks.layers import Conv, Layer
 from dsnn.networks.rounded import Rounded
@@ -193,35 +193,28 @@ def integer_network(stack: Stack) -> IntegerNetwork:
     for rounding in getattr(stack, stack.names[0]).before:
         if isinstance(rounding, Rounded):
             grid, most = rounding.step, rounding.step * max(-rounding.low, rounding.high)
-    for name, layer in stack.layers():
-        layers[name] = _layer(name, layer, grid, most)
-        grid, most = 1.0, most + 1 if layer.skip else 1.0
+    for drive in drives(stack, grid, most):
+        layers[drive.name] = _layer(drive)
     return IntegerNetwork(stack, layers)
 
 
-def _layer(name: str, layer: Layer, grid: float, most: float) -> IntegerLayer:
-    cell: Any = layer.cell
+def _layer(drive: Drive) -> IntegerLayer:
+    layer, cell, finest = drive.layer, drive.layer.cell, drive.finest
     assert isinstance(cell, FixedPoint)
     unit, kernel = cell.format.unit, np.asarray(layer.synapse.kernel[...], np.float64)
-    steps, driven = [grid_of(kernel)], most * np.abs(kernel).reshape(-1, kernel.shape[-1]).sum(0)
-    grids = [grid * steps[0]]
-    back = None if layer.recurrent is None else np.asarray(layer.recurrent[...], np.float64)
-    if back is not None:
-        grids, driven = [*grids, grid_of(back)], driven + np.abs(back).sum(0)
-    finest = min(grids)
-    if driven.max() / min(finest, unit) >= LARGEST:
+    if (sums := drive.most / min(finest, unit)) >= LARGEST:
         raise ValueError(
-            f"sums of an integer network must fit into 32 bits, got {math.log2(driven.max() / finest) + 1:.0f} bits in "
-            f"{name!r}; take fewer bits.inputs or bits.widths."
+            f"sums of an integer network must fit into 32 bits, got {math.log2(sums) + 1:.0f} bits in {drive.name!r}; "
+            "take fewer bits.inputs or bits.widths."
         )
     bias = np.zeros(1) if layer.synapse.bias is None else np.asarray(layer.synapse.bias[...], np.float64)
-    fires = cell.fires
+    back, fires = layer.recurrent, cell.fires
     return IntegerLayer(
         layer,
-        _whole(kernel, steps[0]),
-        None if back is None else _whole(back, grids[1]),
+        _whole(kernel, grid_of(kernel)),
+        None if back is None else _whole(np.asarray(back[...], np.float64), drive.grids[1]),
         _whole(bias, unit),
-        (_log2(grids[0] / finest), _log2(grids[-1] / finest)),
+        (_log2(drive.grids[0] / finest), _log2(drive.grids[-1] / finest)),
         _log2(unit / finest),
         _whole(value(cell.multiplier), 1.0),
         _whole(value(cell.threshold) if fires else 0.0, unit),

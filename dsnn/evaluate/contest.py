@@ -100,11 +100,15 @@ def paired_ratio(
         ValueError: the two are not paired, they are not of these blocks, or nothing was spent.
     """
     if ours.shape != theirs.shape or not ours.size:
-        raise ValueError(f"energies must be of the same seeds and blocks, got {ours.shape} and {theirs.shape}.")
+        raise ValueError(
+            f"energies must be of the same seeds and blocks, got {ours.shape} and {theirs.shape}; assess both alike."
+        )
     if sizes is not None and len(sizes) != ours.shape[1]:
-        raise ValueError(f"sizes must be one for each of {ours.shape[1]} blocks, got {len(sizes)}.")
+        raise ValueError(
+            f"sizes must be one for each of {ours.shape[1]} blocks, got {len(sizes)}; None weighs all alike."
+        )
     if theirs.mean() <= 0:
-        raise ValueError("a ratio needs a rival that spends something, got a mean energy of 0.")
+        raise ValueError("a ratio needs a rival that spends something, got a mean energy of 0; take free_verdict.")
     weights = np.ones(ours.shape[1]) if sizes is None else np.asarray(sizes, float)
     rng = np.random.default_rng(seed)
     seeds = rng.integers(len(ours), size=(draws, len(ours)))
@@ -131,7 +135,9 @@ def paired_gain(
         ValueError: the two are not paired.
     """
     if ours.shape != theirs.shape or not ours.size:
-        raise ValueError(f"answers must be of the same seeds and examples, got {ours.shape} and {theirs.shape}.")
+        raise ValueError(
+            f"answers must be of the same seeds and examples, got {ours.shape} and {theirs.shape}; assess both alike."
+        )
     rng, gain = np.random.default_rng(seed), ours - theirs
     drawn = np.empty(draws)
     for k in range(draws):

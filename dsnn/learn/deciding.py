@@ -25,10 +25,11 @@ def decided(bayesian: Bayesian, config: SviConfig, pricing: Pricing, state: SviS
     """
     gates, own = bayesian.gates, svi_params(bayesian, state)
     bits = bayesian.bits if bayesian.chooses_bits else None
-    chosen = {} if gates is None else _best(gates, config, bayesian, state, key)
-    levels = None if bits is None else bits.likeliest(own)
-    if pricing.budgeted:
-        opened = {} if gates is None else gates.probabilities(own)
+    opened = {} if gates is None else gates.probabilities(own)
+    if not pricing.budgeted:
+        chosen = {} if gates is None else _most(gates, config, _scores(gates, bayesian, state, key), opened)
+        levels = None if bits is None else bits.likeliest(own)
+    else:
         if gates is not None and not gates.family.inferred:
             # what has no probabilities is compared by its place in its own group
             opened = {group: _places(score) for group, score in _scores(gates, bayesian, state, key).items()}
@@ -80,14 +81,6 @@ def _scores(gates: GatePosterior, bayesian: Bayesian, state: SviState, key: Key[
     if gates.family.by_magnitude:
         return magnitudes(gates.sites, bayesian.centre(own).weights, state.events)
     return gates.probabilities(own)
-
-
-def _best(
-    gates: GatePosterior, config: SviConfig, bayesian: Bayesian, state: SviState, key: Key[Array, ""]
-) -> dict[str, Array]:
-    """Returns the sites to keep where no budget of energy says how many."""
-    opened = gates.probabilities(svi_params(bayesian, state))
-    return _most(gates, config, _scores(gates, bayesian, state, key), opened)
 
 
 def _filled(

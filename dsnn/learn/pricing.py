@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dsnn.bayes.bayesian import Bayesian, Context
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.objective import Context
 from dsnn.learn.duals import Duals, ascend, falling
 from dsnn.learn.reference import held
 from dsnn.learn.svi_config import SviConfig
@@ -39,8 +40,8 @@ class Pricing:
     def __post_init__(self) -> None:
         if self.budgeted and not self.priced:
             raise ValueError(
-                "a budget of energy needs something to spare and its price, got neither gates nor halting, or no "
-                "profile; set gates.enabled=true or halting.enabled=true."
+                "a budget of energy needs something to spare and its price, got no energy; set gates.enabled=true, "
+                "bits.enabled=true, halting.enabled=true or energy.events=differentiated."
             )
         spares = self.bayesian.gates is not None or self.bayesian.joint or self.bayesian.chooses_bits
         if self.budgeted and not (spares or self.differentiated):

@@ -10,7 +10,8 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from numpyro.infer.svi import SVIState
 
 from dsnn import rng
-from dsnn.bayes.bayesian import Bayesian, Context
+from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.objective import Context
 from dsnn.learn.deciding import check_groups, decided
 from dsnn.learn.learner import Learner, blank
 from dsnn.learn.pricing import Pricing

@@ -20,7 +20,7 @@ def described(layers: Iterable[tuple[str, Any]], readout: str) -> str:
     shape: tuple[int, ...] = ()
     for name, layer in layers:
         shape = shape or layer.in_shape
-        count = parameters_of(layer)
+        count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
         places = math.prod(layer.out_shape[:-1])
         kernel = getattr(layer.synapse, "kernel", None)  # pooling and neurons that stand alone have none
         products = 0 if kernel is None else math.prod(kernel.shape) * places
@@ -32,11 +32,6 @@ def described(layers: Iterable[tuple[str, Any]], readout: str) -> str:
     rows.append((f"input {_shown(shape)}", "", "", f"readout {readout}" if readout else "", f"{total}", f"{cost}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def parameters_of(module: nnx.Module) -> int:
-    """Returns how many numbers a module learns."""
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dsnn import plots
 from dsnn.report.page import Picture, draw, energy, percent, render
 
@@ -54,11 +52,17 @@ def _facts(result: Result) -> str:
     )
 
 
-def _ratio(rival: Mapping[str, Any]) -> str:
+def ratio_of(rival: Mapping[str, Any]) -> str:
+    """Returns the ratio of energies with its interval, or who spends nothing."""
     found = rival["ratio"]
     if found is None:
         return f"{' and '.join(rival['free'])} spend{'s' * (len(rival['free']) == 1)} nothing"
     return f"{found['value']:.3g} ({found['low']:.3g} to {found['high']:.3g})"
+
+
+def corners_of(rival: Mapping[str, Any]) -> str:
+    """Returns the ratios at the ends of all prices."""
+    return " to ".join(f"{end:.3g}" for end in rival["corners"] or ())
 
 
 def _points_gained(found: Mapping[str, float]) -> str:
@@ -70,8 +74,8 @@ def _verdict(met: Mapping[str, Any]) -> Row:
     against = "cheaper" if met["verdict"] == "loss" or met["ours"] is None else ""
     if rival is None:
         return Row(percent(met["level"]), [met["best_rival"] or "–", "–", "–", "–", met["said"]], against)
-    corners = " to ".join(f"{end:.3g}" for end in rival["corners"] or ()) or "–"
-    cells = [met["best_rival"], _ratio(rival), _points_gained(rival["gained"]), corners, met["said"]]
+    corners = corners_of(rival) or "–"
+    cells = [met["best_rival"], ratio_of(rival), _points_gained(rival["gained"]), corners, met["said"]]
     return Row(percent(met["level"]), cells, against)
 
 
@@ -79,7 +83,7 @@ def _rivals(met: Mapping[str, Any]) -> list[Row]:
     return [
         Row(
             name,
-            [_ratio(one), _points_gained(one["gained"]), percent(one["test"]), one["said"]],
+            [ratio_of(one), _points_gained(one["gained"]), percent(one["test"]), one["said"]],
             "cheaper" if one["verdict"] == "loss" else "",
         )
         for name, one in sorted(met["rivals"].items(), key=lambda item: -_dearness(item[1]))
@@ -92,20 +96,18 @@ def _dearness(rival: Mapping[str, Any]) -> float:
 
 def _contender(result: Result, name: str) -> Row:
     one = result["contenders"][name]
-    seconds = [second for second in one["core_s"] if second]
     points = sorted(one["points"], key=lambda point: point["select"]["nj"])
     spent = [
         f"{percent(point['test']['accuracy'])} at {energy(point['test']['nj'][result['primary']])}" for point in points
     ]
-    mean = float(np.mean(seconds)) if seconds else 0.0
+    mean = one["core_s_mean"]
     failed = f"every trial failed: {one['failures'][-1]}" if one["failures"] else ""
     slow = " (less than half of ours)" if 0 < mean < 0.5 * _ours_s(result) else ""
     return Row(name, [one["about"], one["machine"], f"{mean:.0f}{slow}", "; ".join(spent) or failed])
 
 
 def _ours_s(result: Result) -> float:
-    seconds = result["contenders"].get(result["ours"], {}).get("core_s", [])
-    return float(np.mean(seconds)) if seconds else 0.0
+    return float(result["contenders"].get(result["ours"], {}).get("core_s_mean", 0.0))
 
 
 def _energies(result: Result) -> list[Row]:

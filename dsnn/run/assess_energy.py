@@ -3,14 +3,65 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from dsnn import energy
+from dsnn import data, energy
+from dsnn.cells import kind
 from dsnn.config import EnergyConfig
+from dsnn.deploy.decided import at_kept_steps, compaction_error, ran
+from dsnn.networks.shrink import compacts
 from dsnn.networks.whole import Runnable, Whole
-from dsnn.networks.wiring import described_by
+from dsnn.networks.wiring import described_by, priced
+from dsnn.run.assess_activity import Measured, measured_on, records, sent_by
+
+if TYPE_CHECKING:
+    from dsnn.assembly.assemble import Setup
+
+
+def modelled(setup: "Setup", seen: Measured) -> tuple[dict[str, Any], float]:
+    """Returns modelled energies of the gated network, the ungated one and rivals, and the error of compaction."""
+    config, simulator, deployed = setup.config, setup.bayesian.simulator, seen.deployed
+    model, running = deployed.simulator.built(deployed.masked)
+    masked, kept = ran(simulator, model, seen.inputs, running=running), at_kept_steps(seen.inputs, deployed.kept_steps)
+    error = compaction_error(masked, ran(simulator, deployed.padded, kept, None), deployed.kept_steps)
+    if not setup.sites.wires:
+        return {"energy/uncounted": "the network has no wiring()"}, error
+    spikes = sent_by(setup, deployed, kept, masked)
+    gated = records(setup, deployed, deployed.small, kept, spikes, deployed.executed(seen.decision.steps))
+    full = deployed.simulator.template.build(deployed.full)
+    ungated = records(setup, deployed, full, seen.inputs, ran(simulator, full, seen.inputs).kept)
+    metrics: dict[str, Any] = {
+        **({} if compacts(model) else {"compute/uncompacted": "it has no shrink()"}),
+        "compute/spike_rate": energy.spike_rate(gated),
+        "compute/events_per_inference": sum(r.total_spikes for r in gated if isinstance(r, energy.NeuronRecord)),
+        "compute/dense_macs": energy.count(ungated).total.dense_macs,
+    }
+    if setup.bayesian.energy is not None:  # of the objective: whether its price reached the spikes
+        metrics["energy/events"] = config.energy.events
+    if config.svi.rate_penalty:
+        metrics["svi/rate_penalty"] = config.svi.rate_penalty
+    # what an encoder made of the data says nothing of their zeros
+    drawn = simulator.encoding in ("rate", "latency")
+    seen_x, axes = (measured_on(setup).x, 1) if drawn else (seen.inputs, 1 if simulator.held else 2)
+    scaled = data.scaling_of(setup.split)
+    seen_x = seen_x if scaled is None else scaled.undone(np.asarray(seen_x))  # a rival reads data as they come
+    nonzero = nonzero_inputs(full, jnp.asarray(seen_x), axes)
+    sequence = simulator.encoding in ("temporal", "scan")
+    metrics |= costs(config.energy, gated, ungated, simulator.steps, nonzero, sequence=sequence)
+    skipped = nonzero_inputs(deployed.small, jnp.asarray(seen_x), axes)
+    metrics |= standing(config.energy, gated, simulator.steps, skipped, sequence=sequence)
+    cells = [(cell, kind(cell)) for cell in _cells(full)]
+    if unknown := sorted({name for cell, name in cells if not energy.has_cost(cell, name)}):
+        metrics["energy/priced_as_lif"] = ", ".join(unknown)
+    return metrics, error
+
+
+def _cells(model: Any) -> list[Any]:
+    """Returns the cells of a network."""
+    return [priced(group) for group in described_by(model).neurons]
 
 
 def costs(

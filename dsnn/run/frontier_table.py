@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
+from dsnn.report.frontier import corners_of, ratio_of
 from dsnn.run.console import console
-from dsnn.run.frontier_words import corners_of, ratio_of
 
 
 def show(result: dict[str, Any]) -> None:
@@ -18,7 +17,7 @@ def show(result: dict[str, Any]) -> None:
     for name, one in result["contenders"].items():
         points = sorted(one["points"], key=lambda point: point["select"]["nj"])
         said = [f"{p['test']['accuracy']:.4f} at {p['test']['nj'][result['primary']]:.4g}" for p in points]
-        seconds = f"{np.mean(one['core_s']):.0f}" if one["core_s"] else "–"
+        seconds = f"{one['core_s_mean']:.0f}" if one["core_s"] else "–"
         table.add_row(name, seconds, "; ".join(said) or f"every trial failed: {one['failures'][-1]}")
     console.print(table)
     console.print(result["lead"], markup=False)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dsnn.report.frontier import ratio_of
 from dsnn.run.standings import UNREACHED
 
 ALONE = "one seed: of these networks alone"
@@ -55,19 +56,6 @@ def _highest(row: Mapping[str, Any]) -> str:
     if rival["ratio"] is None:
         return f"At the highest {ratio_of(rival)}."
     return f"At the highest it spends {ratio_of(rival)} times what {row['best_rival']} spends."
-
-
-def ratio_of(rival: Mapping[str, Any]) -> str:
-    """Returns the ratio of energies with its interval, or who spends nothing."""
-    found = rival["ratio"]
-    if found is None:
-        return f"{' and '.join(rival['free'])} spend{'s' * (len(rival['free']) == 1)} nothing"
-    return f"{found['value']:.3g} ({found['low']:.3g} to {found['high']:.3g})"
-
-
-def corners_of(rival: Mapping[str, Any]) -> str:
-    """Returns the ratios at the ends of all prices."""
-    return " to ".join(f"{end:.3g}" for end in rival["corners"] or ())
 
 
 def _said(result: Mapping[str, Any], rival: Mapping[str, Any]) -> str:

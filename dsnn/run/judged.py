@@ -5,7 +5,7 @@ A trial of a frontier is judged so on the part that selects, and a chosen one on
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from dsnn import data, energy, evaluate, rng
 from dsnn.deploy.decided import Deployed, at_kept_steps, deploy, ran, running
 from dsnn.deploy.exit_calibration import Calibrated, odds
-from dsnn.run import assess, exit_rule
+from dsnn.run import assess_activity, exit_rule
 
 if TYPE_CHECKING:
     from dsnn.assembly.assemble import Setup
@@ -71,32 +71,37 @@ class Judged(NamedTuple):
         return cls(arrays[RIGHT], arrays[SIZES], float(arrays[STEPS]), found, parts)
 
 
-def judged(setup: "Setup", settled: Calibrated, arrays: data.Arrays, profiles: Sequence[energy.Profile]) -> Judged:
+def key_of(machine: str, profile: str, accounting: str) -> str:
+    """Returns what an energy is called in `Judged`."""
+    return f"{machine}/{profile}/{accounting}"
+
+
+def judged(setup: "Setup", settled: Calibrated, part: str, profiles: Sequence[energy.Profile]) -> Judged:
     """Returns what the decided network makes of examples.
 
     Args:
         setup: of the run.
         settled: its parameters, and when it stops.
-        arrays: the examples, as the network gets them.
+        part: "val" or "test".
         profiles: hardware that it is priced on.
     """
-    bayesian = setup.bayesian
+    bayesian, arrays = setup.bayesian, getattr(setup.split, part)
     deployed = deploy(bayesian, settled.params, settled.threshold)
     logits = running(bayesian, deployed, arrays.x, setup.root)
     stop = np.full(logits.shape[1], len(logits))
     if exit_rule.stops(setup):
         stop = evaluate.exit_steps(odds(bayesian, settled.params, logits), settled.threshold)
-    right = _right(setup, logits, np.asarray(arrays.y), stop)
-    blocks = _blocks(setup, deployed, data.sample(arrays, assess.MEASURED_EXAMPLES))
+    answered = right(setup, logits, part, stop)
+    blocks = _blocks(setup, deployed, assess_activity.measured_on(setup, arrays))
     spent: dict[str, list[energy.Price]] = {}
     for block, machine in itertools.product(blocks, energy.MACHINES):
         counts = energy.count(energy.on_machine(block.records, machine, bayesian.simulator.steps))
         for profile, accounting in itertools.product(profiles, energy.ACCOUNTINGS):
             priced = energy.price(counts, profile, accounting)
-            spent.setdefault(f"{machine}/{profile.name}/{accounting}", []).append(priced)
+            spent.setdefault(key_of(machine, profile.name, accounting), []).append(priced)
     sizes = np.asarray([block.size for block in blocks])
     return Judged(
-        right,
+        answered,
         sizes,
         float(stop.mean()),
         {key: np.asarray([price.total_nj for price in prices]) for key, prices in spent.items()},
@@ -104,12 +109,20 @@ def judged(setup: "Setup", settled: Calibrated, arrays: data.Arrays, profiles: S
     )
 
 
-def _right(setup: "Setup", logits: np.ndarray, y: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Returns the share of right answers of each example: at its own step, or over all steps that have a label."""
-    answers = logits.argmax(-1)
+def right(setup: "Setup", logits: np.ndarray, part: str, stop: np.ndarray) -> np.ndarray:
+    """Returns the share of right answers of each example: at its own step, or over all steps that have a label.
+
+    Args:
+        setup: of the run.
+        logits: running, ``[time, example, class]``.
+        part: "val" or "test".
+        stop: step after which each example was answered.
+    """
+    answers, y = logits.argmax(-1), np.asarray(getattr(setup.split, part).y)
     if y.ndim == 1:
         return (np.take_along_axis(answers, stop[None] - 1, 0)[0] == y).astype(float)
-    labelled = (y >= 0) & (np.arange(y.shape[1]) >= setup.config.train.skip)
+    steps: Any = setup.task  # a class at every step
+    labelled = steps.counted(setup.split, part)
     return ((y == answers.T) & labelled).sum(1) / np.maximum(labelled.sum(1), 1)
 
 
@@ -127,7 +140,7 @@ def _blocks(setup: "Setup", deployed: Deployed, arrays: data.Arrays) -> list[_Bl
     stop = deployed.executed(deployed.run(inputs).steps)
     model, runs = deployed.simulator.built(deployed.masked)
     kept = at_kept_steps(inputs, deployed.kept_steps)
-    sent = assess.sent_by(setup, deployed, kept, ran(simulator, model, inputs, running=runs))
+    sent = assess_activity.sent_by(setup, deployed, kept, ran(simulator, model, inputs, running=runs))
     read, sent = np.asarray(kept), {name: np.asarray(values) for name, values in sent.items()}
     count = len(stop)
     each, blocks = -(-count // BLOCKS), []
@@ -135,7 +148,7 @@ def _blocks(setup: "Setup", deployed: Deployed, arrays: data.Arrays) -> list[_Bl
         rows = slice(start, min(start + each, count))
         given = read[rows] if simulator.held else read[:, rows]
         fired = {name: jnp.asarray(values[:, rows]) for name, values in sent.items()}
-        records = assess.records(setup, deployed, deployed.small, jnp.asarray(given), fired, stop[rows])
+        records = assess_activity.records(setup, deployed, deployed.small, jnp.asarray(given), fired, stop[rows])
         blocks.append(_Block(records, rows.stop - rows.start))
     return blocks
 

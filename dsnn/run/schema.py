@@ -69,7 +69,7 @@ def completed(overrides: Sequence[str]) -> list[str]:
     """
     given = dict(override.lstrip("+").partition("=")[::2] for override in overrides if not override.startswith("-"))
     named = [given[name].strip("'\"") for name in ("data", "data.name") if name in given]
-    own = any("digits" not in name.split(",") for name in named) and "experiment" not in given
+    own = any(name != "digits" for name in named) and "experiment" not in given
     return [*overrides, "experiment=own"] if own else list(overrides)
 
 

@@ -122,7 +122,8 @@ def opened(folder: Path, search: Search) -> optuna.Study:
             study.set_user_attr("search", json.loads(json.dumps(mine)))
         elif {"reads": {}} | theirs != json.loads(json.dumps(mine)):
             differing = [name for name in mine if theirs.get(name, {}) != json.loads(json.dumps(mine[name]))]
-            raise ValueError(f"{folder} holds another search, it differs in {', '.join(differing)}; give root=DIR.")
+            what = ", ".join("the data and files that it reads" if name == "reads" else name for name in differing)
+            raise ValueError(f"{folder} holds another search, it differs in {what}; give root=DIR.")
     return study
 
 

@@ -4,11 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from dsnn import energy, store
 from dsnn.assembly.assemble import Setup, build
@@ -20,7 +17,7 @@ from dsnn.run.baselines import Fit
 from dsnn.run.console import console
 from dsnn.run.finish import check_unchanged, described, recorded
 from dsnn.run.finished import finished
-from dsnn.run.judged import Judged, judged
+from dsnn.run.judged import Judged, judged, key_of
 from dsnn.run.loop import Member, train
 
 JUDGED = "records.npz"
@@ -37,9 +34,9 @@ def profiles() -> list[energy.Profile]:
     return [energy.profile(name).addressed() for name in PROFILES]
 
 
-def key_of(machine: str, profile: energy.Profile | None = None, accounting: str = ACCOUNTING) -> str:
-    """Returns what an energy is called in `Judged`; without a profile, on the first."""
-    return f"{machine}/{(profile or profiles()[0]).name}/{accounting}"
+def primary(machine: str) -> str:
+    """Returns what the energy that decides is called in `Judged`."""
+    return key_of(machine, profiles()[0].name, ACCOUNTING)
 
 
 def learned(config: Config) -> Path:
@@ -83,12 +80,12 @@ def _learned(setup: Setup, directory: Path) -> tuple[Calibrated, Judged]:
     settled = Calibrated(fit.answers.params, math.inf, {})
     if setup.bayesian.halting is not None:
         settled = job.stopping_rule(setup, fit.answers.params, fit.state, member.predict)
-    return settled, judged(setup, settled, setup.split.val, profiles())
+    return settled, judged(setup, settled, "val", profiles())
 
 
 def _metrics(config: Config, settled: Calibrated, made: Judged) -> dict[str, Any]:
     found: dict[str, Any] = {"experiment": config.experiment, "seed": config.seed, "val/accuracy": made.accuracy}
-    found |= {f"val/{machine}_nj": made.mean_nj(key_of(machine)) for machine in energy.MACHINES}
+    found |= {f"val/{machine}_nj": made.mean_nj(primary(machine)) for machine in energy.MACHINES}
     found |= {"val/steps_mean": made.steps, **settled.metrics}
     return found | ({} if math.isinf(settled.threshold) else {"halting/threshold": settled.threshold})
 
@@ -108,12 +105,7 @@ def on_test(directory: Path, folder: Path) -> Judged:
     file = f"{directory.name}.npz"
     if not (folder / file).exists():
         found = finished(directory)
-        made = judged(found.setup, found.settled, found.setup.split.test, profiles())
+        made = judged(found.setup, found.settled, "test", profiles())
         folder.mkdir(parents=True, exist_ok=True)
         store.write_arrays(folder, file, made.arrays())
     return Judged.of(store.read_arrays(folder, file))
-
-
-def together(made: Sequence[Judged], key: str) -> np.ndarray:
-    """Returns energies of several seeds of one network, ``[seed, block]``; all saw the same blocks."""
-    return np.stack([one.energy[key] for one in made])

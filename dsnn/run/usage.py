@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsnn import data
-from dsnn.config import PYTHON
-from dsnn.networks import zoo
+from dsnn.config import NAMED, PYTHON
 from dsnn.run import schema
 from dsnn.store import places
 from dsnn.suggest import did_you_mean
@@ -36,7 +35,7 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """Hydra's own flags, those of them that take a value, and what --cfg and --info may show."""
 
 OF_STACKS = ("model.hidden", "model.channels", "model.recurrent", "model.feedforward", "model.blocks")
-"""Options that a network of the zoo does not read."""
+"""Options that a network of the zoo, or of rivals, does not read."""
 
 SHOWING = ("-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion")
 """Those with which nothing is run."""
@@ -143,7 +142,7 @@ def check(overrides: Sequence[str]) -> None:
 
     Raises:
         UsageError: an unknown option, experiment or data set, something that is no override, or layers of a stack for a
-            network of the zoo.
+            network that has options of its own.
     """
     known, architecture = schema.options(), ""
     for argument in overrides:
@@ -163,7 +162,7 @@ def check(overrides: Sequence[str]) -> None:
                 raise UsageError(f"{group} must be one of {', '.join(choices)}, got {value!r}; {hint}")
         if name == "model.architecture":
             architecture = str(override.value())
-    if architecture in zoo.__all__:
+    if architecture in NAMED:
         for argument in overrides:
             if (name := argument.lstrip("+").partition("=")[0]) in OF_STACKS:
                 raise UsageError(

@@ -1,6 +1,6 @@
 """What a user would deploy instead of a spiking network, by name: ``model.architecture=gru``, ``rivals.gru(...)``.
 
-Each is a function ``(in_shape, classes, *, key, **options)`` that gives a network with a wiring, so that its inputs and
+Each is called ``(in_shape, classes, *, key, **options)`` and gives a network with a wiring, so that its inputs and
 units have gates, its energy is counted and its closed sites leave like those of any other.
 """
 

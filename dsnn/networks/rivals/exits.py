@@ -112,6 +112,5 @@ class Exits(nnx.Module):
         return small
 
 
-def exits(in_shape: tuple[int, ...], classes: int, *, key: Key[Array, ""], hidden: Sequence[int] = (64, 64)) -> Exits:
-    """Returns `Exits`, whose arguments these are."""
-    return Exits(in_shape, classes, key=key, hidden=hidden)
+exits = Exits
+"""Its name among architectures."""

@@ -75,6 +75,5 @@ class GRU(nnx.Module):
         return small
 
 
-def gru(in_shape: tuple[int, ...], classes: int, *, key: Key[Array, ""], width: int = 32, answers: str = "last") -> GRU:
-    """Returns a `GRU`, whose arguments these are."""
-    return GRU(in_shape, classes, key=key, width=width, answers=answers)
+gru = GRU
+"""Its name among architectures."""
