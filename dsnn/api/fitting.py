@@ -210,14 +210,12 @@ def _from(start: Fitted | None, setup: Setup) -> Setup:
 
 def _programs(setup: Setup) -> tuple[Any, Any]:
     """Returns the compiled epoch, and what makes a first state."""
-    epoch = learn.epoch_program(setup.family, setup.config.train.batch_size, transform=setup.transform)
-    return learn.compiled(epoch), learn.beginning(setup.family)
+    return setup.epoch(), learn.beginning(setup.family)
 
 
 def _learned(setup: Setup, progress: bool | None = None) -> Fitted:
     """Returns a network that has learned and answers at its temperature, with the price of a step for its exits."""
-    learned = setup.split.train  # scaled, where the data ask for it
-    batch = learn.Batch(jnp.asarray(learned.x), jnp.asarray(learned.y))
+    batch = setup.examples()  # scaled, where the data ask for it
     alike = setup.likeness
     predict = programs.shared(alike and ("predictive", alike), lambda: setup.task.predictor(setup.bayesian))
     losses, own = [], setup.config.train

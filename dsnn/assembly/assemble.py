@@ -16,6 +16,8 @@ from dsnn.assembly.loading import check_trainable, load_data, prepared, task_of
 from dsnn.bayes import sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.config import Config, as_dict
+from dsnn.data import streams
+from dsnn.data.feed import Feed
 from dsnn.learn import mesh, online, optimizer, sampling
 from dsnn.learn.gradients import FPTT
 from dsnn.learn.shrinking import Kept
@@ -132,6 +134,40 @@ class Setup:
         return self.settings.root
 
     @property
+    def updates(self) -> int:
+        """Updates of an epoch: those of a pass over the training part, or as many as `train.updates_per_epoch` says."""
+        return self.config.train.updates_per_epoch or data.size(self.split.train) // self.config.train.batch_size
+
+    @property
+    def passes(self) -> float:
+        """Passes over the training part in an epoch."""
+        own = self.config.train
+        return own.updates_per_epoch * own.batch_size / data.size(self.split.train) if own.updates_per_epoch else 1.0
+
+    @property
+    def streamed(self) -> bool:
+        """Whether training examples are read as they are used."""
+        return streams.is_streamed(self.split)
+
+    def epoch(self, family: learn.LearnerOf | None = None, place: Any = lambda batch: batch) -> Any:
+        """Returns the compiled epoch, ``(settings, state, examples, epoch) -> (state, infos)``.
+
+        Args:
+            family: of the learner; None is that of these settings.
+            place: says where a batch is computed.
+        """
+        own = self.config.train
+        how = (family or self.family, own.batch_size, place, self.transform, own.updates_per_epoch)
+        return learn.StreamedEpoch(*how) if self.streamed else learn.compiled(learn.epoch_program(*how))
+
+    def examples(self, put: Any = lambda arrays: arrays) -> Any:
+        """Returns the training examples as `epoch` takes them; ``put`` brings arrays to the devices."""
+        x, y = self.split.train
+        if isinstance(x, data.Streamed):
+            return Feed(x, np.asarray(y), self.config.compute.workers)
+        return put(learn.Batch(*jax.tree.map(jnp.asarray, (x, y))))  # sparse rows stay so
+
+    @property
     def learner(self) -> learn.Learner:
         """The learner of these very settings."""
         return self.family(self.settings, traced=False)
@@ -140,7 +176,7 @@ class Setup:
         """Returns the learner of settings of the same program; see `network`."""
         config = self.config
         bayesian, _ = network(config, self.split, settings, traced=traced, start=self.start, keep=self.keep)
-        total = config.train.epochs * (data.size(self.split.train) // config.train.batch_size)
+        total = config.train.epochs * self.updates
         if config.learner == "nuts":
             return sampling.nuts_learner(bayesian, config.nuts, settings.root, self._targets)
         variational = config.learner == "svi"

@@ -141,7 +141,7 @@ def schedule(config: Config, split: data.Split) -> Automatic:
         chosen["train.batch_size"] = float(batch)
     epochs = own.epochs
     if not epochs:
-        updates = max(count // batch, 1)
+        updates = own.updates_per_epoch or max(count // batch, 1)
         budget = CONVOLUTIONS if reads_images(config.model.architecture) else DENSE
         wanted = min(max(budget.many_epochs * updates, budget.updates), budget.most_updates)
         epochs = max(math.ceil(wanted / updates), budget.epochs)

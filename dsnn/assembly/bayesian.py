@@ -219,7 +219,7 @@ def _rows(config: Config, split: data.Split, template: parameters.Template) -> d
     """Returns factors of the first kernel's prior per input, if inputs that are rarely on have a wider one."""
     if config.bayes.rare_inputs == 1 or reads_images(config.model.architecture):
         return {}
-    x = np.asarray(split.train.x)
+    x = np.asarray(data.looked_at(split.train).x)
     x = x.reshape(len(x) * (x.shape[1] if split.temporal else 1), -1)
     if is_own(template.names):
         raise ValueError("bayes.rare_inputs is for stacks, got a network of one's own; set bayes.rare_inputs=1.")
@@ -252,5 +252,5 @@ def reads_values(simulator: Simulator, split: data.Split) -> bool:
     """Returns whether inputs carry values and not spikes."""
     if simulator.encoding != "temporal":
         return simulator.analog
-    values = np.asarray(split.train.x)
+    values = np.asarray(data.looked_at(split.train).x)
     return bool(((values != 0) & (values != 1)).any())

@@ -12,9 +12,11 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn import evaluate, tasks
+from dsnn.data.limit import looked_at
 from dsnn.data.rows import Rows
 from dsnn.data.scaling import target_scaling
 from dsnn.data.split import Arrays, Split, size
+from dsnn.data.streamed import Streamed
 from dsnn.tasks import Losses
 from dsnn.tasks.classes import class_losses
 from dsnn.tasks.labels import label_losses
@@ -62,7 +64,8 @@ def linear_model(split: Split, seed: int = 0, task: tasks.Task | None = None) ->
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # iterations that did not end; the fit is used all the same
-        return MODELS[kind](split, columns(split, split.train.x), np.asarray(split.train.y), seed)
+        train = looked_at(split.train)
+        return MODELS[kind](split, columns(split, train.x), np.asarray(train.y), seed)
 
 
 def columns(split: Split, x: Any) -> Any:
@@ -71,6 +74,10 @@ def columns(split: Split, x: Any) -> Any:
         return x
     if isinstance(x, Rows):
         return x.tocsr()
+    if isinstance(x, Streamed):
+        return np.concatenate(
+            [columns(split, x[rows]) for rows in np.array_split(np.arange(len(x)), len(x) // 256 + 1)]
+        )
     values = np.asarray(x, np.float32)
     if split.temporal and int(np.prod(values.shape[1:])) > MOST_COLUMNS:
         values = np.concatenate([values.mean(1), values[:, -1]], axis=-1)

@@ -10,7 +10,7 @@ import scipy.sparse as sparse
 from dsnn import data, resolve, rng, tasks
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import OWN, PYTHON, Config
-from dsnn.data import rows
+from dsnn.data import rows, streams
 
 MAX_DENSE = 1 << 27
 """Values, half a gigabyte, up to which sparse rows are made dense; wider ones are so a batch at a time."""
@@ -18,7 +18,14 @@ MAX_DENSE = 1 << 27
 
 def open_data(config: Config) -> data.Split:
     """Returns the data set that a configuration names, its arrays checked, whether or not a run can learn it."""
-    return data.viewed(_opened(config), config.data.view)
+    return data.viewed(_placed(_opened(config), config), config.data.view)
+
+
+def _placed(split: data.Split, config: Config) -> data.Split:
+    """Returns a split whose inputs are in memory, or read as they are used, as the configuration wants them."""
+    if config.data.stream == streams.ALWAYS and config.learner != "convert":
+        return streams.streamed(split)
+    return streams.in_memory(split) if config.data.stream == streams.NEVER else split
 
 
 def _opened(config: Config) -> data.Split:
@@ -28,8 +35,10 @@ def _opened(config: Config) -> data.Split:
         return _own(config)
     if c.name in OWN:
         options["path"] = c.path
-    if c.name in ("npz", "npy"):
+    if c.name in ("npz", "npy", "shards"):
         options["temporal"] = c.temporal
+    if c.name == "npy":
+        options["stream"] = c.stream
     return data.load(
         c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options
     )
@@ -41,10 +50,12 @@ def _own(config: Config) -> data.Split:
     given = (data.default_root() if c.root is None else Path(c.root).expanduser(), config.seed)
     fraction = None if c.val_fraction < 0 else c.val_fraction
     made = resolve.called("data.source", c.source, {}, c.options, given=(*given, fraction))
+    if isinstance(made, data.Stream):
+        made = streams.split_of(made, config.seed, fraction)
     if not isinstance(made, data.Split):
         raise ValueError(
-            f"data.source must give a dsnn.data.Split, got a {type(made).__name__} from {c.source}; "
-            "dsnn.data.Split(train, val, test, classes, name) takes dsnn.data.Arrays(x, y)."
+            f"data.source must give a dsnn.data.Split or a dsnn.data.Stream, got a {type(made).__name__} from "
+            f"{c.source}; dsnn.data.Split(train, val, test, classes, name) takes dsnn.data.Arrays(x, y)."
         )
     return data.check(made)
 
@@ -61,6 +72,13 @@ def learnable(split: data.Split, config: Config) -> data.Split:
         ValueError: one sentence that says what a run cannot learn.
     """
     c, split = config.data, check_trainable(split, config)
+    whole = config.learner in ("convert", "nuts") and f"learner={config.learner}"
+    whole = whole or (config.population.size > 1 and f"population.size={config.population.size}")
+    if whole and streams.is_streamed(split):
+        raise ValueError(
+            f"{whole} needs all training examples in memory, got {split.name}, which is read as it is used; set "
+            f"data.stream=never."
+        )
     for name in c.ood:
         other = data.input_shape(data.load(name, root=c.root))
         if other != data.input_shape(split):

@@ -136,9 +136,9 @@ def phase_of(setup: Setup, state: Any, keep: Kept, epoch: int, left_nj: float | 
         left_nj = _spent(setup.bayesian, state.whole_events) - _spent(small, found.narrow(state).whole_events)
     learner = dataclasses.replace(own, left_nj=left_nj).family(setup.settings, traced=False)
     place = _placed(setup, small, keep)
-    program = learn.epoch_program(lambda _: learner, config.train.batch_size, place, setup.transform)
+    program = setup.epoch(lambda _: learner, place)
     left = Left(epoch, keep, left_nj, forward_macs(sites, small.simulator.steps))
-    return Phase(learn.compiled(program), jax.jit(found.narrow), jax.jit(found.expand)), left
+    return Phase(program, jax.jit(found.narrow), jax.jit(found.expand)), left
 
 
 def _spent(bayesian: Any, events: dict[str, Any]) -> float:

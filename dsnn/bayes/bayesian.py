@@ -34,6 +34,7 @@ from dsnn.bayes.objective import Context, Draw, Objective, all_bits
 from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import Sites
 from dsnn.bayes.weight_posterior import ANSWERS, WeightPosterior
+from dsnn.data.split import Features
 from dsnn.parameters import Params
 from dsnn.resolve import is_foreign
 from dsnn.rng import stream
@@ -200,7 +201,7 @@ class Bayesian:
         """Returns the guide's randomness within the forward pass of a batch, None without; the key is consumed."""
         return self.weights.adapt(key, batch)
 
-    def finish(self, params: Params, x: Array | np.ndarray, y: Array | np.ndarray, key: Key[Array, ""]) -> Params:
+    def finish(self, params: Params, x: Features, y: Array | np.ndarray, key: Key[Array, ""]) -> Params:
         """Returns the guide's parameters after what its family does once training is over; a key is consumed.
 
         With norms the decided network's statistics are measured anew (`dsnn.bayes.norm_statistics`), and where kernels
@@ -215,7 +216,7 @@ class Bayesian:
         network = self.network(self.centre(params))
         return params | measured_anew(self.simulator, network, x, stream(key, "data"))
 
-    def _values(self, x: Array | np.ndarray, key: Key[Array, ""]) -> Array | np.ndarray:
+    def _values(self, x: Features, key: Key[Array, ""]) -> Features:
         """Returns the values that the network reads of examples; of an encoding of one's own those of some."""
         if not is_foreign(self.simulator.encoding):
             return x

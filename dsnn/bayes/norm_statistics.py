@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dsnn.data.split import Features
 from dsnn.networks.norms import measuring
 from dsnn.parameters import STATISTICS, Params
 from dsnn.rng import stream
@@ -33,7 +34,7 @@ def decided(params: Params) -> Params:
     return {name.removeprefix(DECIDED): value for name, value in params.items() if name.startswith(start)}
 
 
-def measured_anew(simulator: Simulator, network: Params, x: Array | np.ndarray, key: Key[Array, ""]) -> Params:
+def measured_anew(simulator: Simulator, network: Params, x: Features, key: Key[Array, ""]) -> Params:
     """Returns the statistics of a network over examples, by their names among a guide's parameters.
 
     Means and variances are those of all examples that are looked at, `BATCHES` of `ROWS` of them at most, drawn without

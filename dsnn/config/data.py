@@ -15,6 +15,7 @@ OWN = {  # data sets that data.path names
     "images": "folder",
     "npy": "folder",
     "npz": "file",
+    "shards": "folder",
     "table": "file",
 }
 
@@ -26,17 +27,19 @@ class DataConfig:
     Attributes:
         name: a data set, see ``python -m experiments.run --help``.
         root: folder with the published files; by default the environment's DSNN_DATA, else a user cache.
-        path: file of ``npz`` data or of a ``table``; folder or file of ``events``; folder of ``npy``, ``audio`` or
-            ``images``.
+        path: file of ``npz`` data or of a ``table``; folder or file of ``events``; folder of ``npy``, ``shards``,
+            ``audio`` or ``images``.
         source: function of one's own that reads the data of ``python``, ``package.module:function``, called as
             `dsnn.protocols.Source` says with the options.
-        temporal: whether the second axis of ``npz`` or ``npy`` data is time.
+        temporal: whether the second axis of ``npz``, ``npy`` or ``shards`` data is time.
         view: how sequences are read, "steps" (one after another), "summed" over time, or "whole", one input
             ``[time, 1, feature]``, see `dsnn.data.views`; with the last two they are static data.
         val_fraction: share of the training part that validates; -1 is the set's own choice.
         standardise: "auto" brings inputs to one scale, as the training part asks (`dsnn.data.standardised`; zeros of
             images, spikes and sparse data stay zero); "none" takes them as they are.
         limit: use only this many training examples, drawn by the seed, each class in proportion; 0 is all.
+        stream: "auto" reads shards, streams of one's own, and npy files that would take more than 2 GiB in memory as
+            they are used; "always" does so with any dense data, "never" with none.
         ood: data sets on which the predictive must be unsure, scored by AUROC.
         options: further options of the data set's own loader, such as ``data.options.steps=50`` of ``events``.
     """
@@ -50,6 +53,7 @@ class DataConfig:
     val_fraction: float = -1.0
     standardise: str = "none"
     limit: int = 0
+    stream: str = "auto"
     ood: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -64,6 +68,7 @@ class DataConfig:
         if not (self.val_fraction == -1 or 0 <= self.val_fraction < 1):
             raise ValueError(f"data.val_fraction must be in [0, 1), or -1 for the set's own, got {self.val_fraction}.")
         one_of("data.view", self.view, data.VIEWS)
+        one_of("data.stream", self.stream, data.STREAMS)
         one_of("data.standardise", self.standardise, ("none", "auto"))
         if self.limit < 0:
             raise ValueError(f"data.limit must not be negative, got {self.limit}; 0 uses every example.")

@@ -46,6 +46,7 @@ class TrainConfig:
     """
 
     epochs: int = 150
+    updates_per_epoch: int = 0
     batch_size: int = 64
     steps: int = 16
     encoding: str = "direct"
@@ -67,6 +68,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must be at least 1, or 0 for automatic, got {getattr(self, name)}.")
+        if self.updates_per_epoch < 0:
+            raise ValueError(
+                f"train.updates_per_epoch must be at least 1, or 0 for a pass over the data, got "
+                f"{self.updates_per_epoch}."
+            )
         if self.eval_every < 1:
             raise ValueError(f"train.eval_every must be at least 1, got {self.eval_every}.")
         resolve.check_name("train.encoding", self.encoding, ENCODINGS)
@@ -172,6 +178,7 @@ class ComputeConfig:
         coordinator: host:port of the first of many processes, "auto" to ask the cluster, empty for one process.
         processes: how many processes compute this run.
         process: which of them this is, from 0.
+        workers: processes that read streamed data; 0 reads in threads of the run's own.
     """
 
     devices_per_job: float = 0.0
@@ -183,6 +190,7 @@ class ComputeConfig:
     coordinator: str = ""
     processes: int = 1
     process: int = 0
+    workers: int = 0
 
     def __post_init__(self) -> None:
         if self.devices_per_job < 0 or (self.devices_per_job > 1 and self.devices_per_job % 1):
@@ -192,6 +200,8 @@ class ComputeConfig:
         if not 0 <= self.memory_fraction <= 1:
             raise ValueError(f"compute.memory_fraction must be in [0, 1], got {self.memory_fraction}.")
         one_of("compute.split", self.split, ("none", "data", "samples"))
+        if self.workers < 0:
+            raise ValueError(f"compute.workers must not be negative, got {self.workers}; 0 reads in threads.")
         if self.host_devices < 0:
             raise ValueError(f"compute.host_devices must not be negative, got {self.host_devices}.")
         if not 0 <= self.process < self.processes:

@@ -31,14 +31,15 @@ from dsnn.data import (
     own_events,
     planted,
     qtdb,
+    shards,
     shd,
     table,
     two_moons,
 )
 from dsnn.data.augment import TRANSFORMS
-from dsnn.data.batches import EvalBatches, epoch_permutation, eval_batches, take
+from dsnn.data.batches import EvalBatches, epoch_order, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
-from dsnn.data.limit import limited, sample
+from dsnn.data.limit import limited, looked_at, sample
 from dsnn.data.roles import assign_roles
 from dsnn.data.scaling import Scaling, scaling_of, standardised, target_scaling
 from dsnn.data.split import (
@@ -57,11 +58,14 @@ from dsnn.data.split import (
     size,
     steps,
 )
+from dsnn.data.streamed import Streamed
+from dsnn.data.streams import STREAMS, Stream
 from dsnn.data.views import VIEWS, viewed
 from dsnn.data.worries import worries
 from dsnn.suggest import did_you_mean
 
 __all__ = [
+    "STREAMS",
     "TRANSFORMS",
     "VIEWS",
     "Arrays",
@@ -70,16 +74,20 @@ __all__ = [
     "File",
     "Scaling",
     "Split",
+    "Stream",
+    "Streamed",
     "assign_roles",
     "check",
     "check_targets",
     "default_root",
+    "epoch_order",
     "epoch_permutation",
     "eval_batches",
     "fetch",
     "input_shape",
     "limited",
     "load",
+    "looked_at",
     "names",
     "per_step",
     "require_finite",
@@ -130,6 +138,7 @@ _SOURCES = {
     "planted-timing": Source(planted.timing),
     "planted-window": Source(planted.window),
     "qtdb": Source(qtdb.load, qtdb.FILES),
+    "shards": Source(shards.load),
     "shd": Source(shd.load, shd.FILES),
     "table": Source(table.load),
     "two-moons": Source(two_moons.load),

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from dsnn.data.split import Arrays, DataError
+from dsnn.rng import stream
 from dsnn.types import Array, Bool, Int, Key
 
 ROWS = 16
@@ -44,6 +45,35 @@ def epoch_permutation(key: Key[Array, ""], n: int, batch_size: int) -> Int[Array
         raise DataError(f"batch_size must be at most the {n} training examples, got {batch_size}; lower it.")
     batches = n // batch_size
     return jax.random.permutation(key, n)[: batches * batch_size].reshape(batches, batch_size)
+
+
+def epoch_order(
+    root: Key[Array, ""], epoch: int | Int[Array, ""], n: int, batch_size: int, updates: int = 0
+) -> Int[Array, "batches batch"]:
+    """Returns the batches of an epoch, which is a pass over the data, or so many updates of one pass after another.
+
+    Works inside ``jax.jit`` with a traced epoch. What is drawn for a pass depends on the root key and the number of the
+    pass alone.
+
+    Args:
+        root: root key of the run; the streams "data" of its passes are consumed.
+        epoch: from 0.
+        n: number of examples.
+        batch_size: from 1 to ``n``.
+        updates: batches of an epoch; 0 is a pass.
+
+    Raises:
+        DataError: there is not one full batch.
+    """
+    if not updates:
+        return epoch_permutation(stream(root, "data", epoch), n, batch_size)
+    batches = max(n // batch_size, 1)
+    first = jnp.asarray(epoch) * updates
+    passes = (batches - 1 + updates - 1) // batches + 1  # that so many batches in a row may fall into
+    drawn = [
+        epoch_permutation(stream(root, "data", first // batches + number), n, batch_size) for number in range(passes)
+    ]
+    return jax.lax.dynamic_slice_in_dim(jnp.concatenate(drawn), first % batches, updates)
 
 
 def eval_batches(n: int, batch_size: int) -> EvalBatches:

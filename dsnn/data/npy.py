@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsnn.data import folder, foreign, own
+from dsnn.data import folder, foreign, own, streams
+from dsnn.data.readers import MappedReader
 from dsnn.data.split import DataError, Split
+from dsnn.data.streamed import Streamed
 from dsnn.store import untrusted
 
 PARTS = ("train", "val", "test")
@@ -22,6 +24,7 @@ def load(
     classes: int | None = None,
     scale: float = 1.0,
     test_fraction: float | None = None,
+    stream: str = streams.AUTO,
 ) -> Split:
     """Returns the split of a folder with ``x_train.npy y_train.npy x_test.npy y_test.npy``, and ``*_val.npy`` or none.
 
@@ -35,6 +38,8 @@ def load(
         classes: as of ``npz``.
         scale: ``x`` is multiplied by it.
         test_fraction: of the examples, in (0, 1), to draw as the test part of a folder that has none.
+        stream: whether inputs are read as they are used: "always", "never", or "auto", where all of them would take
+            more than 2 GiB in memory.
 
     Raises:
         DataError: a file is missing, lies elsewhere by a link, or is no plain array.
@@ -45,6 +50,10 @@ def load(
     if not place.is_dir():
         raise DataError(f"data.path must be a folder with x_train.npy and y_train.npy, got {place}, which is none.")
     parts = {part: own.Raw(mapped(place, f"x_{part}"), mapped(place, f"y_{part}")) for part in _parts(place)}
+    if stream != streams.NEVER:
+        readers = {part: MappedReader(place / f"x_{part}.npy") for part in parts}
+        if stream == streams.ALWAYS or streams.too_large(*readers.values()):
+            parts = {part: own.Raw(Streamed(readers[part]), np.asarray(raw.y)) for part, raw in parts.items()}
     whole = own.divided(
         own.checked(parts, temporal, place),
         "npy",

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn.data import labels, missing, precise
+from dsnn.data import labels, missing, precise, streams
 from dsnn.data.split import OWN, TASKS, Arrays, DataError, Features, Split, check_fraction, own_fraction, seeded_mask
+from dsnn.data.streamed import Streamed
 
 MAX_VALUES = 1 << 31
 """Numbers, 8 GiB in single precision, that a part may have."""
@@ -131,7 +132,7 @@ def checked(parts: Mapping[str, Raw], temporal: bool, where: Any) -> dict[str, R
                 f"x_{part} must be {axes} with temporal={str(bool(temporal)).lower()}, got shape {x.shape} in "
                 f"{where}; reshape it{' or set data.temporal=false' if temporal else ''}."
             )
-        if not isinstance(x, sparse.csr_array) and x.size > MAX_VALUES:
+        if not isinstance(x, sparse.csr_array | Streamed) and x.size > MAX_VALUES:
             raise DataError(
                 f"x_{part} may hold {MAX_VALUES} numbers, got shape {x.shape} in {where}; give fewer rows or columns."
             )
@@ -166,18 +167,17 @@ def split_of(
     Raises:
         DataError: inputs that are no real numbers or of too low a rank, or labels that cannot be numbered.
     """
-    x = {part: _scaled(arrays.x, scale) for part, arrays in parts.items()}
+    _check_scale(scale)
     y = {part: arrays.y for part, arrays in parts.items()}
     if task == "classification":
         for part, given in y.items():
-            _check_rank(given, x[part], temporal, part, name)
+            _check_rank(given, parts[part].x, temporal, part, name)
         coded = labels.encoded(y, classes, name)
     else:
         outputs = max(int(np.prod(y["train"].shape[1:])), 1)
         coded = labels.Encoded({part: _numbers(v, task, part, name) for part, v in y.items()}, {}, outputs, ())
-    whole = missing.filled(x, temporal, columns)
-    cast = _single(whole.parts, temporal, compact, columns)
-    train, val, test = (Arrays(cast.parts[part], coded.parts[part]) for part in ("train", "val", "test"))
+    made = _inputs({part: arrays.x for part, arrays in parts.items()}, temporal, scale, compact, columns)
+    train, val, test = (Arrays(made.parts[part], coded.parts[part]) for part in ("train", "val", "test"))
     return Split(
         train,
         val,
@@ -188,16 +188,26 @@ def split_of(
         task=task,
         class_names=coded.names,
         extra={f"{part}/labelled": known for part, known in coded.labelled.items()}
-        | whole.extra
-        | cast.extra
+        | made.extra
         | ({missing.COLUMNS: np.array(columns)} if columns else {}),
-        notes=(*notes, *whole.notes, *cast.notes),
+        notes=(*notes, *made.notes),
     )
+
+
+def _inputs(
+    parts: dict[str, Any], temporal: bool, scale: float, compact: bool, columns: tuple[str, ...]
+) -> precise.Cast:
+    """Returns inputs at their scale without gaps, in single precision."""
+    if any(isinstance(x, Streamed) for x in parts.values()):
+        return streams.inputs(parts, temporal, scale, compact)
+    whole = missing.filled({part: _scaled(x, scale) for part, x in parts.items()}, temporal, columns)
+    cast = _single(whole.parts, temporal, compact, columns)
+    return precise.Cast(cast.parts, whole.extra | cast.extra, (*whole.notes, *cast.notes))
 
 
 def _single(parts: dict[str, Features], temporal: bool, compact: bool, columns: tuple[str, ...]) -> precise.Cast:
     if any(isinstance(x, sparse.csr_array) for x in parts.values()):
-        return precise.Cast({part: x.astype(np.float32) for part, x in parts.items()}, {}, ())
+        return precise.Cast({part: sparse.csr_array(x).astype(np.float32) for part, x in parts.items()}, {}, ())
     if compact and all(x.dtype == np.uint8 for x in parts.values()):
         return precise.Cast(parts, {}, ())
     return precise.single({part: np.asanyarray(x) for part, x in parts.items()}, temporal, columns)
@@ -230,9 +240,12 @@ def _check_one_each(x: Any, y: np.ndarray, part: str, where: Any) -> None:
         )
 
 
-def _scaled(x: Any, scale: float) -> Any:
+def _check_scale(scale: Any) -> None:
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < abs(scale) < float("inf"):
         raise DataError(f"data.options.scale must be a finite number other than 0, got {scale!r}; 1 changes nothing.")
+
+
+def _scaled(x: Any, scale: float) -> Any:
     return x if scale == 1 else x * np.float32(scale)
 
 

@@ -5,11 +5,13 @@ are mostly zero and of spikes only the scale changes; spikes are left as they ar
 are standardised for learning, and answers are given in their own unit again.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsnn.data.limit import looked_at
 from dsnn.data.split import Split
+from dsnn.data.streamed import Streamed
 from dsnn.types import Array, Float
 
 SHIFT, SCALE = "scaling/shift", "scaling/scale"
@@ -68,15 +70,19 @@ def standardised(split: Split) -> Split:
         return split
     parts = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
     extra = dict(split.extra)
-    if isinstance(split.train.x, np.ndarray | Array):
-        found = scaling(np.asarray(split.train.x), split.temporal)
-        parts = {name: part._replace(x=found(np.asarray(part.x))) for name, part in parts.items()}
+    if isinstance(split.train.x, np.ndarray | Array | Streamed):
+        found = scaling(np.asarray(looked_at(split.train).x), split.temporal)
+        parts = {name: part._replace(x=_at(found, part.x)) for name, part in parts.items()}
         extra |= {SHIFT: found.shift, SCALE: found.scale}
     if split.task == "regression":
         unit = scaling(np.asarray(split.train.y), temporal=False, zeros_mean_nothing=False)
         parts = {name: part._replace(y=unit(np.asarray(part.y))) for name, part in parts.items()}
         extra |= {TARGET_SHIFT: unit.shift, TARGET_SCALE: unit.scale}
     return split._replace(**parts, extra=extra)
+
+
+def _at(scale: Scaling, x: Any) -> Any:
+    return x.then(scale) if isinstance(x, Streamed) else scale(np.asarray(x))
 
 
 def scaling_of(split: Split) -> Scaling | None:

@@ -7,21 +7,15 @@ import jax
 import numpy as np
 import scipy.sparse as sparse
 
-from dsnn.store.untrusted import printable
+from dsnn.data.error import DataError as DataError
+from dsnn.data.streamed import Streamed, Within
 from dsnn.types import Array
 
-Features: TypeAlias = np.ndarray | Array | sparse.csr_array
+Features: TypeAlias = np.ndarray | Array | sparse.csr_array | Streamed
 OWN_VALIDATION, OWN_MOST = 0.2, 5000
 TASKS = ("classification", "multilabel", "regression")
 OWN = "own"
 """Targets that a task of one's own reads, as they come."""
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message is one sentence with the rule, the value received and the fix."""
-
-    def __init__(self, sentence: str = ""):
-        super().__init__(printable(sentence))
 
 
 class Arrays(NamedTuple):
@@ -29,7 +23,7 @@ class Arrays(NamedTuple):
 
     Attributes:
         x: float32 ``[n, ...]``, ``[n, time, ...]`` when the split is temporal, or a scipy CSR array ``[n, features]``.
-            Arrays already moved to a device serve as well.
+            Arrays already moved to a device serve as well, and inputs that are read when they are used, `Streamed`.
         y: int32 ``[n]``, or ``[n, time]`` for a label per step; int32 0/1 ``[n, classes]`` for multi-label targets;
             float32 ``[n, outputs]`` for regression.
     """
@@ -115,6 +109,9 @@ def require_unit_range(split: Split) -> Split:
         x = getattr(split, part).x
         if size(getattr(split, part)) == 0:
             continue
+        if isinstance(x, Streamed):  # every batch is looked at as it is read
+            split = split._replace(**{part: getattr(split, part)._replace(x=x.then(Within(split.name)))})
+            continue
         low, high = float(x.min()), float(x.max())
         if low < 0 or high > 1:
             raise DataError(
@@ -164,6 +161,8 @@ def _check_lengths(arrays: Arrays, where: str) -> None:
 
 
 def _check_finite(values: Features, what: str) -> None:
+    if isinstance(values, Streamed):  # looks at every batch that it reads
+        return
     good = np.isfinite(np.asarray(values.data if isinstance(values, sparse.csr_array) else values))
     if not good.all():
         first = tuple(int(i) for i in np.argwhere(~good)[0])

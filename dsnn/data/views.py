@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsnn.data.split import Arrays, DataError, Split, per_step
+from dsnn.data.streamed import Streamed
 
 __all__ = ["VIEWS", "viewed"]
 
@@ -41,5 +42,9 @@ def viewed(split: Split, view: str) -> Split:
         raise DataError(
             f"data.view={view} is one input with one answer, {split.name!r} has a label at every step; leave it out."
         )
-    train, val, test = (Arrays(_READ[view](part.x), part.y) for part in (split.train, split.val, split.test))
+    train, val, test = (Arrays(_seen(part.x, view), part.y) for part in (split.train, split.val, split.test))
     return split._replace(train=train, val=val, test=test, temporal=False)
+
+
+def _seen(x: Any, view: str) -> Any:
+    return x.then(_READ[view]) if isinstance(x, Streamed) else _READ[view](x)

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import scipy.sparse as sparse
 
+from dsnn.data.limit import looked_at
 from dsnn.data.missing import COLUMNS, LENGTHS, listed
 from dsnn.data.split import OWN, Arrays, Split, per_step, size
 
@@ -31,7 +32,8 @@ def worries(split: Split) -> tuple[str, ...]:
     """
     if not size(split.train):
         return ()
-    every = (*_columns(split), *_labels(split), *_repeated(split), *_lengths(split))
+    seen = split._replace(train=looked_at(split.train), test=looked_at(split.test))
+    every = (*_columns(seen), *_labels(split), *_repeated(seen), *_lengths(split))
     return tuple(sentence for sentence in every if sentence)
 
 

@@ -19,6 +19,7 @@ from dsnn.learn.fit import (
 from dsnn.learn.learner import Info, Learner, TrainingError, info_of
 from dsnn.learn.map import MapState, map_learner, map_params, natural, unconstrained
 from dsnn.learn.pricing import Pricing
+from dsnn.learn.streaming import StreamedEpoch
 from dsnn.learn.svi import SviInfo, svi_learner
 from dsnn.learn.svi_config import SviConfig, decided_from
 from dsnn.learn.svi_state import SviState, svi_params
@@ -34,6 +35,7 @@ __all__ = [
     "Pricing",
     "Program",
     "Settings",
+    "StreamedEpoch",
     "SviConfig",
     "SviInfo",
     "SviState",

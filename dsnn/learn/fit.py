@@ -87,6 +87,7 @@ def epoch_program(
     batch_size: int,
     place: Callable[[Batch], Batch] = lambda batch: batch,
     transform: Callable[[Any, Any], Any] | None = None,
+    updates: int = 0,
 ) -> Program:
     """Returns ``run(settings, state, arrays, epoch) -> (state, infos)``, all steps of one epoch, for `compiled`.
 
@@ -95,11 +96,12 @@ def epoch_program(
         batch_size: examples per step.
         place: says where a batch is computed, see `dsnn.learn.mesh.Spread`.
         transform: ``(x, key) -> x`` changes the inputs of a batch; the key is of a stream of its own.
+        updates: per epoch, see `dsnn.data.epoch_order`; 0 is a pass over the data.
     """
 
     def run(settings: Settings, state: Any, arrays: Batch, epoch: Array) -> tuple[Any, Any]:
         learner = family(settings)
-        order = data.epoch_permutation(rng.stream(settings.root, "data", epoch), len(arrays.x), batch_size)
+        order = data.epoch_order(settings.root, epoch, len(arrays.x), batch_size, updates)
 
         def changed(i: Array, step: Array) -> Batch:
             assert transform is not None

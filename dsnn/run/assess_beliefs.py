@@ -131,7 +131,8 @@ def plane(setup: "Setup", predicted: Any) -> dict[str, np.ndarray]:
     split = setup.split
     if data.input_shape(split) != (2,) or split.temporal:
         return {}
-    points = np.asarray(split.train.x)
+    train = data.looked_at(split.train)
+    points = np.asarray(train.x)
     low, high = points.min(0), points.max(0)
     low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
     axes = [np.linspace(a, b, GRID, dtype=np.float32) for a, b in zip(low, high, strict=True)]
@@ -143,7 +144,7 @@ def plane(setup: "Setup", predicted: Any) -> dict[str, np.ndarray]:
         "plane/total": total.reshape(GRID, GRID),
         "plane/epistemic": np.maximum(total - made.aleatoric, 0.0).reshape(GRID, GRID),
         "plane/points": points[:SHOWN_POINTS],
-        "plane/labels": np.asarray(split.train.y[:SHOWN_POINTS]),
+        "plane/labels": np.asarray(train.y[:SHOWN_POINTS]),
     }
 
 

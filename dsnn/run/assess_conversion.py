@@ -325,7 +325,8 @@ def _synaptic(records: list[energy.Record]) -> float:
 def _nonzero(network: nnx.Sequential, split: data.Split, dense: list[energy.Record]) -> dict[str, np.ndarray]:
     """Returns the share of nonzero inputs and activations that the deep network's layers read, by their names."""
     x = data.sample(split.test, 1000).x
-    shares = [np.asarray((x != 0).sum(0)).reshape(-1) / x.shape[0]]
+    nonzero: Any = x != 0
+    shares = [np.asarray(nonzero.sum(0)).reshape(-1) / x.shape[0]]
     shares += [(a != 0).mean(0).reshape(-1) for a in convert.activations(network, x)]
     names = [record.name for record in dense if isinstance(record, energy.SynapseRecord)]
     return dict(zip(names, shares, strict=False))

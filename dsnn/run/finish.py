@@ -88,7 +88,9 @@ def described(setup: Setup) -> str:
     size = parameters.count(setup.bayesian.weights.initial)
     sites_ = None if setup.bayesian.gates is None else setup.bayesian.gates.sites
     where = "" if sites_ is None else f", {sites_.total} compute sites"
-    return f"{counts}; {size} parameters{where}, {simulator.steps} steps, on {jax.devices()[0].device_kind}"
+    kept = "read as they are used" if setup.streamed else "in memory"
+    device = jax.devices()[0].device_kind
+    return f"{counts}, {kept}; {size} parameters{where}, {simulator.steps} steps, on {device}"
 
 
 def check_unchanged(config: Config, read: dict[str, str]) -> None:

@@ -91,7 +91,7 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
 
     setup = build(config, split)
     train, steps = setup.config.train, setup.bayesian.simulator.steps
-    updates = data.size(setup.split.train) // train.batch_size
+    updates = setup.updates
     said = [f"batches of {train.batch_size}, {train.epochs} epochs of {updates} updates, {steps} time steps."]
     if setup.config.learner == "svi":
         svi = setup.config.svi

@@ -77,17 +77,16 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     if len(setups) > 1 and _mapped(first.config.population.mapped) == "scan":
         return _dealt(setups)
     place = spread.batch if spread else lambda batch: batch
-    run = learn.epoch_program(first.family, first.config.train.batch_size, place, first.transform)
 
     def begin(settings: learn.Settings) -> Any:
         return first.family(settings).init()
 
     if len(setups) == 1:
         put = spread.replicated if spread else jax.device_put
-        settings, arrays = put(first.settings), put(_arrays(first))
+        settings, arrays = put(first.settings), first.examples(put)
         alike = first.likeness
         program, starting = programs.shared(
-            alike and ("learning", alike), lambda: (learn.compiled(run), learn.beginning(first.family))
+            alike and ("learning", alike), lambda: (first.epoch(place=place), learn.beginning(first.family))
         )
         if spread is None:  # beside what starts it
             program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
@@ -99,6 +98,8 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
             lambda tree, k: local(tree),
             lambda states: put(states[0]),
         )
+    own = first.config.train
+    run = learn.epoch_program(first.family, own.batch_size, place, first.transform, own.updates_per_epoch)
     row = _row(len(setups))
     settings = _stacked([setup.settings for setup in setups], row)
     shared = all(setup.split is first.split for setup in setups)
@@ -120,7 +121,7 @@ def _dealt(setups: Sequence["Setup"]) -> Together:
     order, and hard thresholds make other spikes of that. A device compiles its own copy, or finds it in the cache.
     """
     first, devices = setups[0], jax.local_devices()
-    run = learn.compiled(learn.epoch_program(first.family, first.config.train.batch_size, transform=first.transform))
+    run = first.epoch()
     begin = learn.beginning(first.family)
     homes = [devices[k % len(devices)] for k in range(len(setups))]
     settings = [jax.device_put(setup.settings, home) for setup, home in zip(setups, homes, strict=True)]

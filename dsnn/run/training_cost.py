@@ -17,14 +17,15 @@ def training_cost(member: Member, macs: float, passes: float) -> dict[str, float
     Args:
         member: a run that has learned.
         macs: multiply-accumulates of a forward pass of one example through the whole network.
-        passes: over the training examples.
+        passes: epochs, each a pass over the training examples where `train.updates_per_epoch` says nothing else.
     """
     kept = store.read_arrays(member.directory, SHRUNK)
     phases = np.concatenate([[[0.0, macs]], kept["phases"]]) if kept else np.asarray([[0.0, macs]])
     lasted = np.diff(np.append(np.minimum(phases[:, 0], passes), passes))
     each = float((lasted * phases[:, 1]).sum() / passes) if passes else macs
-    operations = energy.training_operations(each, data.size(member.setup.split.train), passes)
-    profile = energy.profile(member.setup.config.energy.profile)
+    setup = member.setup
+    operations = energy.training_operations(each, data.size(setup.split.train), passes * setup.passes)
+    profile = energy.profile(setup.config.energy.profile)
     return {
         "training/operations": operations,
         "training/energy_j": operations / 2 * profile.mac_pj * 1e-12,

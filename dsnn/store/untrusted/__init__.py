@@ -4,7 +4,7 @@ No reader runs code, follows a reference out of the file, or takes more memory t
 sense of is an `UntrustedError`, which names the file, the rule and what was found.
 """
 
-from dsnn.store.untrusted.arrays import MAX_ARRAYS, arrays, mapped
+from dsnn.store.untrusted.arrays import MAX_ARRAYS, arrays, arrays_of, headers, mapped
 from dsnn.store.untrusted.files import (
     MAX_TEXT,
     UntrustedError,
@@ -28,8 +28,10 @@ __all__ = [
     "Hdf5",
     "UntrustedError",
     "arrays",
+    "arrays_of",
     "content",
     "hdf5",
+    "headers",
     "json_object",
     "mapped",
     "one_line",

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, NoReturn
+from typing import IO, Literal, NoReturn, cast
 
 import numpy as np
 
@@ -65,15 +65,45 @@ def arrays(
         FileNotFoundError: there is nothing at the path.
     """
     path = Path(path)
-    with _archive(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if len(members) != len(archive.infolist()) or len(members) > MAX_MEMBERS:
-            raise UntrustedError(f"{path} may hold {MAX_MEMBERS} arrays, each name once, got {len(members)} names.")
-        wanted = list(members) if names is None else list(names(list(members)))
-        total = sum(members[name].file_size for name in wanted)
-        if total > most:
-            raise UntrustedError(f"{path} may unpack to {size_of(most)}, got {size_of(total)}; give fewer rows.")
-        return {name: _member(archive, members[name], name, path) for name in wanted}
+    with opened(path) as stream:
+        return _unpacked(stream, path, names, most)
+
+
+def arrays_of(content: bytes, what: str, most: int = MAX_ARRAYS) -> dict[str, np.ndarray]:
+    """Returns the arrays of an ``.npz`` archive in memory, such as a record of a larger file; none are pickled.
+
+    Args:
+        content: of the archive.
+        what: it is, for sentences.
+        most: bytes that its arrays may take.
+
+    Raises:
+        UntrustedError: it is no such archive, or an array cannot be read.
+    """
+    return _unpacked(io.BytesIO(content), what, None, most)
+
+
+def headers(path: str | Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns shape and dtype of each array of an ``.npz`` file by name, as their headers say; no values are read.
+
+    Raises:
+        UntrustedError: the file is no such archive, or a header cannot be read.
+        FileNotFoundError: there is nothing at the path.
+    """
+    path = Path(path)
+    with opened(path) as stream, _archive(stream, path) as archive:
+        found = {}
+        for name, info in _members(archive, path).items():
+            try:
+                with archive.open(info) as member:
+                    shape, _, dtype = _header(member)
+            except (OSError, EOFError, *UNREADABLE) as error:
+                raise UntrustedError(
+                    f"{name} in {path} cannot be read ({one_line(error)}); write the file again."
+                ) from (error)
+            _refuse_objects(dtype, f"{name} of {path}")
+            found[name] = (shape, dtype)
+        return found
 
 
 def mapped(path: str | Path) -> np.ndarray:
@@ -111,24 +141,42 @@ def mapped(path: str | Path) -> np.ndarray:
     return found
 
 
+def _unpacked(
+    stream: _Stream, what: object, names: Callable[[list[str]], Collection[str]] | None, most: int
+) -> dict[str, np.ndarray]:
+    with _archive(stream, what) as archive:
+        members = _members(archive, what)
+        wanted = list(members) if names is None else list(names(list(members)))
+        total = sum(members[name].file_size for name in wanted)
+        if total > most:
+            raise UntrustedError(f"{what} may unpack to {size_of(most)}, got {size_of(total)}; give fewer rows.")
+        return {name: _member(archive, members[name], name, what) for name in wanted}
+
+
 @contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    with opened(path) as stream:
-        if stream.read(len(MAGIC)) == MAGIC:
-            raise UntrustedError(f"{path} must be an .npz file, got a single .npy array; write it with numpy.savez.")
-        stream.seek(0)
-        try:
-            archive = zipfile.ZipFile(stream)
-        except (OSError, EOFError, *UNREADABLE) as error:
-            raise UntrustedError(
-                f"{path} must be an .npz file written by numpy.savez, got: not a .npz archive of plain arrays "
-                f"({one_line(error)})."
-            ) from error
-        with archive:
-            yield archive
+def _archive(stream: _Stream, what: object) -> Iterator[zipfile.ZipFile]:
+    if stream.read(len(MAGIC)) == MAGIC:
+        raise UntrustedError(f"{what} must be an .npz file, got a single .npy array; write it with numpy.savez.")
+    stream.seek(0)
+    try:
+        archive = zipfile.ZipFile(cast(IO[bytes], stream))
+    except (OSError, EOFError, *UNREADABLE) as error:
+        raise UntrustedError(
+            f"{what} must be an .npz file written by numpy.savez, got: not a .npz archive of plain arrays "
+            f"({one_line(error)})."
+        ) from error
+    with archive:
+        yield archive
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray:
+def _members(archive: zipfile.ZipFile, what: object) -> dict[str, zipfile.ZipInfo]:
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if len(members) != len(archive.infolist()) or len(members) > MAX_MEMBERS:
+        raise UntrustedError(f"{what} may hold {MAX_MEMBERS} arrays, each name once, got {len(members)} names.")
+    return members
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, path: object) -> np.ndarray:
     def refuse(said: str, cause: BaseException | None = None) -> NoReturn:
         raise UntrustedError(f"{name} in {path} cannot be read ({said}); write the file again.") from cause
 
