@@ -15,7 +15,7 @@ from dsnn.types import Array, Key
 if TYPE_CHECKING:
     import optax
 
-    from dsnn.data import Split
+    from dsnn.data import Split, Stream
     from dsnn.parameters import Params
 
 
@@ -427,8 +427,8 @@ class Learner(Protocol):
 class Source(Protocol):
     """Data: ``data=python data.source=package.module:function``, with ``data.options``."""
 
-    def __call__(self, root: Path, seed: int, val_fraction: float | None, **options: Any) -> "Split":
-        """Returns the data.
+    def __call__(self, root: Path, seed: int, val_fraction: float | None, **options: Any) -> "Split | Stream":
+        """Returns the data, as arrays or as examples that are read when they are used.
 
         Args:
             root: the folder of published data sets.

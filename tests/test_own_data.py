@@ -263,3 +263,11 @@ def test_looking_at_bad_data_says_the_sentence(tmp_path, capsys):
     assert "diabetes: regression, 1 numbers" in said
     assert inspect.main(["data=events", "data.path=.", "data.options.step=3"]) == 1
     assert "did you mean 'steps'" in capsys.readouterr().err
+
+
+def test_a_run_does_not_lie_in_the_data_that_it_reads(tmp_path):
+    event_folder(tmp_path)
+    given = ["data=events", f"data.path={tmp_path}", f"run.root={tmp_path / 'outputs'}"]
+    with pytest.raises(ValueError, match=r"outside of the data that it reads.*set run\.dir or run\.root"):
+        job.run(schema.compose(given))
+    assert not (tmp_path / "outputs").exists()

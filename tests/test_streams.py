@@ -1,4 +1,4 @@
-"""Data that are read as they are used: the same numbers as in memory, in an order of seed and epoch, and said errors."""
+"""Data that are read as they are used: the numbers of memory, in an order of seed and epoch, and said errors."""
 
 import io
 import json
@@ -456,3 +456,22 @@ def test_wide_streams_are_looked_at_in_some_of_their_shards(tmp_path, monkeypatc
     assert len(set((seen.x[:, 0] // 5 // 10).astype(int))) <= 4
     np.testing.assert_array_equal((seen.x[:, 0] / 5) % 3, seen.y)
     assert isinstance(split.train.x.reader, ShardReader)
+
+
+def test_folders_of_recordings_are_decoded_as_they_are_used(tmp_path):
+    import wave
+
+    draw = np.random.default_rng(0)
+    for label in ("one", "two"):
+        (tmp_path / label).mkdir()
+        for number in range(6):
+            with wave.open(str(tmp_path / label / f"{number}.wav"), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(8000)
+                file.writeframes((3000 * draw.normal(size=2000)).astype("<i2").tobytes())
+    whole, read = (data.load("audio", path=tmp_path, bands=8, steps=12, stream=how) for how in ("never", "always"))
+    assert isinstance(read.train.x, Streamed)
+    for part in ("train", "val", "test"):
+        np.testing.assert_array_equal(np.asarray(getattr(read, part).x), getattr(whole, part).x)
+        np.testing.assert_array_equal(getattr(read, part).y, getattr(whole, part).y)

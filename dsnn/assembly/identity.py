@@ -36,12 +36,27 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def directory_of(config: Config, read: dict[str, str] | None = None) -> Path:
-    """Returns a run's directory: as given, or named by its configuration and by what it reads, see `reads`."""
+    """Returns a run's directory: as given, or named by its configuration and by what it reads, see `reads`.
+
+    Raises:
+        ValueError: it lies in the folder of the data, which a run would then change.
+    """
     if config.run.dir:
-        return Path(config.run.dir).expanduser()
+        return _outside(Path(config.run.dir).expanduser(), config)
     config = as_many_as(config)
     code = store.config_hash(identity(config), reads=reads(config) if read is None else read)
-    return Path(config.run.root).expanduser() / f"{_called(config)}-{code}"
+    return _outside(Path(config.run.root).expanduser() / f"{_called(config)}-{code}", config)
+
+
+def _outside(directory: Path, config: Config) -> Path:
+    """Returns a run's directory, once it is known to lie outside of what the run reads."""
+    folder = Path(config.data.path).expanduser() if config.data.path and config.data.name in OWN else None
+    if folder is not None and folder.is_dir() and directory.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"a run must lie outside of the data that it reads, got {directory} in data.path={folder}; set run.dir or "
+            f"run.root to another folder."
+        )
+    return directory
 
 
 def reads(config: Config) -> dict[str, str]:

@@ -37,7 +37,7 @@ def _opened(config: Config) -> data.Split:
         options["path"] = c.path
     if c.name in ("npz", "npy", "shards"):
         options["temporal"] = c.temporal
-    if c.name == "npy":
+    if c.name in ("npy", "audio", "events", "images"):
         options["stream"] = c.stream
     return data.load(
         c.name, root=c.root, seed=config.seed, val_fraction=None if c.val_fraction < 0 else c.val_fraction, **options

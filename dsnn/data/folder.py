@@ -1,13 +1,16 @@
 """A user's folder of recordings: which files belong to which part and class, without following links out of it."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsnn.data import own
+from dsnn.data import own, streams
+from dsnn.data.readers import FileReader
 from dsnn.data.split import DataError, Split
+from dsnn.data.streamed import Streamed
 
 PARTS = ("train", "val", "test")
 DEFAULT_TEST = 0.2
@@ -77,6 +80,7 @@ def split(
     dtype: Any = np.float32,
     *,
     temporal: bool = True,
+    stream: str = streams.AUTO,
 ) -> Split:
     """Returns the split of a folder; parts that it does not name are drawn by the seed, each class in proportion.
 
@@ -89,17 +93,13 @@ def split(
         test_fraction: of all recordings where the folder has no test part; None refuses such a folder.
         dtype: of the arrays.
         temporal: whether the first axis of what is read is time.
+        stream: whether files are read as they are used, see `dsnn.data.npy.load`.
     """
-    first = read(found.recordings[0].path)
-    size = len(found.recordings) * first.size * np.dtype(dtype).itemsize
-    if size > MAX_BYTES:
-        raise DataError(
-            f"recordings must fit in {MAX_BYTES >> 30} GiB, got {len(found.recordings)} of shape {first.shape}, "
-            f"{size / 2**30:.1f} GiB; use {'fewer steps or dtype=uint8' if temporal else 'a smaller size'}."
-        )
-    x = np.zeros((len(found.recordings), *first.shape), dtype)
-    for row, recording in zip(x, found.recordings, strict=True):
-        row[...] = read(recording.path)
+    reader = FileReader([recording.path for recording in found.recordings], read, np.dtype(dtype))
+    if stream == streams.ALWAYS or (stream == streams.AUTO and streams.too_large(reader)):
+        x: Any = Streamed(reader)
+    else:
+        x = _whole(reader, temporal)
     y = np.array([r.label for r in found.recordings])
     where = np.array([r.part or "train" for r in found.recordings])
     parts = {part: own.Raw(x[where == part], y[where == part]) for part in PARTS if (where == part).any()}
@@ -115,6 +115,21 @@ def split(
         task="classification",
     )
     return own.split_of(whole.parts, name, temporal=temporal, notes=whole.notes, compact=True)
+
+
+def _whole(reader: FileReader, temporal: bool) -> np.ndarray:
+    """Returns what all files hold."""
+    size = math.prod(reader.shape) * reader.dtype.itemsize
+    if size > MAX_BYTES:
+        raise DataError(
+            f"recordings must fit in {MAX_BYTES >> 30} GiB, got {reader.shape[0]} of shape {reader.shape[1:]}, "
+            f"{size / 2**30:.1f} GiB; use {'fewer steps or dtype=uint8' if temporal else 'a smaller size'}, or leave "
+            f"data.stream=never out."
+        )
+    x = np.zeros(reader.shape, reader.dtype)
+    for row, file in zip(x, reader.files, strict=True):
+        row[...] = reader.decode(file)
+    return x
 
 
 def drawn_by_default(found: Found, test_fraction: float | None) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsnn.data import folder, foreign
+from dsnn.data import folder, foreign, streams
 from dsnn.data.split import DataError, Split
 from dsnn.store import untrusted
 
@@ -35,6 +35,7 @@ def load(
     size: list[int] | tuple[int, ...] | int | None = None,
     grey: bool | None = None,
     test_fraction: float | None = None,
+    stream: str = streams.AUTO,
 ) -> Split:
     """Returns the split of a folder of pictures, ``[n, height, width, channels]`` in [0, 1].
 
@@ -47,6 +48,7 @@ def load(
             of them have.
         grey: one channel rather than three; by default where no picture has colours.
         test_fraction: of the pictures, in (0, 1), to draw as the test part of a folder that has none.
+        stream: whether files are read as they are used, see `dsnn.data.npy.load`.
 
     Raises:
         DataError: an option is out of range, sizes differ and none is given, or a file is no such picture.
@@ -67,6 +69,7 @@ def load(
         val_fraction,
         test_fraction,
         temporal=False,
+        stream=stream,
     )
 
 

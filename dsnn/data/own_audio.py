@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsnn.data import audio, folder, sound_files
+from dsnn.data import audio, folder, sound_files, streams
 from dsnn.data.sound_files import Sound
 from dsnn.data.split import DataError, Split
 
@@ -31,6 +31,7 @@ def load(
     threshold: float = 0.05,
     rate: int = 0,
     test_fraction: float | None = None,
+    stream: str = streams.AUTO,
 ) -> Split:
     """Returns the split of a folder of sound files, ``[n, steps, bands]`` in [0, 1] or spikes ``[n, steps, 2 bands]``.
 
@@ -46,6 +47,7 @@ def load(
         threshold: of the spike encodings, in (0, 1), as a part of 80 dB.
         rate: samples a second that recordings are brought to; 0 leaves them, or takes the lowest where they differ.
         test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts.
+        stream: whether files are read as they are used, see `dsnn.data.npy.load`.
 
     Raises:
         DataError: an option is out of range, or a file is no such sound.
@@ -64,10 +66,10 @@ def load(
         raise DataError(f"rate must be 0 or {lowest} to {highest} Hz, got {rate!r}; 16000 is usual for speech.")
     found = folder.find(Path(path).expanduser(), sound_files.SUFFIXES)
     width = bands * (1 if encoding == "none" else 2)
-    if (size := 4 * len(found.recordings) * steps * width) > folder.MAX_BYTES:
+    if (size := 4 * len(found.recordings) * steps * width) > folder.MAX_BYTES and stream == streams.NEVER:
         raise DataError(
             f"recordings must fit in {folder.MAX_BYTES >> 30} GiB, got {len(found.recordings)} of shape "
-            f"{(steps, width)}, {size / 2**30:.1f} GiB; use fewer steps or bands."
+            f"{(steps, width)}, {size / 2**30:.1f} GiB; use fewer steps or bands, or leave data.stream=never out."
         )
     sounds = {recording.path: sound_files.header(recording.path) for recording in found.recordings}
     common = rate or min(sound.rate for sound in sounds.values())
@@ -77,7 +79,7 @@ def load(
         return level if encoding == "none" else audio.spikes(level[None], threshold, encoding == "crossing")[0]
 
     held = folder.drawn_by_default(found, test_fraction)
-    split = folder.split(found, levels, "audio", seed, val_fraction, held)
+    split = folder.split(found, levels, "audio", seed, val_fraction, held, stream=stream)
     return split._replace(notes=(*split.notes, *_notes(sounds, common)))
 
 

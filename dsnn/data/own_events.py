@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dsnn.data import event_files, event_times, events, folder, own
+from dsnn.data import event_files, event_times, events, folder, own, streams
 from dsnn.data.event_files import Events
 from dsnn.data.split import DataError, Split
 
@@ -38,6 +38,7 @@ def load(
     counts: bool = False,
     dtype: str = "float32",
     test_fraction: float | None = None,
+    stream: str = streams.AUTO,
 ) -> Split:
     """Returns the split of a folder of event recordings, ``[n, steps, channels...]``.
 
@@ -54,6 +55,8 @@ def load(
         counts: events in each bin rather than whether there was any; bytes hold up to 255, and a note says so.
         dtype: ``float32``, or ``uint8`` for a quarter of the memory.
         test_fraction: of the recordings, in (0, 1), where there is no test part; a fifth where there are no parts.
+        stream: whether frames of files in folders are made as they are used, see `dsnn.data.npy.load`; their events
+            are in memory.
 
     Raises:
         DataError: an option is out of range, or a file is not what its suffix says.
@@ -72,10 +75,20 @@ def load(
         return _of_lists(frames, [y for _, y in parts], place, seed, val_fraction, test_fraction)
     found = folder.find(place, event_files.SUFFIXES)
     files = [recording.path for recording in found.recordings]
-    frames = _frames([event_files.read(file) for file in files], size, steps, duration, counts, dtype)
+    most = folder.MAX_BYTES if stream == streams.NEVER else math.inf
+    frames = _frames([event_files.read(file) for file in files], size, steps, duration, counts, dtype, most)
     row = {file: n for n, file in enumerate(files)}
     held = folder.drawn_by_default(found, test_fraction)
-    split = folder.split(found, lambda file: frames.of(row[file]), "events", seed, val_fraction, held, np.dtype(dtype))
+    split = folder.split(
+        found,
+        lambda file: frames.of(row[file]),
+        "events",
+        seed,
+        val_fraction,
+        held,
+        np.dtype(dtype),
+        stream=stream,
+    )
     return split._replace(notes=(*split.notes, *frames.notes()))
 
 
@@ -137,7 +150,13 @@ class _Frames:
 
 
 def _frames(
-    recordings: Sequence[Events], size: tuple[int, ...], steps: int, duration: float | int, counts: bool, dtype: str
+    recordings: Sequence[Events],
+    size: tuple[int, ...],
+    steps: int,
+    duration: float | int,
+    counts: bool,
+    dtype: str,
+    most_bytes: float = folder.MAX_BYTES,
 ) -> _Frames:
     """Returns the grid of all recordings, which has been found to fit."""
     axes = event_files.check_alike(list(recordings))
@@ -158,7 +177,7 @@ def _frames(
         )
     bins = steps or (FRAMES if len(shape) > 1 else STEPS)  # frames of pixels take long to learn
     total = len(recordings) * bins * math.prod(shape) * np.dtype(dtype).itemsize
-    if total > folder.MAX_BYTES:
+    if total > most_bytes:
         largest = recordings[max(range(len(extents)), key=lambda n: math.prod(extents[n]))]
         raise DataError(
             f"recordings must fit in {folder.MAX_BYTES >> 30} GiB, got {len(recordings)} of shape {(bins, *shape)}, "

@@ -162,14 +162,14 @@ class ExampleReader:
             made = self.source[number]
         except (IndexError, StopIteration, EOFError) as error:
             raise DataError(
-                f"a stream must hold as many examples as its len() says, {len(self.source)}, got none after {number} of "
-                f"{self.name!r}; mend the source, and the same command goes on from its last checkpoint."
+                f"a stream must hold as many examples as its len() says, {len(self.source)}, got none at {number} "
+                f"of {self.name!r}; mend the source, and the same command goes on from its last checkpoint."
             ) from error
         pair = (made["x"], made["y"]) if isinstance(made, dict) and {"x", "y"} <= made.keys() else made
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise DataError(
-                f"an example of a stream must be (x, y), or a mapping with x and y, got {type(made).__name__} as number "
-                f"{number} of {self.name!r}."
+                f"an example of a stream must be (x, y), or a mapping with x and y, got {type(made).__name__} as "
+                f"number {number} of {self.name!r}."
             )
         x, y = np.asarray(pair[0]), np.asarray(pair[1])
         if x.dtype.kind not in "biuf":
@@ -222,18 +222,17 @@ class FileReader:
     """Reads files that hold one example each; the last of them stay in memory.
 
     Args:
-        files: of the examples.
-        decode: gives the array of a file, all of one shape; picklable where processes read.
-        first: the array of the first file.
+        files: of the examples; the first one is read for its shape.
+        decode: gives the array of a file, all of one shape.
         dtype: of what is read.
     """
 
     shard, together = None, 1
 
-    def __init__(self, files: Sequence[Path], decode: Callable[[Path], np.ndarray], first: np.ndarray, dtype: Any):
-        self.files, self.dtype = tuple(files), np.dtype(dtype)
-        self.shape = (len(files), *first.shape)
+    def __init__(self, files: Sequence[Path], decode: Callable[[Path], np.ndarray], dtype: np.dtype):
+        self.files, self.decode, self.dtype = tuple(files), decode, dtype
         self._kept = Kept(decode)
+        self.shape = (len(files), *self._kept(self.files[0]).shape)
 
     def rows(self, index: np.ndarray) -> np.ndarray:
         """Returns examples by their numbers."""

@@ -161,12 +161,12 @@ def _part(files: list[Path], target: str, flat: tuple[int, ...]) -> own.Raw:
     for shard in shards:
         if shard.shape != first.shape or shard.y.shape[1:] != first.y.shape[1:]:
             raise DataError(
-                f"all shards must hold examples of one shape, got x {shard.shape} and y {shard.y.shape[1:]} in "
-                f"{shard.path.name} and x {first.shape} and y {first.y.shape[1:]} in {first.path.name}; make them agree."
+                f"all shards must hold examples of one shape, got x {shard.shape} and y {shard.y.shape[1:]} "
+                f"in {shard.path.name} and x {first.shape} and y {first.y.shape[1:]} in {first.path.name}; mend one."
             )
         if shard.dtype != first.dtype:
             raise DataError(
-                f"all shards must hold inputs of one dtype, got {shard.dtype} in {shard.path.name} and {first.dtype} in "
-                f"{first.path.name}; convert one of them."
+                f"all shards must hold inputs of one dtype, got {shard.dtype} in {shard.path.name} and {first.dtype} "
+                f"in {first.path.name}; convert one of them."
             )
     return own.Raw(Streamed(ShardReader(shards, target, flat)), np.concatenate([shard.y for shard in shards]))
