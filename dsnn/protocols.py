@@ -224,6 +224,7 @@ class Wire(NamedTuple):
         at: the only step at which this is computed, from 0, or -1 for an example's last; None is every step. At the
             others nothing is sent, or what is sent is not read. The energy prior charges what is computed at a first
             step evenly over all, which is exact where all of them run.
+        input: reads the input, whose values are those of the data; known where ``pre`` has the group ``input``.
     """
 
     name: str
@@ -244,6 +245,7 @@ class Wire(NamedTuple):
     dilation: tuple[int, ...] = ()
     groups: int = 1
     at: int | None = None
+    input: bool = False
 
 
 class NeuronGroup(NamedTuple):

@@ -152,6 +152,19 @@ def test_exits_cost_the_share_of_examples_that_go_on():
     np.testing.assert_allclose(events.effective_macs, by_hand)
 
 
+@pytest.mark.parametrize("make", ["gru", "exits"])
+def test_values_that_a_compacted_network_reads_are_multiplied_by_hand(make):
+    gates = {"input": jnp.array([1.0, 0, 1, 1, 0])}
+    model, xs = (gru(), inputs()) if make == "gru" else (exits(), inputs()[0])
+    gates |= {"hidden": jnp.ones(UNITS)} if make == "gru" else {"hidden0": jnp.ones(4), "hidden1": jnp.ones(3)}
+    small = compact(model, gates)
+    ran = records(small, xs) if make == "gru" else records(small, xs, held=True, steps=2)
+    count = energy.count(energy.on_machine(ran, "dense", TIME if make == "gru" else 2)).total
+    assert count.effective_acs == 0
+    into = TIME * 3 * 3 * UNITS + TIME * UNITS * 3 * UNITS + UNITS * CLASSES
+    assert count.effective_macs == (into if make == "gru" else 3 * 4 + 4 * CLASSES + 4 * 3 + 3 * CLASSES)
+
+
 @pytest.mark.parametrize("make", [gru, delta])
 @pytest.mark.parametrize("accounting", ["arithmetic", "updates"])
 def test_the_prior_prices_what_the_records_count(make, accounting):

@@ -111,7 +111,7 @@ def of_run(
     """
     wires = tuple(
         wire._replace(
-            values="analog" if analog_input and (wire.once or _reads(wire, INPUT)) else wire.values,
+            values="analog" if analog_input and (wire.once or wire.input) else wire.values,
             once=wire.once and held_input,
         )
         for wire in wiring.wires
@@ -121,10 +121,6 @@ def of_run(
     wiring = wiring if gate_input else without(wiring, INPUT)
     wiring = _with_features(wiring) if gate_features else wiring
     return wiring._replace(groups={**wiring.groups, TIME: time_steps}) if time_steps else wiring
-
-
-def _reads(wire: Wire, group: str) -> bool:
-    return any(axis.group == group for axis in wire.pre)
 
 
 def _with_features(wiring: Wiring) -> Wiring:
@@ -197,7 +193,10 @@ def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]
         raise ValueError(f'{what} must carry "spikes" or "analog" values, got {wire.values!r}.')
     pre, post = (tuple(map(_filled, axes)) for axes in (wire.pre, wire.post))
     kernel = None if wire.kernel is None else inside + wire.kernel
-    return wire._replace(kernel=kernel, pre=pre, post=post, senders=int(senders), receivers=int(receivers))
+    reads = wire.input or any(axis.group == INPUT for axis in pre)
+    return wire._replace(
+        kernel=kernel, pre=pre, post=post, senders=int(senders), receivers=int(receivers), input=reads
+    )
 
 
 def _filled(axis: Axis) -> Axis:
