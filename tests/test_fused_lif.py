@@ -26,7 +26,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "deterministic": ({}, SMALL),
     "zero": ({"reset": "zero", "surrogate": "fast_sigmoid", "compare": ">="}, SMALL),
     "detached": ({"detach_reset": True, "reset": "zero"}, SMALL),
-    "learnable": ({"learnable": ("beta", "threshold"), "shape": (27,), "input_scale": "decay"}, SMALL),
+    "learnable": ({"learnable": ("beta", "threshold"), "shape": (27,)}, SMALL),
     "logistic": ({"noise": lambda: Logistic(0.2)}, WIDE),
     "logistic zero": ({"noise": lambda: Logistic(0.2, learnable=("width",)), "reset": "zero"}, SMALL),
     "logistic surrogate": (
@@ -200,8 +200,3 @@ def test_what_is_laid_out_comes_back(neurons: int) -> None:
     assert tiles.shape[:2] == (2, 4)
     assert tiles.shape[2] % fused_kernel.LANES == 0
     np.testing.assert_array_equal(fused_kernel.flat(tiles, neurons), values)
-
-
-@pytest.mark.parametrize(("steps", "chunk"), [(1, 1), (7, 7), (8, 8), (9, 3), (100, 5), (101, 1), (2000, 8)])
-def test_time_is_cut_without_a_rest(steps: int, chunk: int) -> None:
-    assert fused_kernel.chunk_of(steps) == chunk

@@ -1,10 +1,9 @@
 """The time loop of LIF neurons as two Pallas kernels for NVIDIA's devices (Mosaic GPU): forward, and backward.
 
-A scan writes every step's membranes to memory and reads them back. Here membranes stay in registers for `CHUNK` steps
-and in the memory of their multiprocessor between them, and noise is made where it is compared: Threefry's counter is
-the neuron's number, as in `dsnn.escape.draw`, so a key gives the noise that it gives in the scan. One block of that
-cipher serves four neurons; an array of neurons, ``[..., M]``, is laid out as ``[..., 4, lane]`` with the four side by
-side, see `laid_out`.
+A scan writes every step's membranes to memory and reads them back; here a thread keeps those of its neurons in
+registers for all steps. Noise is made where it is compared: Threefry's counter is the neuron's number, as in
+`dsnn.escape.draw`, so a key gives the noise that it gives in the scan. One block of that cipher serves four neurons; an
+array of neurons, ``[..., M]``, is laid out as ``[..., 4, lane]`` with the four one above another, see `laid_out`.
 """
 
 import math
@@ -17,15 +16,15 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
 
-from dsnn.cells.rounding import rounded
+from dsnn.cells.rounding import unfused
 from dsnn.escape.draw import LEVELS, scrambled
 from dsnn.surrogate import Surrogate
 from dsnn.types import Array, Float
 
-__all__ = ["CHUNK", "LANES", "Backward", "Forward", "Kind", "chunk_of", "flat", "laid_out"]
+__all__ = ["LANES", "Backward", "Forward", "Kind", "after", "chance", "fired", "flat", "laid_out", "noise_at"]
 
-WORDS, LANES, CHUNK = 4, 128, 8
-"""Draws of 16 bits in a block of the cipher; columns of a tile, one a thread; most steps between visits to memory."""
+WORDS, LANES = 4, 128
+"""Draws of 16 bits in a block of the cipher, which a thread takes side by side; threads of a block of the device."""
 
 
 class Kind(NamedTuple):
@@ -54,11 +53,6 @@ class Kind(NamedTuple):
     interpret: bool
 
 
-def chunk_of(steps: int) -> int:
-    """Returns how many steps are taken between two visits to memory: a divisor, so that nothing is filled up."""
-    return max(n for n in range(1, CHUNK + 1) if steps % n == 0)
-
-
 def laid_out(values: Float[Array, "..."], fill: float = 0.0) -> Float[Array, "... 4 lane"]:
     """Returns ``[..., M]`` as ``[..., 4, lane]``, where the draws of a block stand in one column; filled up with zeros.
 
@@ -82,55 +76,46 @@ def flat(tiles: Float[Array, "... 4 lane"], neurons: int) -> Float[Array, "... n
 
 @dataclass(frozen=True)
 class Forward:
-    """``(keys, counters, constants, start, currents)`` to spikes, membranes before the reset (if kept), and ends.
+    """``(keys, counters, constants, start, currents)`` to spikes, last membranes and those before resets, if kept.
 
     Keys are ``[time, 2]``, counters ``[lane]``, constants decay, threshold and width of the noise ``[3, 4, lane]``,
-    start ``[4, lane]`` and currents ``[time, 4, lane]``; ends are membranes after each chunk, ``[chunk, 4, lane]``.
+    start ``[4, lane]`` and currents ``[time, 4, lane]``.
     """
 
     kind: Kind
     keeps: bool
 
-    def shapes(self, steps: int, lanes: int) -> list[jax.ShapeDtypeStruct]:
+    def shapes(self, *operands: Any) -> list[jax.ShapeDtypeStruct]:
         """Returns the shapes of the results."""
-        whole = jax.ShapeDtypeStruct((steps, WORDS, lanes), jnp.float32)
-        return [whole, *[whole] * self.keeps, _like(whole, steps // chunk_of(steps))]
+        start, currents = operands[3:]
+        return [_like(currents), _like(start), *[_like(currents)] * self.keeps]
 
     def __call__(self, *operands: Array) -> list[Array]:
         """Returns what the kernel gives."""
-        steps, _, lanes = operands[-1].shape
-        chunk = chunk_of(steps)
-        tile = _tile(chunk, lambda t: t)
-        outs = [tile, *[tile] * self.keeps, _tile(1, lambda t: t)]
-        run = _kernel(self.kind, self._body(chunk), (lanes, steps // chunk), [*_fixed(), tile], outs, 1)
-        return list(run(out_shape=self.shapes(steps, lanes))(*operands))
+        return _run(self.kind, self._body(len(operands[-1])), self.shapes(*operands), operands)
 
-    def _body(self, chunk: int) -> Callable[..., None]:
+    def _body(self, steps: int) -> Callable[..., None]:
         kind = self.kind
 
-        def body(keys: Any, counters: Any, constants: Any, start: Any, currents: Any, *rest: Any) -> None:
-            spikes, *kept, ends, carried = rest
-            first = pl.program_id(1) == 0
+        def body(at: Any, keys: Any, counters: Any, constants: Any, start: Any, currents: Any, *out: Any) -> None:
+            spikes, last, *kept = out
+            counter = counters[at]
+            fixed = [[constants[c, q, at] for c in range(3)] for q in range(WORDS)]
 
-            @pl.when(first)
-            def _() -> None:
-                for q in range(WORDS):
-                    carried[0, q] = start[q]
-
-            membrane = [carried[0, q] for q in range(WORDS)]
-            for i in range(chunk):
-                ranks = _ranks(kind, keys, counters, pl.program_id(1) * chunk + i)
-                for q in range(WORDS):
-                    beta, threshold, width = (constants[c, q] for c in range(3))
-                    u = rounded(beta * membrane[q]) + currents[i, q]
+            def step(t: Any, membranes: tuple[Array, ...]) -> tuple[Array, ...]:
+                ranks, new = _ranks(kind, keys[t, 0], keys[t, 1], counter), []
+                for q, (beta, threshold, width) in enumerate(fixed):
+                    u = unfused(beta * membranes[q]) + currents[t, q, at]
                     s = fired(kind, u - threshold, width, ranks[q])
-                    spikes[i, q] = s
+                    spikes[t, q, at] = s
                     for each in kept:
-                        each[i, q] = u
-                    membrane[q] = after(kind, u, s, threshold)
+                        each[t, q, at] = u
+                    new.append(after(kind, u, s, threshold))
+                return tuple(new)
+
+            membranes = jax.lax.fori_loop(0, steps, step, tuple(start[q, at] for q in range(WORDS)))
             for q in range(WORDS):
-                carried[0, q] = membrane[q]
-                ends[0, q] = membrane[q]
+                last[q, at] = membranes[q]
 
         return body
 
@@ -139,79 +124,60 @@ class Forward:
 class Backward:
     """``(keys, counters, constants, by_last, membranes, spikes, by_spikes[, by_membranes])`` to gradients.
 
-    They are those of the currents, ``[time, 4, lane]``, and, of a kind that learns, of the constants by chunk,
-    ``[chunk, 3, 4, lane]``, of which the decay's leaves out the start. Equations, with m the membrane after the reset
-    and bars for cotangents, from the last step to the first:
+    They are those of the currents, ``[time, 4, lane]``, and, of a kind that learns, of the constants, ``[3, 4, lane]``,
+    of which the decay's leaves out the start. Equations, with m the membrane after the reset and bars for cotangents,
+    from the last step to the first:
 
         s̄ = what is given + m̄ ∂m/∂s,   x = s̄ ψ(u - θ - ξ),   ū = m̄ ∂m/∂u + x,   Ī = ū,   m̄ = β ū of the step after
     """
 
     kind: Kind
 
-    def shapes(self, steps: int, lanes: int) -> list[jax.ShapeDtypeStruct]:
+    def shapes(self, *operands: Any) -> list[jax.ShapeDtypeStruct]:
         """Returns the shapes of the results."""
-        whole = jax.ShapeDtypeStruct((steps, WORDS, lanes), jnp.float32)
-        parts = jax.ShapeDtypeStruct((steps // chunk_of(steps), 3, WORDS, lanes), jnp.float32)
-        return [whole, *[parts] * self.kind.learns]
+        return [_like(operands[4]), *[_like(operands[2])] * self.kind.learns]
 
     def __call__(self, *operands: Array) -> list[Array]:
         """Returns what the kernel gives."""
-        steps, _, lanes = operands[4].shape
-        chunk = chunk_of(steps)
-        chunks = steps // chunk
+        return _run(self.kind, self._body(len(operands[4])), self.shapes(*operands), operands)
 
-        def at(t: Any) -> Any:
-            return chunks - 1 - t
-
-        tile = _tile(chunk, at)
-        parts = pl.BlockSpec((1, 3, WORDS, LANES), lambda b, t: (at(t), 0, 0, b))
-        ins = [*_fixed(), *[tile] * (len(operands) - 4)]
-        outs = [tile, *[parts] * self.kind.learns]
-        run = _kernel(self.kind, self._body(chunk, chunks), (lanes, chunks), ins, outs, 2)
-        return list(run(out_shape=self.shapes(steps, lanes))(*operands))
-
-    def _body(self, chunk: int, chunks: int) -> Callable[..., None]:
+    def _body(self, steps: int) -> Callable[..., None]:
         kind = self.kind
 
-        def body(
-            keys: Any, counters: Any, constants: Any, by_last: Any, us: Any, ss: Any, by_ss: Any, *rest: Any
-        ) -> None:
-            by_us = rest[: int(kind.read)]
-            by_currents, *parts, carried = rest[int(kind.read) :]
-            turn = pl.program_id(1)
+        def body(at: Any, keys: Any, counters: Any, constants: Any, by_last: Any, us: Any, ss: Any, *rest: Any) -> None:
+            by_ss, *by_us = rest[: 1 + kind.read]
+            by_currents, *by_constants = rest[1 + kind.read :]
+            counter = counters[at]
+            fixed = [[constants[c, q, at] for c in range(3)] for q in range(WORDS)]
 
-            @pl.when(turn == 0)
-            def _() -> None:
-                for q in range(WORDS):
-                    carried[0, q] = by_last[q]
-                    carried[1, q] = jnp.zeros((LANES,), jnp.float32)
-
-            by_m = [carried[0, q] for q in range(WORDS)]
-            later = [carried[1, q] for q in range(WORDS)]  # the cotangent of the membrane a step later
-            sums = [[jnp.zeros((LANES,), jnp.float32)] * WORDS for _ in range(3)]
-            for i in reversed(range(chunk)):
-                ranks = _ranks(kind, keys, counters, (chunks - 1 - turn) * chunk + i)
-                for q in range(WORDS):
-                    beta, threshold, width = (constants[c, q] for c in range(3))
-                    u, s = us[i, q], ss[i, q]
-                    by_s, by_u, by_threshold = _by_reset(kind, by_m[q], u, s, threshold)
+            def step(turn: Any, carried: tuple[Any, ...]) -> tuple[Any, ...]:
+                t = steps - 1 - turn
+                ranks, new = _ranks(kind, keys[t, 0], keys[t, 1], counter), []
+                for q, (beta, threshold, width) in enumerate(fixed):
+                    by_m, *learned = carried[q]
+                    u, s = us[t, q, at], ss[t, q, at]
+                    by_s, by_u, by_threshold = _by_reset(kind, by_m, u, s, threshold)
                     slope, by_width = _slopes(kind, u - threshold, width, ranks[q])
-                    by_s = by_s + by_ss[i, q]
+                    by_s = by_s + by_ss[t, q, at]
                     x = by_s * slope
                     by_u = by_u + x
                     for each in by_us:
-                        by_u = by_u + each[i, q]
+                        by_u = by_u + each[t, q, at]
+                    by_currents[t, q, at] = by_u
                     if kind.learns:
-                        sums[0][q] = sums[0][q] + later[q] * after(kind, u, s, threshold)
-                        sums[1][q] = sums[1][q] + by_threshold - x
-                        sums[2][q] = sums[2][q] + by_s * by_width
-                    by_currents[i, q] = by_u
-                    by_m[q], later[q] = beta * by_u, by_u
-            for q in range(WORDS):
-                carried[0, q], carried[1, q] = by_m[q], later[q]
-                for c in range(3):
-                    for part in parts:
-                        part[0, c, q] = sums[c][q]
+                        later, *sums = learned  # the cotangent of the membrane a step later meets this step's
+                        more = later * after(kind, u, s, threshold), by_threshold - x, by_s * by_width
+                        learned = [by_u, *(total + each for total, each in zip(sums, more, strict=True))]
+                    new.append((beta * by_u, *learned))
+                return tuple(new)
+
+            zero = jnp.zeros((LANES,), jnp.float32)
+            start = tuple((by_last[q, at], *[zero] * (4 * kind.learns)) for q in range(WORDS))
+            done = jax.lax.fori_loop(0, steps, step, start)
+            for given in by_constants:
+                for q, (_, _, *sums) in enumerate(done):
+                    for c, total in enumerate(sums):
+                        given[c, q, at] = total
 
         return body
 
@@ -274,49 +240,38 @@ def _slopes(kind: Kind, d: Array, width: Array, rank: Array | None) -> tuple[Arr
     return density, -z * density
 
 
-def _ranks(kind: Kind, keys: Any, counters: Any, t: Any) -> list[Any]:
+def _ranks(kind: Kind, first: Any, second: Any, counter: Array) -> list[Any]:
     """Returns the draws of a step for each of the four rows, the numbers of `dsnn.escape.draw.uniform16`."""
     if not kind.drawn:
         return [None] * WORDS
-    x, y = scrambled(keys[t, 0], keys[t, 1], counters[...])
+    x, y = scrambled(first, second, counter)
     low, wide = jnp.uint32(LEVELS - 1), jnp.uint32(16)
     words = (x & low, x >> wide, y & low, y >> wide)
     return [(word.astype(jnp.int32).astype(jnp.float32) + 0.5) * (1 / LEVELS) for word in words]
 
 
-def _kernel(
-    kind: Kind, body: Callable[..., None], grid: tuple[int, int], ins: list[Any], outs: list[Any], carried: int
-) -> Callable[..., Any]:
-    """Returns the kernel of a body over tiles of lanes, which run at once, and chunks of time, one after another."""
+def _run(
+    kind: Kind, body: Callable[..., None], shapes: list[jax.ShapeDtypeStruct], operands: tuple[Array, ...]
+) -> list[Array]:
+    """Returns what a body gives that works on the lanes of one block, ``body(lanes, *operands, *results)``."""
+    grid = (operands[1].shape[0] // LANES,)
 
-    def run(out_shape: list[jax.ShapeDtypeStruct]) -> Callable[..., Any]:
-        return pl.pallas_call(
-            body,
-            grid=(grid[0] // LANES, grid[1]),
-            in_specs=ins,
-            out_specs=outs,
-            out_shape=out_shape,
-            scratch_shapes=[mosaic_gpu.SMEM((carried, WORDS, LANES), jnp.float32)],
-            compiler_params=mosaic_gpu.CompilerParams(dimension_semantics=("parallel", "sequential")),
-            interpret=kind.interpret,
+    def lanes(block: Any) -> Any:
+        return pl.ds(block * LANES, LANES)
+
+    if kind.interpret:
+        on_host = pl.pallas_call(
+            lambda *refs: body(lanes(pl.program_id(0)), *refs), out_shape=shapes, grid=grid, interpret=True
         )
-
-    return run
-
-
-def _fixed() -> list[Any]:
-    """Returns where a kernel finds keys, counters, constants, and membranes at one end."""
-    return [
-        pl.BlockSpec(memory_space=mosaic_gpu.GMEM),
-        pl.BlockSpec((LANES,), lambda b, t: (b,)),
-        pl.BlockSpec((3, WORDS, LANES), lambda b, t: (0, 0, b)),
-        pl.BlockSpec((WORDS, LANES), lambda b, t: (0, b)),
-    ]
+        return list(on_host(*operands))
+    on_device = mosaic_gpu.kernel(
+        lambda *refs: body(lanes(jax.lax.axis_index("block")), *refs),
+        out_type=shapes,
+        grid=grid,
+        grid_names=("block",),
+    )
+    return list(on_device(*operands))
 
 
-def _tile(steps: int, at: Callable[[Any], Any]) -> Any:
-    return pl.BlockSpec((steps, WORDS, LANES), lambda b, t: (at(t), 0, b))
-
-
-def _like(shape: jax.ShapeDtypeStruct, steps: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((steps, *shape.shape[1:]), shape.dtype)
+def _like(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, jnp.float32)

@@ -154,10 +154,10 @@ def _loop(kind: Kind) -> Callable[..., Any]:
     def steps(words: Array, constants: Array, start: Array, drive: Array, keeps: bool) -> tuple[Any, list[Array], Any]:
         tiles, first = laid_out(drive), laid_out(start)
         fixed = (words, jnp.arange(tiles.shape[-1], dtype=jnp.uint32), laid_out(constants, 1.0))
-        spikes, *kept, ends = _called(kind, fused_kernel.Forward(kind, keeps), *fixed, first, tiles)
+        spikes, last, *kept = _called(kind, fused_kernel.Forward(kind, keeps), *fixed, first, tiles)
         neurons = drive.shape[-1]
         membranes = flat(kept[0], neurons) if kind.read else None
-        return (flat(spikes, neurons), flat(ends[-1], neurons), membranes), [spikes, *kept], fixed
+        return (flat(spikes, neurons), flat(last, neurons), membranes), [spikes, *kept], fixed
 
     def apart(words: Array, constants: Array, start: Array, drive: Array) -> Any:
         return steps(words, constants, start, drive, kind.read)[0]
@@ -175,16 +175,14 @@ def _loop(kind: Kind) -> Callable[..., Any]:
         by_drive = flat(tiles, start.shape[-1])
         by_constants = jnp.zeros_like(constants)
         if kind.learns:
-            by_constants = flat(parts[0].sum(0), start.shape[-1]).at[0].add(by_drive[0] * start)
+            by_constants = flat(parts[0], start.shape[-1]).at[0].add(by_drive[0] * start)
         return None, by_constants, constants[0] * by_drive[0], by_drive
 
     return both_ways(forward, backward, functools.partial(_scanned, kind), run=apart)
 
 
 def _called(kind: Kind, kernel: Any, *operands: Array) -> list[Array]:
-    drive = operands[4]
-    shapes = kernel.shapes(drive.shape[0], drive.shape[-1])
-    return list(kernel(*operands)) if kind.interpret else on_cuda(kernel, ELSEWHERE, shapes, *operands)
+    return kernel(*operands) if kind.interpret else on_cuda(kernel, ELSEWHERE, kernel.shapes(*operands), *operands)
 
 
 def _scanned(kind: Kind, words: Array, constants: Array, start: Array, drive: Array) -> Any:
