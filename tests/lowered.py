@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from dsnn import learn
 from dsnn.assembly.assemble import Setup
 from dsnn.deploy.decided import deploy
+from dsnn.tasks import Predictor
 
 PLATFORMS = ("cuda", "rocm", "tpu")
 CALL = re.compile(r"custom_call @([\w.$]+)|call_target_name = \"([\w.$]+)\"")
@@ -67,19 +69,28 @@ def batch_of(setup: Setup, rows: int = 6) -> Any:
     return jnp.asarray(x.toarray() if hasattr(x, "toarray") else np.asarray(x))
 
 
-def predictive(setup: Setup, params: dict[str, Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Returns the task's predictive as its predictor calls it, and operands."""
+def predictive(setup: Setup, params: dict[str, Any], monkeypatch: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Returns the task's predictive of one batch, as its predictor calls it, and operands."""
     found: list[tuple[Any, ...]] = []
-    predict = setup.task.predictor(setup.bayesian)
+    predict, x = setup.task.predictor(setup.bayesian), np.asarray(batch_of(setup))
 
-    def seen(*arguments: Any) -> Any:
+    def seen(*arguments: Any, **_: Any) -> Any:
         found.append(arguments)
         raise _Seen
 
-    program, predict._program = predict._program, seen
+    if isinstance(predict, Predictor):
+        program = predict._program
+        monkeypatch.setattr(predict, "_program", seen)
+    else:
+        monkeypatch.setattr(sys.modules[predict.__module__], "in_batches", seen)
     with contextlib.suppress(_Seen):
-        predict(params, np.asarray(batch_of(setup)), jax.random.key(0), samples=2)
-    return program.jitted, found[0]
+        predict(params, x, jax.random.key(0), samples=2, **setup.task.beside(setup.split.train.y[: len(x)]))
+    monkeypatch.undo()
+    if isinstance(predict, Predictor):
+        return program.jitted, found[0]
+    run, batch, *_ = found[0]
+    beside = [jnp.asarray(y) for y in setup.task.beside(setup.split.train.y[: len(x)]).values()]
+    return run, (jnp.asarray(batch), *beside)
 
 
 class _Seen(Exception):
