@@ -7,7 +7,7 @@
 In turn, each in processes of its own: the fused kernels against the scan on the device (spikes, gradients, time);
 training, prediction and the deployed network on the device against the CPU, and that nothing of the CPU is in their
 programs; the tests of lowering and of the kernels; the benchmark, W1 to W6, against the frameworks that are installed
-beside JAX here, that ``DSNN_PEERS`` names ("spyx=PYTHON ...") or that ``--peer`` names; and the benchmark of the kernels.
+beside JAX here, that ``DSNN_PEERS`` names ("spyx=PYTHON ...") or that ``--peer`` names; and that of the kernels.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def tests(cpu: bool, timeout_s: float) -> dict[str, Any]:
 def timed(
     options: argparse.Namespace, workloads: Sequence[str], variants: Sequence[str], found: dict
 ) -> dict[str, Any]:
-    """Returns what the benchmark measures; the kernels of a CPU's dry run are nobody's, so those are left out there."""
+    """Returns what the benchmark measures of workloads, ours by variants (none: each workload's own) and of peers."""
     given = ["--device", "cpu" if options.cpu else "cuda", "--repeats", str(2 if options.cpu else options.repeats)]
     given += ["--timeout", str(options.timeout), "--workloads", *workloads]
     given += ["--variants", *variants] if variants else []
@@ -86,10 +86,8 @@ def checked(options: argparse.Namespace) -> dict[str, Any]:
 
     report: dict[str, Any] = {"machine": worker("machine")}
     if not options.cpu and report["machine"].get("platform") != "gpu":
-        sys.exit(
-            "gpu_check needs an NVIDIA GPU that JAX sees, got "
-            f"{report['machine'].get('error') or report['machine']['platform']}; install dsnn[cuda], or dry-run with --cpu."
-        )
+        seen = report["machine"].get("error") or report["machine"]["platform"]
+        sys.exit(f"gpu_check needs an NVIDIA GPU that JAX sees, got {seen}; install dsnn[cuda], or dry-run with --cpu.")
     report |= {"kernels": worker("kernels"), "programs": worker("programs")}
     report["tests"] = tests(options.cpu, options.timeout)
     workloads = ("W0",) if options.cpu else options.workloads
@@ -147,7 +145,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="a dry run without a GPU, with tiny sizes")
     parser.add_argument(
-        "--peer", action="append", type=benchmark._peer, default=[], dest="peers", metavar="NAME=PYTHON"
+        "--peer", action="append", type=benchmark.named_peer, default=[], dest="peers", metavar="NAME=PYTHON"
     )
     parser.add_argument(
         "--workloads", nargs="+", choices=benchmark.WORKLOADS, default=benchmark.DEFAULT, metavar="NAME"
