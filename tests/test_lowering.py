@@ -31,8 +31,8 @@ def made(shape: tuple[int, ...], temporal: bool = False) -> data.Split:
     return data.Split(part(96), part(24), part(24), 3, "made", temporal=temporal)
 
 
-SEQUENCE = ("learner=map", "gates.enabled=false", "model.noise=none", "model.cell=ALIF", "model.recurrent=true",
-            "model.hidden=[9]", "halting.enabled=false")  # fmt: skip
+POINT = ("learner=map", "gates.enabled=false", "halting.enabled=false", "model.noise=none")
+SEQUENCE = (*POINT, "model.cell=ALIF", "model.recurrent=true", "model.hidden=[9]")
 TOKENS = (
     "model.architecture_options={depth: 2, width: 8, heads: 2, mlp_ratio: 2, stem: [2, 3], token_share: [1.0, 0.5]}"
 )
@@ -44,7 +44,7 @@ SETUPS: dict[str, tuple[tuple[str, ...], data.Split | None]] = {
     "sequence": (SEQUENCE, made((12, 5), temporal=True)),
     "fptt": ((*SEQUENCE, "model.readout=last", "learner=fptt", "fptt.window=4"), made((12, 5), temporal=True)),
     "attention": (
-        ("model.architecture=spikformer_4_256", "train.steps=2", "train.transform=crop_flip", TOKENS),
+        (*POINT, "model.architecture=spikformer_4_256", "train.steps=2", "train.transform=crop_flip", TOKENS),
         made((16, 16, 1)),
     ),
 }
