@@ -9,6 +9,7 @@ program for another device when it is lowered. Loading Pallas takes a moment, so
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -196,7 +197,9 @@ def _scanned(kind: Kind, words: Array, constants: Array, start: Array, drive: Ar
         rank = uniform16(jax.random.wrap_key_data(word), d.shape) if kind.drawn else None
         if kind.surrogate is None:
             hard = jax.lax.stop_gradient(fused_kernel.fired(kind, d, width, rank))
-            s = with_gradient_of(hard, fused_kernel.chance(kind, d, width))
+            z = d / width
+            soft = jax.nn.sigmoid(z) if kind.noise == "logistic" else 0.5 + 0.5 * jax.lax.erf(z / math.sqrt(2))
+            s = with_gradient_of(hard, soft)
         else:
             over = d if rank is None else d - fused_kernel.noise_at(width, rank)
             s = heaviside(over, kind.surrogate, kind.compare)
