@@ -12,6 +12,7 @@ import numpy as np
 
 from dsnn import learn
 from dsnn.assembly.assemble import Setup
+from dsnn.data.rows import on_device
 from dsnn.deploy.decided import deploy
 from dsnn.tasks import Predictor
 
@@ -19,7 +20,7 @@ PLATFORMS = ("cuda", "rocm", "tpu")
 CALL = re.compile(r"custom_call @([\w.$]+)|call_target_name = \"([\w.$]+)\"")
 HOST = re.compile(r"stablehlo\.(send|recv|infeed|outfeed)\b")
 OF_DEVICES = re.compile(
-    r"Sharding|(cu|hip)\w*_ffi|mhlo\.\w+|mosaic_gpu\w*|tpu_custom_call|xla\.sdy\.\w+|ApproxTopK|TopK"
+    r"Sharding|(cu|hip)\w+|LuDecomposition|Qr|Eigh|mhlo\.\w+|mosaic_gpu\w*|tpu_custom_call|xla\.sdy\.\w+|ApproxTopK|TopK"
 )
 """Calls that an accelerator's own runtime answers; whatever else is called stands on the process that traced it."""
 
@@ -52,7 +53,7 @@ def training(setup: Setup) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     batch_size = setup.config.train.batch_size
     program = learn.compiled(learn.epoch_program(setup.family, batch_size, transform=setup.transform))
     state = jax.eval_shape(learn.beginning(setup.family), setup.settings)
-    arrays = learn.Batch(*jax.tree.map(_shape, tuple(setup.split.train)))
+    arrays = learn.Batch(*jax.tree.map(_shape, tuple(on_device(setup.split).train)))
     return program.jitted, (shapes(setup.settings), state, arrays, jax.ShapeDtypeStruct((), jnp.int32))
 
 
