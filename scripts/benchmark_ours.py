@@ -1,6 +1,6 @@
 """One worker of `benchmark`: our network, timed in turn with its matrix products alone; or the machine's own peaks.
 
-``benchmark_ours.py VARIANT SPEC`` where VARIANT is ``dsnn`` with options: ``stochastic``, ``schedule=layer|step``,
+``benchmark_ours.py VARIANT SPEC`` where VARIANT is ``dsnn`` with options: ``stochastic``, ``schedule=layer|step|fused``,
 ``memory=full|sqrt|K``, ``samples=S`` (posterior workloads), ``map=vmap|scan`` (how samples are mapped).
 """
 
