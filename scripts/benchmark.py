@@ -249,7 +249,7 @@ def _row(record: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _peer(text: str) -> tuple[str, str]:
+def named_peer(text: str) -> tuple[str, str]:
     name, _, python = text.partition("=")
     if name not in PEERS or not python:
         raise argparse.ArgumentTypeError(f"must be NAME=INTERPRETER with NAME one of {', '.join(PEERS)}, got {text!r}.")
@@ -262,7 +262,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workloads", nargs="+", choices=WORKLOADS, default=DEFAULT, metavar="NAME", help=", ".join(WORKLOADS)
     )
-    parser.add_argument("--peer", action="append", type=_peer, default=[], dest="peers", metavar="NAME=INTERPRETER")
+    parser.add_argument(
+        "--peer", action="append", type=named_peer, default=[], dest="peers", metavar="NAME=INTERPRETER"
+    )
     parser.add_argument("--variants", nargs="+", help="our implementations, such as dsnn:schedule=step,memory=sqrt")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the matrix products")

@@ -1,7 +1,8 @@
 """One worker of `benchmark`: our network, timed in turn with its matrix products alone; or the machine's own peaks.
 
-``benchmark_ours.py VARIANT SPEC`` where VARIANT is ``dsnn`` with options: ``stochastic``, ``schedule=layer|step``,
-``memory=full|sqrt|K``, ``samples=S`` (posterior workloads), ``map=vmap|scan`` (how samples are mapped).
+``benchmark_ours.py VARIANT SPEC`` where VARIANT is ``dsnn`` with options: ``stochastic``,
+``schedule=layer|step|fused``, ``memory=full|sqrt|K``, ``samples=S`` (posterior workloads), ``map=vmap|scan`` (how
+samples are mapped).
 """
 
 import itertools

@@ -261,7 +261,8 @@ def stopping(
 ) -> Callable[[Array], Decision]:
     """Returns compiled inference of a network, each example until its own stop.
 
-    It is one call into C where `dsnn.deploy.fused_inference` takes the network.
+    Called with arrays it is one call into C where `dsnn.deploy.fused_inference` takes the network. As part of a larger
+    program, such as one that is exported, it is the same in JAX, which every device runs.
 
     Where time steps are left out the rule still sees them pass: it reads the clock, as in training.
 
@@ -278,9 +279,9 @@ def stopping(
     # the least single-precision number that is not below it: rounding must not stop anything earlier
     enough = np.float32(threshold)
     enough = np.nextafter(enough, np.float32(np.inf)) if float(enough) < threshold else enough
+    fused = None
     if bayesian.simulator.held and fused_inference.supports(model):
-        packed = fused_inference.packed(model, steps, head, feature, enough)
-        return lambda inputs: fused_inference.decision(packed, jnp.asarray(require_finite(inputs)), temperature)
+        fused = fused_inference.packed(model, steps, head, feature, enough)
     graph, state = nnx.split(model)
     leaves, tree = jax.tree.flatten(state)  # taking a state apart at every call would take longer than a small network
     clock = None if kept_steps is None else Clock(tuple(int(k) + 1 for k in kept_steps), bayesian.simulator.steps)
@@ -291,7 +292,14 @@ def stopping(
         jnp.asarray(enough),
         temperature,
     )
-    return lambda inputs: run(at_kept_steps(jnp.asarray(require_finite(inputs)), kept_steps))
+
+    def decide(inputs: Array) -> Decision:
+        if fused is not None and not isinstance(inputs, jax.core.Tracer):
+            return fused_inference.decision(fused, jnp.asarray(require_finite(inputs)), temperature)
+        # part of a larger program, which may be lowered for any device
+        return run(at_kept_steps(jnp.asarray(require_finite(inputs)), kept_steps))
+
+    return decide
 
 
 # One program serves all networks of one shape: parameters are its arguments and not constants in it. It is looked up

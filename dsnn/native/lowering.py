@@ -3,6 +3,8 @@
 What is written in C runs on CPUs of a process that has compiled it. A program that is lowered for an accelerator, or
 exported (`jax.export`) to be run by a process that has compiled nothing, holds the same in JAX. That it is being
 exported is told by the parameters of its lowering, which `jax.lax.platform_dependent` does not look at.
+
+`on_cuda` is for kernels that one kind of device alone runs: a program for any other is refused as it is lowered.
 """
 
 import functools
@@ -17,7 +19,7 @@ from jax.interpreters import batching, mlir
 
 from dsnn.types import Array
 
-__all__ = ["on_this_cpu"]
+__all__ = ["on_cuda", "on_this_cpu"]
 
 
 def on_this_cpu(here: Callable[..., Any], elsewhere: Callable[..., Any], out: Any, *operands: Array) -> Any:
@@ -114,11 +116,7 @@ class _AtOnce:
 
 
 def _batched(operands: Any, axes: Any, *, here: Any, elsewhere: Any, shapes: Any) -> Any:
-    size = next(each.shape[axis] for each, axis in zip(operands, axes, strict=True) if axis is not None)
-    operands = [
-        each if axis is None else jnp.moveaxis(each, axis, 0) for each, axis in zip(operands, axes, strict=True)
-    ]
-    mapped = tuple(axis is not None for axis in axes)
+    size, operands, mapped = _leading(operands, axes)
     out = _chosen.bind(
         *operands,
         here=_InTurn(here, mapped),
@@ -128,6 +126,64 @@ def _batched(operands: Any, axes: Any, *, here: Any, elsewhere: Any, shapes: Any
     return out, [0] * len(out)
 
 
+def on_cuda(kernel: Callable[..., Any], refusal: str, out: Any, *operands: Array) -> Any:
+    """Returns ``kernel(*operands)`` in programs for NVIDIA's devices; others are refused when they are lowered.
+
+    It is not differentiated, see `dsnn.native.derivatives`; under `jax.vmap` the kernel is mapped.
+
+    Args:
+        kernel: gives arrays like ``out``. Equal functions are compiled once, outside of `jax.jit` as well.
+        refusal: what the error says; ``{platform}`` stands for the other platform.
+        out: shapes and dtypes of what it gives, a list.
+        operands: arrays.
+
+    Raises:
+        ValueError: the program is lowered for another device.
+    """
+    return list(_cuda.bind(*operands, kernel=kernel, refusal=refusal, shapes=tuple(_frozen(each) for each in out)))
+
+
+_cuda = Primitive("on_cuda")
+_cuda.multiple_results = True
+_cuda.def_abstract_eval(_abstract)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled_kernel(**chosen: Any) -> Callable[..., Any]:
+    return jax.jit(functools.partial(_cuda.bind, **chosen))
+
+
+@_cuda.def_impl
+def _run_kernel(*operands: Any, **chosen: Any) -> Any:
+    return _compiled_kernel(**chosen)(*operands)
+
+
+def _lowered_kernel(ctx: Any, *operands: Any, kernel: Any, **_: Any) -> Any:
+    return mlir.lower_fun(_listed(kernel), multiple_results=True)(ctx, *operands)
+
+
+def _refused(ctx: Any, *_: Any, refusal: str, **__: Any) -> Any:
+    others = [platform for platform in ctx.module_context.platforms if platform != "cuda"]
+    raise ValueError(refusal.format(platform=", ".join(others)))
+
+
+def _batched_kernel(operands: Any, axes: Any, *, kernel: Any, refusal: str, shapes: Any) -> Any:
+    size, operands, mapped = _leading(operands, axes)
+    more = [jax.ShapeDtypeStruct((size, *each.shape), each.dtype) for each in shapes]
+    out = on_cuda(_AtOnce(kernel, mapped), refusal, more, *operands)
+    return out, [0] * len(out)
+
+
+def _leading(operands: Any, axes: Any) -> tuple[int, list[Any], tuple[bool, ...]]:
+    """Returns the size of a mapped axis, the operands with it in front, and which of them have it."""
+    size = next(each.shape[axis] for each, axis in zip(operands, axes, strict=True) if axis is not None)
+    moved = [each if axis is None else jnp.moveaxis(each, axis, 0) for each, axis in zip(operands, axes, strict=True)]
+    return size, moved, tuple(axis is not None for axis in axes)
+
+
 mlir.register_lowering(_chosen, _lowered_elsewhere)
 mlir.register_lowering(_chosen, _lowered_here, platform="cpu")
 batching.primitive_batchers[_chosen] = _batched
+mlir.register_lowering(_cuda, _refused)
+mlir.register_lowering(_cuda, _lowered_kernel, platform="cuda")
+batching.primitive_batchers[_cuda] = _batched_kernel

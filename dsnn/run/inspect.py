@@ -2,8 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from rich.table import Table
 from rich.text import Text
@@ -15,9 +16,13 @@ from dsnn.assembly.loading import learnable, open_data, task_of
 from dsnn.config import Config
 from dsnn.data.worries import name_of
 from dsnn.deploy import exit_calibration
+from dsnn.learn.memory import StepMemory, step_memory
 from dsnn.run import schema, usage
 from dsnn.run.console import console
 from dsnn.store import places
+
+if TYPE_CHECKING:
+    from dsnn.assembly.assemble import Setup
 
 PICTURE = "picture="
 DRAWN = 3
@@ -93,6 +98,12 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
     train, steps = setup.config.train, setup.bayesian.simulator.steps
     updates = setup.updates
     said = [f"batches of {train.batch_size}, {train.epochs} epochs of {updates} updates, {steps} time steps."]
+    if (needed := training_memory(setup)) is not None:
+        said.append(
+            f"a training step needs about {_megabytes(needed.total)} of memory: {_megabytes(needed.state)} of "
+            f"parameters and optimiser, {_megabytes(needed.activations)} of activations (estimated), the rest draws "
+            "and the batch."
+        )
     if setup.config.learner == "svi":
         svi = setup.config.svi
         price = f"all energy is worth {svi.lam_nats:.3g} nats" if svi.lam_nats else f"an nJ costs {svi.lam:.3g} nats"
@@ -109,6 +120,34 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
     else:
         said.append("examples may stop early, within a certified risk (halting.enabled=false runs all steps).")
     return said
+
+
+def training_memory(setup: "Setup") -> StepMemory | None:
+    """Returns what one training step of a run needs; None where there is no estimate.
+
+    Args:
+        setup: of the run.
+    """
+    config, simulator = setup.config, setup.bayesian.simulator
+    if config.learner not in ("map", "svi"):
+        return None
+    x, y = setup.split.train
+    rows = config.train.batch_size
+    batch = [jax.ShapeDtypeStruct((rows, *part.shape[1:]), part.dtype) for part in (x, y)]
+    together = config.svi.particles if jax.default_backend() != "cpu" else 1
+    return step_memory(
+        simulator.template.build(setup.bayesian.weights.initial),
+        jax.eval_shape(setup.learner.init),
+        batch,
+        steps=simulator.steps,
+        held=simulator.held,
+        samples=0 if config.learner == "map" else together,
+        memory=simulator.memory,
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.3g} MB"
 
 
 def show(split: data.Split, task: tasks.Task) -> None:

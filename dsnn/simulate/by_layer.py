@@ -1,7 +1,8 @@
 """The time loop layer by layer: each synapse is applied to all time steps in one product, and only neurons are scanned.
 
-Whole loops run in C where `dsnn.simulate.fused` takes them, and in logarithmic depth where that is asked for and a cell
-never resets (`dsnn.simulate.associative`).
+Whole loops run in C where `dsnn.simulate.fused` takes them, in logarithmic depth where that is asked for and a cell
+never resets (`dsnn.simulate.associative`), and as one kernel on an NVIDIA device where that is asked for
+(`dsnn.simulate.fused_lif`).
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dsnn.cells import LI
 from dsnn.cells.firing import intervening
 from dsnn.native.derivatives import both_ways
 from dsnn.networks.graph import rows_of
@@ -40,6 +42,7 @@ class Course:
         recorded: whether the states of all steps are wanted.
         sends: whether what is sent at all steps is wanted.
         in_parallel: whether cells that never reset run in logarithmic depth.
+        in_kernels: whether neurons run in one kernel each, on NVIDIA's devices (`dsnn.simulate.fused_lif`).
         statistics: in training, where what norms measure is put by name; they go by the batch. None: they go by the
             statistics that they have.
     """
@@ -52,6 +55,7 @@ class Course:
     recorded: bool
     sends: bool
     in_parallel: bool
+    in_kernels: bool = False
     statistics: dict[str, Array] | None = None
 
     @property
@@ -109,6 +113,7 @@ class Course:
     def fuses(self, layer: Layer, currents: Array) -> bool:
         """Returns whether the neurons of a layer of images run in C (`dsnn.simulate.fused_images`)."""
         whole = self.begins and not self.recorded and self.memory == "full" and self.running is None
+        whole = whole and not self.in_kernels
         return whole and currents.dtype == jnp.float32 and fused_images.supports(layer)
 
     def after(self, state: LayerState, final: LayerState) -> LayerState:
@@ -242,6 +247,8 @@ def run_neurons(
         after, sent = associative.run(layer.cell, state.cell, currents, keys)
         states = _states(state, after, course)
         return jax.tree.map(lambda a: a[-1], states), sent, states, None
+    if course.in_kernels and not isinstance(layer.cell, LI):
+        return _run_kernel(layer, state, course.over_time(currents[None]) if held else currents, numbers, course)
     sequence = getattr(layer.cell, "sequence", None)
     if callable(sequence) and layer.recurrent is None and course.running is None and not intervening():
         currents = course.over_time(currents[None]) if held else currents
@@ -266,6 +273,29 @@ def run_neurons(
     alone = layer.recurrent is None or course.running is not None
     one = partial(_scan, running=course.running) if alone else _scan_recurrent
     return one(layer, state, currents, held, course, course.times, numbers)
+
+
+def _run_kernel(
+    layer: Layer, state: LayerState, currents: Array, numbers: tuple[int, ...], course: Course
+) -> tuple[LayerState, Array, Any, Array | None]:
+    """Returns what `run_layer` does, by one kernel for all time steps.
+
+    Raises:
+        ValueError: neurons that it does not take.
+    """
+    from dsnn.simulate import fused_lif  # Pallas takes a moment to load
+
+    problem = fused_lif.refusal(layer.cell, currents, course.key, recurrent=layer.recurrent is not None)
+    if problem is not None:
+        raise ValueError(problem)
+    keys = None if course.key is None else jax.vmap(lambda t: course.key_at(t, numbers))(course.times)
+    reads = layer.reads == "membrane"
+    ran = fused_lif.run(layer.cell, state.cell, currents, keys, read=reads or course.recorded)
+    states = None
+    if course.recorded:
+        states = _states(state, state.cell._replace(membrane=ran.membranes), course)
+    final = course.after(state, LayerState(ran.state, None, None))
+    return final, ran.membranes if reads and ran.membranes is not None else ran.spikes, states, ran.spikes
 
 
 def _states(state: LayerState, after: Any, course: Course) -> LayerState:

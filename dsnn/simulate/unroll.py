@@ -24,7 +24,7 @@ from dsnn.simulate.by_layer import Course, by_share, fold, run_parts, run_stack,
 from dsnn.simulate.scan import advanced, scan
 from dsnn.types import Array, Float, Key, UInt32
 
-SCHEDULES = ("auto", "layer", "step", "associative")
+SCHEDULES = ("auto", "layer", "step", "associative", "fused")
 
 LARGE_BYTES = 2**26
 """Size of a layer's currents over all time steps above which larger products are not worth the memory."""
@@ -60,7 +60,8 @@ def unroll(
         record: ``record(states, spikes)`` of one step says what to keep. For a stack both are dictionaries by layer
             name, for a cell the cell's own state and spikes.
         schedule: "layer", "step", "associative" (by layers, and cells that never reset in logarithmic depth, which
-            rounds differently, see `dsnn.simulate.associative`) or "auto": by layers, but by steps to save
+            rounds differently, see `dsnn.simulate.associative`), "fused" (by layers, and LIF neurons as one kernel
+            each, on NVIDIA devices alone, see `dsnn.simulate.fused_lif`) or "auto": by layers, but by steps to save
             ``memory``, and on a CPU if the network is feed-forward, `FEWEST_ROWS` examples run at once and the currents
             of some layer over all time steps exceed `LARGE_BYTES` (layers of images whose neurons run in C,
             `dsnn.simulate.fused_images`, do not count). A synapse that differs from step to step
@@ -154,6 +155,11 @@ def _unroll(model, xs, key, record, schedule, steps, memory, running, state, sta
     if length < 1:
         raise ValueError(f"the number of time steps must be at least 1, got {length}.")
     held = steps is not None
+    if schedule == "fused" and (memory != "full" or running is not None):
+        raise ValueError(
+            f'schedule="fused" keeps all membranes and runs all steps, got memory={memory!r} and running='
+            f"{'None' if running is None else 'an array'}; leave both out, or the schedule."
+        )
     if running is not None and running.shape != (length,):
         raise ValueError(f"running must have one value per time step, {length}, got shape {running.shape}.")
     if is_network(model):
@@ -168,6 +174,8 @@ def _unroll(model, xs, key, record, schedule, steps, memory, running, state, sta
     if not isinstance(model, Stack):
         if running is not None:
             raise ValueError(f"running is for stacks, got {type(model).__name__}; leave it out.")
+        if schedule == "fused":
+            return _unroll_kernel(model, xs, key, record, length, held, state)
         return _unroll_one(model, xs, key, record, length, held, memory, state)
     _check_input(model, xs, held)
     check_steps(model, length)
@@ -227,7 +235,18 @@ def check_steps(model: Runnable, steps: int) -> None:
 def _course(length, key, memory, running, state, record, schedule, statistics):  # type: ignore[no-untyped-def]
     begins, sends = state is None and running is None, record is not None
     recorded = sends and record is not sending
-    return Course(length, key, memory, running, begins, recorded, sends, schedule == "associative", statistics)
+    return Course(
+        length,
+        key,
+        memory,
+        running,
+        begins,
+        recorded,
+        sends,
+        schedule == "associative",
+        schedule == "fused",
+        statistics,
+    )
 
 
 def _schedule(layers: list[Layer], length: int, batch: int, memory: str | int) -> str:
@@ -299,6 +318,19 @@ def _unroll_one(model, xs, key, record, length, held, memory, state):  # type: i
 
     state, (outputs, records) = scan(body, state, (jnp.arange(length), None if held else xs), length, memory)
     return outputs, state, records
+
+
+def _unroll_kernel(model, xs, key, record, length, held, state):  # type: ignore[no-untyped-def]
+    from dsnn.simulate import fused_lif  # Pallas takes a moment to load
+
+    if (problem := fused_lif.refusal(model, xs, key)) is not None:
+        raise ValueError(problem)
+    currents = jnp.broadcast_to(xs, (length, *xs.shape)) if held else xs
+    keys = None if key is None else jax.vmap(lambda t: _time_key(key, t))(jnp.arange(length))
+    state = _initial(model, currents.shape[1:], xs, key, held) if state is None else state
+    ran = fused_lif.run(model, state, currents, keys, read=record is not None)
+    records = jax.vmap(record)(state._replace(membrane=ran.membranes), ran.spikes) if record else None
+    return ran.spikes, ran.state, records
 
 
 def _unroll_steps(model, xs, key, record, length, held, memory, running, state):  # type: ignore[no-untyped-def]
