@@ -267,7 +267,15 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     config = weighed.config
     settings = settings_of(config)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
+    if spread is not None and spread.over(mesh.MODEL):
+        bayesian = _at_the_host(bayesian)
     return Setup(config, split, bayesian, every_site, settings, spread, start, chosen)
+
+
+def _at_the_host(bayesian: Bayesian) -> Bayesian:
+    """Returns a network whose first parameters take no device's memory; learning draws its own, dealt out."""
+    weights = dataclasses.replace(bayesian.weights, initial=jax.device_get(bayesian.weights.initial))
+    return dataclasses.replace(bayesian, weights=weights)
 
 
 def _has_step(bayesian: Bayesian) -> bool:

@@ -70,7 +70,7 @@ class Member:
 
     def __post_init__(self) -> None:
         spread = self.setup.spread
-        shared = spread is not None and spread.over == "samples"
+        shared = spread is not None and spread.over(mesh.SAMPLES)
         if self.like is not None and self.like.setup.config.model == self.setup.config.model:
             self.predict = self.like.predict
         else:
@@ -114,9 +114,10 @@ class Member:
         return last
 
     def keep(self, state: Any, epoch: int) -> None:
-        """Writes a checkpoint, with the files that say how far the run got."""
-        files = [self.directory / name for name in BESIDE if (self.directory / name).exists()]
-        checkpoint.save(self.checkpoints, epoch, state, files)
+        """Writes a checkpoint, with the files that say how far the run got; every process its own part of the state."""
+        if mesh.leads() or checkpoint.apart(state):
+            files = [self.directory / name for name in BESIDE if (self.directory / name).exists()]
+            checkpoint.save(self.checkpoints, epoch, state, files)
 
     def left(self) -> smaller.Left | None:
         """Returns what has left the network that learns; None while nothing has."""
@@ -135,6 +136,8 @@ class Member:
 
     def go_back(self, epoch: int) -> None:
         """Puts those files back to what they were at a checkpoint, or at the beginning."""
+        if not mesh.leads():
+            return
         if epoch:
             checkpoint.put_back(self.checkpoints, epoch, self.directory, BESIDE)
             return
@@ -197,9 +200,6 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
     before = [hooks.ended(member.directory) for member in members]
     last_epoch = min(config.train.epochs if end is None else end for end in before)
 
-    def alive() -> list[tuple[int, Member]]:
-        return [(k, member) for k, member in enumerate(members) if not member.failure]
-
     if assessed and len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
     programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
@@ -224,15 +224,20 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
             _check(members, infos, epoch.number, saved)
             going = [k for k, member in enumerate(members) if not member.failure]
             stop = mesh.agreed(asked[0] if asked else 0)
+            due = done % config.train.eval_every == 0 or final
+            whole = [together.of(state, k) for k in going] if due else []
             if mesh.leads():
-                if done % config.train.eval_every == 0 or final:
+                if due:
                     last = _recorded(
-                        [members[k] for k in going], [(together.of(state, k), infos[k]) for k in going], done
+                        [members[k] for k in going], list(zip(whole, [infos[k] for k in going], strict=True)), done
                     )
                     if watch is not None and watch(done, last):
                         raise Pruned(f"stopped after epoch {done} of {config.train.epochs} by its watch.")
                     live.validation(done, last)
-                    over = [hooks.ends(m, m.setup.params(together.of(state, k)), last, done) for k, m in alive()]
+                    over = [
+                        hooks.ends(members[k], members[k].setup.params(one), last, done)
+                        for k, one in zip(going, whole, strict=True)
+                    ]
                     if all(over) and not final:
                         final, last_epoch = True, done
                         for member in members:
@@ -242,11 +247,14 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
                     for k in going:
                         members[k].tell(infos[k], done)
                 live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
-                if final or stop or time.monotonic() - written > config.train.checkpoint_s * len(members):
-                    for k in going:
-                        members[k].keep(together.of(state, k), done)
-                    written, saved = time.monotonic(), done
-            if mesh.agreed(int(final)):
+            del whole
+            final = bool(mesh.agreed(int(final)))
+            late = time.monotonic() - written > config.train.checkpoint_s * len(members)
+            if mesh.agreed(int(final or stop or late)):
+                for k in going:
+                    members[k].keep(together.kept(state, k), done)
+                written, saved = time.monotonic(), done
+            if final:
                 break
             if stop:
                 raise Interrupted(
@@ -277,7 +285,8 @@ def _resumed(members: Sequence[Member], together: population.Together) -> tuple[
     for start in sorted(common - {0}, reverse=True):
         try:
             saved = [
-                checkpoint.restore(member.checkpoints, start, together.of(state, k)) for k, member in enumerate(members)
+                checkpoint.restore(member.checkpoints, start, together.kept(state, k))
+                for k, member in enumerate(members)
             ]
         except checkpoint.CheckpointError as error:
             if "belongs to another" in str(error):

@@ -59,7 +59,9 @@ class Together(NamedTuple):
         init: gives the first state.
         settings: of all members.
         arrays: training examples of all members.
-        of: ``(tree, k)`` is member k's part of a state or of infos.
+        of: ``(tree, k)`` is member k's part of a state or of infos, whole and on one device; where parameters are dealt
+            out, every process has to ask.
+        kept: ``(state, k)`` is member k's part of a state as checkpoints keep it: what is dealt out stays so.
         joined: puts the members' states together.
     """
 
@@ -68,6 +70,7 @@ class Together(NamedTuple):
     settings: Any
     arrays: Any
     of: Callable[[Any, int], Any]
+    kept: Callable[[Any, int], Any]
     joined: Callable[[Sequence[Any]], Any]
 
 
@@ -76,28 +79,28 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     first = setups[0]
     if len(setups) > 1 and _mapped(first.config.population.mapped) == "scan":
         return _dealt(setups)
-    place = spread.batch if spread else lambda batch: batch
-    run = learn.epoch_program(first.family, first.config.train.batch_size, place, first.transform)
+    if spread is not None:
+        return _spread(first, spread)
+    run = learn.epoch_program(first.family, first.config.train.batch_size, transform=first.transform)
 
     def begin(settings: learn.Settings) -> Any:
         return first.family(settings).init()
 
     if len(setups) == 1:
-        put = spread.replicated if spread else jax.device_put
-        settings, arrays = put(first.settings), put(_arrays(first))
+        settings, arrays = jax.device_put(first.settings), jax.device_put(_arrays(first))
         alike = first.likeness
         program, starting = programs.shared(
             alike and ("learning", alike), lambda: (learn.compiled(run), learn.beginning(first.family))
         )
-        if spread is None:  # beside what starts it
-            program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
+        # beside what starts it
+        program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
         return Together(
             program,
-            lambda: put(starting(first.settings)),
+            lambda: jax.device_put(starting(first.settings)),
             settings,
             arrays,
-            lambda tree, k: local(tree),
-            lambda states: put(states[0]),
+            *[lambda tree, k: local(tree)] * 2,
+            lambda states: jax.device_put(states[0]),
         )
     row = _row(len(setups))
     settings = _stacked([setup.settings for setup in setups], row)
@@ -108,8 +111,28 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
         lambda: learn.starting(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
         settings,
         arrays,
-        lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0]),
+        *[lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0])] * 2,
         lambda states: _stacked(states, row),
+    )
+
+
+def _spread(setup: "Setup", spread: Spread) -> Together:
+    """Returns the program of one run on many devices; its state begins, and is kept, where its parts belong."""
+
+    def family(settings: learn.Settings) -> learn.Learner:
+        return spread.learner(setup.family(settings))
+
+    run = learn.epoch_program(family, setup.config.train.batch_size, spread.batch, setup.transform)
+    settings = spread.replicated(setup.settings)
+    starting = learn.beginning(family)
+    return Together(
+        learn.compiled(run),
+        lambda: starting(settings),
+        settings,
+        spread.replicated(_arrays(setup)),
+        lambda tree, k: spread.gathered(tree),
+        lambda state, k: state,
+        lambda states: states[0],
     )
 
 
@@ -136,7 +159,7 @@ def _dealt(setups: Sequence["Setup"]) -> Together:
         lambda: [begin(one) for one in settings],
         settings,
         [arrays[id(setup.split), home] for setup, home in zip(setups, homes, strict=True)],
-        lambda tree, k: jax.device_put(tree[k], devices[0]),
+        *[lambda tree, k: jax.device_put(tree[k], devices[0])] * 2,
         lambda states: [jax.device_put(state, home) for state, home in zip(states, homes, strict=True)],
     )
 
