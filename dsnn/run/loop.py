@@ -18,7 +18,7 @@ from dsnn import data, learn, rng, store, tasks
 from dsnn.assembly import smaller
 from dsnn.learn import mesh
 from dsnn.native import programs
-from dsnn.run import assess, hooks, machine, population, signals
+from dsnn.run import assess, hooks, machine, peers, population, signals
 from dsnn.run.console import Live, console
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
@@ -177,6 +177,36 @@ class Learned(NamedTuple):
     epochs: int = 0
 
 
+class Reached:
+    """The last epoch that all processes of a run have done, kept in case one of them is lost in the next.
+
+    A copy of the state is kept by the first process, which writes it; of one that is dealt out over processes there is
+    none, since a part of it goes with the lost one.
+
+    Args:
+        members: that learn.
+        start: epoch of the checkpoint that they began from; 0 is none.
+    """
+
+    def __init__(self, members: Sequence[Member], start: int):
+        self._members, self._saved, self._epoch = members, start, start
+        self._states: list[Any] = []
+
+    def now(self, epoch: int, states: Sequence[Any], saved: int) -> None:
+        """Takes note of an epoch, with the states of the members and the epoch of the last checkpoint."""
+        self._epoch, self._saved = epoch, saved
+        if jax.process_count() > 1 and mesh.leads() and not checkpoint.apart(list(states)):
+            self._states = [jax.tree.map(jnp.copy, mesh.local(state)) for state in states]  # the others are donated
+
+    def kept(self) -> str:
+        """Writes the last epoch as a checkpoint, if it can and is none yet, and says which is the newest."""
+        if self._states and self._epoch > self._saved:
+            for member, state in zip(self._members, self._states, strict=True):
+                member.keep(state, self._epoch)
+            self._saved = self._epoch
+        return f"the last checkpoint is after epoch {self._saved}" if self._saved else "there is no checkpoint yet"
+
+
 def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bool = True) -> Learned:
     """Trains members of one program from the newest checkpoint that all of them have, if there is one.
 
@@ -215,7 +245,12 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
         told=members[0].leave,
     )
     compiled, saved, last, written = 0.0, start, {}, time.monotonic()
-    with signals.after_this_epoch(console.print) as asked, Live(config.train.epochs, start) as live:
+    reached = Reached(members, start)
+    with (
+        signals.after_this_epoch(console.print) as asked,
+        Live(config.train.epochs, start) as live,
+        peers.watched(reached.kept),
+    ):
         for epoch in epochs:
             done, final = epoch.number + 1, epoch.number + 1 == last_epoch
             compiled = compiled or time.monotonic() - began
@@ -248,6 +283,7 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
                         members[k].tell(infos[k], done)
                 live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
             del whole
+            reached.now(done, [together.kept(state, k) for k in going], saved)
             final = bool(mesh.agreed(int(final)))
             late = time.monotonic() - written > config.train.checkpoint_s * len(members)
             if mesh.agreed(int(final or stop or late)):

@@ -9,7 +9,7 @@ from dsnn.config import ComputeConfig, Config
 from dsnn.learn import mesh
 from dsnn.native.allocator import keep_memory
 from dsnn.native.programs import use_cache
-from dsnn.run import devices
+from dsnn.run import devices, peers
 
 
 def prepare(config: Config) -> None:
@@ -22,6 +22,7 @@ def prepare(config: Config) -> None:
     use_cache(compute.cache)
     if compute.coordinator and not jax.distributed.is_initialized():
         mesh.join(compute.coordinator, compute.processes, compute.process)
+        peers.heed()
 
 
 def cores() -> int:

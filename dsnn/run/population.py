@@ -86,6 +86,12 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     def begin(settings: learn.Settings) -> Any:
         return first.family(settings).init()
 
+    def alone(tree: Any, k: int) -> Any:
+        return local(tree)
+
+    def picked(tree: Any, k: int) -> Any:
+        return jax.device_put(_picked(tree, k), jax.local_devices()[0])
+
     if len(setups) == 1:
         settings, arrays = jax.device_put(first.settings), jax.device_put(_arrays(first))
         alike = first.likeness
@@ -99,7 +105,8 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
             lambda: jax.device_put(starting(first.settings)),
             settings,
             arrays,
-            *[lambda tree, k: local(tree)] * 2,
+            alone,
+            alone,
             lambda states: jax.device_put(states[0]),
         )
     row = _row(len(setups))
@@ -111,7 +118,8 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
         lambda: learn.starting(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
         settings,
         arrays,
-        *[lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0])] * 2,
+        picked,
+        picked,
         lambda states: _stacked(states, row),
     )
 
@@ -154,12 +162,16 @@ def _dealt(setups: Sequence["Setup"]) -> Together:
         done = [run(s, state, a, epoch) for s, state, a in zip(settings, states, arrays, strict=True)]
         return [state for state, _ in done], [info for _, info in done]
 
+    def of(tree: Any, k: int) -> Any:
+        return jax.device_put(tree[k], devices[0])
+
     return Together(
         each,
         lambda: [begin(one) for one in settings],
         settings,
         [arrays[id(setup.split), home] for setup, home in zip(setups, homes, strict=True)],
-        *[lambda tree, k: jax.device_put(tree[k], devices[0])] * 2,
+        of,
+        of,
         lambda states: [jax.device_put(state, home) for state, home in zip(states, homes, strict=True)],
     )
 

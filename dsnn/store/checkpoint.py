@@ -140,11 +140,10 @@ def restore(directory: str | Path, step: int, like: Tree) -> Tree:
         CheckpointError: The checkpoint is missing, damaged, or belongs to another structure.
     """
     path = Path(directory).absolute() / str(step)
-    leaves, manifest = _named_leaves(like), _intact(path)
-    described = {name: _shape(entry) for name, entry in manifest["leaves"].items()}
-    _check_structure(path, described, leaves)
-    saved = _loaded(path, manifest, {name: leaf.sharding for name, leaf in leaves.items() if _is_dealt(leaf)})
-    _check_structure(path, saved, leaves)
+    wanted, manifest = _named_leaves(like), _intact(path)
+    _check_structure(path, {name: _shape(entry) for name, entry in manifest["leaves"].items()}, wanted)
+    saved = _loaded(path, manifest, {name: leaf.sharding for name, leaf in wanted.items() if _is_dealt(leaf)})
+    _check_structure(path, saved, wanted)
     flat, treedef = jax.tree_util.tree_flatten_with_path(like)
     leaves = [_as_like(saved[jax.tree_util.keystr(name)], leaf) for name, leaf in flat]
     return jax.tree_util.tree_unflatten(treedef, leaves)
@@ -314,8 +313,8 @@ def _loaded(path: Path, manifest: dict[str, Any], dealt: Mapping[str, Any] = Map
             saved = checkpointer.restore(path / "state", args=ocp.args.PyTreeRestore(restore_args=how))
     except Exception as error:  # Orbax raises whatever its storage layers raise
         raise CheckpointError(f"the checkpoint {path} cannot be read ({_reason(error)}).") from error
-    leaves = {name: saved[name] if name in saved else _empty(entry) for name, entry in manifest["leaves"].items()}
-    return {name: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for name, leaf in leaves.items()}
+    found = {name: saved[name] if name in saved else _empty(entry) for name, entry in manifest["leaves"].items()}
+    return {name: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for name, leaf in found.items()}
 
 
 def _empty(entry: dict[str, Any]) -> np.ndarray:
