@@ -1,6 +1,7 @@
 """One run on many devices: forced host devices and two real processes learn what one device learns."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -88,9 +89,10 @@ def test_many_devices_learn_what_one_learns(kind: str, overrides: list[str], pro
     assert one["loss"][0][0] != one["loss"][1][0]
 
 
-def agree(one: dict, many: dict) -> None:
+def agree(one: dict, many: dict, *, of_the_loss: bool = False) -> None:
+    """Holds losses to 1e-4 nats, or to 1e-4 of the loss: one spike that falls otherwise may be worth more than nats."""
     for ours, theirs in zip(one["loss"], many["loss"], strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-4)
+        assert ours == pytest.approx(theirs, **({"rel": 1e-4} if of_the_loss else {"abs": 1e-4}))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_wide_parameters_are_dealt_out_and_learn_the_same(
     one = curve(tmp_path / "one.json", *WIDE, *learner)
     forced = [f"compute.host_devices={devices}"] if devices else []
     many = curve(tmp_path / "many.json", *WIDE, *learner, f"compute.split={split}", *forced, processes=processes)
-    agree(one, many)
+    agree(one, many, of_the_loss="samples" in split)
     assert many["devices"] == max(devices, 1) * processes
     assert len(many["held"]) == max(devices, 1)
     assert max(many["held"]) <= most * many["all"]
@@ -117,7 +119,7 @@ def test_wide_parameters_are_dealt_out_and_learn_the_same(
 
 @pytest.mark.slow  # 50 million parameters for five steps, once on one device
 def test_four_devices_hold_a_quarter_of_fifty_million_parameters(tmp_path: Path) -> None:
-    large = (*POINTS, "model.hidden=[8192,6000]", "train.steps=2", "train.batch_size=512", "track.wandb=disabled")
+    large = (*POINTS, "model.hidden=[8192,6144]", "train.steps=2", "train.batch_size=512", "track.wandb=disabled")
     one = curve(tmp_path / "one.json", options=large)
     many = curve(tmp_path / "many.json", "compute.split=model", "compute.host_devices=4", options=large)
     agree(one, many)
@@ -146,6 +148,26 @@ for split, reads in (("data", 2), ("data:2+model", 2), ("model", 1)):
     same = jax.jit(lambda x: (x * np.arange(1, 9)[:, None]).sum(0))(x)
     np.testing.assert_allclose(mesh.local(spread.replicated(mesh.local(same))), np.arange(1, 9) @ whole[0])
 """
+
+
+CLUSTER = """
+import jax
+from dsnn.learn import mesh
+mesh.join("auto", 1, 0)
+assert jax.process_count() == 2 and mesh.agreed(jax.process_index()) == 1
+"""
+
+
+def test_processes_that_slurm_starts_find_each_other() -> None:
+    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            env={**os.environ, **slurm, "SLURM_PROCID": str(k), "SLURM_LOCALID": str(k)},
+        )
+        for k in range(2)
+    ]
+    assert [process.wait(120) for process in started] == [0, 0]
 
 
 def test_two_processes_make_a_batch_of_their_own_rows() -> None:

@@ -59,8 +59,8 @@ def test_the_others_end_with_a_sentence_when_the_first_is_lost(tmp_path: Path) -
 
 def test_an_error_of_ones_own_is_not_taken_for_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    with pytest.raises(ValueError, match="^a rule$"), peers.watched(lambda: "never"):
+    with pytest.raises(ValueError, match=r"^a rule$"), peers.watched(lambda: "never"):
         raise ValueError("a rule")
-    with pytest.raises(peers.PeerLost, match="process of this run is gone; all is kept, and the same"):
-        with peers.watched(lambda: "all is kept"):
-            raise ValueError("Gloo all-reduce failed: Connection closed by peer [127.0.0.1]")
+    lost = pytest.raises(peers.PeerLost, match="process of this run is gone; all is kept, and the same")
+    with lost, peers.watched(lambda: "all is kept"):
+        raise ValueError("Gloo all-reduce failed: Connection closed by peer [127.0.0.1]")
