@@ -318,6 +318,12 @@ def _resumed(members: Sequence[Member], together: population.Together) -> tuple[
     """Returns the epoch that all members can go on from, and the state there."""
     state = together.init()
     common = set.intersection(*({0, *checkpoint.steps(member.checkpoints)} for member in members))
+    newest, oldest = mesh.agreed(max(common)), -mesh.agreed(-max(common))
+    if newest != oldest:
+        raise ValueError(
+            f"all processes of a run must see one folder, got {members[0].checkpoints} with a checkpoint after epoch "
+            f"{newest} in one of them and {oldest} in another; set run.root to a folder that all machines share."
+        )
     for start in sorted(common - {0}, reverse=True):
         try:
             saved = [
