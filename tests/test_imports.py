@@ -69,6 +69,7 @@ DOORS: dict[str, set[str]] = {
     "optuna": {"dsnn.run"},
     "joblib": {"dsnn.run"},
     "submitit": {"dsnn.run"},
+    "ray": {"dsnn.run"},
     "experiments": {"experiments"},
     "wandb": {"dsnn.store.track"},
     "tensorboardX": {"dsnn.store.tensorboard"},

@@ -12,10 +12,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from dsnn.run import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ["3.11", "3.12", "3.13"]
@@ -421,3 +424,24 @@ def test_every_public_name_has_a_docstring() -> None:
     spec.loader.exec_module(docs)
     assert [f"{name}: {what}" for name, file in docs.modules() for what in docs.undocumented(file.read_text())] == []
     assert list(docs.undocumented('"""A module."""\nclass A:\n    """A class."""\n    def b(self): ...\n')) == ["A.b"]
+
+
+def test_pods_of_the_job_are_the_processes_of_one_run() -> None:
+    service, job = yaml.safe_load_all((ROOT / "scripts" / "kubernetes.yaml").read_text())
+    spec, name = job["spec"], job["metadata"]["name"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    options = dict(word.split("=", 1) for word in container["args"])
+    assert container["command"] == ["dsnn", "run"]
+    assert spec["completionMode"] == "Indexed"
+    assert options.pop("compute.process") == f"$({container['env'][0]['name']})"
+    words = [f"{option}={value}" for option, value in options.items()]
+    for process in range(spec["completions"]):
+        compute = schema.compose([*words, f"compute.process={process}"]).compute
+        assert spec["parallelism"] == spec["completions"] == compute.processes
+        assert compute.coordinator == f"{name}-0.{service['metadata']['name']}:1234"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
+    assert service["spec"]["clusterIP"] == "None"
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert options["run.root"] == mounts[pod["volumes"][0]["name"]]

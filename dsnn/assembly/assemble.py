@@ -149,22 +149,31 @@ class Setup:
         """Whether training examples are read as they are used."""
         return streams.is_streamed(self.split)
 
-    def epoch(self, family: learn.LearnerOf | None = None, place: Any = lambda batch: batch) -> Any:
+    def epoch(
+        self, family: learn.LearnerOf | None = None, place: Any = lambda batch: batch, put: Any = jax.device_put
+    ) -> Any:
         """Returns the compiled epoch, ``(settings, state, examples, epoch) -> (state, infos)``.
 
         Args:
             family: of the learner; None is that of these settings.
             place: says where a batch is computed.
+            put: brings streamed batches ``[batches, batch, ...]`` to the devices.
         """
         own = self.config.train
         how = (family or self.family, own.batch_size, place, self.transform, own.updates_per_epoch)
-        return learn.StreamedEpoch(*how) if self.streamed else learn.compiled(learn.epoch_program(*how))
+        return learn.StreamedEpoch(*how, put) if self.streamed else learn.compiled(learn.epoch_program(*how))
 
-    def examples(self, put: Any = lambda arrays: arrays) -> Any:
-        """Returns the training examples as `epoch` takes them; ``put`` brings arrays to the devices."""
+    def examples(self, put: Any = lambda arrays: arrays, part: tuple[int, int] = (0, 1)) -> Any:
+        """Returns the training examples as `epoch` takes them.
+
+        Args:
+            put: brings arrays to the devices.
+            part: of every streamed batch that this process reads, and of how many.
+        """
         x, y = self.split.train
         if isinstance(x, data.Streamed):
-            return Feed(x, np.asarray(y), self.config.compute.workers)
+            mesh.require_alike(len(x), "training examples")
+            return Feed(x, np.asarray(y), self.config.compute.workers, part)
         return put(learn.Batch(*jax.tree.map(jnp.asarray, (x, y))))  # sparse rows stay so
 
     @property
@@ -303,7 +312,15 @@ def build(config: Config, split: data.Split | None = None, start: parameters.Par
     config = weighed.config
     settings = settings_of(config)
     spread = mesh.spread(config.compute.split, batch_size=config.train.batch_size, particles=config.svi.particles)
+    if spread is not None and spread.over(mesh.MODEL):
+        bayesian = _at_the_host(bayesian)
     return Setup(config, split, bayesian, every_site, settings, spread, start, chosen)
+
+
+def _at_the_host(bayesian: Bayesian) -> Bayesian:
+    """Returns a network whose first parameters take no device's memory; learning draws its own, dealt out."""
+    weights = dataclasses.replace(bayesian.weights, initial=jax.device_get(bayesian.weights.initial))
+    return dataclasses.replace(bayesian, weights=weights)
 
 
 def _has_step(bayesian: Bayesian) -> bool:

@@ -6,6 +6,7 @@ from dsnn import resolve
 from dsnn.config.checks import one_of
 from dsnn.data import TRANSFORMS
 from dsnn.learn.gradients import FPTT
+from dsnn.learn.mesh import axes
 from dsnn.simulate.sequential_images import Scan
 from dsnn.simulate.simulator import ENCODINGS
 from dsnn.simulate.unroll import SCHEDULES
@@ -172,8 +173,9 @@ class ComputeConfig:
         memory_fraction: share of an accelerator's memory that a process takes; 0 leaves it to devices_per_job.
         cache: folder of compiled programs, "auto" (the user's cache folder) or "none".
         keep_memory: reuse freed memory instead of giving it back to the system, see `dsnn.keep_memory`.
-        split: what is spread over the devices, "none", "data" (the batch) or "samples" (the particles of the
-            objective and the draws of the predictive).
+        split: what is dealt out over the devices, "none", or some of "data" (the batch), "samples" (the particles of
+            the objective and the draws of the predictive) and "model" (wide parameters and their optimiser's state)
+            joined by "+", such as ``data:2+model``; a number says how many devices, none takes those that are left.
         host_devices: how many devices the CPU poses as; 0 is one, or one per core for a population.
         coordinator: host:port of the first of many processes, "auto" to ask the cluster, empty for one process.
         processes: how many processes compute this run.
@@ -199,7 +201,7 @@ class ComputeConfig:
             )
         if not 0 <= self.memory_fraction <= 1:
             raise ValueError(f"compute.memory_fraction must be in [0, 1], got {self.memory_fraction}.")
-        one_of("compute.split", self.split, ("none", "data", "samples"))
+        axes(self.split)
         if self.workers < 0:
             raise ValueError(f"compute.workers must not be negative, got {self.workers}; 0 reads in threads.")
         if self.host_devices < 0:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dsnn import energy
 from dsnn.bayes.bits_config import POSTERIOR_WIDTH
 from dsnn.config.model import NAMED
+from dsnn.learn.mesh import SAMPLES, axes
 from dsnn.learn.online import RESUMED
 from dsnn.resolve import is_foreign
 
@@ -221,7 +222,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        lambda c: c.compute.split == "samples" and (c.learner != "svi" or c.svi.particles == 1),
+        lambda c: SAMPLES in axes(c.compute.split) and (c.learner != "svi" or c.svi.particles == 1),
         lambda c: (
             f"compute.split=samples spreads the particles of variational inference, got learner={c.learner} with "
             f"svi.particles={c.svi.particles}; set svi.particles to a multiple of the devices, or take "

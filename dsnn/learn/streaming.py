@@ -15,6 +15,7 @@ from dsnn import rng
 from dsnn.data import feed
 from dsnn.data.feed import Feed
 from dsnn.learn.fit import LearnerOf, Settings
+from dsnn.learn.mesh import local
 from dsnn.native import programs
 from dsnn.protocols import Batch
 from dsnn.types import Array
@@ -75,13 +76,14 @@ class StreamedEpoch:
             DataError: an example cannot be read.
         """
         number, infos, first = int(epoch), [], 0
-        order = feed.order_of(arrays, settings.root, number, self.batch_size, self.updates)
+        order = feed.order_of(arrays, local(settings.root), number, self.batch_size, self.updates)
         sizes = self._sizes(arrays)
         for x, y in feed.chunks(feed.batches(arrays, order), sizes):
             some = self._given(x, y)
             state, info = self._program(settings, state, some, jnp.asarray(number), jnp.asarray(first))
             infos.append(info)
             first += len(y)
+        infos = [local(info) for info in infos]
         return state, jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *infos)
 
     def _given(self, x: np.ndarray, y: np.ndarray) -> Batch:

@@ -194,9 +194,7 @@ def _wire(wire: Wire, groups: dict[str, int], shapes: dict[str, tuple[int, ...]]
     pre, post = (tuple(map(_filled, axes)) for axes in (wire.pre, wire.post))
     kernel = None if wire.kernel is None else inside + wire.kernel
     reads = wire.input or any(axis.group == INPUT for axis in pre)
-    return wire._replace(
-        kernel=kernel, pre=pre, post=post, senders=int(senders), receivers=int(receivers), input=reads
-    )
+    return wire._replace(kernel=kernel, pre=pre, post=post, senders=int(senders), receivers=int(receivers), input=reads)
 
 
 def _filled(axis: Axis) -> Axis:

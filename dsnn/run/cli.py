@@ -7,7 +7,7 @@ import sys
 import hydra
 
 from dsnn import learn, store
-from dsnn.run import launcher, schema, signals, sweep_record, usage
+from dsnn.run import launcher, peers, schema, signals, sweep_record, usage
 from dsnn.run.console import console, sweep_table
 from dsnn.run.task import COMMAND, SWEEP, failures, run, run_job, sentence, unrecorded
 from dsnn.store import checkpoint, places
@@ -15,9 +15,13 @@ from dsnn.store import checkpoint, places
 EXPECTED = (ValueError, store.RunDirError, checkpoint.CheckpointError, learn.TrainingError, OSError)
 
 
-@signals.heard()
 def main() -> int:
     """Runs or sweeps; returns the exit status."""
+    return peers.left(_main())
+
+
+@signals.heard()
+def _main() -> int:
     from dsnn.run.job import Interrupted
 
     sweep, gave_up = None, False

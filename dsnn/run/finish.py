@@ -19,6 +19,7 @@ from dsnn.assembly.identity import reads
 from dsnn.config import Config
 from dsnn.deploy.decided import deploy
 from dsnn.deploy.fold import fold_scaling
+from dsnn.learn import mesh
 from dsnn.networks.whole import Whole
 from dsnn.run import machine
 from dsnn.run.console import console, final_table
@@ -90,7 +91,24 @@ def described(setup: Setup) -> str:
     where = "" if sites_ is None else f", {sites_.total} compute sites"
     kept = "read as they are used" if setup.streamed else "in memory"
     device = jax.devices()[0].device_kind
-    return f"{counts}, {kept}; {size} parameters{where}, {simulator.steps} steps, on {device}"
+    said = f"{counts}, {kept}; {size} parameters{where}, {simulator.steps} steps, on {device}"
+    return said if setup.spread is None else f"{said}; {dealt_out(setup)}"
+
+
+def dealt_out(setup: Setup) -> str:
+    """Returns what each device of a run on many holds, in words."""
+    spread = setup.spread
+    assert spread is not None
+    held = spread.held(jax.eval_shape(setup.family(setup.settings, traced=False).init))
+    grid = ", ".join(f"{axis} {size}" for axis, size in spread.mesh.shape.items())
+    each, every, whole = (f"{size / 1e6:.3g} MB" for size in held)
+    said = f"{spread.devices} devices ({grid}): each holds {each} of {every} of parameters and optimiser state"
+    if not spread.over(mesh.MODEL):
+        return said
+    return (
+        f"{said}, {whole} of it whole, since no axis has at least {mesh.WIDE} entries and a multiple of the "
+        f"{spread.mesh.shape[mesh.MODEL]} devices"
+    )
 
 
 def check_unchanged(config: Config, read: dict[str, str]) -> None:

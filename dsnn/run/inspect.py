@@ -17,7 +17,7 @@ from dsnn.config import Config
 from dsnn.data.worries import name_of
 from dsnn.deploy import exit_calibration
 from dsnn.learn.memory import StepMemory, step_memory
-from dsnn.run import schema, usage
+from dsnn.run import machine, schema, usage
 from dsnn.run.console import console
 from dsnn.store import places
 
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         overrides = words.overrides
         usage.check(overrides)
         config = schema.compose(overrides)
+        machine.host_devices(config.compute, config.population.size)
         split = open_data(config)
         show(split, tasks.of(split, tasks.Choice(config.task, config.task_options)))
         draw(split, picture)
@@ -93,6 +94,7 @@ def to_beat(split: data.Split, config: Config) -> str:
 
 def _choices(split: data.Split, config: Config, held: int) -> list[str]:
     from dsnn.assembly.assemble import build  # which imports all that learns
+    from dsnn.run.finish import dealt_out
 
     setup = build(config, split)
     train, steps = setup.config.train, setup.bayesian.simulator.steps
@@ -109,6 +111,8 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
         price = f"all energy is worth {svi.lam_nats:.3g} nats" if svi.lam_nats else f"an nJ costs {svi.lam:.3g} nats"
         moves = "; events have a gradient" if setup.config.energy.events == "differentiated" else ""
         said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price} an example{moves}.")
+    if setup.spread is not None:
+        said.append(f"{dealt_out(setup)}.")
     if setup.automatic:
         said.append(f"chosen from the data: {automatic.said(setup.automatic)}.")
     if setup.bayesian.halting is None:

@@ -18,7 +18,7 @@ from dsnn import data, learn, rng, store, tasks
 from dsnn.assembly import smaller
 from dsnn.learn import mesh
 from dsnn.native import programs
-from dsnn.run import assess, hooks, machine, population, signals
+from dsnn.run import assess, hooks, machine, peers, population, signals
 from dsnn.run.console import Live, console
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
@@ -70,7 +70,7 @@ class Member:
 
     def __post_init__(self) -> None:
         spread = self.setup.spread
-        shared = spread is not None and spread.over == "samples"
+        shared = spread is not None and spread.over(mesh.SAMPLES)
         if self.like is not None and self.like.setup.config.model == self.setup.config.model:
             self.predict = self.like.predict
         else:
@@ -114,9 +114,10 @@ class Member:
         return last
 
     def keep(self, state: Any, epoch: int) -> None:
-        """Writes a checkpoint, with the files that say how far the run got."""
-        files = [self.directory / name for name in BESIDE if (self.directory / name).exists()]
-        checkpoint.save(self.checkpoints, epoch, state, files)
+        """Writes a checkpoint, with the files that say how far the run got; every process its own part of the state."""
+        if mesh.leads() or checkpoint.apart(state):
+            files = [self.directory / name for name in BESIDE if (self.directory / name).exists()]
+            checkpoint.save(self.checkpoints, epoch, state, files)
 
     def left(self) -> smaller.Left | None:
         """Returns what has left the network that learns; None while nothing has."""
@@ -135,6 +136,8 @@ class Member:
 
     def go_back(self, epoch: int) -> None:
         """Puts those files back to what they were at a checkpoint, or at the beginning."""
+        if not mesh.leads():
+            return
         if epoch:
             checkpoint.put_back(self.checkpoints, epoch, self.directory, BESIDE)
             return
@@ -174,6 +177,36 @@ class Learned(NamedTuple):
     epochs: int = 0
 
 
+class Reached:
+    """The last epoch that all processes of a run have done, kept in case one of them is lost in the next.
+
+    A copy of the state is kept by the first process, which writes it; of one that is dealt out over processes there is
+    none, since a part of it goes with the lost one.
+
+    Args:
+        members: that learn.
+        start: epoch of the checkpoint that they began from; 0 is none.
+    """
+
+    def __init__(self, members: Sequence[Member], start: int):
+        self._members, self._saved, self._epoch = members, start, start
+        self._states: list[Any] = []
+
+    def now(self, epoch: int, states: Sequence[Any], saved: int) -> None:
+        """Takes note of an epoch, with the states of the members and the epoch of the last checkpoint."""
+        self._epoch, self._saved = epoch, saved
+        if jax.process_count() > 1 and mesh.leads() and not checkpoint.apart(list(states)):
+            self._states = [jax.tree.map(jnp.copy, mesh.local(state)) for state in states]  # the others are donated
+
+    def kept(self) -> str:
+        """Writes the last epoch as a checkpoint, if it can and is none yet, and says which is the newest."""
+        if self._states and self._epoch > self._saved:
+            for member, state in zip(self._members, self._states, strict=True):
+                member.keep(state, self._epoch)
+            self._saved = self._epoch
+        return f"the last checkpoint is after epoch {self._saved}" if self._saved else "there is no checkpoint yet"
+
+
 def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bool = True) -> Learned:
     """Trains members of one program from the newest checkpoint that all of them have, if there is one.
 
@@ -197,9 +230,6 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
     before = [hooks.ended(member.directory) for member in members]
     last_epoch = min(config.train.epochs if end is None else end for end in before)
 
-    def alive() -> list[tuple[int, Member]]:
-        return [(k, member) for k, member in enumerate(members) if not member.failure]
-
     if assessed and len(members) == 1 and spread is None and jax.default_backend() == "cpu":
         assess.ahead(first, first.params(state), members[0].predict)
     programs.beside("orbax.checkpoint", *["sklearn.linear_model"] * (config.baseline != "none"), "dsnn.report")
@@ -215,7 +245,12 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
         told=members[0].leave,
     )
     compiled, saved, last, written = 0.0, start, {}, time.monotonic()
-    with signals.after_this_epoch(console.print) as asked, Live(config.train.epochs, start) as live:
+    reached = Reached(members, start)
+    with (
+        signals.after_this_epoch(console.print) as asked,
+        Live(config.train.epochs, start) as live,
+        peers.watched(reached.kept),
+    ):
         for epoch in epochs:
             done, final = epoch.number + 1, epoch.number + 1 == last_epoch
             compiled = compiled or time.monotonic() - began
@@ -224,15 +259,20 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
             _check(members, infos, epoch.number, saved)
             going = [k for k, member in enumerate(members) if not member.failure]
             stop = mesh.agreed(asked[0] if asked else 0)
+            due = done % config.train.eval_every == 0 or final
+            whole = [together.of(state, k) for k in going] if due else []
             if mesh.leads():
-                if done % config.train.eval_every == 0 or final:
+                if due:
                     last = _recorded(
-                        [members[k] for k in going], [(together.of(state, k), infos[k]) for k in going], done
+                        [members[k] for k in going], list(zip(whole, [infos[k] for k in going], strict=True)), done
                     )
                     if watch is not None and watch(done, last):
                         raise Pruned(f"stopped after epoch {done} of {config.train.epochs} by its watch.")
                     live.validation(done, last)
-                    over = [hooks.ends(m, m.setup.params(together.of(state, k)), last, done) for k, m in alive()]
+                    over = [
+                        hooks.ends(members[k], members[k].setup.params(one), last, done)
+                        for k, one in zip(going, whole, strict=True)
+                    ]
                     if all(over) and not final:
                         final, last_epoch = True, done
                         for member in members:
@@ -242,11 +282,15 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
                     for k in going:
                         members[k].tell(infos[k], done)
                 live.epoch(done, float(np.mean([infos[k].loss.mean() for k in going])), last)
-                if final or stop or time.monotonic() - written > config.train.checkpoint_s * len(members):
-                    for k in going:
-                        members[k].keep(together.of(state, k), done)
-                    written, saved = time.monotonic(), done
-            if mesh.agreed(int(final)):
+            del whole
+            reached.now(done, [together.kept(state, k) for k in going], saved)
+            final = bool(mesh.agreed(int(final)))
+            late = time.monotonic() - written > config.train.checkpoint_s * len(members)
+            if mesh.agreed(int(final or stop or late)):
+                for k in going:
+                    members[k].keep(together.kept(state, k), done)
+                written, saved = time.monotonic(), done
+            if final:
                 break
             if stop:
                 raise Interrupted(
@@ -274,10 +318,17 @@ def _resumed(members: Sequence[Member], together: population.Together) -> tuple[
     """Returns the epoch that all members can go on from, and the state there."""
     state = together.init()
     common = set.intersection(*({0, *checkpoint.steps(member.checkpoints)} for member in members))
+    newest, oldest = mesh.agreed(max(common)), -mesh.agreed(-max(common))
+    if newest != oldest:
+        raise ValueError(
+            f"all processes of a run must see one folder, got {members[0].checkpoints} with a checkpoint after epoch "
+            f"{newest} in one of them and {oldest} in another; set run.root to a folder that all machines share."
+        )
     for start in sorted(common - {0}, reverse=True):
         try:
             saved = [
-                checkpoint.restore(member.checkpoints, start, together.of(state, k)) for k, member in enumerate(members)
+                checkpoint.restore(member.checkpoints, start, together.kept(state, k))
+                for k, member in enumerate(members)
             ]
         except checkpoint.CheckpointError as error:
             if "belongs to another" in str(error):

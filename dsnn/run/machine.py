@@ -9,7 +9,7 @@ from dsnn.config import ComputeConfig, Config
 from dsnn.learn import mesh
 from dsnn.native.allocator import keep_memory
 from dsnn.native.programs import use_cache
-from dsnn.run import devices
+from dsnn.run import devices, peers
 
 
 def prepare(config: Config) -> None:
@@ -18,10 +18,11 @@ def prepare(config: Config) -> None:
     if compute.keep_memory:
         keep_memory()
     devices.claim(compute.devices_per_job, compute.memory_fraction)
-    _host_devices(compute, config.population.size)
+    host_devices(compute, config.population.size)
     use_cache(compute.cache)
     if compute.coordinator and not jax.distributed.is_initialized():
         mesh.join(compute.coordinator, compute.processes, compute.process)
+        peers.heed()
 
 
 def cores() -> int:
@@ -29,7 +30,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _host_devices(compute: ComputeConfig, members: int) -> None:
+def host_devices(compute: ComputeConfig, members: int) -> None:
     """Lets the CPU pose as several devices; too late once JAX has started, which is then left as it is."""
     count = compute.host_devices
     if not count and members > 1:

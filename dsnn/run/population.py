@@ -59,7 +59,9 @@ class Together(NamedTuple):
         init: gives the first state.
         settings: of all members.
         arrays: training examples of all members.
-        of: ``(tree, k)`` is member k's part of a state or of infos.
+        of: ``(tree, k)`` is member k's part of a state or of infos, whole and on one device; where parameters are dealt
+            out, every process has to ask.
+        kept: ``(state, k)`` is member k's part of a state as checkpoints keep it: what is dealt out stays so.
         joined: puts the members' states together.
     """
 
@@ -68,6 +70,7 @@ class Together(NamedTuple):
     settings: Any
     arrays: Any
     of: Callable[[Any, int], Any]
+    kept: Callable[[Any, int], Any]
     joined: Callable[[Sequence[Any]], Any]
 
 
@@ -76,30 +79,37 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
     first = setups[0]
     if len(setups) > 1 and _mapped(first.config.population.mapped) == "scan":
         return _dealt(setups)
-    place = spread.batch if spread else lambda batch: batch
+    if spread is not None:
+        return _spread(first, spread)
 
     def begin(settings: learn.Settings) -> Any:
         return first.family(settings).init()
 
+    def alone(tree: Any, k: int) -> Any:
+        return local(tree)
+
+    def picked(tree: Any, k: int) -> Any:
+        return jax.device_put(_picked(tree, k), jax.local_devices()[0])
+
     if len(setups) == 1:
-        put = spread.replicated if spread else jax.device_put
-        settings, arrays = put(first.settings), first.examples(put)
+        settings, arrays = jax.device_put(first.settings), first.examples(jax.device_put)
         alike = first.likeness
         program, starting = programs.shared(
-            alike and ("learning", alike), lambda: (first.epoch(place=place), learn.beginning(first.family))
+            alike and ("learning", alike), lambda: (first.epoch(), learn.beginning(first.family))
         )
-        if spread is None:  # beside what starts it
-            program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
+        # beside what starts it
+        program.ahead(settings, jax.eval_shape(starting, first.settings), arrays, jnp.asarray(0))
         return Together(
             program,
-            lambda: put(starting(first.settings)),
+            lambda: jax.device_put(starting(first.settings)),
             settings,
             arrays,
-            lambda tree, k: local(tree),
-            lambda states: put(states[0]),
+            alone,
+            alone,
+            lambda states: jax.device_put(states[0]),
         )
     own = first.config.train
-    run = learn.epoch_program(first.family, own.batch_size, place, first.transform, own.updates_per_epoch)
+    run = learn.epoch_program(first.family, own.batch_size, transform=first.transform, updates=own.updates_per_epoch)
     row = _row(len(setups))
     settings = _stacked([setup.settings for setup in setups], row)
     shared = all(setup.split is first.split for setup in setups)
@@ -109,8 +119,29 @@ def together(setups: Sequence["Setup"], spread: Spread | None) -> Together:
         lambda: learn.starting(_over_devices(lambda s, *_: (begin(s), ()), row, True))(settings, (), (), ())[0],
         settings,
         arrays,
-        lambda tree, k: jax.device_put(_picked(tree, k), jax.local_devices()[0]),
+        picked,
+        picked,
         lambda states: _stacked(states, row),
+    )
+
+
+def _spread(setup: "Setup", spread: Spread) -> Together:
+    """Returns the program of one run on many devices; its state begins, and is kept, where its parts belong."""
+
+    def family(settings: learn.Settings) -> learn.Learner:
+        return spread.learner(setup.family(settings))
+
+    run = setup.epoch(family, spread.batch, lambda batches: spread.from_local(batches, axis=1))
+    settings = spread.replicated(setup.settings)
+    starting = learn.beginning(family)
+    return Together(
+        run,
+        lambda: starting(settings),
+        settings,
+        setup.examples(spread.replicated, spread.part()),
+        lambda tree, k: spread.gathered(tree),
+        lambda state, k: state,
+        lambda states: states[0],
     )
 
 
@@ -132,12 +163,16 @@ def _dealt(setups: Sequence["Setup"]) -> Together:
         done = [run(s, state, a, epoch) for s, state, a in zip(settings, states, arrays, strict=True)]
         return [state for state, _ in done], [info for _, info in done]
 
+    def of(tree: Any, k: int) -> Any:
+        return jax.device_put(tree[k], devices[0])
+
     return Together(
         each,
         lambda: [begin(one) for one in settings],
         settings,
         [arrays[id(setup.split), home] for setup, home in zip(setups, homes, strict=True)],
-        lambda tree, k: jax.device_put(tree[k], devices[0]),
+        of,
+        of,
         lambda states: [jax.device_put(state, home) for state, home in zip(states, homes, strict=True)],
     )
 

@@ -30,7 +30,9 @@ DIED = "its process ended {times} times without a word ({how}); run fewer at a t
 GRACE_S = 7.0
 """Seconds that jobs have to write their checkpoints once they are told to stop."""
 
-_LOOK_S = 0.2
+LOOK_S = 0.2
+"""Seconds between looks at what has become of jobs."""
+
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 _START = "import sys; sys.path[:] = {path!r}; from dsnn.run import workers; workers.work({pipe}, {parent})"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -78,7 +80,7 @@ class _Worker:
         """Ends the process, if it has not ended, and returns how it did."""
         self.pipe.close()
         try:
-            status = self.process.wait(2 * _LOOK_S)
+            status = self.process.wait(2 * LOOK_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
@@ -102,7 +104,7 @@ def work_through(
     ended: dict[int, Ended] = {}
     waiting, deaths = deque(range(len(calls))), Counter[int]()
     workers: list[_Worker] = []
-    with _told() as told:
+    with told_to_stop() as told:
         try:
             while len(ended) < len(calls) and not told:
                 while waiting and sum(worker.job >= 0 for worker in workers) < count:
@@ -141,12 +143,12 @@ def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
     """Returns the workers that have something to say, or have died; waits for one a moment."""
     # What a dead process started may hold its end of the pipe open, so that the pipe alone does not tell.
     dead = [worker for worker in workers if worker.process.poll() is not None]
-    spoke = wait([worker.pipe for worker in workers], 0 if dead else _LOOK_S)
+    spoke = wait([worker.pipe for worker in workers], 0 if dead else LOOK_S)
     return [worker for worker in workers if worker in dead or worker.pipe in spoke]
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[list[int]]:
+def told_to_stop() -> Iterator[list[int]]:
     """Gathers SIGINT and SIGTERM, in the order in which they come."""
     told: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
@@ -210,5 +212,5 @@ def _end_with(parent: int) -> None:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_LOOK_S)
+        time.sleep(LOOK_S)
     os.kill(os.getpid(), signal.SIGKILL)

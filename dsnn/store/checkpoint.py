@@ -4,6 +4,9 @@ A checkpoint is one folder per step, written under a temporary name and renamed 
 any moment leaves the previous one intact. Orbax stores the leaves under their key paths; beside them lies a manifest
 with the shape and dtype of every leaf and the CRC-32 of every file, so that damage is found before Orbax reads it:
 Orbax alone notices a missing file but not every flipped bit.
+
+What is dealt out over devices is written shard by shard, by each process what its devices hold, and read so as well, on
+any number of devices. Many processes then write one checkpoint, in a folder that all of them see.
 """
 
 import json
@@ -13,9 +16,10 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -28,7 +32,7 @@ from dsnn.store.rundir import OWN
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-__all__ = ["CheckpointError", "latest", "put_back", "restore", "save", "steps"]
+__all__ = ["CheckpointError", "apart", "latest", "put_back", "restore", "save", "steps"]
 
 KEEP = 2
 MAX_AXIS = 1 << 40
@@ -37,7 +41,7 @@ FORMAT = 3
 """What a checkpoint holds and its numbers mean; 3: files lie beside the state."""
 
 _ORBAX = re.compile(
-    r"state/(_[A-Z_]+|commit_success\.txt|(ocdbt\.process_\d+/)?(manifest\.ocdbt|d/[0-9a-f]{32})|array_metadatas/.*)"
+    r"state/(_[A-Z_]+|_sharding|commit_success\.txt|(ocdbt\.process_\d+/)?(manifest\.ocdbt|d/[0-9a-f]{32})|array_metadatas/.*)"
 )
 """Names of files that Orbax writes, for checkpoints whose manifest cannot be read."""
 
@@ -51,7 +55,8 @@ class CheckpointError(RuntimeError):
 def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] = ()) -> Path:
     """Writes `tree` as the checkpoint of `step`, returns its folder, and keeps the last two checkpoints.
 
-    Returns only when the checkpoint is complete on disk. An older one in which somebody else's file lies is kept.
+    Returns only when the checkpoint is complete on disk. An older one in which somebody else's file lies is kept. Of a
+    tree whose parts lie `apart`, every process has to call this.
 
     Args:
         directory: Folder of the checkpoints; made if it is missing.
@@ -67,19 +72,24 @@ def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] =
         raise CheckpointError(f"a checkpoint's step must be at least 0, got {step}.")
     directory = Path(directory).absolute()
     leaves = _named_leaves(tree)
-    if strange := _strangers(directory / str(step)):
+    target, partial = directory / str(step), directory / f"{step}.partial"
+    if not (together := apart(tree)):
+        partial = directory / f"{step}.{os.getpid()}.partial"
+    elif jax.process_index():
+        with _disk_errors(target):
+            _write_state(partial, leaves, together)
+        return target
+    if strange := _strangers(target):
         raise CheckpointError(
-            f"the checkpoint {directory / str(step)} is to be replaced and holds {strange[0]}, which no run wrote and "
+            f"the checkpoint {target} is to be replaced and holds {strange[0]}, which no run wrote and "
             "none removes; take it elsewhere, and run the same command again."
         )
-    target, partial = directory / str(step), directory / f"{step}.{os.getpid()}.partial"
     with _disk_errors(target):
         directory.mkdir(parents=True, exist_ok=True)
         for leftover in directory.glob("*.partial"):
             if re.fullmatch(r"\d+(\.\d+)?\.partial", leftover.name) and leftover.is_dir():
                 shutil.rmtree(leftover)
-        with _orbax() as (ocp, checkpointer):
-            checkpointer.save(partial / "state", args=ocp.args.PyTreeSave(_stored(leaves)))
+        _write_state(partial, leaves, together)
         (partial / BESIDE).mkdir()
         for file in beside:
             shutil.copyfile(file, partial / BESIDE / file.name)
@@ -93,14 +103,21 @@ def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] =
     return target
 
 
+def apart(tree: Any) -> bool:
+    """Whether parts of a tree lie on devices of other processes, so that no process alone can write it."""
+    arrays = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+    return any(not (leaf.is_fully_addressable or leaf.is_fully_replicated) for leaf in arrays)
+
+
 def latest(directory: str | Path) -> int | None:
     """The newest step with an intact checkpoint, or None where there is none.
 
     Torn and corrupted newer checkpoints are passed over, each with a sentence on standard error.
     """
     for step in reversed(steps(directory)):
+        path = Path(directory).absolute() / str(step)
         try:
-            _read(Path(directory).absolute() / str(step))
+            _loaded(path, _intact(path))
         except CheckpointError as error:
             print(f"{error} Going back to the checkpoint before it.", file=sys.stderr)
         else:
@@ -111,6 +128,9 @@ def latest(directory: str | Path) -> int | None:
 def restore(directory: str | Path, step: int, like: Tree) -> Tree:
     """The tree saved at `step`, bit for bit, in the structure, array types and placement of `like`.
 
+    What is dealt out over devices in `like` is read so, by each process for its own; what it was when it was saved does
+    not matter.
+
     Args:
         directory: Folder of the checkpoints.
         step: A step that `latest` or `steps` named.
@@ -120,8 +140,10 @@ def restore(directory: str | Path, step: int, like: Tree) -> Tree:
         CheckpointError: The checkpoint is missing, damaged, or belongs to another structure.
     """
     path = Path(directory).absolute() / str(step)
-    saved = _read(path)
-    _check_structure(path, saved, _named_leaves(like))
+    wanted, manifest = _named_leaves(like), _intact(path)
+    _check_structure(path, {name: _shape(entry) for name, entry in manifest["leaves"].items()}, wanted)
+    saved = _loaded(path, manifest, {name: leaf.sharding for name, leaf in wanted.items() if _is_dealt(leaf)})
+    _check_structure(path, saved, wanted)
     flat, treedef = jax.tree_util.tree_flatten_with_path(like)
     leaves = [_as_like(saved[jax.tree_util.keystr(name)], leaf) for name, leaf in flat]
     return jax.tree_util.tree_unflatten(treedef, leaves)
@@ -164,16 +186,31 @@ def _strangers(folder: Path) -> list[str]:
     return [name for name in names if name not in known and not _ORBAX.fullmatch(name)]
 
 
+def _write_state(partial: Path, leaves: dict[str, Any], together: bool) -> None:
+    # Orbax refuses arrays without elements; the manifest alone says all there is to know about them.
+    stored = {name: leaf for name, leaf in leaves.items() if leaf.size}
+    with _orbax(together) as (ocp, checkpointer):
+        checkpointer.save(partial / "state", args=ocp.args.PyTreeSave(stored))
+
+
 @contextmanager
-def _orbax() -> "Iterator[tuple[Any, ocp.Checkpointer]]":
-    """Orbax and a synchronous checkpointer of it whose log is quiet: what fails is raised, and said once."""
+def _orbax(together: bool = False) -> "Iterator[tuple[Any, ocp.Checkpointer]]":
+    """Orbax and a synchronous checkpointer of it whose log is quiet: what fails is raised, and said once.
+
+    Of many processes it waits for all of them (`together`), or for none.
+    """
     import orbax.checkpoint as ocp  # here, since it takes most of a second to import
 
+    own = ocp.options.MultiprocessingOptions()
+    if not together and jax.process_count() > 1:
+        here = jax.process_index()
+        own = ocp.options.MultiprocessingOptions(here, {here}, f"process_{here}")
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=own)
+        with ocp.Checkpointer(handler, multiprocessing_options=own) as checkpointer:
             yield ocp, checkpointer
     finally:
         log.setLevel(level)
@@ -183,10 +220,19 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _named_leaves(tree: Any) -> dict[str, np.ndarray]:
+def _is_dealt(leaf: Any) -> bool:
+    """Whether an array lies in parts on several devices."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves by their paths, as NumPy arrays where they do not lie in parts."""
     leaves = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = jax.tree_util.keystr(path)
+        if _is_dealt(leaf) and not _is_key(leaf):
+            leaves[name] = leaf
+            continue
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         if array.dtype.hasobject or array.dtype.kind in "SU":
             raise CheckpointError(
@@ -197,12 +243,7 @@ def _named_leaves(tree: Any) -> dict[str, np.ndarray]:
     return leaves
 
 
-def _stored(leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    # Orbax refuses arrays without elements; the manifest alone says all there is to know about them.
-    return {name: leaf for name, leaf in leaves.items() if leaf.size}
-
-
-def _describe(leaf: np.ndarray) -> dict[str, Any]:
+def _describe(leaf: Any) -> dict[str, Any]:
     return {"shape": list(leaf.shape), "dtype": leaf.dtype.name}
 
 
@@ -242,8 +283,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The named leaves of one checkpoint, after every file was checked against the manifest."""
+def _intact(path: Path) -> dict[str, Any]:
+    """The manifest of one checkpoint, after every file was checked against it."""
     if not path.is_dir():
         raise CheckpointError(f"there is no checkpoint {path}; start afresh, or name a run directory that has one.")
     manifest = _read_manifest(path)
@@ -257,23 +298,34 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if found.get(name) != manifest["files"].get(name):
             state = "is missing" if name not in found else "does not match its checksum"
             raise CheckpointError(f"the checkpoint {path} is damaged ({name} {state}).")
+    return manifest
+
+
+def _loaded(path: Path, manifest: dict[str, Any], dealt: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The named leaves of a checkpoint that is intact: NumPy arrays, or what lies in parts by its sharding."""
     names = [name for name, entry in manifest["leaves"].items() if 0 not in entry["shape"]]
     try:
-        with _orbax() as (ocp, checkpointer):
+        with _orbax(jax.process_count() > 1 and bool(dealt)) as (ocp, checkpointer):
             one = ocp.RestoreArgs(restore_type=np.ndarray)
-            as_numpy = ocp.args.PyTreeRestore(restore_args=dict.fromkeys(names, one))
-            saved = checkpointer.restore(path / "state", args=as_numpy)
+            how = dict.fromkeys(names, one) | {
+                name: ocp.ArrayRestoreArgs(sharding=sharding) for name, sharding in dealt.items()
+            }
+            saved = checkpointer.restore(path / "state", args=ocp.args.PyTreeRestore(restore_args=how))
     except Exception as error:  # Orbax raises whatever its storage layers raise
         raise CheckpointError(f"the checkpoint {path} cannot be read ({_reason(error)}).") from error
-    leaves = {name: saved[name] if name in saved else _empty(entry) for name, entry in manifest["leaves"].items()}
-    return {name: np.asarray(leaf) for name, leaf in leaves.items()}
+    found = {name: saved[name] if name in saved else _empty(entry) for name, entry in manifest["leaves"].items()}
+    return {name: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for name, leaf in found.items()}
 
 
 def _empty(entry: dict[str, Any]) -> np.ndarray:
     return np.empty(entry["shape"], jax.numpy.dtype(entry["dtype"]))
 
 
-def _check_structure(path: Path, saved: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+def _shape(entry: dict[str, Any]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(entry["shape"]), jax.numpy.dtype(entry["dtype"]))
+
+
+def _check_structure(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     def fail(what: str) -> None:
         raise CheckpointError(
             f"the checkpoint {path} belongs to another model or optimiser: {what}; "
@@ -292,13 +344,18 @@ def _check_structure(path: Path, saved: dict[str, np.ndarray], wanted: dict[str,
             )
 
 
-def _as_like(saved: np.ndarray, like: Any) -> Any:
+def _as_like(saved: Any, like: Any) -> Any:
+    if isinstance(saved, jax.Array):
+        return jax.numpy.copy(saved)  # for the reason below
     if _is_key(like):
-        key = jax.random.wrap_key_data(jax.numpy.asarray(saved), impl=jax.random.key_impl(like))
-        return jax.device_put(key, like.sharding)
+        words = _as_like(saved, jax.random.key_data(like))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(like))
     if isinstance(like, jax.Array):
         # The copy matters: on CPU device_put may share memory with the NumPy array, which a donated buffer must not.
-        return jax.device_put(saved.copy(), like.sharding)
+        saved = saved.copy()
+        if like.is_fully_addressable:
+            return jax.device_put(saved, like.sharding)
+        return jax.make_array_from_callback(like.shape, like.sharding, lambda index: saved[index])
     if isinstance(like, np.ndarray | np.generic):
         return saved.copy() if isinstance(like, np.ndarray) else saved[()]
     return type(like)(saved.item())
