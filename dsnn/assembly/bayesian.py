@@ -38,6 +38,9 @@ from dsnn.networks.wiring import described_by
 from dsnn.simulate.sequential_images import Scan
 from dsnn.simulate.simulator import Simulator
 
+LOOKED_AT = 1 << 10
+"""Examples at a time."""
+
 
 def with_network(config: Config, split: data.Split) -> tuple[automatic.Automatic, data.Split]:
     """Returns a configuration whose kind of network is chosen, and the data as that network reads them."""
@@ -274,8 +277,15 @@ def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
 
 
 def reads_values(simulator: Simulator, split: data.Split) -> bool:
-    """Returns whether inputs carry values and not spikes."""
-    if simulator.encoding != "temporal":
+    """Returns whether inputs carry values, and not spikes or zeros and ones, of which weights are added.
+
+    Data that are shown as they are, held or step by step, are looked at as far as the first value that is neither.
+    """
+    if simulator.encoding not in ("temporal", "direct"):
         return simulator.analog
-    values = np.asarray(split.train.x)
-    return bool(((values != 0) & (values != 1)).any())
+    x = split.train.x
+    return any(_valued(np.asarray(x[start : start + LOOKED_AT])) for start in range(0, len(x), LOOKED_AT))
+
+
+def _valued(x: np.ndarray) -> bool:
+    return bool(((x != 0) & (x != 1)).any())

@@ -139,6 +139,7 @@ def _product(wire: Wire, sent: dict[str, Any], params: Params, running: np.ndarr
         events=events,
         executions=executions,
         source="analog" if wire.values == "analog" or wire.joined else "spikes",
+        binary=wire.once and wire.values != "analog" and not wire.joined,
         kernel_shape=kernel.shape if kernel is not None and matrix else ends,
         bias=wire.kernel is not None and f"{wire.kernel.rpartition('.')[0]}.bias" in params,
         connected=kernel if matrix else None,
