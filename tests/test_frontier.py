@@ -112,7 +112,7 @@ def test_nobody_has_what_another_has_not_or_is_judged_by_other_prices(tmp_path):
 
 
 def test_everybody_may_have_bits_and_a_price_of_events_by_one_option(tmp_path):
-    mine = ["data=npz", npz(tmp_path / "mine.npz"), "contenders=spiking,relu,small,binary,linear"]
+    mine = ["data=npz", npz(tmp_path / "mine.npz"), "contenders=spiking,relu,small"]
     plain = frontier_plan.planned(mine).entrants
     for words in (["bits.enabled=true"], ["energy.events=differentiated"], ["bits.enabled=true", "bits.fixed=4"]):
         found = frontier_plan.planned([*mine, *words]).entrants
