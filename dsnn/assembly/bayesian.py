@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 
 from dsnn import data, energy, learn, parameters, resolve, rng
 from dsnn.assembly import automatic
@@ -284,6 +285,8 @@ def reads_values(simulator: Simulator, split: data.Split) -> bool:
     if simulator.encoding not in ("temporal", "direct"):
         return simulator.analog
     x = split.train.x
+    if sparse.issparse(x):
+        return _valued(x.data)
     return any(_valued(np.asarray(x[start : start + LOOKED_AT])) for start in range(0, len(x), LOOKED_AT))
 
 
