@@ -284,7 +284,7 @@ def reads_values(simulator: Simulator, split: data.Split) -> bool:
     """
     if simulator.encoding not in ("temporal", "direct"):
         return simulator.analog
-    x = split.train.x
+    x: Any = split.train.x
     if sparse.issparse(x):
         return _valued(x.data)
     return any(_valued(np.asarray(x[start : start + LOOKED_AT])) for start in range(0, len(x), LOOKED_AT))
