@@ -21,12 +21,12 @@ from dsnn.bayes import gate_posterior, guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.behaviour import hidden_spikes
 from dsnn.bayes.energy_prior import EnergyPrior
-from dsnn.bayes.events import counted, differentiable
+from dsnn.bayes.events import counted, differentiable, valued
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import BERNOULLI
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.weight_posterior import WeightPosterior
-from dsnn.cells import LI, LIF
+from dsnn.cells import LI, LIF, ReLU
 from dsnn.config import Config, EnergyConfig
 from dsnn.escape import ExponentialHazard, Gaussian, Logistic
 from dsnn.learn.svi_config import SviConfig
@@ -254,6 +254,61 @@ def test_an_event_is_a_number_that_knows_what_one_more_spike_would_do() -> None:
     x = jnp.asarray([0.0, 1.0, -1.0, 2.0, 0.3])
     np.testing.assert_array_equal(differentiable(x), counted(x))
     np.testing.assert_array_equal(jax.vmap(jax.grad(differentiable))(x), [1.0, 1.0, -1.0, 0.0, 1.0])
+
+
+def values(steps: int = 1, **parts: Any) -> Bayesian:
+    return bayesian(mlp((3,), (4, 3), 2, key=KEY, gain=2.0, cell=lambda neurons: ReLU()), steps, **parts)
+
+
+def by_layer(params: Any) -> list[Any]:
+    """What two layers of ReLU give, by hand."""
+    found, x = [], X
+    for name in ("hidden0", "hidden1"):
+        x = jnp.maximum(x @ params[f"{name}.synapse.kernel"] + params[f"{name}.synapse.bias"], 0)
+        found.append(x)
+    return found
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_values_that_are_not_zero_are_paid_for_with_the_gradient_of_their_scaled_norm(steps: int) -> None:
+    made = values(steps)
+    params = made.weights.initial
+    given = by_layer(params)
+    assert all(0 < float((a == 0).mean()) < 1 for a in given)
+    found, slope = jax.value_and_grad(lambda p: paid(made, p, **ONE))(params)
+    counts = [float(jnp.maximum((a != 0).mean(0), 0.5 / (6 * steps)).sum()) for a in given]  # the silent ones' least
+    # three inputs meet four targets once, values three and two at every step, each at the price of a value
+    assert float((X != 0).mean()) == 1
+    np.testing.assert_allclose(found, 7 * (3 * 4 + steps * (counts[0] * 3 + counts[1] * 2)), rtol=1e-5)
+    means = [float(a.sum() / (a != 0).sum()) for a in given]
+
+    def closed(p: Any) -> Any:
+        each = [7 * targets * a.sum(1).mean() / m for a, m, targets in zip(by_layer(p), means, (3, 2), strict=True)]
+        return steps * sum(each)
+
+    for name, by_hand in jax.grad(closed)(params).items():
+        np.testing.assert_allclose(slope[name], by_hand, rtol=1e-4, atol=1e-6)
+    assert float(abs(slope["hidden0.synapse.kernel"]).max()) > 0
+
+
+def test_a_rate_penalty_of_values_is_their_norm() -> None:
+    made, price = values(differentiated=False), jnp.asarray(0.25)
+    params = made.weights.initial
+    found, slope = jax.value_and_grad(lambda p: paid(made, p, site="spikes", spike_price=price))(params)
+    by_hand, closed = jax.value_and_grad(lambda p: 0.25 * sum(a.sum() for a in by_layer(p)) / len(X))(params)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+    for name, value in closed.items():
+        np.testing.assert_allclose(slope[name], value, rtol=1e-5, atol=1e-7)
+    assert float(by_hand) > 0.1
+
+
+def test_values_of_any_scale_are_events_of_one_unit() -> None:
+    x = jnp.asarray([0.0, 3.0, -1.0, 2.0])
+    for scale in (1.0, 1e-3):
+        np.testing.assert_array_equal(valued(scale * x), counted(x))
+        np.testing.assert_allclose(jax.grad(lambda y: valued(y).sum())(scale * x) * scale, [0.5, 0.5, -0.5, 0.5])
+    np.testing.assert_array_equal(valued(jnp.zeros(3)), jnp.zeros(3))
+    assert np.isfinite(jax.grad(lambda y: valued(y).sum())(jnp.zeros(3))).all()
 
 
 def test_events_count_as_far_as_each_example_reaches_a_step() -> None:

@@ -138,7 +138,7 @@ def tiny(**parts) -> Bayesian:
     where = sites.sites(model)
     kernels = {name: params[name] for name in template.names}
     bits = BitPosterior(kernels, (2, 4), family=BERNOULLI, open_probability=0.5)
-    widths = Widths(bits, INT32, 8, INT32.at_bits(16))
+    widths = Widths(bits, INT32, INT32.at_bits(16))
     usual = {"bits": bits, "energy": EnergyPrior(where, INT32, "memory", widths=widths)}
     weights = WeightPosterior(template, params, priors.point, guides.point())
     return Bayesian(Simulator(template, 3), weights, data_size=6, **{**usual, **parts})
@@ -168,7 +168,7 @@ def test_the_objective_over_widths_is_bounded_by_the_enumerated_evidence_and_rea
     net = tiny()
     free = next(iter(net.bits.initial))
     one = dataclasses.replace(net.bits, initial={free: net.bits.initial[free]})
-    widths = Widths(one, INT32, 8, INT32.at_bits(16))
+    widths = Widths(one, INT32, INT32.at_bits(16))
     net = dataclasses.replace(net, bits=one, energy=dataclasses.replace(net.energy, widths=widths))
     _, inputs, spikes = net.simulator.run(net.weights.initial, X, None, lambda s, spikes: spikes)
     model = net.simulator.template.build(net.weights.initial)
@@ -292,7 +292,7 @@ def test_the_price_of_an_event_is_that_of_its_adder_multiplier_and_weight() -> N
 def test_expected_energy_is_the_mean_over_gates_and_widths(per_channel: bool) -> None:
     net = tiny()
     bits = dataclasses.replace(net.bits, per_channel=per_channel, family=BitPosterior({}).family)
-    prior = dataclasses.replace(net.energy, widths=Widths(bits, INT32, 8, INT32.at_bits(16)))
+    prior = dataclasses.replace(net.energy, widths=Widths(bits, INT32, INT32.at_bits(16)))
     events = {wire.name: jax.random.uniform(KEY, (wire.pre_sites,)) for wire in prior.sites.wires}
     p = {name: jax.random.uniform(jax.random.key(4), (size,)) for name, size in prior.sites.groups.items()}
     levels = np.asarray(jax.random.uniform(jax.random.key(5), (bits.total,)))
@@ -363,7 +363,7 @@ def test_planted_widths_are_found(family, zero: bool) -> None:
     for name in (first, second):
         params[name] = params[name] + 1e-3 * jax.random.normal(keys[3], params[name].shape)
     bits = BitPosterior({name: params[name] for name in (first, second)}, zero=zero, family=family)
-    widths = Widths(bits, INT32, 8, INT32.at_bits(16))
+    widths = Widths(bits, INT32, INT32.at_bits(16))
     net = Bayesian(
         simulator,
         WeightPosterior(template, params, priors.point, guides.point()),

@@ -28,6 +28,7 @@ from dsnn.cells import (
     Izhikevich,
     MaskedPSN,
     Noisy,
+    QuantisedReLU,
     ReLU,
     SignedIF,
     SlidingPSN,
@@ -69,6 +70,7 @@ CELLS = {
     "LTC": (lambda: LTC(NEURONS, key=KEY, learnable=("threshold",)), 1.0, QUIET),
     "LTC noise": (lambda: LTC(NEURONS, key=KEY, noise=escape.Gaussian(0.2)), 1.0, NOISY),
     "ReLU": (lambda: ReLU(), 1.0, QUIET),
+    "QuantisedReLU": (lambda: QuantisedReLU(4, -4.0), 1.0, QUIET),
     "PSN": (lambda: PSN(STEPS, key=KEY, threshold=0.2), 2.0, QUIET),
     "PSN noise": (lambda: PSN(STEPS, key=KEY, threshold=0.2, noise=escape.Logistic(0.2)), 2.0, NOISY),
     "MaskedPSN": (lambda: MaskedPSN(STEPS, 3, key=KEY, threshold=0.2), 2.0, QUIET),
@@ -95,7 +97,7 @@ CELLS = {
 }  # fmt: skip
 READOUTS = ("LI", "spyx.LI")
 COUNTS = ("sinabs.LIF",)
-VALUES = ("ReLU",)
+VALUES = ("ReLU", "QuantisedReLU")
 AT_ONCE = ("PSN", "PSN noise")
 """Cells that run whole sequences and no single step (`tests/test_parallel_cells.py`)."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from dsnn import data, energy, evaluate, store
 from dsnn.assembly.assemble import build
+from dsnn.assembly.identity import identity
 from dsnn.bayes.bit_posterior import input_range
 from dsnn.deploy.exit_calibration import Calibrated
 from dsnn.run import frontier, frontier_plan, frontier_words, schema, search, standings, sweep, trial
@@ -90,18 +91,39 @@ def test_mistakes_get_a_sentence_before_any_work(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_nobody_has_what_no_rival_can_have_or_is_judged_by_other_prices(tmp_path):
+def test_nobody_has_what_another_has_not_or_is_judged_by_other_prices(tmp_path):
     mine = ["data=npz", npz(tmp_path / "mine.npz"), "contenders=spiking,small"]
-    beside = "values of a ReLU have no bits and no price of their own"
-    assert f"{beside}, got bits.enabled=true for spiking" in refused(*mine, "spiking.bits.enabled=true")
-    priced = refused(*mine, "spiking.energy.events=differentiated")
-    assert f"{beside}, got energy.events=differentiated for spiking" in priced
-    assert f"{beside}, got svi.rate_penalty=0.1 for spiking" in refused(*mine, "svi.rate_penalty=0.1")
+    alike = "a frontier compares networks of the same inference"
+    one_side = refused(*mine, "spiking.bits.enabled=true")
+    assert f"{alike}, got bits.enabled=true for spiking and not for small; give it to everybody" in one_side
+    assert f"{alike}, got svi.rate_penalty=0.1 for small and not for spiking" in refused(
+        *mine, "small.svi.rate_penalty=0.1"
+    )
+    exits = refused(*mine[:2], "contenders=spiking,relu_exit,relu", "bits.enabled=true")
+    assert "values of relu_exit have no bits, got bits.enabled=true for spiking in a frontier with it" in exits
+    assert exits.endswith("or give contenders=spiking,relu.")
+    priced = refused(*mine[:2], "contenders=linear,spiking", "svi.rate_penalty=0.1")
+    assert "values of linear have no price by their number, got svi.rate_penalty=0.1" in priced
     alone = frontier_plan.planned([*mine[:2], "contenders=spiking", "svi.rate_penalty=0.1"])
     assert alone.entrants[OURS][1].ends[0].svi.rate_penalty == 0.1
     other = refused(*mine, "energy.profile=22nm", "energy.accounting=updates")
     assert "decided by energy.profile=45nm-int8 energy.accounting=memory, got energy.profile=22nm" in other
     assert "got energy.profile=45nm-int8 energy.accounting=updates" in refused(*mine, "small.energy.accounting=updates")
+
+
+def test_everybody_may_have_bits_and_a_price_of_events_by_one_option(tmp_path):
+    mine = ["data=npz", npz(tmp_path / "mine.npz"), "contenders=spiking,relu,small"]
+    plain = frontier_plan.planned(mine).entrants
+    for words in (["bits.enabled=true"], ["energy.events=differentiated"], ["bits.enabled=true", "bits.fixed=4"]):
+        found = frontier_plan.planned([*mine, *words]).entrants
+        ends = [end for _, one in found.values() for end in one.ends]
+        assert all(end.bits.enabled or end.energy.events == "differentiated" for end in ends)
+        for name in found:
+            falls = {"svi.budget_fraction"} if name == "small" and "bits.fixed=4" not in words else set()
+            assert set(found[name][1].space) == set(plain[name][1].space) | falls
+    for _, searched in plain.values():  # and nobody has what was not given
+        assert not any(end.bits.enabled or end.energy.events == "differentiated" for end in searched.ends)
+        assert all("activations" not in identity(end)["bits"] for end in searched.ends)
 
 
 def test_other_data_under_the_same_name_are_another_search(tmp_path):
@@ -259,6 +281,25 @@ def test_what_has_bits_is_judged_with_its_widths(tmp_path):
     assert states == pytest.approx(1e-3 * 2 * 3 * (8 + 3) * 16 * 0.3125)  # read and written, at each step
 
 
+def test_values_of_few_bits_are_judged_with_their_widths_on_both_machines(tmp_path):
+    words = [*frontier_plan.BASE, "data=npz", npz(tmp_path / "mine.npz"), "model.architecture=mlp", "model.hidden=[8]"]
+    words += [*QUICK, "train.steps=1", "model.cell=ReLU", "bits.enabled=true", "bits.fixed=4", "bits.activations=2"]
+    setup = build(schema.compose([*words, "gates.enabled=false", "halting.enabled=false"]))
+    params = setup.params(setup.learner.init()) | input_range(setup.split.train.x)
+    made = judged(setup, Calibrated(params, np.inf, {}), "val", trial.profiles()[:1])
+    parts = {machine: made.parts[trial.primary(machine)] for machine in energy.MACHINES}
+    # int8 at 45 nm: add 0.03, multiply 0.2 pJ at 8 bits; six inputs of 8 bits at eight units, eight of 2 at three
+    first = 6 * 8 * (0.2 * 4 * 8 / 64 + 0.03 * (4 + 3 + 8) / 8)
+    second = 8 * 3 * (0.2 * 4 * 2 / 64 + 0.03 * (4 + 3 + 2) / 8)
+    assert parts["dense"]["macs"] == pytest.approx(1e-3 * (first + second))
+    assert parts["dense"]["weights"] == pytest.approx(1e-3 * (48 + 24) * 4 * 1.5625)
+    assert parts["dense"]["activations"] == pytest.approx(1e-3 * (6 * 8 + 8 * 2) * 0.15625)
+    assert parts["dense"]["states"] == 0
+    assert parts["dense"]["addresses"] == 0
+    assert parts["events"]["macs"] < parts["dense"]["macs"]
+    assert parts["events"]["addresses"] > 0
+
+
 def test_a_trial_does_not_see_the_test_part(tmp_path, monkeypatch):
     found, seen, judged = [], [], trial.judged
 
@@ -315,6 +356,17 @@ def test_a_frontier_of_data_of_ones_own(tmp_path, shape, capsys):
     assert "learning" not in capsys.readouterr().out
     assert runs == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
     assert json.loads((tmp_path / "out" / "frontier.json").read_text()) == result
+
+
+@pytest.mark.slow
+def test_a_frontier_of_bits_and_prices_on_both_sides(tmp_path):
+    words = ["data=npz", npz(tmp_path / "mine.npz"), "trials=1", f"root={tmp_path / 'out'}", "train.epochs=2"]
+    words += ["train.batch_size=32", "bayes.samples=2", "contenders=spiking,relu,small"]
+    assert frontier.main([*words, "bits.enabled=true", "energy.events=differentiated"]) == 0
+    result = json.loads((tmp_path / "out" / "frontier.json").read_text())
+    assert {one for one, row in result["contenders"].items() if row["points"]} == {
+        "spiking", "relu", "relu_skipping", "small", "small_skipping",
+    }  # fmt: skip
 
 
 def test_a_frontier_whose_trials_all_failed_says_why(tmp_path, monkeypatch, capsys):

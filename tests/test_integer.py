@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dsnn
+from dsnn.bayes.bit_posterior import BitPosterior
 from dsnn.bayes.bits_config import BitsConfig
 from dsnn.bayes.quantiser import quantised
 from dsnn.cells import ALIF, IF, LI, LIF, PLIF
@@ -195,7 +196,8 @@ def test_records_of_a_compacted_network_have_the_widths_of_the_channels_that_are
     deployed = SimpleNamespace(
         widths={"a.synapse.kernel": np.array([2, 4, 0, 8])}, gates={"a": np.array([1.0, 0.0, 1.0, 0.0])}
     )
-    synapses, updated = with_widths([record, neurons], (wire,), deployed, inputs=8, membrane=12)
+    bits = BitPosterior({"a.synapse.kernel": jnp.ones((3, 4))}, membrane=12)
+    synapses, updated = with_widths([record, neurons], (wire,), deployed, bits)
     assert synapses.bits.tolist() == [2, 0]
     assert synapses.connected.tolist() == [[True, False]] * 3
     assert (synapses.input_bits, updated.bits) == (8, 12)

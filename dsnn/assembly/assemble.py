@@ -15,6 +15,7 @@ from dsnn.assembly.bayesian import network, reads_values, settings_of, with_netw
 from dsnn.assembly.loading import check_trainable, load_data, prepared, task_of
 from dsnn.bayes import sites
 from dsnn.bayes.bayesian import Bayesian
+from dsnn.cells.quantised_relu import STEP
 from dsnn.config import Config, as_dict
 from dsnn.data import streams
 from dsnn.data.feed import Feed
@@ -100,6 +101,7 @@ class Setup:
             or self.keep is not None
         )
         drawn = config.model.options or config.model.readout_options or config.bayes.rare_inputs != 1
+        drawn = drawn or any(name.endswith(STEP) for name in self.bayesian.simulator.template.names)
         if special or drawn or config.train.class_weight != "none" or config.bayes.guide == "ensemble":
             return None
         parts = [(name, part) for name in ("train", "val", "test", "certify") if (part := getattr(split, name))]

@@ -1,15 +1,18 @@
 """The Bayesian network of a configuration and its data: simulator, posteriors and prices put together."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 
 from dsnn import data, energy, learn, parameters, resolve, rng
 from dsnn.assembly import automatic
+from dsnn.assembly.activations import SEEN, in_few_bits
 from dsnn.assembly.loading import task_of
 from dsnn.assembly.network import build_converted, build_guide, build_model
 from dsnn.assembly.start import compacted_network
@@ -26,6 +29,7 @@ from dsnn.bayes.widths import Widths
 from dsnn.cells import kind
 from dsnn.config import Config, reads_images
 from dsnn.data.scaling import PARTS
+from dsnn.data.streams import is_streamed
 from dsnn.deploy.fixed_point import check_network
 from dsnn.learn import sampling
 from dsnn.learn.shrinking import Kept
@@ -35,6 +39,9 @@ from dsnn.networks.whole import Whole, is_own
 from dsnn.networks.wiring import described_by
 from dsnn.simulate.sequential_images import Scan
 from dsnn.simulate.simulator import Simulator
+
+LOOKED_AT = 1 << 10
+"""Examples at a time."""
 
 
 def with_network(config: Config, split: data.Split) -> tuple[automatic.Automatic, data.Split]:
@@ -80,7 +87,7 @@ def network(
     shape, temporal, task = data.input_shape(split), split.temporal, task_of(split, config)
     outputs = task.outputs(split.classes)
     length = data.steps(split) or config.train.steps if temporal else config.train.steps
-    if scanned := config.train.encoding == "scan" and not temporal:
+    if config.train.encoding == "scan" and not temporal:
         length, features = config.train.scan.shape(_image(shape, split.name))
         shape = (features,)
     key = rng.stream(settings.root, "init")
@@ -96,11 +103,11 @@ def network(
         )
     else:
         model = build_model(config.model, shape, outputs, key, width)
-    fans = {}
+    fans: dict[str, jax.Array] = {}
+    changed = _changed(config, split, settings, _simulator(config, parameters.split(model)[0], length, split), keep)
     if keep is not None:
-        whole = parameters.split(model)[1]
-        model = narrowed(model, keep)
-        fans = _fans(whole, parameters.split(model)[1])
+        fans = _fans(parameters.split(model)[1], parameters.split(changed(model))[1])
+    model = changed(model)
     template, params = parameters.split(model)
     if template.statistics and config.learner not in ("svi", "map") and not resolve.is_foreign(config.learner):
         raise ValueError(
@@ -108,15 +115,7 @@ def network(
             f"learner={config.learner}; take one of these."
         )
     params = params if start is None else start
-    simulator = Simulator(
-        template,
-        length,
-        "temporal" if temporal else config.train.encoding,
-        config.train.schedule,
-        int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
-        config.train.scan if scanned else Scan(),
-        stochastic=config.learner != "nuts",
-    )
+    simulator = _simulator(config, template, length, split)
     if config.gates.enabled and config.gates.time and not temporal:
         raise ValueError(f"gates.time is for temporal data, {split.name} is static; halting decides its steps.")
     variational, differentiated = config.learner == "svi", config.energy.events == "differentiated"
@@ -137,7 +136,7 @@ def network(
         held_input=simulator.held,
         time_steps=simulator.steps if config.gates.enabled and config.gates.time else 0,
     )
-    guide = _guide(config, shape, outputs, key, params, keep)
+    guide = _guide(config, shape, outputs, key, params, changed)
     if guide.noise is not None and isinstance(model, Whole):
         raise ValueError(
             f"bayes.guide={config.bayes.guide} drops the inputs of a stack's layers, got a network of one's own; take "
@@ -157,7 +156,7 @@ def network(
     prior = prior if variational or sampled else priors.point
     flips = variational and config.bayes.flipout
     bits = _bits(config, model, params, reads_values(simulator, split)) if config.bits.enabled else None
-    widths = None if bits is None else Widths(bits, prices, config.bits.inputs, prices.at_bits(config.bits.membrane))
+    widths = None if bits is None else Widths(bits, prices, prices.at_bits(config.bits.membrane))
     spares = halts or gated or bits is not None
     bayesian = Bayesian(
         simulator,
@@ -172,6 +171,38 @@ def network(
         data_size=data.size(split.train),
     )
     return bayesian, every_site
+
+
+def _simulator(config: Config, template: parameters.Template, length: int, split: data.Split) -> Simulator:
+    """Returns how examples run through a network for so many steps."""
+    scanned = config.train.encoding == "scan" and not split.temporal
+    return Simulator(
+        template,
+        length,
+        "temporal" if split.temporal else config.train.encoding,
+        config.train.schedule,
+        int(config.train.memory) if config.train.memory.isdigit() else config.train.memory,
+        config.train.scan if scanned else Scan(),
+        stochastic=config.learner != "nuts",
+    )
+
+
+def _changed(
+    config: Config, split: data.Split, settings: learn.Settings, simulator: Simulator, keep: Kept | None
+) -> Callable[[Any], Any]:
+    """Returns what makes of a network as it is built the one that learns: the sites that are left, values of few bits.
+
+    Rules keep these two apart.
+    """
+    if keep is not None:
+        return partial(narrowed, keep=keep)
+    if not config.bits.enabled:
+        return lambda model: model
+
+    def inputs() -> jax.Array:
+        return simulator.encode(jnp.asarray(data.sample(split.train, SEEN).x), rng.stream(settings.root, "data"))
+
+    return partial(in_few_bits, inputs=inputs, bits=config.bits.activations, held=simulator.held)
 
 
 def _gates(config: Config, where: sites.Sites) -> GatePosterior:
@@ -195,6 +226,7 @@ def _bits(config: Config, model: Any, params: parameters.Params, values: bool) -
         membrane=own.membrane,
         leak=own.leak,
         inputs=own.inputs,
+        activations=own.activations,
         reads_values=values,
     )
 
@@ -205,13 +237,11 @@ def _guide(
     outputs: int,
     key: Any,
     initial: parameters.Params,
-    keep: Kept | None,
+    changed: Callable[[Any], Any],
 ) -> guides.Guide:
-    """Returns the posterior family of a learner's weights; the key is consumed."""
+    """Returns the posterior family of a learner's weights, see `build_guide`; the key is consumed."""
     if config.learner == "svi":
-        return build_guide(
-            config, shape, outputs, key, (lambda model: model) if keep is None else partial(narrowed, keep=keep)
-        )
+        return build_guide(config, shape, outputs, key, changed)
     return sampling.family(initial, config.nuts) if config.learner == "nuts" else guides.point()
 
 
@@ -249,8 +279,17 @@ def _image(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
 
 
 def reads_values(simulator: Simulator, split: data.Split) -> bool:
-    """Returns whether inputs carry values and not spikes."""
-    if simulator.encoding != "temporal":
+    """Returns whether inputs carry values, and not spikes or zeros and ones, of which weights are added.
+
+    Data that are shown as they are, held or step by step, are looked at as far as the first value that is neither.
+    """
+    if simulator.encoding not in ("temporal", "direct"):
         return simulator.analog
-    values = np.asarray(data.looked_at(split.train).x)
-    return bool(((values != 0) & (values != 1)).any())
+    x: Any = data.looked_at(split.train).x if is_streamed(split) else split.train.x
+    if sparse.issparse(x):
+        return _valued(x.data)
+    return any(_valued(np.asarray(x[start : start + LOOKED_AT])) for start in range(0, len(x), LOOKED_AT))
+
+
+def _valued(x: np.ndarray) -> bool:
+    return bool(((x != 0) & (x != 1)).any())

@@ -32,7 +32,10 @@ _digests: dict[tuple[Any, ...], str] = {}
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns the configuration without what it only hands out at the end."""
-    return {name: value for name, value in as_dict(config).items() if name not in ("export", "trust")}
+    found = {name: value for name, value in as_dict(config).items() if name not in ("export", "trust")}
+    if not config.bits.enabled:  # options that came later, so that runs without bits keep their names
+        found["bits"] = {name: value for name, value in found["bits"].items() if name != "activations"}
+    return found
 
 
 def directory_of(config: Config, read: dict[str, str] | None = None) -> Path:

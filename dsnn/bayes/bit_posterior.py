@@ -55,9 +55,9 @@ class BitPosterior:
     """Bit gates over kernels of a network, and the steps of their grids.
 
     Attributes:
-        initial: the network's own kernels by name, at which steps begin: each at the power of two with the least
-            squared error of its width, and learned from there. With one step for a kernel it is the range that fits its
-            bulk; no largest weight, of which 2 bits could keep nothing else, decides.
+        initial: the network's own kernels by name, that of inputs first, at which steps begin: each at the power of two
+            with the least squared error of its width, and learned from there. With one step for a kernel it is the
+            range that fits its bulk; no largest weight, of which 2 bits could keep nothing else, decides.
         widths: that a unit may have, in order.
         zero: whether it may have none.
         per_channel: whether each output channel is a unit; else the kernel is.
@@ -68,7 +68,8 @@ class BitPosterior:
         membrane: bits of membranes, thresholds and biases of the network that is decided.
         leak: bits of its leaks' multiplier.
         inputs: bits of its inputs, where they are values.
-        reads_values: whether they are.
+        activations: bits of the values that its layers give, where they give values.
+        reads_values: whether inputs are values.
     """
 
     initial: Params
@@ -81,6 +82,7 @@ class BitPosterior:
     membrane: int = 16
     leak: int = 8
     inputs: int = 8
+    activations: int = 8
     reads_values: bool = True
 
     def __post_init__(self) -> None:
@@ -109,6 +111,10 @@ class BitPosterior:
     def total(self) -> int:
         """Number of gates."""
         return self.levels * sum(self.units.values())
+
+    def input_bits(self, kernel: str) -> int:
+        """Returns the width of the values that a kernel reads: of the first that of inputs, else of activations."""
+        return self.inputs if kernel == next(iter(self.initial)) else self.activations
 
     def prior(self, weight: Float[Array, ""] | None = None) -> Float[Array, " gate"]:
         """Samples the gates from their base measure, inside a NumPyro model; none at a fixed width.

@@ -17,7 +17,8 @@ class BitsConfig:
     """How precisely weights are stored, as the posterior chooses under a price of energy (`dsnn.bayes.bit_posterior`).
 
     What is judged then (deployed/..., energy/...) is the decided integer network alone: weights of the widths that
-    were chosen, membranes in fixed point, inputs rounded (`dsnn.deploy.fixed_point`).
+    were chosen, membranes in fixed point, inputs rounded (`dsnn.deploy.fixed_point`). A network of values
+    (``model.cell=ReLU``) learns with its activations rounded (`dsnn.cells.quantised_relu`).
 
     Attributes:
         enabled: whether kernels have bit gates, or are trained at a fixed width. Without a price all bits stay.
@@ -29,9 +30,10 @@ class BitsConfig:
             the fewest bits whose step is no longer than its posterior's standard deviation.
         open_probability: of each gate, at the start.
         fixed: one width for every kernel, without gates: quantisation-aware training; 0 is none.
-        membrane: width of membranes, thresholds and biases in fixed point.
+        membrane: width of membranes, thresholds and biases in fixed point, and of what a ReLU compares with zero.
         leak: bits of a leak's multiplier m / 2^bits.
         inputs: width of inputs that are values.
+        activations: width of the values that a ReLU gives, which have no sign; their step is learned.
     """
 
     enabled: bool = False
@@ -44,6 +46,7 @@ class BitsConfig:
     membrane: int = 16
     leak: int = 8
     inputs: int = 8
+    activations: int = 8
 
     def __post_init__(self) -> None:
         if self.per not in PER:
@@ -64,8 +67,9 @@ class BitsConfig:
                 "bits.open_probability must be in [0.9, 1), so that learning begins where all bits are likelier than "
                 f"fewer, got {self.open_probability}; 0.98 is usual."
             )
-        if not 2 <= self.inputs <= 16:
-            raise ValueError(f"bits.inputs must be from 2 to 16, got {self.inputs}; 8 is a byte.")
+        for name, least in (("inputs", 2), ("activations", 1)):
+            if not least <= (width := getattr(self, name)) <= 16:
+                raise ValueError(f"bits.{name} must be from {least} to 16, got {width}; 8 is a byte.")
         if not 6 <= self.membrane <= 24 or not 2 <= self.leak <= 16 or self.membrane - 1 + self.leak > 24:
             raise ValueError(
                 "bits.membrane must be from 6 to 24, bits.leak from 2 to 16, and their sum at most 25, beyond which "

@@ -107,7 +107,7 @@ class EnergyPrior:
         return {name: jnp.maximum(e, 0.5 / seen) for name, e in events.items()}
 
     def events_of(self, ran: Pass, reached: Float[Array, "time batch"] | None, *, held: bool) -> dict[str, Array]:
-        """Returns the events of a pass as `measured` does, with the gradient of the spikes that they are.
+        """Returns the events of a pass as `measured` does, with the gradient of the spikes or values that they are.
 
         Args:
             ran: the pass.

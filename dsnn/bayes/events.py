@@ -2,15 +2,17 @@
 
 A wire carries an event where it carries something else than zero. Counted, events are numbers; differentiated, they
 have the derivative of the spikes that they are, which is the density of the escape noise, or the surrogate of a neuron
-that has a named one (`dsnn.escape`).
+that has a named one (`dsnn.escape`). Values have no noise, and whether one of them is zero has no derivative: they have
+that of the L1 norm in units of a usual value (`valued`).
 """
 
 import jax.numpy as jnp
+from jax import lax
 
 from dsnn.escape.draw import with_gradient_of
 from dsnn.types import Array, Float
 
-__all__ = ["counted", "differentiable", "followed", "per_step"]
+__all__ = ["counted", "differentiable", "followed", "per_step", "valued"]
 
 LEAST = 1e-3
 """Steps of an example below which there are no events to speak of: where all but stop before one is read again."""
@@ -31,6 +33,20 @@ def differentiable(x: Array) -> Array:
     """
     size = jnp.where(x < 0, -x, x)  # whose slope at zero is that of a spike about to come
     return with_gradient_of(counted(x), jnp.where(size <= 1, size, 0.0).astype(jnp.float32))
+
+
+def valued(x: Array) -> Array:
+    """Returns `counted`, with the gradient of |x| / m, where m is the mean size of what is not zero and is held.
+
+    These sum to the count, so that a price of events has its unit whatever the scale of a layer, and everything that is
+    sent is drawn towards zero by the same amount, the small ones to it first. An indicator's own derivative is nowhere,
+    and a scale-free measure such as Hoyer's (Kurtz et al. 2020) draws the small ones alone and lets a large value that
+    nobody needs grow. As with every L1 norm, part of the price can be paid by smaller values; the prior of the weights
+    that read them resists.
+    """
+    size, sent = jnp.where(x < 0, -x, x), counted(x)
+    mean = lax.stop_gradient(size.sum() / jnp.maximum(sent.sum(), 1.0))
+    return with_gradient_of(sent, (size / jnp.where(mean > 0, mean, 1.0)).astype(jnp.float32))
 
 
 def followed(running: Float[Array, " time"]) -> Float[Array, " time"]:

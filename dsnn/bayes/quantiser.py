@@ -5,11 +5,9 @@ network needs shifts where others multiply, and every finer grid holds the coars
 own: what is best for three levels cuts off what is best for 65535.
 """
 
-import math
-
-import jax
 import jax.numpy as jnp
 
+from dsnn.cells.grid import learned_step, power_of_two, straight_through
 from dsnn.types import Array, Float
 
 __all__ = ["best_log_step", "nested", "power_of_two", "quantised", "top"]
@@ -24,14 +22,6 @@ EMPTY = -8.0
 def top(bits: int) -> int:
     """Returns the largest integer of a symmetric grid: 1 of 2 bits, 7 of 4, 127 of 8."""
     return 2 ** (bits - 1) - 1
-
-
-def power_of_two(log_step: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns 2^round(log_step), exactly; its gradient is that of 2^log_step, straight through the rounding."""
-    whole = jnp.round(jax.lax.stop_gradient(log_step)).astype(jnp.int32)
-    # the power is the exponent's bits: exp2 is off by an ulp on some machines, and steps must not be
-    exact = jax.lax.bitcast_convert_type((jnp.clip(whole, -126, 127) + 127) << 23, jnp.float32)
-    return exact * (1 + math.log(2.0) * (log_step - jax.lax.stop_gradient(log_step)))
 
 
 def quantised(
@@ -49,11 +39,9 @@ def quantised(
         bits: width, at least 2.
     """
     most = top(bits)
-    share = 1 / math.sqrt(max(weights.size // log_step.shape[0], 1) * most)
-    slowed = share * log_step + jax.lax.stop_gradient((1 - share) * log_step)
-    step = power_of_two(slowed)
+    step = learned_step(log_step, weights.size // log_step.shape[0], most)
     inside = jnp.clip(weights / step, -most, most)
-    return step * (inside + jax.lax.stop_gradient(jnp.round(inside) - inside))
+    return step * straight_through(inside, jnp.round(inside))
 
 
 def nested(

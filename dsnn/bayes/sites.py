@@ -12,7 +12,7 @@ import math
 
 import jax.numpy as jnp
 
-from dsnn.bayes.events import counted, differentiable, followed, per_step
+from dsnn.bayes.events import counted, differentiable, followed, per_step, valued
 from dsnn.networks.indices import of_groups, rows_scaled, spread, summed
 from dsnn.networks.site_wires import Neurons, Wire, neurons_of, wire_of
 from dsnn.networks.whole import Runnable
@@ -211,13 +211,13 @@ def measure(
         held: whether the input was held.
         running: how far each step ran, None: every step; events count where the network ran.
         reached: probability that each example reaches each step, None: it does.
-        differentiated: whether events have the gradient of the spikes that they are (`dsnn.bayes.events`). What
-            carries values counts where it is not zero, and has none.
+        differentiated: whether events have the gradient of the spikes or values that they are (`dsnn.bayes.events`).
     """
     sent, out = model.carried(inputs, spikes, held=held), {}
     for wire in sites.wires:
         signal = over(wire.said, sent)
-        fired = differentiable(signal) if differentiated and not wire.analog else counted(signal)
+        count = counted if not differentiated else valued if wire.analog else differentiable
+        fired = count(signal)
         weights = None if wire.once and held else _weights(len(signal), running, reached, recurrent=wire.recurrent)
         rate = in_places(wire.said, per_step(fired, weights))
         if wire.places is not None:

@@ -30,13 +30,11 @@ class Widths:
     Attributes:
         posterior: says which kernels have which widths.
         prices: the energy profile.
-        inputs: width of inputs that carry values.
         updates: the profile at the width of membranes, by which updates are priced.
     """
 
     posterior: BitPosterior
     prices: PricesByWidth
-    inputs: int
     updates: Any
 
     def event_nj(
@@ -54,15 +52,13 @@ class Widths:
         if kernel is None or kernel not in posterior.initial:
             return None
         fan_in = math.prod(np.shape(posterior.initial[kernel])[:-1])
-        table = [
-            self.prices.event_at_nj(source, accounting, bits, fan_in, self.input_bits(wire))
-            for bits in posterior.settings
-        ]
+        sent = self.input_bits(wire, kernel)
+        table = [self.prices.event_at_nj(source, accounting, bits, fan_in, sent) for bits in posterior.settings]
         if named(kernel) not in values:
             return table[-1]
         expected = jnp.tensordot(jnp.asarray(table), values[named(kernel)], 1)
         return expected if posterior.per_channel else expected[0]
 
-    def input_bits(self, wire: Wire) -> int:
-        """Returns the width of what is sent over a wire: of values that of inputs, of sums of spikes what they need."""
-        return self.inputs if wire.analog else (1 + len(wire.sums)).bit_length()
+    def input_bits(self, wire: Wire, kernel: str) -> int:
+        """Returns the width of what is sent over a wire: of values their own, of sums of spikes what they need."""
+        return self.posterior.input_bits(kernel) if wire.analog else (1 + len(wire.sums)).bit_length()

@@ -15,6 +15,7 @@ from dsnn.cells.ltc import LTC, LTCState
 from dsnn.cells.noisy import Noisy, NoisyState
 from dsnn.cells.presets import like, presets
 from dsnn.cells.psn import PSN, MaskedPSN, PSNState, SlidingPSN
+from dsnn.cells.quantised_relu import QuantisedReLU
 from dsnn.cells.relu import ReLU, ReLUState
 from dsnn.cells.resonate import BRF, RF, BRFState, RFState
 from dsnn.cells.signed import SignedIF, SignedIFState
@@ -44,6 +45,7 @@ __all__ = [
     "Noisy",
     "NoisyState",
     "PSNState",
+    "QuantisedReLU",
     "RFState",
     "ReLU",
     "ReLUState",

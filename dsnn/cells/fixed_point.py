@@ -1,4 +1,4 @@
-"""Leaky neurons in fixed point: the membranes of an integer network, held in float32, where they are exact."""
+"""Neurons in fixed point: the membranes of an integer network, held in float32, where they are exact."""
 
 from typing import Any, NamedTuple
 
@@ -7,8 +7,11 @@ import numpy as np
 from flax import nnx
 
 from dsnn.cells.decay import per_step
+from dsnn.cells.grid import power_of_two
 from dsnn.cells.li import LI, LIState
 from dsnn.cells.lif import LIF, LIFState, own_kind
+from dsnn.cells.quantised_relu import QuantisedReLU
+from dsnn.cells.relu import ReLU, ReLUState
 from dsnn.escape.parameters import Fixed, value
 from dsnn.types import Array, Float, Key
 
@@ -59,6 +62,8 @@ class FixedPoint(nnx.Module):
     in the order of `LIF`; rounding is to multiples of the unit, halves up, which a shift does to integers. In float32
     all of it is exact as long as |m u| < 2^24 units, so that `dsnn.deploy.integer` gives the same bits.
 
+    A `QuantisedReLU` keeps nothing, u' = saturate(round(I)), and gives a = step clip(round(u' / step), 0, top).
+
     Args:
         cell: whose options it takes; its noise is left out, as in every decided network.
         format: of the membrane.
@@ -69,7 +74,16 @@ class FixedPoint(nnx.Module):
 
     def __init__(self, cell: Any, format: Format):
         check(cell)
-        self.format, self.kind, self.fires = format, own_kind(cell), isinstance(cell, LIF)
+        self.format, self.kind, self.fires, self.value_step, self.top = (
+            format,
+            kind(cell),
+            isinstance(cell, LIF),
+            0.0,
+            0,
+        )
+        if isinstance(cell, QuantisedReLU):
+            self.value_step, self.top = value_step(cell), cell.top
+            return
         self.multiplier = _stored(format.multiplier(per_step(cell)))
         if not self.fires:
             return
@@ -78,8 +92,20 @@ class FixedPoint(nnx.Module):
         threshold = np.maximum(np.asarray(format.rounded(np.asarray(value(cell.threshold)))), format.unit)
         self.threshold = _stored(threshold)
 
-    def init(self, batch_shape: tuple[int, ...]) -> LIFState | LIState:
+    @property
+    def rectifies(self) -> bool:
+        """Whether it gives values, and keeps no membrane."""
+        return self.top > 0
+
+    @property
+    def unit(self) -> float:
+        """What one of what it gives stands for: a spike, a value's step, or an integrator's unit."""
+        return 1.0 if self.fires else self.value_step or self.format.unit
+
+    def init(self, batch_shape: tuple[int, ...]) -> LIFState | LIState | ReLUState:
         """Returns the resting state for currents of shape ``batch_shape``."""
+        if self.rectifies:
+            return ReLUState()
         zeros = jnp.zeros(batch_shape)
         if not self.fires:
             return LIState(zeros)
@@ -88,9 +114,12 @@ class FixedPoint(nnx.Module):
     def step(
         self, state: Any, current: Float[Array, "*batch neuron"], key: Key[Array, ""] | None = None
     ) -> tuple[Any, Float[Array, "*batch neuron"]]:
-        """Returns the next state, and the spikes or, of an integrator, the membrane; a key is not used."""
+        """Returns the next state, and the spikes, values or, of an integrator, the membrane; a key is not used."""
         del key
         drive = self.format.rounded(current)
+        if self.rectifies:
+            whole = jnp.floor(self.format.saturated(drive) / self.value_step + 0.5)
+            return state, jnp.clip(whole, 0, self.top) * self.value_step
         if not self.fires:
             membrane = self.format.saturated(self.leaked(state.membrane) + drive)
             return LIState(membrane), membrane
@@ -125,8 +154,13 @@ class FixedPoint(nnx.Module):
 
 
 def kind(cell: Any) -> str:
-    """Returns what a cell is called where its updates are counted: in fixed point as it was before."""
-    return str(cell.kind) if isinstance(cell, FixedPoint) else own_kind(cell)
+    """Returns what a cell is called where its updates are counted: in fixed point, or of few bits, as it was before."""
+    return str(cell.kind) if isinstance(cell, FixedPoint | QuantisedReLU) else own_kind(cell)
+
+
+def value_step(cell: QuantisedReLU) -> float:
+    """Returns the step of the values that a cell gives, a power of two."""
+    return float(power_of_two(value(cell.log_step)))
 
 
 def check(cell: Any) -> None:
@@ -135,11 +169,13 @@ def check(cell: Any) -> None:
     Raises:
         ValueError: it cannot.
     """
-    if type(cell) not in (LIF, LI):
+    if type(cell) not in (LIF, LI, ReLU, QuantisedReLU):
         raise ValueError(
-            f"integer networks have neurons of LIF, IF or LI, got {own_kind(cell)}; take one of these, or set "
+            f"integer networks have neurons of LIF, IF or LI, or ReLU, got {own_kind(cell)}; take one of these, or set "
             "bits.enabled=false."
         )
+    if isinstance(cell, ReLU | QuantisedReLU):
+        return
     if cell.input_scale != "one":
         raise ValueError(
             "an integer network adds currents to membranes as they are, got input_scale="

@@ -126,7 +126,8 @@ class EnergyConfig:
         events: of the objective's energy, "frozen" (measured every ``svi.measure_every`` updates, constants in between:
             energy moves gates and steps alone) or "differentiated" (those of the pass that gives the likelihood, with
             the gradient of its spikes, so that svi.lam moves weights, thresholds and time constants too, also without
-            gates and halting: a penalty on behaviour).
+            gates and halting: a penalty on behaviour). Of values those that are not zero are events, with the gradient
+            of their L1 norm in units of a usual value.
         also: further profiles for the cost table.
         engine: profile of the dense engine that each layer could run on instead; empty is ``profile``.
         pue: power usage effectiveness, a name or a number.

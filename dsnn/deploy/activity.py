@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from dsnn.bayes.bit_posterior import BitPosterior
 from dsnn.cells import kind as cell_kind
 from dsnn.energy import NeuronRecord, Record, SynapseRecord, priced_as
 from dsnn.networks.compact import kept
@@ -69,7 +70,7 @@ def records(
 
 
 def with_widths(
-    counted: list[Record], wires: tuple[Wire, ...], deployed: "Deployed", *, inputs: int, membrane: int
+    counted: list[Record], wires: tuple[Wire, ...], deployed: "Deployed", bits: BitPosterior
 ) -> list[Record]:
     """Returns records with the widths that were decided, of neurons with that of their membranes.
 
@@ -79,27 +80,27 @@ def with_widths(
         counted: of the decided network or of it with all sites.
         wires: of the whole network.
         deployed: says which sites and which widths there are.
-        inputs: bits of inputs that are values.
-        membrane: bits of membranes.
+        bits: says how wide membranes and values are.
     """
     by_name = {wire.name: wire for wire in wires}
     out: list[Record] = []
     for record in counted:
         if isinstance(record, NeuronRecord):
-            out.append(replace(record, bits=membrane))
+            out.append(replace(record, bits=bits.membrane))
             continue
         wire = by_name.get(record.name)
-        if not isinstance(record, SynapseRecord) or wire is None or wire.kernel not in deployed.widths:
+        kernel = None if wire is None else wire.kernel
+        if not isinstance(record, SynapseRecord) or wire is None or kernel is None or kernel not in deployed.widths:
             out.append(record)
             continue
-        own = np.asarray(deployed.widths[wire.kernel])
+        own = np.asarray(deployed.widths[kernel])
         if len(own) > 1 and len(own) != record.kernel_shape[-1]:
             for axis in wire.post:
                 own = own[np.isin(axis.index, kept(deployed.gates[axis.group]))]
         there = np.broadcast_to(own > 0, record.kernel_shape) if (own == 0).any() else None
-        sums = (1 + len(wire.joined)).bit_length() if wire.joined else inputs
+        sent = (1 + len(wire.joined)).bit_length() if wire.joined else bits.input_bits(kernel)
         each = own if len(own) > 1 else int(own[0])
-        out.append(replace(record, bits=each, connected=there, input_bits=sums))
+        out.append(replace(record, bits=each, connected=there, input_bits=sent))
     return out
 
 
@@ -138,6 +139,7 @@ def _product(wire: Wire, sent: dict[str, Any], params: Params, running: np.ndarr
         events=events,
         executions=executions,
         source="analog" if wire.values == "analog" or wire.joined else "spikes",
+        binary=wire.once and wire.values != "analog" and not wire.joined,
         kernel_shape=kernel.shape if kernel is not None and matrix else ends,
         bias=wire.kernel is not None and f"{wire.kernel.rpartition('.')[0]}.bias" in params,
         connected=kernel if matrix else None,

@@ -4,6 +4,10 @@ Units are powers of two. A layer's membrane unit is the smallest with which no m
 its range, but at most a sixteenth of the threshold: where that is too little, membranes saturate. Sums are exact as
 long as they stay below 2^24 units of the finest grid (`FixedFormats.exact`); beyond, float32 rounds where the integers
 of `dsnn.deploy.integer` do not.
+
+A ReLU has what a neuron's membrane is before the reset, in the same width, and gives it rounded to its own step and cut
+off at the largest integer of its bits (`dsnn.cells.quantised_relu`). Its unit is at most a sixteenth of that step,
+where all values are within reach of that.
 """
 
 import dataclasses
@@ -19,7 +23,8 @@ from dsnn.bayes.bit_posterior import INPUTS
 from dsnn.bayes.objective import Draw
 from dsnn.cells import LIF
 from dsnn.cells.decay import per_step
-from dsnn.cells.fixed_point import FixedPoint, Format, check
+from dsnn.cells.fixed_point import FixedPoint, Format, check, kind, value_step
+from dsnn.cells.quantised_relu import QuantisedReLU
 from dsnn.escape.parameters import value
 from dsnn.networks.layers import Conv, Dense, Layer
 from dsnn.networks.rounded import Rounded
@@ -33,7 +38,7 @@ MOST_EXACT = 2.0**24
 """Integers up to here are exact in float32."""
 
 LEVELS = 16
-"""Units to the lowest threshold, at least."""
+"""Units to the lowest threshold, or to a step of values, at least."""
 
 KINDS = ("select", "max", "rounded")
 """What may stand before a product: what leaves integers integers of the same grid."""
@@ -96,6 +101,11 @@ def check_network(stack: Any) -> None:
         if odd := [module.kind for module in layer.before if module.kind not in KINDS]:
             raise ValueError(f"an integer network pools by maxima, got {odd[0]!r} before {name!r}; take max pooling.")
         check(layer.cell)
+        if kind(layer.cell) == "ReLU" and (layer.skip or layer.recurrent is not None):
+            raise ValueError(
+                "integers of values have a step for each layer, got a ReLU in a residual block or with recurrent "
+                f"weights, {name!r}; leave these out, or set bits.enabled=false."
+            )
 
 
 class Drive(NamedTuple):
@@ -136,7 +146,10 @@ def drives(stack: Stack, grid: float, most: float) -> Iterator[Drive]:
         if layer.synapse.bias is not None:
             driven = driven + np.abs(np.asarray(layer.synapse.bias[...], np.float64))
         yield Drive(name, layer, tuple(grids), float(driven.max()))
-        grid, most = 1.0, most + 1 if layer.skip else 1.0
+        if (step := _values(layer.cell)) is not None:
+            grid, most = step[0], step[0] * step[1]
+        else:
+            grid, most = 1.0, most + 1 if layer.skip else 1.0
 
 
 def formats(
@@ -210,10 +223,23 @@ def grid_of(values: np.ndarray) -> float:
     return float(2.0 ** int((exponent - 53 + trailing).min()))
 
 
+def _values(cell: Any) -> tuple[float, int] | None:
+    """Returns the step and the largest integer of the values that a cell gives; None of spikes and membranes."""
+    if isinstance(cell, QuantisedReLU):
+        return value_step(cell), cell.top
+    return (cell.value_step, cell.top) if isinstance(cell, FixedPoint) and cell.rectifies else None
+
+
 def _format(layer: Layer, driven: float, steps: int, bits: int, leak: int) -> tuple[Format, bool]:
     """Returns the format of a layer's membranes, and whether none of these can leave it."""
     form = Format(1.0, bits, leak)
     cell: Any = layer.cell
+    if isinstance(cell, QuantisedReLU):
+        step, most = value_step(cell), 2 ** (bits - 1) - 1
+        wanted = _above(driven / most) if driven else 2.0**-12
+        # what lies beyond the largest value is cut off anyway
+        needed = _above(min(driven, cell.top * step) / most) if driven else wanted
+        return form._replace(unit=max(needed, min(wanted, step / LEVELS))), True
     beta = float(np.max(form.multiplier(per_step(cell)))) / 2**leak
     most = driven * (steps if beta >= 1 else (1 - beta**steps) / (1 - beta))
     wanted = _above(most / (2 ** (bits - 1) - 1)) if most else 2.0**-12

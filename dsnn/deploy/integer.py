@@ -2,8 +2,9 @@
 
 Weights are integers on their kernel's grid, spikes 0 or 1, sums int32; a sum becomes a membrane's drive by a shift that
 rounds halves up. Membranes are integers that saturate in two's complement, and decay by m / 2^k: a product, half of
-2^k, a shift. The readout stays an integer; its unit, a power of two, makes logits of it. Every network in fixed point
-(`dsnn.deploy.fixed_point`) has such a one, whose spikes and logits are the same bits where float32 is exact.
+2^k, a shift. Values of a ReLU are membranes shifted, rounded and cut off. The readout stays an integer; its unit, a
+power of two, makes logits of it. Every network in fixed point (`dsnn.deploy.fixed_point`) has such a one, whose spikes
+and logits are the same bits where float32 is exact.
 """
 
 import dataclasses
@@ -47,7 +48,7 @@ class IntegerLayer:
         bias: added to every drive.
         shifts: to the left, of the product and of the recurrent one, on their common grid.
         right: that grid to the membrane's unit: a shift to the right that rounds, or to the left where negative.
-        multiplier: m of the decay m / 2^leak.
+        multiplier: m of the decay m / 2^leak; 0 where nothing is kept.
         threshold: of the membrane; 0 of an integrator.
         reset: membrane after a spike, where it is a value.
     """
@@ -88,8 +89,11 @@ class IntegerLayer:
     def step(
         self, membrane: Int[Array, "batch ..."], last: Int[Array, "batch ..."], drive: Int[Array, "batch ..."]
     ) -> tuple[Int[Array, "batch ..."], Int[Array, "batch ..."]]:
-        """Returns the next membranes, and the spikes or, of an integrator, these membranes."""
+        """Returns the next membranes, and the spikes, values or, of an integrator, these membranes."""
         cell = self.layer.cell
+        if cell.rectifies:
+            right = _log2(cell.value_step / cell.format.unit)
+            return membrane, jnp.clip(_shifted(self.saturated(drive), right), 0, cell.top)
         if not cell.fires:
             membrane = self.saturated(self.leaked(membrane) + drive)
             return membrane, membrane
@@ -142,9 +146,8 @@ class IntegerNetwork:
         return run
 
     def unit(self, name: str) -> float:
-        """Returns what one of what a layer gives stands for: a spike, or a membrane's unit."""
-        cell: Any = self.layers[name].layer.cell
-        return 1.0 if cell.fires else cell.format.unit
+        """Returns what one of what a layer gives stands for: a spike, a value's step, or a membrane's unit."""
+        return float(self.layers[name].layer.cell.unit)
 
     @functools.cached_property
     def _compiled(self) -> Any:
@@ -216,7 +219,7 @@ def _layer(drive: Drive) -> IntegerLayer:
         _whole(bias, unit),
         (_log2(drive.grids[0] / finest), _log2(drive.grids[-1] / finest)),
         _log2(unit / finest),
-        _whole(value(cell.multiplier), 1.0),
+        _whole(0.0 if cell.rectifies else value(cell.multiplier), 1.0),
         _whole(value(cell.threshold) if fires else 0.0, unit),
         _whole(0.0 if not fires or isinstance(cell.reset, str) else value(cell.reset), unit),
     )

@@ -18,7 +18,8 @@ AT_ONCE = {"LI": "Linear"}
 def on_machine(records: Sequence[Record], machine: str, steps: int) -> list[Record]:
     """Returns what a machine does of what was recorded.
 
-    Spikes are events on both. In a network of a single step neurons keep no state, so none is read or written.
+    Spikes are events on both; data of zeros and ones are values that are added and not multiplied. In a network of a
+    single step neurons keep no state, so none is read or written.
 
     Args:
         records: of the network that ran.
@@ -33,13 +34,18 @@ def on_machine(records: Sequence[Record], machine: str, steps: int) -> list[Reco
         raise ValueError(f"machine must be one of {', '.join(MACHINES)}, got {machine!r}.")
     ran: list[Record] = []
     for record in records:
-        if isinstance(record, SynapseRecord) and record.source == "analog" and record.kind != "pool":
+        if isinstance(record, SynapseRecord) and _values(record) and record.kind != "pool":
             ran.append(replace(record, addressed=True) if machine == "events" else _every(record))
         elif isinstance(record, NeuronRecord) and steps == 1 and not record.norm:
             ran.append(replace(record, kind=_at_once(record.kind)))
         else:
             ran.append(record)
     return ran
+
+
+def _values(record: SynapseRecord) -> bool:
+    """Returns whether a layer reads values, and no spikes."""
+    return record.source == "analog" or record.binary
 
 
 def _every(record: SynapseRecord) -> SynapseRecord:

@@ -54,6 +54,8 @@ class SynapseRecord:
             wiring; the dense twins of a network do without.
         addressed: Whether each event comes with the address of its input; None is what spikes do and values do not,
             which a dense machine takes in order. One that skips zeros has addresses.
+        binary: Whether its inputs are a held input of zeros and ones: data and no neuron's spikes, which every network
+            reads by additions, and without addresses where it takes them in order.
 
     Raises:
         ValueError: The shapes do not fit together, or a number is negative or not finite.
@@ -78,6 +80,7 @@ class SynapseRecord:
     bits: int | Shaped[np.ndarray, " output"] | None = None
     input_bits: int = 8
     addressed: bool | None = None
+    binary: bool = False
 
     def __post_init__(self) -> None:
         fill = functools.partial(object.__setattr__, self)
@@ -94,7 +97,10 @@ class SynapseRecord:
             senders = self.in_shape[-1] if self.kind == "wire" else math.prod(self.in_shape)
             fill("kernel_shape", (senders, math.prod(self.out_shape)))
         fill("kernel_shape", tuple(int(n) for n in self.kernel_shape))
-        fill("addressed", self.source == "spikes" if self.addressed is None else self.addressed)
+        if self.binary and self.source != "spikes":
+            raise ValueError(f"{where}: binary inputs are added and not multiplied, got source={self.source!r}.")
+        sent = self.source == "spikes" and not self.binary
+        fill("addressed", sent if self.addressed is None else self.addressed)
         fill("strides", tuple(self.strides or (1,) * len(self.window)))
         fill("dilation", tuple(self.dilation or (1,) * len(self.window)))
         fill("events", _checked(f"{where}: events", self.events, self.in_shape))

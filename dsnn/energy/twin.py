@@ -114,8 +114,9 @@ def _wiring(records: Sequence[Record]) -> list[NeuronRecord | SynapseRecord]:
 def _dense(record: SynapseRecord, every_step: bool) -> SynapseRecord:
     executions = record.executions if every_step else 1.0
     events = np.full(record.in_shape, executions, dtype=np.float64)
+    source = "spikes" if record.binary else "analog"
     return replace(
-        record, source="analog", events=events, executions=executions, connected=None, bits=None, addressed=False
+        record, source=source, events=events, executions=executions, connected=None, bits=None, addressed=False
     )
 
 
@@ -131,9 +132,14 @@ def _unit(record: NeuronRecord, every_step: bool, recurrent: bool) -> NeuronReco
 
 def spike_rate(records: Sequence[Record]) -> float:
     """Mean spikes per input and step over all synaptic inputs that are spikes; 0 where there are none."""
-    spiking = [r for r in records if isinstance(r, SynapseRecord) and r.source == "spikes" and r.kind != "pool"]
+    spiking = [r for r in records if isinstance(r, SynapseRecord) and _sends(r) and r.kind != "pool"]
     chances = sum(r.executions * math.prod(r.in_shape) for r in spiking)
     return float(sum(r.events.sum() for r in spiking) / chances) if chances else 0.0
+
+
+def _sends(record: SynapseRecord) -> bool:
+    """Returns whether neurons send what a layer reads, as spikes, and not the data."""
+    return record.source == "spikes" and not record.binary
 
 
 def at_width(records: Sequence[Record], bits: int) -> list[Record]:
@@ -193,7 +199,7 @@ def scaled_spikes(records: Sequence[Record], factor: float) -> list[Record]:
     for record in records:
         if isinstance(record, NeuronRecord):
             scaled.append(replace(record, spikes=record.spikes * factor))
-        elif isinstance(record, SynapseRecord) and record.source == "spikes":
+        elif isinstance(record, SynapseRecord) and _sends(record):
             grown = record.executions * max(1.0, factor)
             scaled.append(replace(record, events=record.events * factor, executions=grown))
         else:
@@ -206,7 +212,7 @@ def _uniform_spikes(records: Sequence[Record]) -> list[Record]:
     for record in records:
         if isinstance(record, NeuronRecord) and not record.norm:
             uniform.append(replace(record, spikes=record.total_updates))
-        elif isinstance(record, SynapseRecord) and record.source == "spikes":
+        elif isinstance(record, SynapseRecord) and _sends(record):
             uniform.append(replace(record, events=np.full(record.in_shape, record.executions)))
         else:
             uniform.append(record)

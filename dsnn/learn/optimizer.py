@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dsnn import resolve
+from dsnn.cells.quantised_relu import STEP
 from dsnn.parameters import Params
 from dsnn.types import Array
 
@@ -142,7 +143,9 @@ def optimizer(
                 )
 
         def of(name: str) -> str:
-            if name.startswith("bits."):  # steps stand still with gates: while a grid jumps by octaves nothing settles
+            if name.startswith("bits.") or name.endswith(
+                STEP
+            ):  # steps stand still with gates: while a grid jumps by octaves nothing settles
                 return "gates"
             if name.startswith(("gates.", "halting.")):
                 return name.split(".")[0]

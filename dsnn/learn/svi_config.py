@@ -18,7 +18,8 @@ class SviConfig:
         lam_nats: what the energy of the whole ungated network is worth, nats per example; takes the place of lam, which
             is this over that energy as it is measured when the ungated phase ends. 0 is not used.
         rate_penalty: nats per spike of a hidden neuron and example, whatever it costs and whichever gates are open: the
-            plain control to energy.events=differentiated. It rises as lam does.
+            plain control to energy.events=differentiated. Of a hidden ReLU nats per unit of its values, their L1 norm.
+            It rises as lam does.
         ungated_fraction: share of the updates, at the start, in which every site runs and energy is free.
         lam_warmup_fraction: share of the updates over which the price rises from zero (without a budget).
         budget_nj: modelled energy per inference to reach by dual ascent; 0 is none.

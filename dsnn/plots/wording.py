@@ -129,7 +129,7 @@ def degenerate(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         return "Every compute site is closed: the network answers from its biases; a smaller svi.lam closes fewer."
     model = _part(config, "model")
     has_hidden = bool(model.get("hidden", True)) or model.get("architecture", "mlp") != "mlp"
-    if has_hidden and metrics.get("compute/spike_rate") == 0:
+    if has_hidden and metrics.get("compute/spike_rate") == 0 and model.get("cell") != "ReLU":
         return (
             "No hidden neuron fired in the test examples that were measured: every answer is that of a silent network."
         )

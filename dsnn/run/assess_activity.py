@@ -99,7 +99,7 @@ def records(
     if bits is None:
         return counted
     wires = tuple(wire.said for wire in setup.sites.wires)
-    return activity.with_widths(counted, wires, deployed, inputs=bits.inputs, membrane=bits.membrane)
+    return activity.with_widths(counted, wires, deployed, bits)
 
 
 def of_kept(whole: Sites, small: Runnable, fired: Any, deployed: Deployed) -> dict[str, Any]:

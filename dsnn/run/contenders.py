@@ -12,7 +12,7 @@ import yaml
 
 from dsnn import data, energy
 from dsnn.config import Config
-from dsnn.run import usage
+from dsnn.run import schema, usage
 from dsnn.run.search import Objective, Range, Search, checked
 from dsnn.store import places
 from dsnn.suggest import did_you_mean
@@ -21,6 +21,8 @@ OURS = "spiking"
 """The contender whose energy is held against that of all others."""
 
 READS = ("any", "sequences")
+TAKES = ("bits", "events", "rate")
+"""What a contender may have beside gates, budgets and exits: bits, and prices of what it does."""
 
 
 @dataclass
@@ -40,6 +42,9 @@ class Contender:
         whole: Whether it reads a sequence as one input, as networks without time do.
         answers: Whether it has to be told where every step has a label.
         exits: Whether what tells it from another one is that it stops early, with one answer.
+        takes: What of `TAKES` it can have, where a command gives it to everybody (`had`).
+        priced: Further options of the space, where its bits are inferred or what it does has a price: what these fall
+            with.
     """
 
     name: str
@@ -54,10 +59,14 @@ class Contender:
     whole: bool = False
     answers: bool = False
     exits: bool = False
+    takes: list[str] = field(default_factory=list)
+    priced: dict[str, Range] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.reads not in READS:
             raise ValueError(f"reads must be one of {', '.join(READS)}, got {self.reads!r}.")
+        if odd := sorted(set(self.takes) - set(TAKES)):
+            raise ValueError(f"takes must be of {', '.join(TAKES)}, got {odd[0]!r}.")
         for machine in self.machines.values():
             if machine not in energy.MACHINES:
                 raise ValueError(f"machines must be of {', '.join(energy.MACHINES)}, got {machine!r}.")
@@ -101,6 +110,8 @@ class Contender:
             mine.append("model.architecture_options.answers=every")
         self._check_given(given, mine)
         space = self.space | (self.sequences if split.temporal else self.static)
+        if self.priced and _falls(schema.compose([*base, *given, *mine, *own])):
+            space |= self.priced
         space = {name: values for name, values in space.items() if name not in map(_option, (*given, *own))}
         if not space:
             raise ValueError(f"{self.name} has nothing to vary, since every option of its space is given; give fewer.")
@@ -133,6 +144,22 @@ class Contender:
 def _option(override: str) -> str:
     """Returns the option that an override is of."""
     return override.lstrip("+").partition("=")[0]
+
+
+def had(config: Config) -> dict[str, str]:
+    """Returns what of `TAKES` a configuration has, and by which option."""
+    found = {
+        "bits": "bits.enabled=true" if config.bits.enabled else "",
+        "events": f"energy.events={config.energy.events}" if config.energy.events == "differentiated" else "",
+        "rate": f"svi.rate_penalty={config.svi.rate_penalty:g}" if config.svi.rate_penalty else "",
+    }
+    return {what: option for what, option in found.items() if option}
+
+
+def _falls(config: Config) -> bool:
+    """Returns whether a price of energy moves widths or what a network does."""
+    inferred = config.bits.enabled and not config.bits.fixed
+    return inferred or config.energy.events == "differentiated"
 
 
 def _check_spare(name: str, config: Config) -> None:
@@ -177,7 +204,7 @@ def _typed(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"this is no valid YAML ({' '.join(str(error).split())}); correct it.") from None
     top = checked("contender", content, Contender)
-    for name in ("space", "static", "sequences"):
+    for name in ("space", "static", "sequences", "priced"):
         top[name] = {key: Range(**checked(f"{name}.{key}", v, Range)) for key, v in (top.get(name) or {}).items()}
     if lacking := [name for name in ("about", "overrides", "machines") if not top.get(name)]:
         raise ValueError(f"a contender must have {lacking[0]}; add it.")

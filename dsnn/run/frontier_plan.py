@@ -9,7 +9,7 @@ from dsnn.assembly.loading import check_trainable, open_data
 from dsnn.config import Config
 from dsnn.run import schema, standings, trial, usage
 from dsnn.run.console import console
-from dsnn.run.contenders import OURS, Contender, contenders, read_contender, who
+from dsnn.run.contenders import OURS, Contender, contenders, had, read_contender, who
 from dsnn.run.search import Search
 from dsnn.store import places
 
@@ -21,6 +21,8 @@ BASE = (
     f"energy.profile={trial.PROFILES[0]}", f"energy.accounting={trial.ACCOUNTING}",
 )  # fmt: skip
 """Of every trial: every choice that depends on data is made from the data, and energies are those that are compared."""
+
+CALLED = {"bits": "bits", "events": "price of their own", "rate": "price by their number"}
 
 Entrants = Mapping[str, tuple[Contender, Search]]
 
@@ -86,15 +88,27 @@ def planned(arguments: Sequence[str]) -> Plan:
 
 
 def _check_fair(entrants: Entrants) -> None:
-    """Checks that everybody learns for the energy that decides, and that nobody has what no rival can have."""
-    rivals = any(name != OURS for name in entrants)
+    """Checks that everybody learns for the energy that decides, and that nobody has what another one has not."""
+    options: dict[str, dict[str, str]] = {}
     for name, (_, search) in entrants.items():
+        options[name] = {}
         for config in search.ends:
             _check_judged_as_learned(config)
-            if rivals and (own := _not_of_rivals(config)):
+            options[name] |= had(config)
+    if set(entrants) <= {OURS}:
+        return
+    for name, own in options.items():
+        for what, option in own.items():
+            able = [other for other in entrants if what in entrants[other][0].takes]
+            if lacking := [other for other in entrants if other not in able]:
                 raise ValueError(
-                    f"values of a ReLU have no bits and no price of their own, got {own} for {name} in a frontier with "
-                    f"rivals; leave it out, or give contenders={OURS}."
+                    f"values of {lacking[0]} have no {CALLED[what]}, got {option} for {name} in a frontier with it; "
+                    f"leave it out, or give contenders={','.join(able or [OURS])}."
+                )
+            if without := [other for other in entrants if what not in options[other]]:
+                raise ValueError(
+                    f"a frontier compares networks of the same inference, got {option} for {name} and not for "
+                    f"{without[0]}; give it to everybody, as {option}, or leave it out."
                 )
 
 
@@ -106,15 +120,6 @@ def _check_judged_as_learned(config: Config) -> None:
             f"{learned[0]} energy.accounting={learned[1]}; leave these out, energies on {', '.join(trial.PROFILES)} in "
             "every accounting are shown beside it."
         )
-
-
-def _not_of_rivals(config: Config) -> str:
-    """Returns what a configuration has that networks of values cannot have; nothing where it has none of it."""
-    if config.bits.enabled:
-        return "bits.enabled=true"
-    if config.energy.events == "differentiated":
-        return f"energy.events={config.energy.events}"
-    return f"svi.rate_penalty={config.svi.rate_penalty:g}" if config.svi.rate_penalty else ""
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
