@@ -89,6 +89,23 @@ def test_many_devices_learn_what_one_learns(kind: str, overrides: list[str], pro
     assert one["loss"][0][0] != one["loss"][1][0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("split", "overrides", "processes"),
+    [("none", [], 1), ("data", ["compute.host_devices=4"], 1), ("data", [], 2), ("model", [], 2)],
+)
+def test_data_that_are_read_as_they_are_used_teach_the_same(
+    split: str, overrides: list[str], processes: int, tmp_path: Path
+) -> None:
+    one = curve(tmp_path / "one.json")
+    more = [f"compute.split={split}", "data.stream=always", *overrides]
+    many = curve(tmp_path / "many.json", *more, processes=processes)
+    if split == "none":
+        assert one["loss"] == many["loss"]
+        assert one["probs"] == many["probs"]
+    agree(one, many)
+
+
 def agree(one: dict, many: dict, *, of_the_loss: bool = False) -> None:
     """Holds losses to 1e-4 nats, or to 1e-4 of the loss: one spike that falls otherwise may be worth more than nats."""
     for ours, theirs in zip(one["loss"], many["loss"], strict=True):
