@@ -29,6 +29,7 @@ from dsnn.bayes.widths import Widths
 from dsnn.cells import kind
 from dsnn.config import Config, reads_images
 from dsnn.data.scaling import PARTS
+from dsnn.data.streamed import Channelled
 from dsnn.data.streams import is_streamed
 from dsnn.deploy.fixed_point import check_network
 from dsnn.learn import sampling
@@ -55,7 +56,11 @@ def _with_channels(split: data.Split) -> data.Split:
     if len(data.input_shape(split)) != 2:
         return split
     parts = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
-    return split._replace(**{name: part._replace(x=part.x[..., None]) for name, part in parts.items()})
+    return split._replace(**{name: part._replace(x=_with_channel(part.x)) for name, part in parts.items()})
+
+
+def _with_channel(x: Any) -> Any:
+    return x.then(Channelled()) if isinstance(x, data.Streamed) else x[..., None]
 
 
 def settings_of(config: Config) -> learn.Settings:

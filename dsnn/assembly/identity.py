@@ -112,7 +112,7 @@ def _file(path: Path, *, sampled: bool = False) -> str:
         key = (str(path.resolve()), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, sampled)
         if key not in _digests:
             with path.open("rb") as file:
-                if not sampled and seen.st_size <= WHOLE_BYTES:
+                if seen.st_size <= (BLOCK * BLOCKS if sampled else WHOLE_BYTES):
                     _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
                 else:
                     _digests[key] = _sample(file, seen)

@@ -34,6 +34,9 @@ MOST_SOUGHT = 2_000_000
 
 FOLDS = 5
 ITERATIONS = 200
+BATCH = 256
+"""Examples of a stream that are asked about at a time."""
+
 SELECTING = "val"
 
 
@@ -110,7 +113,10 @@ def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel | No
     scores: dict[str, float] = {}
     losses: Losses | None = None
     for part, arrays in _parts(split):
-        probs, labels = _probabilities(model, columns(split, arrays.x), split.classes), np.asarray(arrays.y)
+        probs, labels = (
+            _answers(split, arrays.x, lambda rows: _probabilities(model, rows, split.classes)),
+            np.asarray(arrays.y),
+        )
         scores |= {
             f"{part}/accuracy": evaluate.accuracy(probs, labels),
             f"{part}/nll": evaluate.nll(probs, labels),
@@ -119,6 +125,14 @@ def _classes(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel | No
         }
         losses = class_losses(probs, labels) if part == SELECTING else losses
     return LinearModel("logistic regression", scores, losses)
+
+
+def _answers(split: Split, x: Any, predict: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """Returns what a model says of inputs, of which a stream's are read a batch at a time."""
+    if not isinstance(x, Streamed):
+        return predict(columns(split, x))
+    some = np.array_split(np.arange(len(x)), len(x) // BATCH + 1)
+    return np.concatenate([predict(columns(split, x[rows])) for rows in some])
 
 
 def _probabilities(model: Any, x: Any, classes: int) -> np.ndarray:
@@ -139,8 +153,8 @@ def _labels(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
     scores: dict[str, float] = {}
     losses: Losses | None = None
     for part, arrays in _parts(split):
-        rows, labels = columns(split, arrays.x), np.asarray(arrays.y)
-        probs = np.stack([_last_column(model, rows) for model in models], axis=-1)
+        labels = np.asarray(arrays.y)
+        probs = _answers(split, arrays.x, lambda rows: np.stack([_last_column(one, rows) for one in models], axis=-1))
         probs = np.clip(probs, 1e-12, 1 - 1e-12)
         one_by_one = evaluate.binary(probs, labels)
         scores |= {
@@ -169,7 +183,7 @@ def _ridge(split: Split, x: Any, y: np.ndarray, seed: int) -> LinearModel:
     losses: Losses | None = None
     for part, arrays in _parts(split):
         targets = np.asarray(arrays.y, float)
-        error = targets - model.predict(columns(split, arrays.x)).reshape(targets.shape)
+        error = targets - _answers(split, arrays.x, model.predict).reshape(targets.shape)
         log_prob = (-0.5 * (error / deviation) ** 2 - np.log(deviation * scale) - 0.5 * np.log(2 * np.pi)).sum(-1)
         scores |= {
             f"{part}/rmse": float(np.sqrt(np.mean((error * scale) ** 2))),

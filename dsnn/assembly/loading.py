@@ -10,7 +10,7 @@ import scipy.sparse as sparse
 from dsnn import data, resolve, rng, tasks
 from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import OWN, PYTHON, Config
-from dsnn.data import rows, streams
+from dsnn.data import rows, stream, streams
 
 MAX_DENSE = 1 << 27
 """Values, half a gigabyte, up to which sparse rows are made dense; wider ones are so a batch at a time."""
@@ -51,7 +51,7 @@ def _own(config: Config) -> data.Split:
     fraction = None if c.val_fraction < 0 else c.val_fraction
     made = resolve.called("data.source", c.source, {}, c.options, given=(*given, fraction))
     if isinstance(made, data.Stream):
-        made = streams.split_of(made, config.seed, fraction)
+        made = stream.split_of(made, config.seed, fraction)
     if not isinstance(made, data.Split):
         raise ValueError(
             f"data.source must give a dsnn.data.Split or a dsnn.data.Stream, got a {type(made).__name__} from "

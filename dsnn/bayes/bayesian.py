@@ -34,7 +34,8 @@ from dsnn.bayes.objective import Context, Draw, Objective, all_bits
 from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import Sites
 from dsnn.bayes.weight_posterior import ANSWERS, WeightPosterior
-from dsnn.data.split import Features
+from dsnn.data.limit import looked_at
+from dsnn.data.split import Arrays, Features
 from dsnn.parameters import Params
 from dsnn.resolve import is_foreign
 from dsnn.rng import stream
@@ -209,6 +210,7 @@ class Bayesian:
         """
         finish = self.weights.guide.finish
         params = params if finish is None else finish(self, params, x, y, key)
+        x = looked_at(Arrays(x, y)).x
         if self.bits is not None:
             params = params | input_range(self._values(x, key))
         if not self.simulator.template.statistics:

@@ -58,8 +58,9 @@ from dsnn.data.split import (
     size,
     steps,
 )
+from dsnn.data.stream import Stream
 from dsnn.data.streamed import Streamed
-from dsnn.data.streams import STREAMS, Stream
+from dsnn.data.streams import STREAMS
 from dsnn.data.views import VIEWS, viewed
 from dsnn.data.worries import worries
 from dsnn.suggest import did_you_mean

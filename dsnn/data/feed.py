@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from dsnn import rng
-from dsnn.data.batches import epoch_order
+from dsnn.data.batches import epoch_permutation
 from dsnn.data.error import DataError
 from dsnn.data.streamed import Streamed
 from dsnn.types import Array, Key
 
-THREADS, AHEAD = 2, 16
-"""Threads that read in this process, and batches that they are ahead."""
+THREADS, AHEAD, AHEAD_BYTES = 2, 16, 1 << 27
+"""Threads that read in this process, and batches, and bytes of them, that all readers together are ahead at most."""
 
 
 class Feed(NamedTuple):
@@ -46,17 +46,32 @@ def order_of(feed: Feed, root: Key[Array, ""], epoch: int, batch_size: int, upda
         batch_size: examples of a batch, of all processes.
         updates: batches of an epoch that is no pass over the data, see `dsnn.data.epoch_order`; 0 is a pass.
     """
-    n, shard = len(feed.x), feed.x.shard
-    if shard is None:
-        return np.asarray(epoch_order(root, epoch, n, batch_size, updates))
+    n = len(feed.x)
     batches = n // batch_size
     wanted = updates or batches
     first = epoch * wanted
     passes = range(first // batches, (first + wanted - 1) // batches + 1)
-    rows = [_by_shard(shard, feed.x.reader.together, root, one)[: batches * batch_size] for one in passes]
-    every = np.concatenate(rows).reshape(-1, batch_size)
+    words = tuple(np.asarray(jax.random.key_data(root)).ravel().tolist())
+    rows = [_pass(feed, words, root, one, batch_size) for one in passes]
     start = first - passes[0] * batches
-    return every[start : start + wanted]
+    return np.concatenate(rows)[start : start + wanted]
+
+
+def _pass(feed: Feed, words: tuple[int, ...], root: Key[Array, ""], number: int, batch_size: int) -> np.ndarray:
+    """Returns the order of a pass; that of the last one is kept, since many epochs may be of one pass."""
+    key = (feed.x, words, number, batch_size)
+    if key not in _LAST:
+        _LAST.clear()
+        n, shard = len(feed.x), feed.x.shard
+        if shard is None:
+            _LAST[key] = np.asarray(epoch_permutation(rng.stream(root, "data", number), n, batch_size))
+        else:
+            rows = _by_shard(shard, feed.x.reader.together, root, number)[: n // batch_size * batch_size]
+            _LAST[key] = rows.reshape(-1, batch_size)
+    return _LAST[key]
+
+
+_LAST: dict[tuple[object, ...], np.ndarray] = {}
 
 
 def batches(feed: Feed, order: np.ndarray, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -79,12 +94,14 @@ def batches(feed: Feed, order: np.ndarray, first: int = 0) -> Iterator[tuple[np.
     size = order.shape[1] // count
     rows = order[first:, k * size : (k + 1) * size]
     made: Any = grain.MapDataset.source(_Batches(feed.x, feed.y, rows))
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+    each = max(feed.x.nbytes // max(len(feed.x), 1) * size, 1)
+    ahead = int(min(max(AHEAD_BYTES // each // max(feed.workers, 1), 1), AHEAD))
+    options = grain.ReadOptions(num_threads=min(THREADS, ahead), prefetch_buffer_size=ahead)
     made = made.to_iter_dataset(options)
     if feed.workers:
         if not flags.FLAGS.is_parsed():  # Grain asks for the flags of a program, which this is not
             flags.FLAGS.mark_as_parsed()
-        made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=feed.workers, per_worker_buffer_size=AHEAD))
+        made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=feed.workers, per_worker_buffer_size=ahead))
     for batch in made:
         if isinstance(batch, _Refused):
             raise DataError(batch.sentence)

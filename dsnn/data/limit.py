@@ -10,8 +10,8 @@ from dsnn.data.streamed import Streamed
 LOOKED_AT, LOOKED_AT_BYTES = 10_000, 1 << 27
 """Examples, and bytes of them, that stand for a part which is too large to be looked at as a whole."""
 
-LEAST_SHARDS, MOST_SHARDS = 4, 64
-"""Shards that such examples are drawn from."""
+LEAST_SHARDS = 4
+"""Shards that such examples are drawn from, where there are so many."""
 
 
 def limited(split: Split, count: int, rng: np.random.Generator) -> Split:
@@ -29,12 +29,14 @@ def limited(split: Split, count: int, rng: np.random.Generator) -> Split:
     total = size(split.train)
     if count >= total:
         return split
-    rows = np.flatnonzero(hold_out(by_class(np.asarray(split.train.y)), count, rng, every=True))
+    mask = hold_out(by_class(np.asarray(split.train.y)), count, rng, every=True)
+    rows = np.flatnonzero(mask)
 
     def drawn(side: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {n: v[rows] if n.startswith("train/") and len(v) == total else v for n, v in side.items()}
 
-    train = Arrays(split.train.x[rows], split.train.y[rows])
+    x = split.train.x
+    train = Arrays(x[mask] if isinstance(x, Streamed) else x[rows], split.train.y[rows])
     return split._replace(train=train, extra=drawn(split.extra), truth=drawn(split.truth))
 
 
@@ -58,8 +60,8 @@ def sample(part: Arrays, count: int, seed: int = 0) -> Arrays:
 def looked_at(part: Arrays) -> Arrays:
     """Returns the examples that stand for a part where all of it would be looked at.
 
-    All of them where they are arrays; of a stream `LOOKED_AT`, or as many as `LOOKED_AT_BYTES` hold, evenly drawn. Of
-    shards that are read as a whole some are drawn instead, and examples from these.
+    All of them where they are arrays; of a stream `LOOKED_AT`, or as many as `LOOKED_AT_BYTES` hold, each class in
+    proportion. Of shards that are read as a whole some are drawn, more of them until every class is among them.
     """
     x = part.x
     if not isinstance(x, Streamed):
@@ -68,12 +70,30 @@ def looked_at(part: Arrays) -> Arrays:
     count = max(min(LOOKED_AT, LOOKED_AT_BYTES // each), 1)
     if count >= len(x):
         return Arrays(x[np.arange(len(x))], part.y)
-    rng = np.random.default_rng(0)
-    among = np.arange(len(x))
-    if (shard := x.shard) is not None:
-        few = rng.permutation(np.unique(shard))
-        sizes = np.cumsum([np.count_nonzero(shard == one) for one in few[:MOST_SHARDS]])
-        enough = int(np.searchsorted(sizes, count)) + 1
-        among = np.flatnonzero(np.isin(shard, few[: max(enough, min(LEAST_SHARDS, len(few)))]))
-    rows = np.sort(rng.choice(among, min(count, len(among)), replace=False))
-    return Arrays(x[rows], part.y[rows])
+    rng, labels = np.random.default_rng(0), by_class(np.asarray(part.y))
+    among = np.ones(len(x), bool) if x.shard is None else np.isin(x.shard, _some_shards(x.shard, labels, count, rng))
+    there = np.flatnonzero(among)
+    quota = _quota(labels, labels[there], count)
+    rows = [rng.permutation(there[labels[there] == label])[:wanted] for label, wanted in quota.items()]
+    chosen = np.sort(np.concatenate(rows))
+    return Arrays(x[chosen], part.y[chosen])
+
+
+def _some_shards(shard: np.ndarray, labels: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:
+    """Returns shards that hold so many examples, and every class."""
+    few: list[int] = []
+    held, lacking = 0, set(np.unique(labels).tolist())
+    for one in rng.permutation(np.unique(shard)):
+        mine = labels[shard == one]
+        found = lacking & set(mine.tolist())
+        if found or held < count or len(few) < LEAST_SHARDS:
+            few.append(int(one))
+            held, lacking = held + len(mine), lacking - found
+    return few
+
+
+def _quota(whole: np.ndarray, there: np.ndarray, count: int) -> dict[int, int]:
+    """Returns how many examples of each class to draw, one at least, as its share of the whole says."""
+    classes, sizes = np.unique(whole, return_counts=True)
+    wanted = np.maximum(np.round(count * sizes / sizes.sum()), 1).astype(int)
+    return {int(k): min(int(n), int(np.count_nonzero(there == k))) for k, n in zip(classes, wanted, strict=True)}

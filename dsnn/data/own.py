@@ -176,7 +176,11 @@ def split_of(
     else:
         outputs = max(int(np.prod(y["train"].shape[1:])), 1)
         coded = labels.Encoded({part: _numbers(v, task, part, name) for part, v in y.items()}, {}, outputs, ())
-    made = _inputs({part: arrays.x for part, arrays in parts.items()}, temporal, scale, compact, columns)
+    x = {part: arrays.x for part, arrays in parts.items()}
+    if any(isinstance(one, Streamed) for one in x.values()):
+        made = streams.inputs(x, temporal, scale, compact, parts["train"].y)
+    else:
+        made = _inputs(x, temporal, scale, compact, columns)
     train, val, test = (Arrays(made.parts[part], coded.parts[part]) for part in ("train", "val", "test"))
     return Split(
         train,
@@ -198,8 +202,6 @@ def _inputs(
     parts: dict[str, Any], temporal: bool, scale: float, compact: bool, columns: tuple[str, ...]
 ) -> precise.Cast:
     """Returns inputs at their scale without gaps, in single precision."""
-    if any(isinstance(x, Streamed) for x in parts.values()):
-        return streams.inputs(parts, temporal, scale, compact)
     whole = missing.filled({part: _scaled(x, scale) for part, x in parts.items()}, temporal, columns)
     cast = _single(whole.parts, temporal, compact, columns)
     return precise.Cast(cast.parts, whole.extra | cast.extra, (*whole.notes, *cast.notes))

@@ -55,8 +55,9 @@ class Kept:
                     return self._arrays[key]
             made = self.decode(key)
             with self._lock:
+                replaced = self._arrays.pop(key, None)
+                self._bytes += made.nbytes - (0 if replaced is None else replaced.nbytes)
                 self._arrays[key] = made
-                self._bytes += made.nbytes
                 while self._bytes > self.most_bytes and len(self._arrays) > 1:
                     self._bytes -= self._arrays.popitem(last=False)[1].nbytes
                 self._decoding.pop(key, None)
@@ -95,6 +96,7 @@ class MappedReader:
     def __init__(self, path: Path):
         self.path = path
         self.shape, self.dtype = self._array.shape, self._array.dtype
+        self._bytes = path.stat().st_size
 
     @functools.cached_property
     def _array(self) -> np.ndarray:
@@ -110,8 +112,11 @@ class MappedReader:
             DataError: the file has become shorter, or is no longer there.
         """
         try:
-            if self._array.shape != self.shape:
-                raise DataError(f"{self.path} must keep its shape {self.shape}, got {self._array.shape}; restore it.")
+            if self._array.shape != self.shape or self.path.stat().st_size != self._bytes:
+                raise DataError(
+                    f"{self.path} must stay as it was when the run began, {self._bytes} bytes of shape {self.shape}, "
+                    f"got {self.path.stat().st_size} bytes; restore it."
+                )
             return np.asarray(self._array[index])
         except (UntrustedError, OSError) as error:
             raise DataError(f"{self.path} can no longer be read ({one_line(error)}); restore it.") from error
@@ -163,7 +168,7 @@ class ExampleReader:
         except (IndexError, StopIteration, EOFError) as error:
             raise DataError(
                 f"a stream must hold as many examples as its len() says, {len(self.source)}, got none at {number} "
-                f"of {self.name!r}; mend the source, and the same command goes on from its last checkpoint."
+                f"of {self.name!r}; mend the source: checkpoints stay, and a command of the same data goes on."
             ) from error
         pair = (made["x"], made["y"]) if isinstance(made, dict) and {"x", "y"} <= made.keys() else made
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -185,7 +190,15 @@ class ExampleReader:
                     f"examples of a stream must have one shape, {self.shape[1:]} as the first, got {x.shape} as number "
                     f"{number} of {self.name!r}; bring them to it."
                 )
-        return np.stack(found).astype(self.dtype, copy=False) if found else np.zeros((0, *self.shape[1:]), self.dtype)
+        if not found:
+            return np.zeros((0, *self.shape[1:]), self.dtype)
+        x = np.stack(found)
+        if not np.can_cast(x.dtype, self.dtype, "same_kind"):
+            raise DataError(
+                f"examples of a stream must be of one kind of numbers, {self.dtype} as the first, got {x.dtype} among "
+                f"{int(index.min())} to {int(index.max())} of {self.name!r}; give all of them as float32."
+            )
+        return x.astype(self.dtype, copy=False)
 
     def labels(self) -> np.ndarray:
         """Returns the targets of all examples: what the source says they are, else from one pass over them."""

@@ -16,12 +16,13 @@ MOST_SHARD_BYTES, MOST_RECORD_BYTES = 1 << 32, 1 << 28
 
 
 class Shard(NamedTuple):
-    """A file of shards: its targets, and the shape and dtype of its inputs."""
+    """A file of shards: its targets, the shape and dtype of its inputs, and of Parquet the columns of these."""
 
     path: Path
     y: np.ndarray
     shape: tuple[int, ...]
     dtype: np.dtype
+    columns: tuple[str, ...] = ()
 
 
 def head(path: Path, target: str, flat: tuple[int, ...]) -> Shard:
@@ -38,13 +39,13 @@ def head(path: Path, target: str, flat: tuple[int, ...]) -> Shard:
     return {NPZ: _npz_head, PARQUET: _parquet_head, ARRAY_RECORD: _record_head}[path.suffix.lower()](path, target, flat)
 
 
-def inputs(path: Path, *, target: str, flat: tuple[int, ...]) -> np.ndarray:
-    """Returns all inputs of a shard, ``[n, ...]``; arguments and errors are those of `head`."""
+def inputs(path: Path, *, target: str, flat: tuple[int, ...], columns: tuple[str, ...] = ()) -> np.ndarray:
+    """Returns all inputs of a shard, ``[n, ...]``, of Parquet those columns; see `head`."""
     suffix = path.suffix.lower()
     if suffix == NPZ:
         with foreign.sentences(path, "an .npz shard written by numpy.savez"):
             return untrusted.arrays(path, lambda names: ["x"], MOST_SHARD_BYTES)["x"]
-    return _columns(path, target, flat) if suffix == PARQUET else _records(path, target)[0]
+    return _columns(path, columns, flat) if suffix == PARQUET else _records(path, target)[0]
 
 
 def _npz_head(path: Path, target: str, flat: tuple[int, ...]) -> Shard:
@@ -67,43 +68,97 @@ def _opened(path: Path) -> Any:
         from pyarrow import parquet  # an extra, and slow to import
     except ImportError as error:
         raise DataError(f"{path.name} is read with pyarrow, which is missing: pip install 'dsnn[table]'.") from error
-    return parquet.ParquetFile(path)
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's own are of these
+        raise _cut(path, "Parquet", error) from error
+    groups = range(file.metadata.num_row_groups)
+    unpacked = sum(file.metadata.row_group(number).total_byte_size for number in groups)
+    if unpacked > MOST_SHARD_BYTES:
+        raise DataError(
+            f"a shard may unpack to {MOST_SHARD_BYTES >> 30} GiB, got {unpacked >> 30} GiB in {path}; split it up."
+        )
+    return file
 
 
 def _parquet_head(path: Path, target: str, flat: tuple[int, ...]) -> Shard:
+    file = _opened(path)
+    names = file.schema_arrow.names
+    columns = ("x",) if "x" in names else tuple(name for name in names if name != target)
+    if target not in names or not columns:
+        raise DataError(f"{path} must hold a column {target} and columns of inputs, got {', '.join(names)}.")
+    if columns == ("x",) and len(names) > 2:
+        raise DataError(f"{path} must hold x and {target} alone, got {', '.join(names)}; leave the others out.")
+    y = _targets(_read(file, path, (target,)).column(target), path, target)
+    if not len(y):
+        return Shard(path, y, flat or (len(columns),), np.dtype(np.float32), columns)
     try:
-        file = _opened(path)
-        names = file.schema_arrow.names
-        if target not in names or len(names) < 2:
-            raise DataError(f"{path} must hold a column {target} and columns of inputs, got {', '.join(names)}.")
-        y = file.read(columns=[target]).column(target).to_numpy()
-        rows = next(file.iter_batches(batch_size=1, columns=_input_names(names, target)), None)
-    except (OSError, ValueError) as error:  # pyarrow's own are of these
-        raise _cut(path, "Parquet", error) from error
-    if rows is None:
-        return Shard(path, y, flat or (len(names) - 1,), np.dtype(np.float32))
-    first = _stacked(rows, path, flat)
-    return Shard(path, y, first.shape[1:], first.dtype)
-
-
-def _columns(path: Path, target: str, flat: tuple[int, ...]) -> np.ndarray:
-    try:
-        file = _opened(path)
-        table = file.read(columns=_input_names(file.schema_arrow.names, target))
+        first = next(file.iter_batches(batch_size=1, columns=list(columns)))
     except (OSError, ValueError) as error:
         raise _cut(path, "Parquet", error) from error
-    return np.concatenate([_stacked(batch, path, flat) for batch in table.to_batches()])
+    return Shard(path, y, _stacked(first, path, columns, flat).shape[1:], _dtype(file, columns, path), columns)
 
 
-def _input_names(names: list[str], target: str) -> list[str]:
-    return ["x"] if "x" in names else [name for name in names if name != target]
+def _dtype(file: Any, columns: tuple[str, ...], path: Path) -> np.dtype:
+    """Returns the dtype that all inputs fit in; integers of which some are missing are fractions."""
+    found = np.dtype(np.uint8)
+    for name in columns:
+        kind = file.schema_arrow.field(name).type
+        while hasattr(kind, "value_type"):
+            kind = kind.value_type
+        one = np.dtype(kind.to_pandas_dtype())
+        if one.kind not in "biuf":
+            raise DataError(f"inputs must be numbers, got {kind} in the column {name} of {path}; convert it.")
+        found = np.promote_types(found, one)
+    nulls = [
+        file.metadata.row_group(group).column(column).statistics
+        for group in range(file.metadata.num_row_groups)
+        for column in range(file.metadata.num_columns)
+    ]
+    known = all(one is not None and one.has_null_count and not one.null_count for one in nulls)
+    return found if known or found.kind == "f" else np.promote_types(found, np.float32)
 
 
-def _stacked(table: Any, path: Path, flat: tuple[int, ...]) -> np.ndarray:
-    """Returns columns of numbers side by side, or the one column of lists, as an array."""
-    columns = [column.to_numpy(zero_copy_only=False) for column in table.columns]
+def _targets(column: Any, path: Path, target: str) -> np.ndarray:
+    """Returns targets as numbers or text; numbers that are missing are NaN."""
+    y = np.asarray(column.to_numpy())
+    if y.dtype != object:
+        return y
+    values = column.to_pylist()
+    if all(isinstance(value, str) for value in values):
+        return np.array(values)
+    if all(value is None or isinstance(value, bool | int | float) for value in values):
+        return np.array([np.nan if value is None else float(value) for value in values])
+    if all(isinstance(value, list) for value in values):
+        return np.array(values)
+    raise DataError(
+        f"targets must be numbers or text, all of one kind, got some that are missing or of another kind in the column "
+        f"{target} of {path}; leave these rows out."
+    )
+
+
+def _columns(path: Path, columns: tuple[str, ...], flat: tuple[int, ...]) -> np.ndarray:
+    file = _opened(path)
+    if lacking := [name for name in columns if name not in file.schema_arrow.names]:
+        raise DataError(f"{path} must hold the columns of the other shards, got none called {lacking[0]}; add it.")
+    table = _read(file, path, columns)
+    return np.concatenate([_stacked(batch, path, columns, flat) for batch in table.to_batches()])
+
+
+def _read(file: Any, path: Path, columns: tuple[str, ...]) -> Any:
     try:
-        x = np.stack(list(columns[0])) if columns[0].dtype == object else np.stack(columns, -1)
+        return file.read(columns=list(columns))
+    except (OSError, ValueError) as error:
+        raise _cut(path, "Parquet", error) from error
+
+
+def _stacked(table: Any, path: Path, columns: tuple[str, ...], flat: tuple[int, ...]) -> np.ndarray:
+    """Returns columns of numbers side by side, or the one column of lists, as an array."""
+    found = [table.column(name).to_numpy(zero_copy_only=False) for name in columns]
+    try:
+        x = np.array(table.column("x").to_pylist()) if found[0].dtype == object else np.stack(found, -1)
+        if x.dtype == object:
+            raise ValueError("lists of unequal length, or values that are missing")
         return x.reshape(len(x), *flat) if flat else x
     except ValueError as error:
         raise DataError(

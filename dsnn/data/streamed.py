@@ -125,7 +125,11 @@ class Streamed:
         numbers = np.asarray(at if not isinstance(at, tuple) else None)
         if numbers.dtype.kind not in "iu" or numbers.ndim > 1:
             raise TypeError(f"examples are chosen by numbers, a mask or a slice, got {at!r}.")
-        places = np.arange(len(self))[numbers] if self.index is None else self.index[numbers]
+        count = len(self)
+        if numbers.size and not -count <= numbers.min() <= numbers.max() < count:
+            raise IndexError(f"examples are numbered from 0 to {count - 1}, got {numbers.min()} to {numbers.max()}.")
+        numbers = np.where(numbers < 0, numbers + count, numbers)
+        places = numbers if self.index is None else self.index[numbers]
         return self._read(places[None])[0] if numbers.ndim == 0 else self._read(places)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -180,9 +184,17 @@ class Streamed:
             if bad.any():
                 raise DataError(
                     f"values must be finite, got NaN or infinite ones in example {places[bad.argmax()]} of a stream; "
-                    f"remove or fill them in and start the same command again, which goes on."
+                    f"remove or fill them in."
                 )
         return rows
+
+
+class Channelled(NamedTuple):
+    """Grey images with an axis of one channel."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Returns them."""
+        return x[..., None]
 
 
 class Single(NamedTuple):

@@ -1,80 +1,22 @@
-"""Data sets that are read as they are used: what a source of one's own may give, and how any split becomes one."""
+"""Inputs that are read as they are used, brought to one scale and precision, and which data are read so."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dsnn.data import missing, precise
 from dsnn.data.error import DataError
 from dsnn.data.limit import looked_at
-from dsnn.data.readers import ArrayReader, ExampleReader, Examples
-from dsnn.data.split import OWN, Arrays, Features, Split, divide, own_fraction, seeded_mask
+from dsnn.data.readers import ArrayReader
+from dsnn.data.split import Arrays, Features, Split
 from dsnn.data.streamed import Cast, Filled, Reader, Single, Streamed
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 STREAMS = (AUTO, ALWAYS, NEVER)
 MOST_IN_MEMORY = 1 << 31
 """Bytes in single precision, 2 GiB of all parts, up to which files that could be streamed are read into memory."""
-
-
-class Stream(NamedTuple):
-    """A data set whose examples are read one by one, when they are used; what ``data.source`` may give for a `Split`.
-
-    Attributes:
-        train: examples by their numbers, ``len(train)`` and ``train[k] -> (x, y)``, as ``grain.sources`` have them; or
-            `Arrays`. With an attribute ``labels``, the targets of all, they need not be read once for their targets.
-        test: the examples that are reported.
-        classes: number of classes, labels or outputs.
-        name: of the data set.
-        val: the examples that choices are made on; None draws them from the training examples by the seed.
-        temporal: True when the first axis of an example's ``x`` is time.
-        task: ``classification``, ``multilabel``, ``regression`` or ``own``.
-        class_names: one name per class, or empty.
-    """
-
-    train: "Examples | Arrays"
-    test: "Examples | Arrays"
-    classes: int
-    name: str
-    val: "Examples | Arrays | None" = None
-    temporal: bool = False
-    task: str = "classification"
-    class_names: tuple[str, ...] = ()
-
-
-def split_of(stream: Stream, seed: int, val_fraction: float | None) -> Split:
-    """Returns the split of a stream; its targets are in memory, its inputs are not.
-
-    Args:
-        stream: what a source gave.
-        seed: draws the part that selects and certifies, where the stream has none.
-        val_fraction: of the training examples, in [0, 1); by default a fifth, and 5 000 at most.
-
-    Raises:
-        DataError: a part does not say how many examples it has, or has none, or its examples are no pairs.
-    """
-    train, test = _part(stream.train, stream), _part(stream.test, stream)
-    if stream.val is not None:
-        val = _part(stream.val, stream)
-    else:
-        y = np.asarray(train.y)
-        mask = seeded_mask(y, seed, own_fraction(val_fraction, len(y)))
-        train, val = divide(train, mask)
-    cast = inputs({"train": train.x, "val": val.x, "test": test.x}, stream.temporal, compact=True)
-    return Split(
-        Arrays(cast.parts["train"], train.y),
-        Arrays(cast.parts["val"], val.y),
-        Arrays(cast.parts["test"], test.y),
-        stream.classes,
-        stream.name,
-        temporal=stream.temporal,
-        task=stream.task,
-        class_names=stream.class_names,
-        extra=cast.extra,
-        notes=cast.notes,
-    )
 
 
 def streamed(split: Split) -> Split:
@@ -111,7 +53,13 @@ def too_large(*readers: Reader) -> bool:
     return sum(int(np.prod(reader.shape, dtype=np.int64)) for reader in readers) * 4 > MOST_IN_MEMORY
 
 
-def inputs(parts: Mapping[str, Any], temporal: bool, scale: float = 1.0, compact: bool = False) -> precise.Cast:
+def inputs(
+    parts: Mapping[str, Any],
+    temporal: bool,
+    scale: float = 1.0,
+    compact: bool = False,
+    labels: np.ndarray | None = None,
+) -> precise.Cast:
     """Returns inputs that are scaled, filled and brought to single precision as they are read.
 
     What is filled in, and what is subtracted from columns that single precision cannot tell apart, is that of the
@@ -122,19 +70,23 @@ def inputs(parts: Mapping[str, Any], temporal: bool, scale: float = 1.0, compact
         temporal: whether the second axis is time.
         scale: they are multiplied by it.
         compact: whether bytes stay bytes.
+        labels: of the training examples, each class of which is looked at; None is no class.
 
     Raises:
         DataError: series that end early, which are for arrays in memory.
     """
     train = parts["train"]
     raw = dataclasses.replace(train, gaps=True)
-    seen = np.asarray(looked_at(Arrays(raw, np.zeros(len(train)))).x)
+    seen = np.asarray(looked_at(Arrays(raw, np.zeros(len(train)) if labels is None else labels)).x)
     casts: list[Cast] = []
-    notes = [f"inputs are read as they are used; what looks at all of them looked at {len(seen)} of {len(train)}."]
+    fills = seen.dtype.kind == "f"
+    filled = ", and gaps are filled with the median of their column among these" if fills else ""
+    notes = [
+        f"inputs are read as they are used; what looks at all of them looks at {len(seen)} of {len(train)}{filled}."
+    ]
     extra: dict[str, np.ndarray] = {}
-    gaps = np.isnan(seen) if seen.dtype.kind == "f" else np.zeros(1, bool)
-    if gaps.any():
-        if temporal and (missing.lengths(gaps) < seen.shape[1]).any():
+    if fills:
+        if temporal and (missing.lengths(np.isnan(seen)) < seen.shape[1]).any():
             raise DataError(
                 "series that end early (NaN from some step on) are for arrays in memory, got some in a stream; fill "
                 "them up with what means nothing, or set data.stream=never."
@@ -142,7 +94,6 @@ def inputs(parts: Mapping[str, Any], temporal: bool, scale: float = 1.0, compact
         fill = Filled(_medians(seen))
         seen = fill(seen)
         casts.append(fill)
-        notes.append(f"missing values are filled in with the median of their column among these {len(seen)}.")
     if not (compact and scale == 1 and train.dtype == np.uint8):
         scaled = seen if scale == 1 else seen * np.float32(scale)
         found = precise.single({"train": scaled}, temporal)
@@ -163,12 +114,3 @@ def _then(x: Streamed, casts: list[Cast]) -> Streamed:
     for cast in casts:
         x = x.then(cast)
     return x
-
-
-def _part(given: Any, stream: Stream) -> Arrays:
-    if isinstance(given, Arrays):
-        return Arrays(Streamed(ArrayReader(np.asarray(given.x))), np.asarray(given.y))
-    reader = ExampleReader(given, stream.name)
-    y = reader.labels()
-    whole = stream.task == "regression" or (stream.task == OWN and y.dtype.kind == "f")
-    return Arrays(Streamed(reader), y.astype(np.float32 if whole else np.int32))

@@ -1,5 +1,6 @@
 """How sequences are read: one step after another, summed over time, or as one input that holds all steps."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ def _summed(x: Any) -> np.ndarray:
 
 
 def _whole(x: Any) -> np.ndarray:
-    return np.asarray(x, np.float32).reshape(*x.shape[:2], 1, -1)
+    return np.asarray(x, np.float32).reshape(*x.shape[:2], 1, math.prod(x.shape[2:]))
 
 
 _READ: dict[str, Callable[[Any], np.ndarray]] = {"summed": _summed, "whole": _whole}

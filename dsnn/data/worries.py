@@ -33,17 +33,18 @@ def worries(split: Split) -> tuple[str, ...]:
     if not size(split.train):
         return ()
     seen = split._replace(train=looked_at(split.train), test=looked_at(split.test))
-    every = (*_columns(seen), *_labels(split), *_repeated(seen), *_lengths(split))
+    repeated = _repeated(split) if seen.train.x is split.train.x else []  # of a sample it would say too little
+    every = (*_columns(seen, size(split.train)), *_labels(split), *repeated, *_lengths(split))
     return tuple(sentence for sentence in every if sentence)
 
 
-def _columns(split: Split) -> list[str]:
-    """Says what is odd of columns of tables, and of channels of series."""
+def _columns(split: Split, count: int) -> list[str]:
+    """Says what is odd of columns of tables, and of channels of series, of which so many examples train."""
     x, found = split.train.x, []
     features = int(np.prod(x.shape[1:]))
-    if features > size(split.train):
+    if features > count:
         found.append(
-            f"there are more inputs ({features}) than training examples ({size(split.train)}), so that chance alone "
+            f"there are more inputs ({features}) than training examples ({count}), so that chance alone "
             f"can separate them: trust the test part only."
         )
     if isinstance(x, sparse.csr_array) or x.ndim != (3 if split.temporal else 2):

@@ -8,10 +8,11 @@ every member and the ensemble on the same test part; the energy of an ensemble i
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dsnn import store, tasks
+from dsnn import data, store, tasks
 from dsnn.run import assess
 from dsnn.run.finished import Finished, finished, options
 
@@ -47,7 +48,7 @@ def ensemble(runs: list[Finished]) -> dict[str, dict[str, float]]:
     for run in runs:
         split = run.setup.split
         tasks.refuse(run.setup.task, "ensemble", str(run.directory))
-        if not np.array_equal(first.test.x, split.test.x) or not np.array_equal(first.test.y, split.test.y):
+        if not _same(first.test.x, split.test.x) or not np.array_equal(first.test.y, split.test.y):
             raise ValueError(f"members must have one test part, {runs[0].directory} and {run.directory} differ.")
     names = [run.directory.name for run in runs]
     if len({*names, "ensemble"}) <= len(runs):
@@ -57,6 +58,15 @@ def ensemble(runs: list[Finished]) -> dict[str, dict[str, float]]:
     whole = scores(runs[0], np.mean(probs, 0))
     whole |= {name: sum(m[name] for m in members) for name in ENERGIES if all(name in m for m in members)}
     return dict(zip(names, members, strict=True)) | {"ensemble": whole}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Returns whether two parts hold the same inputs; those of a stream are compared a batch at a time."""
+    if not isinstance(one, data.Streamed) or not isinstance(other, data.Streamed):
+        return bool(np.array_equal(one, other))
+    rows = range(0, len(one), tasks.EVAL_BATCH)
+    numbers = (np.arange(start, min(start + tasks.EVAL_BATCH, len(one))) for start in rows)
+    return one.shape == other.shape and all(np.array_equal(one[some], other[some]) for some in numbers)
 
 
 def _energies(run: Finished) -> dict[str, float]:

@@ -174,16 +174,20 @@ def show(split: data.Split, task: tasks.Task) -> None:
 
 
 def statistics(part: data.Arrays, temporal: bool) -> list[str]:
-    """Returns the number of examples, shape, range, mean, share of zeros, whether binary, and event rate."""
-    x: Any = part.x
+    """Returns the number of examples, shape, range, mean, share of zeros, whether binary, and event rate.
+
+    Of a stream these are of the examples that `dsnn.data.looked_at` draws.
+    """
+    shape = tuple(part.x.shape)
     if not data.size(part):
         return ["0", "", "", "", "", "", *[""] * temporal]
+    x: Any = data.looked_at(part).x
     values = np.asarray(x.data if hasattr(x, "indptr") else x)
     cells = int(np.prod(x.shape))
     zero = 1 - np.count_nonzero(values) / cells
     binary = bool(np.isin(values, (0, 1)).all())
     low = min(float(values.min(initial=0)), 0.0) if hasattr(x, "indptr") else float(values.min())
-    row = [f"{x.shape[0]}", f"{tuple(x.shape)}", f"{low:.4g} to {float(values.max(initial=low)):.4g}"]
+    row = [f"{shape[0]}", f"{shape}", f"{low:.4g} to {float(values.max(initial=low)):.4g}"]
     row += [f"{float(values.sum(dtype=np.float64)) / cells:.4g}", f"{zero:.1%}", "yes" if binary else "no"]
     return [*row, f"{(1 - zero):.4g}" if binary else "not spikes"] if temporal else row
 
