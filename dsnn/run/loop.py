@@ -325,15 +325,18 @@ def _resumed(members: Sequence[Member], together: population.Together) -> tuple[
             f"{newest} in one of them and {oldest} in another; set run.root to a folder that all machines share."
         )
     for start in sorted(common - {0}, reverse=True):
+        saved, why = [], ""
         try:
-            saved = [
-                checkpoint.restore(member.checkpoints, start, together.kept(state, k))
-                for k, member in enumerate(members)
-            ]
+            for k, member in enumerate(members):
+                saved.append(checkpoint.restore(member.checkpoints, start, together.kept(state, k)))
         except checkpoint.CheckpointError as error:
             if "belongs to another" in str(error):
                 raise
-            console.print(f"{error} Going back to the checkpoint before it.")
+            why = str(error)
+        if mesh.agreed(int(bool(why))):  # what one process cannot read, none goes on from
+            console.print(
+                f"{why or 'Another process could not read its checkpoint.'} Going back to the checkpoint before it."
+            )
             continue
         console.print(f"going on after epoch {start} of {members[0].setup.config.train.epochs}")
         for member in members:
