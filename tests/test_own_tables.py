@@ -322,7 +322,7 @@ def test_class_folders_that_are_links_out_are_passed_over(tmp_path):
 
 
 def test_all_of_them_are_own_data():
-    assert set(OWN) == {"audio", "events", "images", "npy", "npz", "table"} <= set(data.names())
+    assert set(OWN) == {"audio", "events", "images", "npy", "npz", "shards", "table"} <= set(data.names())
     for name in OWN:
         assert "experiment=own" in schema.completed([f"data={name}", "data.path=x"])
         with pytest.raises(ValueError, match=r"give data\.path=PATH"):

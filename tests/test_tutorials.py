@@ -67,6 +67,8 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_commands_are_what_the_doors_take(command, tmp_path):
     words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+    if words[0] == "srun":  # whose own options begin with dashes
+        words = words[next(k for k, word in enumerate(words) if k and not word.startswith("-")) :]
     words[0] = words[0].removeprefix(".venv/bin/")
     if words[:2] == ["bash", "scripts/run.sh"] or words[:3] in (
         ["python", "-m", "experiments.run"],
@@ -84,6 +86,8 @@ def test_commands_are_what_the_doors_take(command, tmp_path):
             usage.check([word for word in read.overrides if word.partition("=")[0] not in own])
     elif words[0] == "bash" or (words[0] == "python" and words[1].endswith(".py")):
         assert (ROOT / words[1]).is_file()
+    elif words[:3] == ["kubectl", "apply", "-f"]:
+        assert (ROOT / words[3]).is_file()
     elif words[:2] == ["python", "-m"]:
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file()
     else:

@@ -24,6 +24,8 @@ from dsnn.data.event_files import Events
 from dsnn.data.split import DataError, Split
 
 STEPS, FRAMES = 50, 20
+MOST_EXAMPLE_BYTES = 1 << 28
+"""Bytes on average that a recording's frames may take where they are made as they are used."""
 
 
 def load(
@@ -75,7 +77,7 @@ def load(
         return _of_lists(frames, [y for _, y in parts], place, seed, val_fraction, test_fraction)
     found = folder.find(place, event_files.SUFFIXES)
     files = [recording.path for recording in found.recordings]
-    most = folder.MAX_BYTES if stream == streams.NEVER else math.inf
+    most = folder.MAX_BYTES if stream == streams.NEVER else max(folder.MAX_BYTES, len(files) * MOST_EXAMPLE_BYTES)
     frames = _frames([event_files.read(file) for file in files], size, steps, duration, counts, dtype, most)
     row = {file: n for n, file in enumerate(files)}
     held = folder.drawn_by_default(found, test_fraction)
@@ -156,7 +158,7 @@ def _frames(
     duration: float | int,
     counts: bool,
     dtype: str,
-    most_bytes: float = folder.MAX_BYTES,
+    most_bytes: int = folder.MAX_BYTES,
 ) -> _Frames:
     """Returns the grid of all recordings, which has been found to fit."""
     axes = event_files.check_alike(list(recordings))

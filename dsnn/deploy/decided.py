@@ -293,7 +293,7 @@ def stopping(
         temperature,
     )
 
-    def decide(inputs: Array) -> Decision:
+    def decide(inputs: Array | np.ndarray) -> Decision:
         if fused is not None and not isinstance(inputs, jax.core.Tracer):
             return fused_inference.decision(fused, jnp.asarray(require_finite(inputs)), temperature)
         # part of a larger program, which may be lowered for any device
