@@ -187,6 +187,7 @@ def run_config(folder: Path, **parts: Any) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_shrinks_is_whole_afterwards_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     config = run_config(tmp_path / "whole")
     directory, metrics = job.run(config)

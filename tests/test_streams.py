@@ -500,6 +500,7 @@ def jittered(x, key):
     return x + 0.1 * jax.random.normal(key, x.shape)
 
 
+@pytest.mark.slow
 def test_a_streamed_run_is_assessed_like_one_in_memory_and_resumes(tmp_path, monkeypatch, capsys):
     (tmp_path / "own").mkdir()
     own(tmp_path / "own")

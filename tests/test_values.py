@@ -240,6 +240,7 @@ def test_a_fitted_network_of_values_is_decided_on_integers_and_priced_by_its_wid
     )
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_have_values_of_few_bits_too() -> None:
     config = Config(
         bits=BitsConfig(enabled=True, fixed=4, activations=4),
