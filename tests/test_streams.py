@@ -134,6 +134,19 @@ def test_a_series_that_ends_early_is_refused(tmp_path):
         data.load("npy", path=tmp_path, stream="always", temporal=True)
 
 
+def test_a_series_that_ends_early_outside_of_what_was_looked_at_is_refused_when_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("dsnn.data.limit.LOOKED_AT", 5)
+    x = np.ones((40, 6, 2))
+    for part in ("train", "test"):
+        np.save(tmp_path / f"x_{part}.npy", x)
+        np.save(tmp_path / f"y_{part}.npy", np.arange(40) % 2)
+        x[3, 4:] = np.nan  # of the test part alone
+    split = data.load("npy", path=tmp_path, stream="always", temporal=True)
+    assert np.asarray(split.train.x).shape == (32, 6, 2)
+    with pytest.raises(data.DataError, match="series that end early"):
+        np.asarray(split.test.x)
+
+
 def test_whole_streams_are_read_up_to_a_size(monkeypatch):
     some = Streamed(ArrayReader(np.ones((8, 4), np.float32)))
     assert np.asarray(some).shape == (8, 4)
@@ -252,11 +265,13 @@ def test_gaps_of_integers_in_parquet_are_gaps(tmp_path):
     np.testing.assert_array_equal(np.asarray(split.train.x)[:, 0], [1, 2, 3, 2] * 10)
 
 
-def test_what_is_looked_at_has_every_class_though_each_has_shards_of_its_own(tmp_path, monkeypatch):
+@pytest.mark.parametrize("called", [int, lambda label: f"class {label}"])
+def test_what_is_looked_at_has_every_class_though_each_has_shards_of_its_own(tmp_path, monkeypatch, called):
     for number in range(30):
         label = number // 3
-        np.savez(tmp_path / f"train-{number:02}.npz", x=np.full((50, 3), label, np.float32), y=np.full(50, label))
-    np.savez(tmp_path / "test.npz", x=np.zeros((9, 3), np.float32), y=np.arange(9))
+        x = np.full((50, 3), label, np.float32)
+        np.savez(tmp_path / f"train-{number:02}.npz", x=x, y=np.array([called(label)] * 50))
+    np.savez(tmp_path / "test.npz", x=np.zeros((9, 3), np.float32), y=np.array([called(label) for label in range(9)]))
     monkeypatch.setattr("dsnn.data.limit.LOOKED_AT", 100)
     monkeypatch.setattr("dsnn.data.shards.MIXED_BYTES", 1200)
     split = data.load("shards", path=tmp_path, val_fraction=0.0)
@@ -267,7 +282,8 @@ def test_what_is_looked_at_has_every_class_though_each_has_shards_of_its_own(tmp
     x, y = np.asarray(split.train.x)[shuffled], split.train.y[shuffled]
     for number in range(30):
         rows = slice(50 * number, 50 * number + 50)
-        np.savez(tmp_path / f"train-{number:02}.npz", x=x[rows], y=y[rows])
+        names = np.array([called(int(label)) for label in y[rows]])
+        np.savez(tmp_path / f"train-{number:02}.npz", x=x[rows], y=names)
     assert not any("shards differ" in note for note in data.load("shards", path=tmp_path).notes)
 
 

@@ -178,7 +178,7 @@ def split_of(
         coded = labels.Encoded({part: _numbers(v, task, part, name) for part, v in y.items()}, {}, outputs, ())
     x = {part: arrays.x for part, arrays in parts.items()}
     if any(isinstance(one, Streamed) for one in x.values()):
-        made = streams.inputs(x, temporal, scale, compact, parts["train"].y)
+        made = streams.inputs(x, temporal, scale, compact, coded.parts["train"])
     else:
         made = _inputs(x, temporal, scale, compact, columns)
     train, val, test = (Arrays(made.parts[part], coded.parts[part]) for part in ("train", "val", "test"))

@@ -14,6 +14,7 @@ import numpy as np
 
 from dsnn.data import folder, own, readers, shard_files
 from dsnn.data.error import DataError
+from dsnn.data.labels import by_appearance
 from dsnn.data.shard_files import SUFFIXES, Shard
 from dsnn.data.split import Split, by_class
 from dsnn.data.streamed import Streamed
@@ -88,7 +89,7 @@ def load(
 
 def _unmixed(train: own.Raw) -> tuple[str, ...]:
     """Says so where the shards that are mixed with each other hold other classes than the whole does."""
-    x, labels = train.x, by_class(train.y)
+    x, labels = train.x, by_appearance(train.y) if train.y.dtype.kind in "US" else by_class(train.y)
     numbers, classes = np.unique(x.shard), np.unique(labels)
     together = x.reader.together
     if len(numbers) <= together or len(classes) < 2 or len(classes) > len(labels) / 4:

@@ -211,12 +211,22 @@ class Single(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """Gaps, which are NaN, filled with the value of their column ``[column]``."""
+    """Gaps, which are NaN, filled with the value of their column ``[column]``; of series ``[n, time, ...]`` inside."""
 
     values: np.ndarray
+    temporal: bool = False
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Returns inputs without gaps."""
+        """Returns inputs without gaps.
+
+        Raises:
+            DataError: a series has ended before its last step.
+        """
+        if self.temporal and x.size and np.isnan(x[:, -1]).reshape(len(x), -1).all(1).any():
+            raise DataError(
+                "series that end early (NaN from some step on) are for arrays in memory, got some in a stream; fill "
+                "them up with what means nothing, or set data.stream=never."
+            )
         return np.where(np.isnan(x), self.values, x).astype(x.dtype)
 
 
@@ -237,11 +247,6 @@ class Within(NamedTuple):
                 f"rescale the data or use the direct encoding."
             )
         return x
-
-
-def is_streamed(x: Any) -> bool:
-    """Returns whether inputs are read as they are used."""
-    return isinstance(x, Streamed)
 
 
 def _sum(rows: np.ndarray) -> float:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dsnn.data import missing, precise
+from dsnn.data import precise
 from dsnn.data.error import DataError
 from dsnn.data.limit import looked_at
 from dsnn.data.readers import ArrayReader
+from dsnn.data.scaling import PARTS
 from dsnn.data.split import Arrays, Features, Split
 from dsnn.data.streamed import Cast, Filled, Reader, Single, Streamed
 
@@ -23,7 +24,7 @@ def streamed(split: Split) -> Split:
     """Returns a split whose dense inputs are read a batch at a time, wherever they lie."""
     parts = {
         name: part._replace(x=Streamed(ArrayReader(np.asarray(part.x))))
-        for name in ("train", "val", "test", "certify")
+        for name in PARTS
         if (part := getattr(split, name)) is not None and isinstance(part.x, np.ndarray)
     }
     if "train" not in parts and not isinstance(split.train.x, Streamed):
@@ -37,7 +38,7 @@ def in_memory(split: Split) -> Split:
     """Returns a split with all inputs as arrays, whatever memory that takes."""
     parts = {
         name: part._replace(x=part.x[np.arange(len(part.x))])
-        for name in ("train", "val", "test", "certify")
+        for name in PARTS
         if (part := getattr(split, name)) is not None and isinstance(part.x, Streamed)
     }
     return split._replace(**parts) if parts else split
@@ -86,12 +87,7 @@ def inputs(
     ]
     extra: dict[str, np.ndarray] = {}
     if fills:
-        if temporal and (missing.lengths(np.isnan(seen)) < seen.shape[1]).any():
-            raise DataError(
-                "series that end early (NaN from some step on) are for arrays in memory, got some in a stream; fill "
-                "them up with what means nothing, or set data.stream=never."
-            )
-        fill = Filled(_medians(seen))
+        fill = Filled(_medians(seen), temporal)
         seen = fill(seen)
         casts.append(fill)
     if not (compact and scale == 1 and train.dtype == np.uint8):

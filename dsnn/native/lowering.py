@@ -63,13 +63,15 @@ def _abstract(*_: Any, shapes: Any, **__: Any) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(**chosen: Any) -> Callable[..., Any]:
-    return jax.jit(functools.partial(_chosen.bind, **chosen))
+def _compiled(primitive: Any, **chosen: Any) -> Callable[..., Any]:
+    return jax.jit(functools.partial(primitive.bind, **chosen))
 
 
-@_chosen.def_impl
-def _run(*operands: Any, **chosen: Any) -> Any:
-    return _compiled(**chosen)(*operands)
+def _run(primitive: Any, *operands: Any, **chosen: Any) -> Any:
+    return _compiled(primitive, **chosen)(*operands)
+
+
+_chosen.def_impl(functools.partial(_run, _chosen))
 
 
 def _lowered_here(ctx: Any, *operands: Any, here: Any, elsewhere: Any, shapes: Any) -> Any:
@@ -148,14 +150,7 @@ _cuda.multiple_results = True
 _cuda.def_abstract_eval(_abstract)
 
 
-@functools.lru_cache(maxsize=256)
-def _compiled_kernel(**chosen: Any) -> Callable[..., Any]:
-    return jax.jit(functools.partial(_cuda.bind, **chosen))
-
-
-@_cuda.def_impl
-def _run_kernel(*operands: Any, **chosen: Any) -> Any:
-    return _compiled_kernel(**chosen)(*operands)
+_cuda.def_impl(functools.partial(_run, _cuda))
 
 
 def _lowered_kernel(ctx: Any, *operands: Any, kernel: Any, **_: Any) -> Any:
