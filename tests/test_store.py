@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sweeping import timeless
 
 from dsnn import store
@@ -21,6 +23,7 @@ from dsnn.config import Config
 from dsnn.plots import wording
 from dsnn.report import write_report
 from dsnn.run import cli, job, schema, signals, sweep
+from dsnn.run.console import at_once
 from dsnn.run.finished import finished
 from dsnn.store import RunDirError, checkpoint
 
@@ -337,6 +340,18 @@ def test_r13_a_signal_whose_exception_was_lost_is_heeded_later():
             pass
     signals.heed()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_r13_a_line_that_a_signal_interrupts_is_said_once(capfd):
+    class Interrupting(io.TextIOWrapper):
+        def flush(self):
+            super().flush()
+            if not asked:
+                signal.raise_signal(signal.SIGINT)
+
+    with signals.after_this_epoch(at_once) as asked, Interrupting(os.fdopen(os.dup(1), "wb")) as stream:
+        Console(file=stream).print("epoch 4/40")
+    assert capfd.readouterr().out == "epoch 4/40\nstopping after this epoch; once more stops at once\n"
 
 
 def test_r13_the_commands_that_learn_hear_signals(monkeypatch):

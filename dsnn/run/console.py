@@ -1,6 +1,7 @@
 """What a person sees: one bar while it learns, plain lines where there is no terminal, a short table at the end."""
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,18 @@ for stream in (sys.stdout, sys.stderr):
 
 # a log has no width of its own, and tables in 80 columns are hard to read
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+
+
+def at_once(said: str) -> None:
+    """Says a line from a handler of a signal.
+
+    It goes past the console and its stream, which the signal may have met halfway through a line: rich would write that
+    line twice, and a buffered stream refuses to be entered again.
+    """
+    try:
+        os.write(sys.stdout.fileno(), f"{said}\n".encode())
+    except (OSError, ValueError):  # no file behind it: a notebook, a test
+        console.print(said)
 
 
 class Live:

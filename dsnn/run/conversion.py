@@ -14,7 +14,7 @@ from dsnn.config import Config
 from dsnn.convert import learning
 from dsnn.convert.options import deep_network
 from dsnn.run import signals
-from dsnn.run.console import console
+from dsnn.run.console import at_once, console
 from dsnn.run.signals import Interrupted
 from dsnn.simulate.unroll import unroll
 from dsnn.store import checkpoint
@@ -53,7 +53,7 @@ def deep_of(config: Config, split: data.Split, directory: Path) -> nnx.Sequentia
 
     options |= {"batch_size": c.batch_size, "root": root, "resumed": resumed}
     began = written = time.monotonic()
-    with signals.after_this_epoch(console.print) as asked:
+    with signals.after_this_epoch(at_once) as asked:
         for epoch in learning.fit_deep(network, split.train, epochs=c.epochs, **options):
             network, done, said = epoch.network, epoch.number, ""
             if data.size(split.val):

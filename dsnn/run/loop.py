@@ -19,7 +19,7 @@ from dsnn.assembly import smaller
 from dsnn.learn import mesh
 from dsnn.native import programs
 from dsnn.run import assess, hooks, machine, peers, population, signals
-from dsnn.run.console import Live, console
+from dsnn.run.console import Live, at_once, console
 from dsnn.run.signals import Interrupted
 from dsnn.store import checkpoint
 from dsnn.store.track import Track
@@ -247,7 +247,7 @@ def train(members: Sequence[Member], watch: Watch | None = None, *, assessed: bo
     compiled, saved, last, written = 0.0, start, {}, time.monotonic()
     reached = Reached(members, start)
     with (
-        signals.after_this_epoch(console.print) as asked,
+        signals.after_this_epoch(at_once) as asked,
         Live(config.train.epochs, start) as live,
         peers.watched(reached.kept),
     ):
