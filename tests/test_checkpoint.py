@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from dsnn.store import checkpoint
+from dsnn.store import checkpoint, rescue
 from dsnn.store.checkpoint import CheckpointError
 
 
@@ -45,10 +45,24 @@ def assert_identical(left, right) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def test_restores_bit_identical_tree_with_its_structure(tmp_path):
-    state = make_state()
-    checkpoint.save(tmp_path, 3, state)
+@pytest.mark.parametrize("save", [checkpoint.save, rescue.save])
+def test_restores_bit_identical_tree_with_its_structure(save, tmp_path):
+    state, beside = make_state(), tmp_path / "history.jsonl"
+    beside.write_text("{}\n")
+    assert save(tmp_path / "kept", 3, state, [beside]) == tmp_path / "kept" / "3"
+    assert checkpoint.latest(tmp_path / "kept") == 3
+    assert (tmp_path / "kept" / "3" / checkpoint.BESIDE / beside.name).read_text() == "{}\n"
+    tmp_path /= "kept"
     assert_identical(checkpoint.restore(tmp_path, 3, make_state(seed=1)), state)
+
+
+def test_a_rescue_that_fails_says_so_and_leaves_what_is_there(tmp_path, capfd):
+    checkpoint.save(tmp_path, 3, make_state())
+    (tmp_path / "3" / "mine.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"^no checkpoint of step 3 could be written to .* \(1\)\.$"):
+        rescue.save(tmp_path, 3, make_state(seed=1))
+    assert "mine.txt, which no run wrote" in capfd.readouterr().err
+    assert checkpoint.latest(tmp_path) == 3
 
 
 def test_restores_typed_keys_numbers_and_numpy_leaves(tmp_path):

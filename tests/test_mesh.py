@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from sweeping import TINY
+from sweeping import TINY, door
 
 from dsnn.learn import mesh
 
@@ -258,3 +259,24 @@ def test_work_that_cannot_be_dealt_out_gets_a_sentence(monkeypatch: pytest.Monke
         mesh.spread("data:2", batch_size=32, particles=1)
     with pytest.raises(ValueError, match=r"as many devices as there are, 4, got 'data:3\+model' for 3"):
         mesh.spread("data:3+model", batch_size=30, particles=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["never", "always"])
+def test_a_process_that_sees_fewer_examples_ends_all_with_a_sentence(how: str, tmp_path: Path) -> None:
+    started, environment = [], {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    for count, words in zip((96, 80), joined(2), strict=True):
+        here = tmp_path / str(count)
+        (here / "own").mkdir(parents=True)
+        for part, many in (("train", count), ("test", 20)):
+            np.save(here / "own" / f"x_{part}.npy", np.random.default_rng(0).normal(size=(many, 3)))
+            np.save(here / "own" / f"y_{part}.npy", np.arange(many) % 2)
+        own = ["data=npy", "data.path=own", f"data.stream={how}", f"run.dir={tmp_path / 'run'}", "compute.split=data"]
+        command = door(*POINTS, *own, *words)
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started.append(subprocess.Popen(command, cwd=here, env=environment, **pipe))
+    said = [process.communicate(timeout=300)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [1, 1], said
+    for one in said:
+        assert "every process must see the same training examples, got 77, 64; give all of them the same" in one
+        assert "Traceback" not in one

@@ -12,7 +12,7 @@ from test_mesh import POINTS, joined
 from dsnn import store
 from dsnn.run import peers
 
-SAME = (*POINTS, "train.epochs=60", "train.checkpoint_s=3600", "baseline=none", "compute.split=data")
+SAME = (*POINTS, "train.epochs=400", "train.checkpoint_s=3600", "baseline=none", "compute.split=data")
 
 
 def until_lost(directory: Path, victim: int, stopped: bool = False) -> tuple[int, str]:
@@ -32,6 +32,7 @@ def until_lost(directory: Path, victim: int, stopped: bool = False) -> tuple[int
     finally:
         for process in started:
             process.kill()
+            process.wait()
     return status, logs[1 - victim].read_text()
 
 
@@ -46,8 +47,8 @@ def test_the_first_process_writes_a_checkpoint_when_the_other_is_lost(stopped: b
     ran(*SAME[:-1], f"run.dir={tmp_path / 'run'}")  # one process, which may go on just as well
     ran(*SAME[:-1], f"run.dir={tmp_path / 'never'}")
     one, two = ([r["train/loss"] for r in store.read_history(tmp_path / name)] for name in ("run", "never"))
-    assert len(one) == 30
-    assert one == pytest.approx(two, abs=1e-4)
+    assert len(one) == 200
+    assert one[:30] == pytest.approx(two[:30], abs=1e-4)  # sums in another order drift apart, in time
 
 
 @pytest.mark.slow

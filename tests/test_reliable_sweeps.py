@@ -100,15 +100,13 @@ def test_reliability_8_no_worker_outlives_its_parent(tell: str, tmp_path: Path) 
 
 def test_reliability_8_being_told_twice_ends_at_once(tmp_path: Path) -> None:
     words = [call(f"open({str(tmp_path / 'begun')!r}, 'w').close()\n{STUBBORN}").hex()]
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, *words])
+    parent = subprocess.Popen([sys.executable, "-c", PARENT.replace("GRACE_S = 2.0", "GRACE_S = 50.0"), *words])
     until((tmp_path / "begun").exists, 60)
     time.sleep(0.2)
-    began = time.monotonic()
     parent.send_signal(signal.SIGINT)
     time.sleep(0.3)
     parent.send_signal(signal.SIGINT)
-    assert parent.wait(10) == 130
-    assert time.monotonic() - began < 1.5
+    assert parent.wait(20) == 130  # long before the grace is over
 
 
 def test_reliability_8_so_many_processes_as_joblib_would_take() -> None:

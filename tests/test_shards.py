@@ -73,12 +73,12 @@ def test_a_run_on_four_devices_goes_on_with_two(tmp_path: Path) -> None:
     same = [*POINTS, "model.hidden=[256]", "train.epochs=40", "baseline=none", "compute.split=model"]
     ran(*same[:-1], f"run.dir={tmp_path / 'whole'}")
     moved = [*same, f"run.dir={tmp_path / 'moved'}"]
-    four = subprocess.Popen(door(*moved, "compute.host_devices=4"), stdout=subprocess.PIPE, text=True)
-    assert four.stdout is not None
-    for line in four.stdout:
-        if line.startswith("epoch 4/"):
-            four.send_signal(signal.SIGINT)
-    assert four.wait(60) == 128 + signal.SIGINT
+    with subprocess.Popen(door(*moved, "compute.host_devices=4"), stdout=subprocess.PIPE, text=True) as four:
+        assert four.stdout is not None
+        for line in four.stdout:
+            if line.startswith("epoch 4/"):
+                four.send_signal(signal.SIGINT)
+    assert four.returncode == 128 + signal.SIGINT
     assert "going on after epoch" in ran(*moved, "compute.host_devices=2")
     one, two = ([record["train/loss"] for record in store.read_history(tmp_path / name)] for name in ("whole", "moved"))
     assert len(one) == 20

@@ -517,11 +517,12 @@ def jittered(x, key):
 
 
 @pytest.mark.slow
-def test_a_streamed_run_is_assessed_like_one_in_memory_and_resumes(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("within", [(), ("train.updates_per_epoch=5",)])  # 15 updates a pass: it stops inside of one
+def test_a_streamed_run_is_assessed_like_one_in_memory_and_resumes(within, tmp_path, monkeypatch, capsys):
     (tmp_path / "own").mkdir()
     own(tmp_path / "own")
     more = ["train.epochs=3", "train.checkpoint_s=0", "baseline=linear"]
-    given = ["data=npy", f"data.path={tmp_path / 'own'}", *TINY, *more]
+    given = ["data=npy", f"data.path={tmp_path / 'own'}", *TINY, *more, *within]
     found = {}
     for how in ("always", "never"):
         run = tmp_path / how

@@ -173,8 +173,8 @@ class Setup:
             part: of every streamed batch that this process reads, and of how many.
         """
         x, y = self.split.train
+        mesh.require_alike(len(y), "training examples")
         if isinstance(x, data.Streamed):
-            mesh.require_alike(len(x), "training examples")
             return Feed(x, np.asarray(y), self.config.compute.workers, part)
         return put(learn.Batch(*jax.tree.map(jnp.asarray, (x, y))))  # sparse rows stay so
 

@@ -21,7 +21,7 @@ from dsnn.native import programs
 from dsnn.run import assess, hooks, machine, peers, population, signals
 from dsnn.run.console import Live, at_once, console
 from dsnn.run.signals import Interrupted
-from dsnn.store import checkpoint
+from dsnn.store import checkpoint, rescue
 from dsnn.store.track import Track
 
 if TYPE_CHECKING:
@@ -113,11 +113,11 @@ class Member:
             self.track.log(last, epoch)
         return last
 
-    def keep(self, state: Any, epoch: int) -> None:
+    def keep(self, state: Any, epoch: int, save: Callable[..., Path] = checkpoint.save) -> None:
         """Writes a checkpoint, with the files that say how far the run got; every process its own part of the state."""
         if mesh.leads() or checkpoint.apart(state):
             files = [self.directory / name for name in BESIDE if (self.directory / name).exists()]
-            checkpoint.save(self.checkpoints, epoch, state, files)
+            save(self.checkpoints, epoch, state, files)
 
     def left(self) -> smaller.Left | None:
         """Returns what has left the network that learns; None while nothing has."""
@@ -202,7 +202,7 @@ class Reached:
         """Writes the last epoch as a checkpoint, if it can and is none yet, and says which is the newest."""
         if self._states and self._epoch > self._saved:
             for member, state in zip(self._members, self._states, strict=True):
-                member.keep(state, self._epoch)
+                member.keep(state, self._epoch, rescue.save)
             self._saved = self._epoch
         return f"the last checkpoint is after epoch {self._saved}" if self._saved else "there is no checkpoint yet"
 

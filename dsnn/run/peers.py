@@ -84,6 +84,8 @@ def _aborted(number: int) -> None:
         lost = PeerLost(kept)
         os.write(2, f"JAX ends this process, as it said above. As a rule {lost}\n".encode())
         os._exit(lost.exit_code)
+    except Exception as error:
+        os.write(2, f"JAX ends this process, as it said above, and {error}\n".encode())
     finally:
         os._exit(1)
 

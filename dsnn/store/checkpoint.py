@@ -68,12 +68,26 @@ def save(directory: str | Path, step: int, tree: Any, beside: Collection[Path] =
         CheckpointError: The disk is full or read-only, a leaf is not an array, or a file that no run wrote lies in the
             checkpoint that is replaced.
     """
+    return write(directory, step, named_leaves(tree), beside, together=apart(tree))
+
+
+def write(
+    directory: str | Path, step: int, leaves: dict[str, Any], beside: Collection[Path] = (), *, together: bool = False
+) -> Path:
+    """As `save`, of leaves by the names that `named_leaves` gives them.
+
+    Args:
+        directory: as `save` takes it.
+        step: as `save` takes it.
+        leaves: NumPy arrays by name, and arrays that are dealt out over devices.
+        beside: as `save` takes it.
+        together: whether other processes hold parts of the leaves; then each of them has to call this.
+    """
     if step < 0:
         raise CheckpointError(f"a checkpoint's step must be at least 0, got {step}.")
     directory = Path(directory).absolute()
-    leaves = _named_leaves(tree)
     target, partial = directory / str(step), directory / f"{step}.partial"
-    if not (together := apart(tree)):
+    if not together:
         partial = directory / f"{step}.{os.getpid()}.partial"
     elif jax.process_index():
         with _disk_errors(target):
@@ -140,7 +154,7 @@ def restore(directory: str | Path, step: int, like: Tree) -> Tree:
         CheckpointError: The checkpoint is missing, damaged, or belongs to another structure.
     """
     path = Path(directory).absolute() / str(step)
-    wanted, manifest = _named_leaves(like), _intact(path)
+    wanted, manifest = named_leaves(like), _intact(path)
     _check_structure(path, {name: _shape(entry) for name, entry in manifest["leaves"].items()}, wanted)
     saved = _loaded(path, manifest, {name: leaf.sharding for name, leaf in wanted.items() if _is_dealt(leaf)})
     _check_structure(path, saved, wanted)
@@ -225,8 +239,8 @@ def _is_dealt(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
 
 
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves by their paths, as NumPy arrays where they do not lie in parts."""
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a state by their paths, as NumPy arrays where they do not lie in parts."""
     leaves = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = jax.tree_util.keystr(path)
