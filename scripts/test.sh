@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # bash scripts/test.sh [pytest arguments]: ruff, the format check, the type checker, then pytest. All of them run.
-# Without arguments, a quick part of the tests follows on the newest Python that is found, in an environment of its own.
+# Without arguments three variants of each test run (`--variants 0`: all, see tests/variants.py), and a quick part of the
+# tests follows on the newest Python that is found, in an environment of its own.
 set -u
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 EXTRAS=dev,sweep,nir,data
@@ -42,7 +43,7 @@ quick() ( # in a subshell: an installation that fails is a failed check
     VENV="$ROOT/.venv-$(version "$1")"
     PYTHON="$VENV/bin/python"
     setup "$EXTRAS"
-    "$PYTHON" -m pytest "${TWO[@]}" "${QUICK[@]}"
+    "$PYTHON" -m pytest --variants 1 "${TWO[@]}" "${QUICK[@]}"
 )
 
 check "ruff check" "$PYTHON" -m ruff check .

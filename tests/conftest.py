@@ -39,6 +39,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 ROOMS = sorted({path.stem for path in (Path(__file__).parents[1] / "dsnn").iterdir()} - {"run", "__init__", "__main__"})
 install_import_hook([f"dsnn.{room}" for room in ROOMS], "beartype.beartype")
 
+import variants  # noqa: E402 - the file beside this one
+
 from dsnn.native.allocator import keep_memory  # noqa: E402
 
 keep_memory()
@@ -48,8 +50,20 @@ keep_memory()
 LONG = ("end_to_end", "tutorials", "reliable_sweeps", "guides", "unroll", "store", "api", "reliable_commands")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Orders files by their length as far as it is known; within a file nothing moves."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Settles how many variants run, before worker processes are told."""
+    named = config.option.keyword or "not slow" not in config.option.markexpr
+    if config.option.variants is None:
+        config.option.variants = 0 if named or config.args_source is not pytest.Config.ArgsSource.TESTPATHS else 3
+
+
+@pytest.hookimpl(trylast=True)  # after those that a marker leaves out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out variants that are too many, and orders files by their length; within a file nothing moves."""
+    if config.option.variants:
+        few = set(variants.sampled([item.nodeid for item in items], config.option.variants))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in few])
+        items[:] = [item for item in items if item.nodeid in few]
     order = {f"test_{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
 
@@ -62,6 +76,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    said = "how many variants of a parametrised test run, 0 for all; 3 where no test is named, all where one is"
+    parser.addoption("--variants", type=int, help=said)
     parser.addoption("--leaks", action="store_true", help="run every test under jax.checking_leaks (slow)")
 
 

@@ -55,7 +55,11 @@ def test_a_dozen_cases_of_damage(damage: ModuleType, made: dict, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("file", "way", "verdict"),
-    [("metrics.json", "another's", "remade"), ("config.yaml", "emptied", "noticed"), (".lock", "deleted", "harmless")],
+    [
+        pytest.param("metrics.json", "another's", "remade", marks=pytest.mark.slow),
+        ("config.yaml", "emptied", "noticed"),
+        (".lock", "deleted", "harmless"),
+    ],
 )
 def test_a_case_is_called_what_it_is(file, way, verdict, damage: ModuleType, made: dict, tmp_path: Path) -> None:
     assert tried(damage, made, ("map", f"run/{file}", way), tmp_path) == verdict

@@ -787,7 +787,7 @@ def tried(name: str, count: int, *, same: bool) -> None:
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_fuzz_gets_a_sentence_at_worst(name):
-    tried(name, INPUTS[name].few, same=True)
+    tried(name, max(INPUTS[name].few // 3, 10), same=True)  # the slow one tries thousands
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def curve(out: Path, *overrides: str, processes: int = 1, options: tuple[str, ..
     [
         ("data", ["compute.host_devices=4"], 1),
         pytest.param("samples", ["compute.host_devices=4"], 1, marks=pytest.mark.slow),
-        ("data", [], 2),
+        pytest.param("data", [], 2, marks=pytest.mark.slow),
         pytest.param("samples", [], 2, marks=pytest.mark.slow),
     ],
 )

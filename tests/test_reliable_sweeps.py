@@ -147,6 +147,7 @@ def check_sweep(grid: list[str], count: int, last: list[str], root: Path) -> Non
     assert len(finished(root)) == count
 
 
+@pytest.mark.slow
 def test_reliability_8_a_sweep_with_a_killed_worker_and_a_job_at_fault(tmp_path: Path) -> None:
     check_sweep(["seed=0,1,2"], 3, ["seed=2"], tmp_path / "root")
 

@@ -124,6 +124,7 @@ def cook(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return kitchen
 
 
+@pytest.mark.slow
 def test_the_cookbooks_python_runs_in_order_and_gives_what_it_says(kitchen: Path) -> None:
     session = [block for block in blocks(COOKBOOK, "python") if not NAMED.match(block)]
     (kitchen / "session.py").write_text("\n\n".join(session))
