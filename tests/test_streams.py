@@ -508,6 +508,17 @@ def test_updates_are_those_of_memory_bit_for_bit(tmp_path, monkeypatch, more):
         np.testing.assert_array_equal(_plain(one), _plain(other))
 
 
+@pytest.mark.parametrize(("ahead", "wanted"), [(1 << 21, [20 * 15]), (2 * 15 * 16, [30, 30, 30])])
+def test_readers_stay_from_epoch_to_epoch(tmp_path, monkeypatch, ahead, wanted):
+    own(tmp_path)
+    begun, real = [], feed.batches
+    monkeypatch.setattr("dsnn.learn.streaming.AHEAD_EXAMPLES", ahead)
+    monkeypatch.setattr(feed, "batches", lambda some, order, first=0: begun.append(len(order)) or real(some, order))
+    (losses, _), (expected, _) = (learned(tmp_path, f"data.stream={s}", "train.epochs=6") for s in ("always", "never"))
+    np.testing.assert_array_equal(losses, expected)
+    assert begun == wanted
+
+
 def _plain(leaf):
     return np.asarray(jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
 

@@ -4,8 +4,8 @@ The updates are those of `dsnn.learn.epoch_program` in the same order, whose com
 after the others; so a run is the same with its examples in memory.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,19 @@ from dsnn.types import Array
 
 CHUNK_BYTES, MOST_BATCHES = 1 << 25, 256
 """What one call of the compiled step is given: batches of 32 MiB in all, and as many at most."""
+
+AHEAD_EPOCHS, AHEAD_EXAMPLES = 20, 1 << 21
+"""Epochs whose order readers are given at once, and examples of them; one epoch where it is longer."""
+
+
+class _Reading(NamedTuple):
+    """Readers that stand before the first batch of an epoch."""
+
+    arrays: Feed
+    root: bytes
+    epoch: int
+    end: int
+    batches: Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 class StreamedEpoch:
@@ -46,6 +59,7 @@ class StreamedEpoch:
         put: Callable[[Batch], Batch] = jax.device_put,
     ):
         self.batch_size, self.updates, self._put = batch_size, updates, put
+        self._reading: _Reading | None = None
 
         def run(settings: Settings, state: Any, some: Batch, epoch: Array, first: Array) -> tuple[Any, Any]:
             learner = family(settings)
@@ -76,15 +90,29 @@ class StreamedEpoch:
             DataError: an example cannot be read.
         """
         number, infos, first = int(epoch), [], 0
-        order = feed.order_of(arrays, local(settings.root), number, self.batch_size, self.updates)
-        sizes = self._sizes(arrays)
-        for x, y in feed.chunks(feed.batches(arrays, order), sizes):
+        reading, self._reading = self._read(arrays, local(settings.root), number), None
+        for x, y in feed.chunks(reading.batches, self._sizes(arrays)):
             some = self._given(x, y)
             state, info = self._program(settings, state, some, jnp.asarray(number), jnp.asarray(first))
             infos.append(info)
             first += len(y)
+        self._reading = reading._replace(epoch=number + 1)
         infos = [local(info) for info in infos]
         return state, jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *infos)
+
+    def _read(self, arrays: Feed, root: Array, epoch: int) -> _Reading:
+        """Returns readers that stand before an epoch: those of the last one, since processes take seconds to start."""
+        words = np.asarray(jax.random.key_data(root)).tobytes()
+        left = self._reading
+        if left and left.arrays is arrays and (left.root, left.epoch) == (words, epoch) and epoch < left.end:
+            return left
+        fit = AHEAD_EXAMPLES // (self._updates(arrays) * self.batch_size)
+        end = epoch + min(max(fit, 1), AHEAD_EPOCHS)
+        orders = [feed.order_of(arrays, root, one, self.batch_size, self.updates) for one in range(epoch, end)]
+        return _Reading(arrays, words, epoch, end, feed.batches(arrays, np.concatenate(orders)))
+
+    def _updates(self, arrays: Feed) -> int:
+        return self.updates or len(arrays.x) // self.batch_size
 
     def _given(self, x: np.ndarray, y: np.ndarray) -> Batch:
         batches: Any = (x, y)
@@ -92,7 +120,7 @@ class StreamedEpoch:
 
     def _sizes(self, arrays: Feed) -> list[int]:
         """Returns how many batches each call is given; of two sizes at most, so that two programs serve any epoch."""
-        total = self.updates or len(arrays.x) // self.batch_size
+        total = self._updates(arrays)
         each = max(arrays.x.nbytes // max(len(arrays.x), 1) * self.batch_size, 1)
         most = int(min(max(CHUNK_BYTES // each, 1), MOST_BATCHES, total))
         size = next((size for size in range(most, most // 2, -1) if total % size == 0), most)
