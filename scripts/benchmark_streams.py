@@ -1,4 +1,4 @@
-"""Learns from a large mapped file: ``python scripts/benchmark_streams.py FOLDER [--gigabytes 20] [--json FILE]``.
+"""Learns from a large mapped file: ``python scripts/benchmark_streams.py FOLDER [--gigabytes 20] [--workers 0] [--json FILE]``.
 
 Writes a sparse file of zeros into the folder, learns from it as it is read, and from its first examples in memory, in
 turn and in processes of their own. Prints the largest resident memory beyond mapped pages, and how long an update took.
@@ -37,7 +37,7 @@ def write(folder: Path, gigabytes: float) -> int:
     return count
 
 
-def learn(folder: Path, stream: str, updates: int) -> dict[str, Any]:
+def learn(folder: Path, stream: str, updates: int, workers: int) -> dict[str, Any]:
     """Returns what one run took: seconds of each update, by the epoch, and its largest memory."""
     from dsnn.run import job, loop, schema
 
@@ -67,6 +67,7 @@ def learn(folder: Path, stream: str, updates: int) -> dict[str, Any]:
                 "data=npy",
                 f"data.path={folder}",
                 f"data.stream={stream}",
+                f"compute.workers={workers}",
                 f"train.epochs={EPOCHS}",
                 f"train.updates_per_epoch={updates // (EPOCHS - 1)}",
                 f"train.batch_size={BATCH}",
@@ -97,15 +98,17 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gigabytes", type=float, default=20.0)
     parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=0, help="processes that read; 0 reads in threads")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=("always", "auto"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
-        print(json.dumps(learn(given.folder, given.only, given.updates)))
+        print(json.dumps(learn(given.folder, given.only, given.updates, given.workers)))
         return 0
     count = write(given.folder, given.gigabytes)
-    command = [sys.executable, __file__, str(given.folder), "--updates", str(given.updates), "--only"]
+    how = ["--updates", str(given.updates), "--workers", str(given.workers), "--only"]
+    command = [sys.executable, __file__, str(given.folder), *how]
     found = []
     for _ in range(given.turns):
         for stream in ("always", "auto"):
@@ -122,6 +125,7 @@ def main() -> int:
         "examples": count,
         "gigabytes": given.gigabytes,
         "updates": given.updates,
+        "workers": given.workers,
         "peak_mb": peak,
         "streamed_ms": medians["always"],
         "in_memory_ms": medians["auto"],

@@ -47,13 +47,12 @@ def assert_identical(left, right) -> None:
 
 @pytest.mark.parametrize("save", [checkpoint.save, rescue.save])
 def test_restores_bit_identical_tree_with_its_structure(save, tmp_path):
-    state, beside = make_state(), tmp_path / "history.jsonl"
+    state, folder, beside = make_state(), tmp_path / "kept", tmp_path / "history.jsonl"
     beside.write_text("{}\n")
-    assert save(tmp_path / "kept", 3, state, [beside]) == tmp_path / "kept" / "3"
-    assert checkpoint.latest(tmp_path / "kept") == 3
-    assert (tmp_path / "kept" / "3" / checkpoint.BESIDE / beside.name).read_text() == "{}\n"
-    tmp_path /= "kept"
-    assert_identical(checkpoint.restore(tmp_path, 3, make_state(seed=1)), state)
+    assert save(folder, 3, state, [beside]) == folder / "3"
+    assert checkpoint.latest(folder) == 3
+    assert (folder / "3" / checkpoint.BESIDE / beside.name).read_text() == "{}\n"
+    assert_identical(checkpoint.restore(folder, 3, make_state(seed=1)), state)
 
 
 def test_a_rescue_that_fails_says_so_and_leaves_what_is_there(tmp_path, capfd):

@@ -74,13 +74,12 @@ def _pass(feed: Feed, words: tuple[int, ...], root: Key[Array, ""], number: int,
 _LAST: dict[tuple[object, ...], np.ndarray] = {}
 
 
-def batches(feed: Feed, order: np.ndarray, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields ``(x, y)`` of an epoch's batches from a number on, of each the part that this process reads.
+def batches(feed: Feed, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields ``(x, y)`` of the batches of an order, of each the part that this process reads.
 
     Args:
         feed: of the examples.
         order: numbers of the examples, ``[batches, batch]``.
-        first: batch to begin with.
 
     Raises:
         DataError: Grain is not installed, or an example cannot be read.
@@ -92,7 +91,7 @@ def batches(feed: Feed, order: np.ndarray, first: int = 0) -> Iterator[tuple[np.
         raise DataError("a stream is read with grain, which is not installed: pip install 'dsnn[data]'.") from error
     k, count = feed.process
     size = order.shape[1] // count
-    rows = order[first:, k * size : (k + 1) * size]
+    rows = order[:, k * size : (k + 1) * size]
     made: Any = grain.MapDataset.source(_Batches(feed.x, feed.y, rows))
     each = max(feed.x.nbytes // max(len(feed.x), 1) * size, 1)
     ahead = int(min(max(AHEAD_BYTES // each // max(feed.workers, 1), 1), AHEAD))
@@ -124,7 +123,7 @@ class _Refused(NamedTuple):
 
 
 class _Batches:
-    """The batches of an epoch by their numbers, as Grain reads them."""
+    """The batches of an order by their numbers, as Grain reads them."""
 
     def __init__(self, x: Streamed, y: np.ndarray, rows: np.ndarray):
         self.x, self.y, self.rows = x, y, rows
