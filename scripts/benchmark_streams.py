@@ -1,4 +1,4 @@
-"""Learns from a large mapped file: ``python scripts/benchmark_streams.py FOLDER [--gigabytes 20] [--workers 0] [--json FILE]``.
+"""Learns from a large mapped file: ``python scripts/benchmark_streams.py FOLDER [--gigabytes 20] [--workers 0]``.
 
 Writes a sparse file of zeros into the folder, learns from it as it is read, and from its first examples in memory, in
 turn and in processes of their own. Prints the largest resident memory beyond mapped pages, and how long an update took.
