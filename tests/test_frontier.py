@@ -79,6 +79,8 @@ def test_mistakes_get_a_sentence_before_any_work(tmp_path):
     assert "trials must be a whole number of at least 1, got '0'" in refused(*mine, "trials=0")
     assert "seeds must differ, got 1,1" in refused(*mine, "seeds=1,1")
     assert "give seeds=3" in refused(*mine, "seed=3")
+    assert "folds must be a whole number of at least 2, got '1'" in refused(*mine, "folds=1")
+    assert "a frontier tests every fold, got data.folds=5; give folds=5" in refused(*mine, "data.folds=5")
     assert "tolerance must be a share in [0, 1), got '30'" in refused(*mine, "tolerance=30")
     assert "gru reads sequences, npz is static; leave it out" in refused(*mine, "contenders=gru")
     assert "nothing to spare, got gates.enabled=false" in refused(*mine, "contenders=relu", "relu.gates.enabled=false")
@@ -204,8 +206,9 @@ def test_ours_meets_the_cheapest_rival_that_is_as_accurate():
     assert not high["rivals"]["near"]["fragile"]
 
 
-def result_of(met, seeds=(0, 1), failures=()):
-    return {"ours": OURS, "meetings": met, "seeds": list(seeds), "contenders": {OURS: {"failures": list(failures)}}}
+def result_of(met, seeds=(0, 1), failures=(), folds=0):
+    contenders = {OURS: {"failures": list(failures)}}
+    return {"ours": OURS, "meetings": met, "seeds": list(seeds), "folds": folds, "contenders": contenders}
 
 
 def test_who_spends_nothing_is_there_and_accuracy_decides():
@@ -356,6 +359,38 @@ def test_a_frontier_of_data_of_ones_own(tmp_path, shape, capsys):
     assert "learning" not in capsys.readouterr().out
     assert runs == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
     assert json.loads((tmp_path / "out" / "frontier.json").read_text()) == result
+
+
+def test_folds_are_pooled_and_their_ratio_is_drawn_by_fold():
+    def one(nj, right, blocks):
+        energy = {"m/p/a": np.full(blocks, nj)}
+        return Judged(np.asarray(right, float), np.full(blocks, 5), 2.0, energy, {"m/p/a": {"adds": nj}})
+
+    found = Judged.pooled([one(2.0, [1, 1, 0], 2), one(8.0, [0], 4)])
+    assert found.accuracy == 0.5
+    assert found.sizes.tolist() == [10, 20]
+    assert found.energy["m/p/a"].tolist() == [2.0, 8.0]
+    assert found.mean_nj("m/p/a") == found.parts["m/p/a"]["adds"] == 6.0
+    assert Judged.pooled([first := one(2.0, [1], 2)]) is first
+
+
+@pytest.mark.slow
+def test_a_frontier_tests_every_example_once_in_folds(tmp_path):
+    words = [
+        "data=npz",
+        npz(tmp_path / "mine.npz"),
+        "trials=1",
+        "folds=3",
+        f"root={tmp_path / 'out'}",
+        "train.epochs=2",
+    ]
+    assert frontier.main([*words, "train.batch_size=32", "bayes.samples=2", "contenders=spiking,small"]) == 0
+    result = json.loads((tmp_path / "out" / "frontier.json").read_text())
+    assert (result["test_examples"], result["folds"]) == (240, 3)
+    assert "One seed" not in result["lead"]
+    kept = [store.read_arrays(tmp_path / "out" / "test", path.name) for path in (tmp_path / "out" / "test").iterdir()]
+    assert sorted(len(one["right"]) for one in kept) == [80] * 6
+    assert "3 folds; 240 test examples" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.slow

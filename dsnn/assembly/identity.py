@@ -33,8 +33,13 @@ _digests: dict[tuple[Any, ...], str] = {}
 def identity(config: Config) -> dict[str, Any]:
     """Returns the configuration without what it only hands out at the end."""
     found = {name: value for name, value in as_dict(config).items() if name not in ("export", "trust")}
-    if not config.bits.enabled:  # options that came later, so that runs without bits keep their names
-        found["bits"] = {name: value for name, value in found["bits"].items() if name != "activations"}
+    # options that came later, so that runs without them keep their names
+    later = {
+        "bits": () if config.bits.enabled else ("activations",),
+        "data": () if config.data.folds else ("folds", "fold"),
+    }
+    for group, names in later.items():
+        found[group] = {name: value for name, value in found[group].items() if name not in names}
     return found
 
 

@@ -18,7 +18,9 @@ MAX_DENSE = 1 << 27
 
 def open_data(config: Config) -> data.Split:
     """Returns the data set that a configuration names, its arrays checked, whether or not a run can learn it."""
-    return data.viewed(_placed(_opened(config), config), config.data.view)
+    c, split = config.data, _opened(config)
+    split = data.folded(split, c.folds, c.fold, config.seed) if c.folds else split
+    return data.viewed(_placed(split, config), c.view)
 
 
 def _placed(split: data.Split, config: Config) -> data.Split:

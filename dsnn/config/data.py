@@ -37,6 +37,8 @@ class DataConfig:
         val_fraction: share of the training part that validates; -1 is the set's own choice.
         standardise: "auto" brings inputs to one scale, as the training part asks (`dsnn.data.standardised`; zeros of
             images, spikes and sparse data stay zero); "none" takes them as they are.
+        folds: 0 keeps the set's own test part; K deals all examples out into K folds by class, see `dsnn.data.folded`.
+        fold: which of them is the test part, from 0.
         limit: use only this many training examples, drawn by the seed, each class in proportion; 0 is all.
         stream: "auto" reads shards, streams of one's own, and npy files that would take more than 2 GiB in memory as
             they are used; "always" does so with any dense data, "never" with none.
@@ -52,6 +54,8 @@ class DataConfig:
     view: str = "steps"
     val_fraction: float = -1.0
     standardise: str = "none"
+    folds: int = 0
+    fold: int = 0
     limit: int = 0
     stream: str = "auto"
     ood: list[str] = field(default_factory=list)
@@ -70,6 +74,12 @@ class DataConfig:
         one_of("data.view", self.view, data.VIEWS)
         one_of("data.stream", self.stream, data.STREAMS)
         one_of("data.standardise", self.standardise, ("none", "auto"))
+        if self.folds < 0 or self.folds == 1:
+            raise ValueError(f"data.folds must be at least 2, or 0 for the set's own test part, got {self.folds}.")
+        if not 0 <= self.fold < max(self.folds, 1):
+            raise ValueError(
+                f"data.fold must be below data.folds, from 0, got fold {self.fold} of {self.folds}; give data.folds=K."
+            )
         if self.limit < 0:
             raise ValueError(f"data.limit must not be negative, got {self.limit}; 0 uses every example.")
         if self.name in OWN and not self.path:

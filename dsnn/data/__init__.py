@@ -39,6 +39,7 @@ from dsnn.data import (
 from dsnn.data.augment import TRANSFORMS
 from dsnn.data.batches import EvalBatches, epoch_order, epoch_permutation, eval_batches, take
 from dsnn.data.files import File, default_root, locate
+from dsnn.data.folds import folded
 from dsnn.data.limit import limited, looked_at, sample
 from dsnn.data.roles import assign_roles
 from dsnn.data.scaling import Scaling, scaling_of, standardised, target_scaling
@@ -85,6 +86,7 @@ __all__ = [
     "epoch_permutation",
     "eval_batches",
     "fetch",
+    "folded",
     "input_shape",
     "limited",
     "load",

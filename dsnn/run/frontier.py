@@ -1,10 +1,14 @@
-"""``dsnn frontier data=NAME [trials=N] [seeds=0,1] [contenders=A,B] [tolerance=SHARE] [root=DIR] [option=value ...]``.
+"""``dsnn frontier data=NAME [trials=N] [seeds=0,1] [folds=K] [contenders=A,B] [tolerance=SHARE] [root=DIR] [...]``.
 
 Networks that a user would deploy, spiking and not, are trained by the same code: the same inference, the same
 sampler, as many trials and epochs each. Trials are judged on the part that selects; those on its front are learned
 with every seed and assessed on the test part, once. The result is accuracy over energy, with a ratio to the cheapest
 rival at equal accuracy, in frontier.json and on a page. Options are those of ``dsnn run``, and hold for every trial;
 ``spiking.model.cell=ALIF`` is for one contender.
+
+With folds=K all examples are dealt out into K folds. The chosen learn K times under every seed, each time without one
+fold, which tests them; trials are searched where the first one is left out. So settings were chosen with examples that
+test in another fold, those of every contender alike.
 
 Any number of processes may run the same command: they share the trials, and go on with those of processes that were
 killed. Nothing that is there is made anew.
@@ -19,7 +23,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from dsnn import data, store
+from dsnn import store
 from dsnn.assembly.identity import directory_of
 from dsnn.config import Config
 from dsnn.run import schema, signals, standings, sweep, trial
@@ -29,6 +33,7 @@ from dsnn.run.contenders import OURS, contenders
 from dsnn.run.frontier_plan import Plan, planned
 from dsnn.run.frontier_table import show
 from dsnn.run.frontier_words import worded
+from dsnn.run.judged import Judged
 from dsnn.run.search import Search
 from dsnn.run.standings import Point, Tried
 from dsnn.run.sweep import CORE_S
@@ -122,14 +127,15 @@ def _points(plan: Plan, tried: Mapping[str, Sequence[Tried]]) -> dict[str, list[
     }
     wanted = {(name, number): None for (name, _), numbers in chosen.items() for number in numbers}
     configs = {(name, number): _seeded(plan, name, number, tried[name]) for name, number in wanted}
-    _learn([config for those in configs.values() for config in those])
-    made = {which: [trial.learned(config) for config in those] for which, those in configs.items()}
+    _learn([config for those in configs.values() for seed in those for config in seed])
+    made = {which: [[trial.learned(one) for one in seed] for seed in those] for which, those in configs.items()}
     points: dict[str, list[Point]] = {}
     for (name, energy), numbers in chosen.items():
         machine, settings = plan.entrants[name][0].machines[energy], {one.number: one.settings for one in tried[name]}
         for number in numbers:
-            select = [trial.on_select(directory) for directory in made[name, number]]
-            test = [trial.on_test(directory, plan.folder / "test") for directory in made[name, number]]
+            those, kept = made[name, number], plan.folder / "test"
+            select = [Judged.pooled([trial.on_select(directory) for directory in seed]) for seed in those]
+            test = [Judged.pooled([trial.on_test(directory, kept) for directory in seed]) for seed in those]
             points.setdefault(energy, []).append(Point(energy, machine, settings[number], select, test))
     return points
 
@@ -142,13 +148,14 @@ def _learn(configs: Sequence[Config]) -> None:
         trial.learned(left.pop(next(free, next(iter(left)))))
 
 
-def _seeded(plan: Plan, name: str, number: int, tried: Sequence[Tried]) -> list[Config]:
-    """Returns the configurations of a trial under every seed."""
+def _seeded(plan: Plan, name: str, number: int, tried: Sequence[Tried]) -> list[list[Config]]:
+    """Returns the configurations of a trial under every seed, one for each fold."""
     search = plan.entrants[name][1]
     settings = next(one.settings for one in tried if one.number == number)
     words = [*search.overrides, *(f"{option}={value}" for option, value in settings.items())]
     words += [f"run.root={plan.folder / name / 'runs'}", "track.tags=[search]"]
-    return [schema.compose([*words, f"seed={seed}"]) for seed in plan.seeds]
+    folds = [[f"data.fold={fold}"] for fold in range(plan.folds)] or [[]]
+    return [[schema.compose([*words, f"seed={seed}", *fold]) for fold in folds] for seed in plan.seeds]
 
 
 def _result(
@@ -161,7 +168,8 @@ def _result(
     broken = {name: reasons[-1] for name, reasons in failures.items() if reasons and not tried[name]}
     result = {
         "data": plan.name,
-        "test_examples": data.size(plan.split.test),
+        "test_examples": plan.tested,
+        "folds": plan.folds,
         "trials": plan.trials,
         "seeds": plan.seeds,
         "tolerance": plan.tolerance,

@@ -13,7 +13,7 @@ from dsnn.run.contenders import OURS, Contender, contenders, had, read_contender
 from dsnn.run.search import Search
 from dsnn.store import places
 
-OWN = ("trials", "seeds", "contenders", "tolerance", "root")
+OWN = ("trials", "seeds", "folds", "contenders", "tolerance", "root")
 TRIALS = 8
 BASE = (
     "experiment=own", "baseline=none", "run.report=false", "track.wandb=disabled", "bayes.samples=8",
@@ -36,6 +36,7 @@ class Plan:
         split: The data, as they are read.
         entrants: Who takes part, with the search of each.
         seeds: Of the networks that are assessed; the first is that of the trials.
+        folds: Of the data, each of which every seed learns without; 0 where the test part is the set's own.
         tolerance: How far accuracies may lie apart and be equal.
         trials: Of each.
         folder: Where everything is.
@@ -45,9 +46,16 @@ class Plan:
     split: data.Split
     entrants: Entrants
     seeds: list[int]
+    folds: int
     tolerance: float
     trials: int
     folder: Path
+
+    @property
+    def tested(self) -> int:
+        """How many examples are tested."""
+        parts = (self.split.train, self.split.val, self.split.test)
+        return sum(map(data.size, parts)) if self.folds else data.size(self.split.test)
 
 
 def planned(arguments: Sequence[str]) -> Plan:
@@ -58,11 +66,12 @@ def planned(arguments: Sequence[str]) -> Plan:
     """
     own, given, scoped = _parsed(arguments)
     trials, seeds = _whole("trials", own.get("trials", str(TRIALS)), 1), _seeds(own.get("seeds", "0"))
+    folds = _whole("folds", own["folds"], 2) if own.get("folds") else 0
     tolerance = _share(own["tolerance"]) if own.get("tolerance") else None
     wanted = [name for name in own.get("contenders", "").strip("[]").split(",") if name]
     for name in wanted:
         read_contender(name)
-    given = [*given, f"seed={seeds[0]}"]
+    given = [*given, f"seed={seeds[0]}", *([f"data.folds={folds}", "data.fold=0"] if folds else [])]
     config = schema.compose([*BASE, *given])
     _check_judged_as_learned(config)
     split = check_trainable(open_data(config), config)
@@ -84,7 +93,7 @@ def planned(arguments: Sequence[str]) -> Plan:
     }
     _check_fair(entrants)
     usual = standings.TOLERANCES.get(split.name, standings.USUAL_TOLERANCE)
-    return Plan(name, split, entrants, seeds, usual if tolerance is None else tolerance, trials, folder)
+    return Plan(name, split, entrants, seeds, folds, usual if tolerance is None else tolerance, trials, folder)
 
 
 def _check_fair(entrants: Entrants) -> None:
@@ -139,6 +148,8 @@ def _parsed(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], dict[s
             raise ValueError(f"an option is given as name=value, got {word!r}; see --help.")
         if name == "seed":
             raise ValueError(f"a frontier has seeds, got seed={value}; give seeds={value}.")
+        if name in ("data.folds", "data.fold"):
+            raise ValueError(f"a frontier tests every fold, got {word}; give folds={value if 's=' in word else 10}.")
         if name in OWN:
             own[name] = value
         elif dot and first in known:

@@ -10,7 +10,8 @@ from dsnn.run.console import console
 
 def show(result: dict[str, Any]) -> None:
     """Prints contenders with their most accurate and their cheapest choice, and the verdict at every level."""
-    title = f"{result['data']}, {result['primary']}: {result['trials']} trials, seeds {result['seeds']}"
+    folds = f", {result['folds']} folds" if result["folds"] else ""
+    title = f"{result['data']}, {result['primary']}: {result['trials']} trials, seeds {result['seeds']}{folds}"
     table = Table(title=title, title_justify="left")
     for column in ("contender", "core-s a trial", "test accuracy and nJ of its choices"):
         table.add_column(column, overflow="fold")

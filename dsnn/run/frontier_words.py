@@ -33,7 +33,7 @@ def lead(result: Mapping[str, Any]) -> str:
     if not against:
         return f"{_upper(levels[0]['verdict'])}."
     counts = [f"{sum(one['verdict'] == word for one in against)} {word}" for word in ("win", "tie", "loss")]
-    alone = [f"{_upper(ALONE)}."] if len(result["seeds"]) == 1 else []
+    alone = [f"{_upper(ALONE)}."] if _alone(result) else []
     compared = (
         f"At {len(against)} levels of accuracy the {ours} network against its cheapest rival: {', '.join(counts)}."
     )
@@ -64,4 +64,4 @@ def _said(result: Mapping[str, Any], rival: Mapping[str, Any]) -> str:
 
 
 def _alone(result: Mapping[str, Any]) -> str:
-    return f", {ALONE}" if len(result["seeds"]) == 1 else ""
+    return f", {ALONE}" if len(result["seeds"]) == 1 and not result["folds"] else ""

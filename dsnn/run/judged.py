@@ -60,6 +60,30 @@ class Judged(NamedTuple):
         return {RIGHT: self.right, SIZES: self.sizes, STEPS: np.asarray(self.steps), **flat}
 
     @classmethod
+    def pooled(cls, folds: Sequence["Judged"]) -> "Judged":
+        """Returns what networks were judged to be, each on a fold of its own, as one, whose blocks are the folds.
+
+        A bootstrap then draws folds, networks and examples together.
+        """
+        if len(folds) == 1:
+            return folds[0]
+        sizes = np.asarray([one.sizes.sum() for one in folds])
+        first = folds[0]
+        return cls(
+            np.concatenate([one.right for one in folds]),
+            sizes,
+            float(np.average([one.steps for one in folds], weights=[len(one.right) for one in folds])),
+            {key: np.asarray([one.mean_nj(key) for one in folds]) for key in first.energy},
+            {
+                key: {
+                    name: float(np.average([one.parts[key].get(name, 0.0) for one in folds], weights=sizes))
+                    for name in names
+                }
+                for key, names in first.parts.items()
+            },
+        )
+
+    @classmethod
     def of(cls, arrays: dict[str, np.ndarray]) -> "Judged":
         """Returns what `arrays` gave."""
         found = {name.partition("/")[2]: v for name, v in arrays.items() if name.startswith(f"{ENERGY}/")}
