@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bash scripts/test.sh [pytest arguments]: ruff, the format check, the type checker, then pytest. All of them run.
-# Without arguments three variants of each test run (`--variants 0`: all, see tests/variants.py), and a quick part of the
+# Without arguments one variant of each test runs (`--variants 0`: all, see tests/variants.py), and a quick part of the
 # tests follows on the newest Python that is found, in an environment of its own.
 set -u
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -47,21 +47,35 @@ keep_memory()
 
 
 # The longest files first: a process that comes upon one at the end works alone while the other has nothing left to do.
-LONG = ("end_to_end", "tutorials", "reliable_sweeps", "guides", "unroll", "store", "api", "reliable_commands")
+LONG = (
+    "configs",
+    "frontier",
+    "end_to_end",
+    "behaviour",
+    "tutorials",
+    "contracts",
+    "norms",
+    "train",
+    "reliable_sweeps",
+    "guides",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settles how many variants run, before worker processes are told."""
     named = config.option.keyword or "not slow" not in config.option.markexpr
+    every_file = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if config.option.variants is None:
-        config.option.variants = 0 if named or config.args_source is not pytest.Config.ArgsSource.TESTPATHS else 3
+        config.option.variants = 0 if named or not every_file else variants.USUAL
+        config.option.whole = True
 
 
 @pytest.hookimpl(trylast=True)  # after those that a marker leaves out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out variants that are too many, and orders files by their length; within a file nothing moves."""
     if config.option.variants:
-        few = set(variants.sampled([item.nodeid for item in items], config.option.variants))
+        names = [item.nodeid for item in items]
+        few = set(variants.sampled(names, config.option.variants, whole=config.option.whole))
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in few])
         items[:] = [item for item in items if item.nodeid in few]
     order = {f"test_{name}.py": place for place, name in enumerate(LONG)}
@@ -76,8 +90,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    said = "how many variants of a parametrised test run, 0 for all; 3 where no test is named, all where one is"
+    said = "how many variants of a parametrised test run, 0 for all; 1 where no test is named, all where one is"
     parser.addoption("--variants", type=int, help=said)
+    parser.addoption("--whole", action="store_true", help="all variants of files whose variants users name, as usual")
     parser.addoption("--leaks", action="store_true", help="run every test under jax.checking_leaks (slow)")
 
 
@@ -94,12 +109,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                     pytest.skip(f"needs {file.name} of {address} in {folder} (DSNN_DATA names the folder above)")
 
 
+MOST_KEPT = 3 << 30
+"""Bytes of a process up to which it keeps its compiled programs from file to file."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs() -> Iterator[None]:
-    """Compiled programs of one file serve no other, and kept they add up to gigabytes."""
+    """Small programs of one file serve others, a fifth of all; kept for good they add up to many gigabytes."""
     yield
-    jax.clear_caches()
-    gc.collect()  # what the cycles of one file held serves no other either
+    gc.collect()  # what the cycles of one file held serves no other
+    if _resident() > MOST_KEPT:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _resident() -> float:
+    """Returns the bytes that this process has in memory; infinitely many where they are not told."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return float("inf")
 
 
 @pytest.fixture(autouse=True)

@@ -197,6 +197,7 @@ def test_decays_keep_their_support() -> None:
     np.testing.assert_allclose(draws.std(), 0.01 * 0.9 * 0.1, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_bit_for_bit_and_decides_its_gates() -> None:
     net = spiking("AutoLowRankMultivariateNormal", rank=2)
     model = net.simulator.template.build(net.weights.initial)

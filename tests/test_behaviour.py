@@ -387,6 +387,7 @@ def losses(differentiated: bool, lam: float, **options: Any) -> tuple[list[float
     return found, learn.svi_params(made, state)
 
 
+@pytest.mark.slow
 def test_without_a_price_differentiated_events_change_nothing() -> None:
     (ours, after), (theirs, before) = losses(True, 0.0), losses(False, 0.0)
     assert ours == theirs

@@ -345,6 +345,7 @@ def test_quantised_rivals_pay_for_their_accumulators_where_the_network_does() ->
 # --- Recovery
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "zero"), [(HARD_CONCRETE, False), (BERNOULLI, True)])
 def test_planted_widths_are_found(family, zero: bool) -> None:
     """A teacher of a 2-bit and an 8-bit kernel; the student starts near its weights and finds 2 and 8."""

@@ -51,6 +51,7 @@ def test_f13_labels_of_many_kinds_are_classes(y, names):
     assert np.array_equal(np.sort(made.test.y), np.sort(Y))
 
 
+@pytest.mark.slow
 def test_f13_bool_and_float_labels_learn_as_whole_ones_do():
     probs = [dsnn.predict(fit(y=y), X, samples=2).probs for y in (Y, Y > 0, Y * 1.0, Y[:, None])]
     assert all(np.array_equal(one, probs[0]) for one in probs)

@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +37,26 @@ def composed(*overrides: str) -> Config:
     return schema.compose(overrides)
 
 
-STEPPED = ("convert_bayes", "digits", "fsdd_bayes", "mnist_conv_structure", "own", "planted_difficulty", "two_moons")
-"""One experiment of each kind of network, learner and data: the steps of all are taken by the slow tests."""
+@pytest.fixture(autouse=True, scope="module")
+def _reads_once() -> Iterator[None]:
+    """Experiments on the same data stand beside each other, and reading takes longer than building."""
+    load, kept = data.load, {}
+
+    def loaded(*given: Any, **options: Any) -> data.Split:
+        asked = repr((given, options))
+        if asked not in kept:
+            if len(kept) == 3:
+                del kept[next(iter(kept))]
+            kept[asked] = load(*given, **options)
+        return kept[asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", loaded)
+        yield
+
+
+STEPPED = ("convert_bayes", "digits", "mnist_conv_structure", "own")
+"""Experiments of unlike networks and learners: the steps of all are taken by the slow tests."""
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_under_a_budget_of_energy_a_control_fills_it(family: str, tmp_path: Path
     assert all(0 < (np.asarray(p) > 0.5).sum() < len(p) for p in opened.values())  # no layer is spared as a whole
 
 
+@pytest.mark.slow
 def test_a_control_takes_its_numbers_from_a_run(tmp_path: Path) -> None:
     svi = dataclasses.replace(SVI, budget_sites={}, budget_fraction=0.6)
     directory, metrics = job.run(config_of(tmp_path, svi=svi))

@@ -257,6 +257,7 @@ def test_a2_the_deployed_rule_reads_the_clock_of_training(closed: tuple[int, ...
 # --- A5, A6, A7: the paths of a notebook and of a run
 
 
+@pytest.mark.slow
 def test_a5_every_guide_finishes_in_a_notebook() -> None:
     x, y = evidence("early", 60, np.random.default_rng(0))
     laplace = dataclasses.replace(dsnn.config.Config(), bayes=dsnn.config.BayesConfig(guide="laplace"))

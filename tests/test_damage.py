@@ -53,6 +53,7 @@ def test_a_dozen_cases_of_damage(damage: ModuleType, made: dict, tmp_path: Path)
     assert shown.splitlines()[-1].endswith("/0 |")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "way", "verdict"),
     [

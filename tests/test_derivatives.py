@@ -48,6 +48,7 @@ SLOW = pytest.mark.slow  # ten seconds each, nearly all compiling: one of each k
 EVERY_DAY = (("lif", True), ("alif", False), ("brf", True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "recurrent"),
     [

@@ -127,6 +127,7 @@ def test_killed_and_resumed_is_bit_identical_to_uninterrupted(
     assert store.read_history(directory) == store.read_history(whole)
 
 
+@pytest.mark.slow
 def test_examples_stop_early_in_a_whole_run_without_gates(tmp_path: Path) -> None:
     directory, metrics = job.run(schema.compose([
         "experiment=digits", "model.hidden=[8]", "train.epochs=2", "train.steps=4", "gates.enabled=false",
@@ -141,6 +142,7 @@ def test_examples_stop_early_in_a_whole_run_without_gates(tmp_path: Path) -> Non
     assert decided(metrics, {}) == "Inference decided after how many time steps an example is answered."
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failure_and_says_so(tmp_path: Path) -> None:
     said = run("-m", f"run.root={tmp_path}", "train.epochs=1", "train.batch_size=64,5000", code=1)
     assert "train.batch_size must be at most" in said

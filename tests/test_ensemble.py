@@ -41,6 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [run(0, digits), run(1, digits), run(0, DataConfig("planted-channels", options={"examples": 200}))]
 
 
+@pytest.mark.slow
 def test_the_ensemble_is_the_mean_of_its_members(runs: list[Path], tmp_path: Path, capsys) -> None:
     out = tmp_path / "table.json"
     assert ensemble.main([f"run={runs[0]},{runs[1]}", f"json={out}"]) == 0

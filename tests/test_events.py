@@ -217,6 +217,7 @@ print(products.problem(), bool(jnp.isfinite(jax.jit(products.product)(x, w)).all
 """
 
 
+@pytest.mark.slow
 @HERE
 def test_processes_that_compile_at_the_same_time_leave_one_library_of_each(tmp_path) -> None:  # type: ignore[no-untyped-def]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}

@@ -241,6 +241,7 @@ def test_a_fitted_network_is_decided_on_integers_and_loads_bit_equal(tmp_path) -
         np.testing.assert_array_equal(value, other.full[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "bits"), [({"fixed": 4}, {4}), ({"family": "posterior_width"}, {2, 4, 8, 16})])
 def test_controls_decide_widths_without_gates(parts: dict, bits: set) -> None:
     fitted, _ = fit(**parts)

@@ -52,6 +52,7 @@ def garbled(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_reliability_7_a_damaged_library_is_compiled_again_before_it_is_loaded(tmp_path: Path) -> None:
     compiler, notes = counting(tmp_path / "bin")
     run(tmp_path, str(compiler))
@@ -91,6 +92,7 @@ def test_reliability_7_a_library_of_others_is_not_loaded(tmp_path: Path) -> None
     assert not library._whole(tmp_path / "missing-0.so")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [None, 0o775])
 def test_reliability_19_under_a_umask_of_002_it_is_compiled_once(mode: int | None, tmp_path: Path) -> None:
     if mode is not None:  # as data sets make it

@@ -72,6 +72,7 @@ def curve(
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "overrides", "processes"),
     [

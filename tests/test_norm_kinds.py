@@ -507,6 +507,7 @@ def test_the_product_of_a_held_input_is_one_whatever_the_norm() -> None:
 # --- A norm of one's own
 
 
+@pytest.mark.slow
 def test_a_norm_of_ones_own_is_learned_kept_and_folded() -> None:
     x = np.concatenate([X + 1.0, X - 1.0]).astype(np.float32)
     y = np.arange(len(x)) // len(X)
@@ -518,6 +519,7 @@ def test_a_norm_of_ones_own_is_learned_kept_and_folded() -> None:
     assert (dsnn.predict(fitted, x, samples=4).probs.argmax(1) == y).mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*BY_STEP, *BY_TOKEN])
 def test_a_fit_with_every_norm_predicts_and_deploys(kind: str) -> None:
     x = np.concatenate([X + 1.0, X - 1.0]).astype(np.float32)

@@ -558,6 +558,7 @@ def convolutions(in_shape: tuple[int, ...], classes: int, *, key: Any, cell: Any
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bayes", [True, False])
 def test_a_fit_with_norms_predicts_is_kept_and_deploys(bayes: bool, tmp_path: Path) -> None:
     y = np.arange(120) % 2

@@ -105,6 +105,7 @@ def test_a_noise_that_is_too_large_is_found_on_the_part_that_selects() -> None:
     assert calibrated(Numbers(), bayesian, params, split, predict, jax.random.key(0), 1.0)[0] is params
 
 
+@pytest.mark.slow
 def test_a_notebook_fits_numbers_in_any_unit() -> None:
     """x and y in other units are the same problem: the answers follow."""
     rng = np.random.default_rng(0)

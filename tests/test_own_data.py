@@ -151,6 +151,7 @@ def test_sparse_rows_of_an_npz(tmp_path):
         data.load("npz", path=tmp_path / "bad.npz")
 
 
+@pytest.mark.slow
 def test_a_run_learns_several_labels_of_sparse_rows(tmp_path):
     rng = np.random.default_rng(0)
     words = sparse.random_array((500, 12), density=0.4, format="csr", rng=rng, data_sampler=lambda size: np.ones(size))

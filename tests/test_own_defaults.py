@@ -84,6 +84,7 @@ def test_images_are_read_by_convolutions_and_anything_else_by_dense_layers(split
     assert automatic.network(Config(), split) == (Config(), {})
 
 
+@pytest.mark.slow
 def test_grey_images_without_a_channel_axis_are_fitted_and_predicted() -> None:
     x = RNG.random((40, 16, 16), np.float32)
     y = np.arange(40) % 2

@@ -130,6 +130,7 @@ COUNTED = ["task=ownlab.tasks:Counts", "data=python", "data.source=ownlab.data:c
 COUNTED += ["train.batch_size=16", "train.epochs=20", "optimizer.learning_rate=0.02"]
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_runs_by_its_name(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ownlab.data import counts
     from ownlab.tasks import deviance
@@ -159,6 +160,7 @@ def test_a_task_of_ones_own_runs_by_its_name(mine: Path, capsys: pytest.CaptureF
     assert ">deviance<" in page
 
 
+@pytest.mark.slow
 def test_the_barest_task_is_held_to_nothing_and_said_so(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dsnn.run import job
 
@@ -194,6 +196,7 @@ def test_what_is_no_task_of_these_counts_gets_a_sentence(words: list[str], sente
     assert sentence in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_notebook_fits_a_task_of_its_own(mine: Path, tmp_path: Path) -> None:
     import numpy as np
     from ownlab.data import counts
@@ -252,6 +255,7 @@ def test_patience_ends_learning_where_nothing_gets_better(mine: Path) -> None:
     assert len(store.read_history(directory)) < 50
 
 
+@pytest.mark.slow
 def test_from_the_command_line_beside_folders_of_the_repositorys_names(place: Path) -> None:
     dsnn_run(place, "--config-dir", "own_conf", "experiment=clouds", "run.dir=told", "--seed=3")
     found = metrics(place, "told")
@@ -312,6 +316,7 @@ def test_a_stored_name_is_not_run_without_trust(mine: Path, monkeypatch: pytest.
     assert resolve.piece("model.cell", "ownlab.cells:QIF").__name__ == "QIF"
 
 
+@pytest.mark.slow
 def test_a_finished_run_names_pieces_that_need_trust_in_another_process(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +375,7 @@ def test_a_notebooks_network_is_fitted_saved_and_put_to_use(mine: Path, tmp_path
     np.testing.assert_allclose(raw, dsnn.unroll(bare, jax.numpy.asarray(scaling(x[:5])), steps=3)[0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_blocks_beside_a_shortcut_learn_are_gated_and_shrunk(mine: Path) -> None:
     import numpy as np
 

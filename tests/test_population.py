@@ -93,6 +93,7 @@ assert found["all"][2] == found["last"][0] and found["all"][0] != found["all"][2
 """
 
 
+@pytest.mark.slow
 def test_members_on_two_devices_are_their_single_runs_bit_for_bit() -> None:
     done = subprocess.run([sys.executable, "-c", TWO_DEVICES, *TINY], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -100,6 +100,7 @@ def examples(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), y
 
 
+@pytest.mark.slow
 def test_another_seed_of_a_fit_compiles_nothing_anew(folder: Path) -> None:
     """With the programs of one seed in the folder, all of another seed's are found, but those of its own sizes."""
     programs.use_cache(str(folder))
@@ -118,6 +119,7 @@ def test_another_seed_of_a_fit_compiles_nothing_anew(folder: Path) -> None:
     assert not [path.name for path in new if path.stat().st_size > 30_000]  # learning and predicting take more
 
 
+@pytest.mark.slow
 def test_a_job_like_the_one_before_traces_nothing_anew_and_gives_its_own_numbers(tmp_path: Path) -> None:
     """Seed, price and rate of the second are not those of the first, whose programs it runs."""
     common = ["model.hidden=[8]", "train.epochs=2", "train.steps=4", "run.report=false", "track.tool=none"]

@@ -99,6 +99,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_f5_hydras_own_options_stand_beside_overrides(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     own(folder / "own")
@@ -153,6 +154,7 @@ def test_f14_an_option_given_twice_is_what_it_was_last() -> None:
     assert (config.experiment, config.seed) == ("two_moons", 2)
 
 
+@pytest.mark.slow
 def test_f14_a_sweeps_record_is_where_its_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quoted, in one's home, given twice, from an experiment's file: the record and the runs are in one folder."""
     folder = tmp_path / "here"

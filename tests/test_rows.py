@@ -78,6 +78,7 @@ def test_the_unit_of_sparse_values_changes_nothing():
     assert rows.on_device(dense) is dense
 
 
+@pytest.mark.slow
 def test_a_run_on_rows_is_the_run_on_the_dense_array(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     y = np.arange(90) % 2

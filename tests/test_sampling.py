@@ -121,6 +121,7 @@ def test_thinned_draws_are_every_so_manieth() -> None:
     np.testing.assert_allclose(third.draws[name], every.draws[name][:, 2::3], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_nuts_by_fit_predicts_from_its_draws() -> None:
     x = np.asarray(jax.random.normal(KEY, (60, 2)), np.float32)
     y = (x[:, 0] + x[:, 1] > 0).astype(int)

@@ -53,6 +53,7 @@ def does(what: str, folder: Path, split: str, devices: int, processes: int = 1) 
     side_by_side([[*command, *words] for words in joined(processes)])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_four_devices_is_restored_on_one_and_on_two(tmp_path: Path) -> None:
     does("save", tmp_path, "model", 4)
     chunks = json.loads((tmp_path / "4" / "state" / "_METADATA").read_text())
@@ -61,6 +62,7 @@ def test_a_checkpoint_of_four_devices_is_restored_on_one_and_on_two(tmp_path: Pa
     does("restore", tmp_path, "model", 2)
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_checkpoint_that_one_restores(tmp_path: Path) -> None:
     does("save", tmp_path, "model", 1, processes=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4"]  # nothing half-written is left

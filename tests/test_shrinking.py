@@ -118,6 +118,7 @@ def learned(phase: Any, setup: Setup, state: Any) -> Any:
     return phase.expand(state, epoch.state), epoch.info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in ("residual", "recurrent") else ()) for name in CASES]
 )

@@ -83,6 +83,7 @@ def test_a_neuron_without_a_likelihood_is_refused() -> None:
         SpikeTrain(template, params, CURRENT)
 
 
+@pytest.mark.slow
 def test_calibration_passes_an_exact_posterior_and_fails_a_wrong_one() -> None:
     """Normal mean with known noise; the wrong one believes in a third of the noise."""
 

@@ -133,6 +133,7 @@ def stepwise(tmp_path: Path, *more: str) -> Config:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_learns_a_label_at_every_step_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     directory, metrics = job.run(
         stepwise(tmp_path, "train.epochs=30", "optimizer.learning_rate=0.05", "train.select=accuracy")

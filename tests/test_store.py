@@ -263,6 +263,7 @@ def again(place: Path) -> dict:
     return timeless(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

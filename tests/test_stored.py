@@ -75,6 +75,7 @@ def test_a_network_that_was_saved_predicts_bit_for_bit(case: str, tmp_path: Path
         np.testing.assert_array_equal(np.asarray(value), np.asarray(getattr(again, name)), err_msg=name)
 
 
+@pytest.mark.slow
 def test_another_process_predicts_bit_for_bit(tmp_path: Path) -> None:
     for case in ("classes", "numbers"):
         fitted, x = fitted_to(case)
@@ -176,6 +177,7 @@ def test_what_is_damaged_or_not_trusted_gets_a_sentence(tmp_path: Path, monkeypa
     assert called == []
 
 
+@pytest.mark.slow
 def test_pieces_are_objects_or_names_and_callbacks_are_heard() -> None:
     x, y, options = CASES["classes"]
     heard = []
@@ -199,6 +201,7 @@ def test_pieces_are_objects_or_names_and_callbacks_are_heard() -> None:
     assert type(same.network().hidden0.cell).__name__ == "ALIF"
 
 
+@pytest.mark.slow
 def test_gaps_names_and_ends_of_series_are_read_as_a_run_reads_them() -> None:
     x = X.copy()
     x[::7, 2] = np.nan

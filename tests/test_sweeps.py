@@ -165,6 +165,7 @@ def claiming(share: str, folder: Path) -> subprocess.Popen:
     return subprocess.Popen([*door()[:1], "-c", DEVICES, share], env=environment, text=True, **pipes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "seen"),
     [

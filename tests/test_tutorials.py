@@ -198,6 +198,7 @@ def test_the_cookbooks_commands_are_built(command: str, cook: Path, monkeypatch:
     assert jax.eval_shape(build(config).learner.init)
 
 
+@pytest.mark.slow
 def test_the_cookbooks_run_lands_in_metrics_report_and_wandb(
     cook: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,6 +209,7 @@ def fit(**parts):
     return dsnn.fit(rows, (rows[:, 0] > 0).astype(int), config=config), rows
 
 
+@pytest.mark.slow
 def test_a_fitted_network_of_values_is_decided_on_integers_and_priced_by_its_widths(tmp_path) -> None:
     fitted, rows = fit()
     setup, params = fitted.setup, fitted.params

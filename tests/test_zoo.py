@@ -308,6 +308,7 @@ FITTED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if "former" in name else ()) for name in FITTED]
 )
