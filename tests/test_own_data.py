@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sparse
 
 from dsnn import data, store
+from dsnn.assembly import loading
 from dsnn.run import inspect, job, schema
 
 
@@ -149,6 +150,21 @@ def test_sparse_rows_of_an_npz(tmp_path):
     np.savez(tmp_path / "bad.npz", **rows, **rest)
     with pytest.raises(data.DataError, match=r"x_train_indices .* columns below 30"):
         data.load("npz", path=tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("code", ["rate", "latency"])
+@pytest.mark.parametrize("stream", ["auto", "always"])
+def test_codes_of_probabilities_refuse_other_numbers(tmp_path, code, stream):
+    x, y = np.linspace(-2, 2, 80, dtype=np.float32).reshape(40, 2), np.arange(40) % 2
+    np.savez(tmp_path / "mine.npz", x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:])
+    asked = ["data=npz", f"data.path={tmp_path}/mine.npz", f"data.stream={stream}", "train.batch_size=8"]
+
+    def read(*words):  # a stream is looked at as it is read
+        return loading.load_data(schema.compose([*asked, *words])).train.x[np.arange(24)]
+
+    with pytest.raises(data.DataError, match=r"codes need inputs in \[0, 1\], got -?\d.*; rescale the data or use the"):
+        read(f"train.encoding={code}")
+    assert len(read()) == 24
 
 
 @pytest.mark.slow

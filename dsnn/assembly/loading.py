@@ -12,6 +12,9 @@ from dsnn.bayes.likelihood import UNLABELLED
 from dsnn.config import OWN, PYTHON, Config
 from dsnn.data import rows, stream, streams
 
+UNIT_CODES = ("rate", "latency")
+"""Encodings that read probabilities, or times of a first spike, out of values in [0, 1]."""
+
 MAX_DENSE = 1 << 27
 """Values, half a gigabyte, up to which sparse rows are made dense; wider ones are so a batch at a time."""
 
@@ -126,6 +129,8 @@ def check_trainable(split: data.Split, config: Config) -> data.Split:
         raise ValueError(
             f"learner={config.learner} learns along a sequence, {split.name} is held; set train.encoding=scan or rate."
         )
+    if not split.temporal and config.train.encoding in UNIT_CODES:
+        split = data.require_unit_range(split)
     if config.learner == "convert":  # which takes sparse rows as they are
         return split
     wide = [part.x for part in (split.train, split.val, split.test) if sparse.issparse(part.x)]

@@ -241,7 +241,8 @@ class Within(NamedTuple):
         Raises:
             DataError: a value lies outside.
         """
-        if x.size and not 0 <= (low := x.min()) <= (high := x.max()) <= 1:
+        low, high = (x.min(), x.max()) if x.size else (0.0, 1.0)
+        if low < 0 or high > 1:
             raise DataError(
                 f"rate and latency codes need inputs in [0, 1], got {low:g} to {high:g} in a batch of {self.name!r}; "
                 f"rescale the data or use the direct encoding."
