@@ -18,7 +18,8 @@ def folded(split: Split, folds: int, fold: int, seed: int) -> Split:
     """Returns the split whose test part is one fold of all its examples, and whose other parts are of the rest.
 
     Each class is dealt out evenly. As large a share of the rest validates as validated before. Nothing is known here of
-    who spoke or whose heart it was: examples of one source may come to lie in several folds.
+    who spoke or whose heart it was: examples of one source may come to lie in several folds. What a reader filled in by
+    the set's own training part, such as a value that was missing, stays.
 
     Args:
         split: as it was read, before its held-out part has roles.
