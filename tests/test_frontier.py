@@ -11,6 +11,7 @@ from dsnn.assembly.assemble import build
 from dsnn.assembly.identity import identity
 from dsnn.bayes.bit_posterior import input_range
 from dsnn.deploy.exit_calibration import Calibrated
+from dsnn.report import write_frontier_report
 from dsnn.run import frontier, frontier_plan, frontier_words, schema, search, standings, sweep, trial
 from dsnn.run.contenders import OURS, contenders, read_contender, who
 from dsnn.run.judged import Judged, judged, right
@@ -353,6 +354,8 @@ def test_a_frontier_of_data_of_ones_own(tmp_path, shape, capsys):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "could not be drawn" not in page
     assert page.count("<svg") == len(trial.PROFILES) + 1
+    before = {name: value for name, value in result.items() if name != "folds"}  # of a file that knew no folds
+    assert write_frontier_report(tmp_path / "before", before).read_text() == page
     runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
     capsys.readouterr()
     assert frontier.main(words) == 0

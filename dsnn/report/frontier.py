@@ -46,7 +46,7 @@ def write_frontier_report(folder: str | Path, result: Result) -> Path:
 
 def _facts(result: Result) -> str:
     seeds = ", ".join(map(str, result["seeds"]))
-    networks = f"seeds {seeds}, {result['folds']} folds" if result["folds"] else f"seeds {seeds}"
+    networks = f"seeds {seeds}, {result['folds']} folds" if result.get("folds") else f"seeds {seeds}"
     return (
         f"{result['trials']} trials a contender, {networks}; {result['test_examples']} test examples; equal means "
         f"within {percent(result['tolerance'])}; energies are modelled, {result['primary']} decides."

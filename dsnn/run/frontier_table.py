@@ -10,7 +10,7 @@ from dsnn.run.console import console
 
 def show(result: dict[str, Any]) -> None:
     """Prints contenders with their most accurate and their cheapest choice, and the verdict at every level."""
-    folds = f", {result['folds']} folds" if result["folds"] else ""
+    folds = f", {result['folds']} folds" if result.get("folds") else ""
     title = f"{result['data']}, {result['primary']}: {result['trials']} trials, seeds {result['seeds']}{folds}"
     table = Table(title=title, title_justify="left")
     for column in ("contender", "core-s a trial", "test accuracy and nJ of its choices"):
