@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,28 @@ def test_dual_ascent_moves_the_price_towards_the_budget() -> None:
     rule = learner("svi", budget_nj=1e9, lam=1.0, measure_every=1)
     state, _ = run(rule, rule.init(), 3)
     assert float(state.duals.log_lam) < 0.0, "below the budget it has to fall"
+
+
+@pytest.mark.parametrize("gain", [0.0, 3.0])
+def test_what_is_spent_beyond_the_budget_raises_the_price_at_once(gain: float) -> None:
+    """By the gain times its log, at most one, and only as long as it is spent."""
+    options = {"lam": 1.0, "measure_every": 1, "budget_fall_fraction": 0.0, "budget_rate": 0.0, "budget_gain": gain}
+    batch, over = Batch(DATA.x[:16], DATA.y[:16]), []
+    for fraction in (0.1, 0.5):
+        rule = learner("svi", budget_fraction=fraction, **options)
+        state, info = jax.jit(rule.step)(rule.init(), batch)
+        over.append(float(state.duals.over))
+        np.testing.assert_allclose(float(info.lam), math.exp(gain * over[-1]), rtol=1e-5)
+    assert over[0] == 1.0
+    assert 0.0 < over[1] < -math.log(0.5)
+
+
+def test_a_budget_is_free_as_long_as_every_site_runs() -> None:
+    options = {"lam": 1.0, "measure_every": 1, "budget_fall_fraction": 0.0, "ungated_fraction": 0.5}
+    rule = learner("svi", budget_fraction=0.1, **options)
+    state, _ = run(rule, rule.init(), 3)
+    assert float(state.duals.over) == 0.0
+    assert float(state.duals.log_lam) == 0.0
 
 
 def test_a_share_of_the_energy_is_of_the_network_with_every_gate_open() -> None:

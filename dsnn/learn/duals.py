@@ -3,6 +3,10 @@
 Minimising a loss under spent <= budget is the saddle point of loss + price (spent - budget); the price rises while
 more is spent than allowed, and falls below it. Prices move on a logarithmic scale, so that they stay positive, and the
 budget falls geometrically from what everything costs, so that gates close one after another and not all at once.
+
+The price of energy is at once dearer or cheaper by what is spent beyond the budget now: the proportional part beside
+the integral one of Stooke, Achiam and Abbeel (2020), which damps the swings of dual ascent. With the integral alone a
+price that begins far too low is late, closes too much, and is late again.
 """
 
 from collections.abc import Callable
@@ -18,17 +22,24 @@ class Duals(NamedTuple):
     """The prices.
 
     Attributes:
-        log_lam: log of the price of energy λ, nats per nJ.
+        log_lam: log of the price of energy λ without its proportional part, nats per nJ.
         log_sites: log of the price of one site by group, nats per site (of the whole training part).
+        over: log of spent over budget as last measured, see `beyond`; what the proportional part is of.
     """
 
     log_lam: Float[Array, ""]
     log_sites: dict[str, Float[Array, ""]]
+    over: Float[Array, ""]
+
+
+def beyond(spent: Array, budget: Array) -> Array:
+    """Returns the log of spent over budget, within -1 and 1."""
+    return jnp.clip(jnp.log(spent / budget), -1.0, 1.0)
 
 
 def ascend(log_price: Array, spent: Array, budget: Array, rate: Array | float) -> Array:
     """Returns the log price after one step against the log of spent over budget, at most ``rate`` either way."""
-    return log_price + rate * jnp.clip(jnp.log(spent / budget), -1.0, 1.0)
+    return log_price + rate * beyond(spent, budget)
 
 
 def falling(whole: Array | float | int, budget: Array | float | int, done: Array) -> Array:

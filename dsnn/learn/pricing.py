@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.objective import Context
-from dsnn.learn.duals import Duals, ascend, falling
+from dsnn.learn.duals import Duals, ascend, beyond, falling
 from dsnn.learn.reference import held
 from dsnn.learn.svi_config import SviConfig
 from dsnn.learn.svi_state import SviState, svi_params
@@ -95,7 +95,7 @@ class Pricing:
     def begun(self) -> Duals:
         """Returns the prices before the first update."""
         sites = {group: jnp.zeros(()) for group in self.config.budget_sites}
-        return Duals(jnp.log(self.first()), sites)
+        return Duals(jnp.log(self.first()), sites, jnp.zeros(()))
 
     def first(self) -> Float[Array, ""]:
         """Returns the first price of energy: what is given, or under a budget one nat per site, at every event."""
@@ -116,7 +116,7 @@ class Pricing:
         if free or not self.priced:
             return jnp.zeros(())
         if self.budgeted:
-            return jnp.exp(state.duals.log_lam)
+            return jnp.exp(state.duals.log_lam + self.config.budget_gain * state.duals.over)
         ramp = self._warm(state.step - self.gated_from, self.config.lam_warmup_fraction)
         if self.shared:
             return jnp.where(state.step >= self.gated_from, jnp.exp(state.duals.log_lam) * ramp, 0.0)
@@ -178,8 +178,9 @@ class Pricing:
             jnp.where(state.step >= self.gated_from, config.budget_rate, 0.0) if self.gated_from else config.budget_rate
         )
         if self.budgeted:
-            spent = self.spent(self.bayesian.chances(params), state)
-            duals = duals._replace(log_lam=ascend(duals.log_lam, spent, self.budget(state), rate))
+            spent, budget = self.spent(self.bayesian.chances(params), state), self.budget(state)
+            over = jnp.where(state.step >= self.gated_from, beyond(spent, budget), 0.0)
+            duals = duals._replace(log_lam=ascend(duals.log_lam, spent, budget, rate), over=over)
         fallen = self._fallen(state)
         log_sites = {  # by name: a loop sorts the groups
             group: ascend(

@@ -28,6 +28,8 @@ class SviConfig:
         budget_sites: most sites to keep by group, for example ``{input: 266, hidden0: 88}``, 0 for none of its blocks;
             each group has a price of its own, by dual ascent as well.
         budget_rate: step size of the dual ascent on log prices per measurement.
+        budget_gain: factor on the log of spent over budget that the log price of energy has on top at once, while it
+            is so; it damps the dual ascent, see `dsnn.learn.duals`. 0 is none.
         budget_fall_fraction: share of the updates after the ungated ones over which a budget falls from everything to
             its value.
         decide_fraction: share of the updates, at the end, in which gates are decided and only the rest learns. Under a
@@ -54,6 +56,7 @@ class SviConfig:
     budget_fraction: float = 0.0
     budget_sites: dict[str, int] = dataclasses.field(default_factory=dict)
     budget_rate: float = 0.1
+    budget_gain: float = 5.0
     budget_fall_fraction: float = 0.5
     decide_fraction: float = 0.0
     shrink_epochs: list[int] = dataclasses.field(default_factory=list)
@@ -67,7 +70,7 @@ class SviConfig:
         for name in ("kl_weight", "gates_weight", "lam"):
             if getattr(self, name) < 0 and getattr(self, name) != -1:
                 raise ValueError(f"svi.{name} must not be negative, or -1 for automatic, got {getattr(self, name)}.")
-        for name in ("lam_nats", "rate_penalty", "budget_nj", "budget_rate"):
+        for name in ("lam_nats", "rate_penalty", "budget_nj", "budget_rate", "budget_gain"):
             if getattr(self, name) < 0:
                 raise ValueError(f"svi.{name} must not be negative, got {getattr(self, name)}.")
         if self.lam > 0 and self.lam_nats:
