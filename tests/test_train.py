@@ -21,6 +21,7 @@ from dsnn.cells import ALIF, LIF
 from dsnn.energy import profile
 from dsnn.learn import Batch, SviConfig, optimizer
 from dsnn.learn.optimizer import OptimizerConfig
+from dsnn.learn.pricing import Pricing
 from dsnn.networks.stack import convnet, mlp
 from dsnn.parameters import split
 from dsnn.simulate.simulator import Simulator, log_likelihood
@@ -156,6 +157,22 @@ def test_what_is_spent_beyond_the_budget_raises_the_price_at_once(gain: float) -
         np.testing.assert_allclose(float(info.lam), math.exp(gain * over[-1]), rtol=1e-5)
     assert over[0] == 1.0
     assert 0.0 < over[1] < -math.log(0.5)
+
+
+@pytest.mark.parametrize(
+    ("updates", "options", "rate"),
+    [
+        (4290, {"decide_fraction": 0.5, "measure_every": 20}, 25 * 20 / 2145),
+        (4290, {"decide_fraction": 0.4, "ungated_fraction": 0.2, "measure_every": 20}, 25 * 20 / 1716),
+        (60, {}, 0.5),
+        (100_000, {}, 0.1),
+        (60, {"budget_rate": 0.0}, 0.0),
+        (60, {"budget_rate": 0.7}, 0.7),
+    ],
+)
+def test_prices_go_as_far_in_a_short_run_as_in_a_long_one(updates: int, options: dict, rate: float) -> None:
+    config = SviConfig(budget_fraction=0.5, **options)
+    np.testing.assert_allclose(Pricing(bayesian(), config, updates).rate, rate, rtol=1e-6)
 
 
 def test_a_budget_is_free_as_long_as_every_site_runs() -> None:

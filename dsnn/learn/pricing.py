@@ -16,6 +16,10 @@ from dsnn.protocols import Batch
 from dsnn.rng import stream
 from dsnn.types import Array, Float, Key
 
+TRAVEL, SLOWEST, FASTEST = 25.0, 0.1, 0.5
+"""How far a log price moves until gates are decided while e times the budget is spent, and a measurement's least and
+largest share of that."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pricing:
@@ -85,6 +89,15 @@ class Pricing:
     def gated_from(self) -> int:
         """The update from which gates close, and energy has a price."""
         return round(self.config.ungated_fraction * self.total_steps)
+
+    @property
+    def rate(self) -> float:
+        """Step size of the dual ascent."""
+        config = self.config
+        if config.budget_rate >= 0:
+            return config.budget_rate
+        undecided = (1 - config.ungated_fraction - config.decide_fraction) * self.total_steps
+        return min(max(TRAVEL * config.measure_every / max(undecided, 1.0), SLOWEST), FASTEST)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -174,9 +187,7 @@ class Pricing:
             state = state._replace(ungated_events=now)
         opened, duals = self.bayesian.gate_probabilities(params), state.duals
         # no price can close a gate that stands open for now
-        rate = (
-            jnp.where(state.step >= self.gated_from, config.budget_rate, 0.0) if self.gated_from else config.budget_rate
-        )
+        rate = jnp.where(state.step >= self.gated_from, self.rate, 0.0) if self.gated_from else self.rate
         if self.budgeted:
             spent, budget = self.spent(self.bayesian.chances(params), state), self.budget(state)
             over = jnp.where(state.step >= self.gated_from, beyond(spent, budget), 0.0)

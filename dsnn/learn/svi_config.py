@@ -27,7 +27,8 @@ class SviConfig:
             none.
         budget_sites: most sites to keep by group, for example ``{input: 266, hidden0: 88}``, 0 for none of its blocks;
             each group has a price of its own, by dual ascent as well.
-        budget_rate: step size of the dual ascent on log prices per measurement.
+        budget_rate: step size of the dual ascent on log prices per measurement; -1 is automatic, 25 over measurements
+            until gates are decided, within 0.1 and 0.5: in a short run prices have as far to go as in a long one.
         budget_gain: factor on the log of spent over budget that the log price of energy has on top at once, while it
             is so; it damps the dual ascent, see `dsnn.learn.duals`. 0 is none.
         budget_fall_fraction: share of the updates after the ungated ones over which a budget falls from everything to
@@ -55,7 +56,7 @@ class SviConfig:
     budget_nj: float = 0.0
     budget_fraction: float = 0.0
     budget_sites: dict[str, int] = dataclasses.field(default_factory=dict)
-    budget_rate: float = 0.1
+    budget_rate: float = -1.0
     budget_gain: float = 5.0
     budget_fall_fraction: float = 0.5
     decide_fraction: float = 0.0
@@ -67,10 +68,10 @@ class SviConfig:
     def __post_init__(self) -> None:
         if self.particles < 1:
             raise ValueError(f"svi.particles must be at least 1, got {self.particles}.")
-        for name in ("kl_weight", "gates_weight", "lam"):
+        for name in ("kl_weight", "gates_weight", "lam", "budget_rate"):
             if getattr(self, name) < 0 and getattr(self, name) != -1:
                 raise ValueError(f"svi.{name} must not be negative, or -1 for automatic, got {getattr(self, name)}.")
-        for name in ("lam_nats", "rate_penalty", "budget_nj", "budget_rate", "budget_gain"):
+        for name in ("lam_nats", "rate_penalty", "budget_nj", "budget_gain"):
             if getattr(self, name) < 0:
                 raise ValueError(f"svi.{name} must not be negative, got {getattr(self, name)}.")
         if self.lam > 0 and self.lam_nats:
