@@ -139,6 +139,8 @@ def test_the_twin_has_neither_gates_nor_halting() -> None:
     twin = twin_of(Config())
     assert (twin.learner, twin.gates.enabled, twin.gates.time, twin.halting.enabled) == ("map", False, False, False)
     assert (twin.model, twin.train, twin.optimizer) == (Config().model, Config().train, Config().optimizer)
+    shrinking = SviConfig(budget_fraction=0.5, decide_fraction=0.5, shrink_epochs=[2])
+    assert twin_of(Config(svi=shrinking)).svi.shrink_epochs == []
 
 
 def test_a_fit_that_is_repeated_answers_with_its_own_selected_epoch(tmp_path, monkeypatch) -> None:

@@ -20,7 +20,7 @@ from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES
-from dsnn.bayes.norm_statistics import DECIDED, ROWS
+from dsnn.bayes.norm_statistics import DECIDED, ROWS, WHOLE
 from dsnn.bayes.objective import Draw
 from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
@@ -455,7 +455,15 @@ def test_the_decided_networks_statistics_are_measured_anew() -> None:
     norms = bayesian.simulator.template.build(bayesian.network(centre)).hidden.norm
     factor = norms.scale[...] / np.sqrt(norms.variance[...] + norms.epsilon)
     bias = np.asarray(norms.shift[...] - norms.mean[...] * factor)
-    np.testing.assert_allclose(deploy(bayesian, finished).masked["hidden.synapse.bias"], bias, atol=2**-12)
+    deployed = deploy(bayesian, finished)
+    np.testing.assert_allclose(deployed.masked["hidden.synapse.bias"], bias, atol=2**-12)
+    # and the whole network, which it is held to, has its own
+    raw = x @ np.asarray(centre.weights["hidden.synapse.kernel"])
+    np.testing.assert_allclose(finished[WHOLE + MEAN], raw.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(finished[WHOLE + VARIANCE], raw.var(0), rtol=1e-4)
+    factor = norms.scale[...] / np.sqrt(raw.var(0) + norms.epsilon)
+    bias = np.asarray(norms.shift[...] - raw.mean(0) * factor)
+    np.testing.assert_allclose(deployed.full["hidden.synapse.bias"], bias, atol=2e-3)
 
 
 # --- Gates
@@ -568,7 +576,8 @@ def test_a_fit_with_norms_predicts_is_kept_and_deploys(bayes: bool, tmp_path: Pa
     fitted = dsnn.fit(x, y, network=convolutions, epochs=25, steps=4, batch_size=16, baseline="none", **options)
     names = {name for name in fitted.params if STATISTICS in name}
     kept = {f"{STATISTICS}conv{i}.norm.{name}" for i in (0, 1) for name in ("mean", "variance")}
-    assert names == kept | {DECIDED + name for name in kept}
+    starts = ("", DECIDED, WHOLE) if bayes else ("", DECIDED)
+    assert names == {start + name for start in starts for name in kept}
     made = dsnn.predict(fitted, x, samples=4)
     assert (made.probs.argmax(1) == y).mean() > 0.9
     fitted.save(tmp_path / "kept")

@@ -84,6 +84,38 @@ def test_images_are_read_by_convolutions_and_anything_else_by_dense_layers(split
     assert automatic.network(Config(), split) == (Config(), {})
 
 
+@pytest.mark.parametrize("norm", ["bntt", {"name": "tebn"}, {"name": "bntt", "steps": 9}, "tdbn"])
+def test_norms_of_each_step_have_those_of_the_run(norm: str | dict) -> None:
+    model = ModelConfig(architecture="csnn", architecture_options={"norm": norm})
+    found = automatic.network(Config(model=model, train=TrainConfig(steps=6)), image(28, 28, 1))
+    options = found.config.model.architecture_options["norm"]
+    if norm == "tdbn":
+        assert options == norm
+    else:
+        assert options["steps"] == (9 if isinstance(norm, dict) and "steps" in norm else 6)
+    assert ("model.architecture_options.norm.steps" in found.chosen) == (norm in ("bntt", {"name": "tebn"}))
+
+
+def test_options_that_a_network_of_the_zoo_does_not_read_get_a_sentence() -> None:
+    x, y = np.zeros((8, 16, 16, 1), np.float32), np.arange(8) % 2
+    with pytest.raises(ValueError, match=r"hidden is of the networks mlp and conv, .* network_options\.$"):
+        dsnn.fit(x, y, network="csnn", hidden=[64])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "words"),
+    [
+        (SviConfig, {"budget_gain": math.nan}, "budget_gain must be a finite number, got nan"),
+        (SviConfig, {"budget_nj": math.inf}, "budget_nj must be a finite number, got inf"),
+        (SviConfig, {"budget_rate": -0.5}, "or -1 for automatic, got -0.5"),
+        (Config, {"svi": SviConfig(ungated_fraction=0.5, decide_fraction=0.5)}, "less than 1, got 0.5 and 0.5"),
+    ],
+)
+def test_prices_and_phases_that_cannot_be_get_a_sentence(kind, values, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(**values)
+
+
 @pytest.mark.slow
 def test_grey_images_without_a_channel_axis_are_fitted_and_predicted() -> None:
     x = RNG.random((40, 16, 16), np.float32)

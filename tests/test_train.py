@@ -286,6 +286,22 @@ def test_a_budget_of_energy_keeps_the_likeliest_sites_that_it_pays_for_and_halti
     assert spent(one_more) > 0.4 * full * 0.9999
 
 
+def test_a_budget_that_is_too_small_leaves_one_site_of_each_group() -> None:
+    """The likeliest: without one, what reads the group would have nothing to read, and what it reads would be paid."""
+    config = SviConfig(kl_weight=0.01, budget_nj=1e-9, decide_fraction=0.9, measure_every=1)
+    net = bayesian()
+    rule = learn.svi_learner(net, config, optax.sgd(1e-3), 20, ROOT)
+    state, step = rule.init(), jax.jit(rule.step)
+    for _ in range(3):  # the last of them decides
+        likely = net.gate_probabilities(learn.svi_params(net, state))
+        state, _ = step(state, Batch(DATA.x[:16], DATA.y[:16]))
+    kept = net.gate_probabilities(learn.svi_params(net, state))
+    assert kept.keys() == {"input", "hidden0"}
+    for group, p in kept.items():
+        assert (p > 0.5).sum() == 1
+        assert likely[group][int(p.argmax())] == likely[group].max()
+
+
 def test_halting_without_gates_pays_for_all_sites_at_the_steps_that_it_runs() -> None:
     net, lam = dataclasses.replace(bayesian(), gates=None), 2.0
     rule = learn.svi_learner(net, SviConfig(kl_weight=0.0, lam=lam), optax.sgd(0.0), 60, ROOT)

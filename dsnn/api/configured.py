@@ -7,10 +7,23 @@ from typing import Any
 import numpy as np
 
 from dsnn.api.fitted import Fitted
-from dsnn.config import BayesConfig, Config, DataConfig, GatesConfig, HaltingConfig, ModelConfig, TrainConfig, typed
+from dsnn.config import (
+    NAMED,
+    BayesConfig,
+    Config,
+    DataConfig,
+    GatesConfig,
+    HaltingConfig,
+    ModelConfig,
+    TrainConfig,
+    typed,
+)
 from dsnn.learn import SviConfig
 from dsnn.learn.optimizer import OptimizerConfig
 from dsnn.suggest import did_you_mean
+
+OF_STACKS = ("hidden", "channels", "recurrent")
+"""Options of a call that a network of the zoo, or of rivals, does not read."""
 
 PATHS = {
     "hidden": "model",
@@ -31,8 +44,10 @@ PATHS = {
     "lam": "svi",
     "kl_weight": "svi",
     "budget_fraction": "svi",
+    "budget_nj": "svi",
     "budget_sites": "svi",
     "decide_fraction": "svi",
+    "shrink_epochs": "svi",
     "patience": "train",
     "eval_every": "train",
     "transform": "train",
@@ -130,6 +145,11 @@ def configured(
     made = dataclasses.replace(
         start, learner=learner, seed=seed, data=DataConfig(standardise=start.data.standardise), **parts
     )
+    if made.model.architecture in NAMED and (unread := [name for name in OF_STACKS if name in options]):
+        raise ValueError(
+            f"{unread[0]} is of the networks mlp and conv, got it with network={made.model.architecture!r}; its "
+            "options are in network_options."
+        )
     size, whole = sizes
     if made.train.batch_size > size and learner != "nuts":
         raise ValueError(

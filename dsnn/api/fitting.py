@@ -90,10 +90,10 @@ def fit(
         config: options of a run to start from; what it leaves at their defaults is as without it.
         **options: of it by their last names: hidden, beta, architecture, channels, recurrent, noise, noise_width, gain,
             readout, steps, epochs, batch_size, encoding, patience, eval_every, learning_rate, accumulate, lam,
-            kl_weight, budget_fraction, budget_sites, decide_fraction; ``transform`` and ``optimizer``, names or
-            functions; ``optimizer_options``, ``cell_options`` and ``network_options`` of pieces of one's own, the last
-            of the zoo's too. Epochs, batch, KL weight and λ are chosen from the data where they are not given
-            (`dsnn.assembly.automatic`); ``fitted.setup.automatic`` says how.
+            kl_weight, budget_fraction, budget_nj, budget_sites, decide_fraction, shrink_epochs; ``transform`` and
+            ``optimizer``, names or functions; ``optimizer_options``, ``cell_options`` and ``network_options`` of pieces
+            of one's own, the last of the zoo's too. Epochs, batch, KL weight and λ are chosen from the data where they
+            are not given (`dsnn.assembly.automatic`); ``fitted.setup.automatic`` says how.
 
     Raises:
         ValueError: data or an option that does not fit, in one sentence.

@@ -7,13 +7,14 @@ run, and set by hand like any other option.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dsnn import data, tasks
 from dsnn.bayes.priors import Prior
-from dsnn.config import STEPPED, Config, reads_images
+from dsnn.config import NAMED, STEPPED, STEPPED_NORMS, Config, ModelConfig, reads_images
 from dsnn.parameters import Params
 
 
@@ -102,7 +103,18 @@ def network(config: Config, split: data.Split) -> Automatic:
             given: dict[str, Any] = {where: {"steps": length, **getattr(model, where)}}
             model = dataclasses.replace(model, **given)
             chosen[f"model.{where}.steps"] = float(length)
+    if (norm := _norm(model)) and (length := _length(split, own)):
+        options: dict[str, Any] = model.architecture_options
+        model = dataclasses.replace(model, architecture_options=options | {"norm": norm | {"steps": length}})
+        chosen["model.architecture_options.norm.steps"] = float(length)
     return Automatic(dataclasses.replace(config, model=model, train=own), chosen)
+
+
+def _norm(model: ModelConfig) -> dict[str, Any]:
+    """Returns the norm of a network of the zoo that has parameters for each step and is not told how many there are."""
+    norm = model.architecture_options.get("norm") if model.architecture in NAMED else None
+    named: dict[str, Any] = {"name": norm} if isinstance(norm, str) else dict(norm) if isinstance(norm, Mapping) else {}
+    return named if named.get("name") in STEPPED_NORMS and "steps" not in named else {}
 
 
 def _length(split: data.Split, own: Any) -> int:

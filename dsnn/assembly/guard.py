@@ -97,7 +97,7 @@ def twin_of(config: Config) -> Config:
         halting=dataclasses.replace(config.halting, enabled=False),
         bits=dataclasses.replace(config.bits, enabled=False),
         energy=dataclasses.replace(config.energy, events="frozen"),
-        svi=dataclasses.replace(config.svi, rate_penalty=0.0),
+        svi=dataclasses.replace(config.svi, rate_penalty=0.0, shrink_epochs=[]),
     )
 
 

@@ -29,7 +29,7 @@ from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.guides.contract import Adapt
 from dsnn.bayes.halting_posterior import HaltingPosterior
 from dsnn.bayes.likelihood import Categorical, Likelihood
-from dsnn.bayes.norm_statistics import DECIDED, decided, measured_anew
+from dsnn.bayes.norm_statistics import DECIDED, WHOLE, decided, measured_anew
 from dsnn.bayes.objective import Context, Draw, Objective, all_bits
 from dsnn.bayes.priors import SUPPORTS
 from dsnn.bayes.sites import Sites
@@ -205,8 +205,8 @@ class Bayesian:
     def finish(self, params: Params, x: Features, y: Array | np.ndarray, key: Key[Array, ""]) -> Params:
         """Returns the guide's parameters after what its family does once training is over; a key is consumed.
 
-        With norms the decided network's statistics are measured anew (`dsnn.bayes.norm_statistics`), and where kernels
-        have widths, the range of the inputs.
+        With norms the statistics of the decided and of the whole network are measured anew
+        (`dsnn.bayes.norm_statistics`), and where kernels have widths, the range of the inputs.
         """
         finish = self.weights.guide.finish
         params = params if finish is None else finish(self, params, x, y, key)
@@ -215,8 +215,12 @@ class Bayesian:
             params = params | input_range(self._values(x, key))
         if not self.simulator.template.statistics:
             return params
-        network = self.network(self.centre(params))
-        return params | measured_anew(self.simulator, network, x, stream(key, "data"))
+        draw = self.centre(params)
+        networks = {DECIDED: self.network(draw)}
+        if draw.gates is not None:
+            open_ = {group: jnp.ones_like(z) for group, z in draw.gates.items()}
+            networks[WHOLE] = self.network(draw._replace(gates=open_))
+        return params | measured_anew(self.simulator, networks, x, stream(key, "data"))
 
     def _values(self, x: Features, key: Key[Array, ""]) -> Features:
         """Returns the values that the network reads of examples; of an encoding of one's own those of some."""
@@ -234,7 +238,9 @@ class Bayesian:
 
     def unfitted(self) -> dict[str, Array]:
         """Returns the parameters that are fitted once learning is over, as they are before: they change no answer."""
-        measured = {DECIDED + name: value for name, value in self.simulator.template.statistics.items()}
+        starts = (DECIDED,) if self.gates is None else (DECIDED, WHOLE)
+        own = self.simulator.template.statistics
+        measured = {start + name: value for start in starts for name, value in own.items()}
         measured |= {} if self.bits is None else input_range(np.asarray((0.0, 1.0)))
         return {ANSWERS: jnp.ones(())} | measured | ({} if self.halting is None else self.halting.unfitted())
 

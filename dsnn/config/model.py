@@ -35,6 +35,9 @@ CELLS: dict[str, tuple[str, ...]] = {
 STEPPED = ("PSN", "MaskedPSN")
 """Cells with parameters for each time step: their option ``steps`` is that of the run, where nobody says otherwise."""
 
+STEPPED_NORMS = ("bntt", "tebn")
+"""Norms of the zoo of which the same holds."""
+
 
 @dataclass
 class ModelConfig:

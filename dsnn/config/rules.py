@@ -161,6 +161,19 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        lambda c: (
+            c.learner == "svi"
+            and c.gates.enabled
+            and not _control(c)
+            and c.svi.decide_fraction
+            and c.svi.ungated_fraction + c.svi.decide_fraction >= 1
+        ),
+        lambda c: (
+            "gates learn between svi.ungated_fraction and svi.decide_fraction, which must come to less than 1, got "
+            f"{c.svi.ungated_fraction:g} and {c.svi.decide_fraction:g}; lower one of them."
+        ),
+    ),
+    Rule(
         lambda c: c.gates.like and (c.svi.budget_sites or c.svi.budget_nj or c.svi.budget_fraction),
         lambda c: (
             f"gates.like takes the numbers of sites from a run, got {c.gates.like} and a budget as well; leave one of "

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dsnn.bayes import halting
+from dsnn.bayes import halting, norm_statistics
 from dsnn.bayes.bayesian import Bayesian
 from dsnn.bayes.objective import Draw
 from dsnn.bayes.sites import TIME
@@ -81,13 +81,15 @@ def deploy(bayesian: Bayesian, params: dict[str, Array], threshold: float = math
     An example stops where the log odds of q having stopped reach ``threshold``; by default every step runs. Kernels and
     biases are rounded to multiples of 2^-12, so that sums of spiking inputs are exact in any order and the compacted
     network fires exactly the spikes of the masked one. Norms are folded before, by the statistics that
-    were measured of this network when learning ended (`Bayesian.finish`), or else by the learner's. Kernels with bits
-    are on their own grids, and everything runs in fixed point then (`dsnn.deploy.fixed_point`).
+    were measured of this network when learning ended, and those of the whole network by its own (`Bayesian.finish`), or
+    else by the learner's. Kernels with bits are on their own grids, and everything runs in fixed point then
+    (`dsnn.deploy.fixed_point`).
     """
     draw, gated = _centre(bayesian, params)
     simulator, fixed, widths = bayesian.simulator, None, {}
     if bayesian.bits is None or draw.bits is None:
-        full, masked = (on_grid(simulator.template.fold(own)) for own in (draw.weights, gated))
+        pair = (draw.weights | norm_statistics.whole(params), gated)
+        full, masked = (on_grid(simulator.template.fold(own)) for own in pair)
     else:
         simulator, fixed, full, masked = in_fixed_point(bayesian, params, draw, gated)
         widths = bayesian.bits.widths_of(draw.bits)

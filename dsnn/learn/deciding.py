@@ -55,7 +55,10 @@ def check_groups(budget: dict[str, int], gates: GatePosterior | None) -> None:
     for group, most in budget.items():
         if most > groups.get(group, 0):
             has = ", ".join(f"{name}: {size}" for name, size in groups.items()) or "none"
-            raise ValueError(f"svi.budget_sites must name groups and at most their sites ({has}), got {group}: {most}.")
+            raise ValueError(
+                f"svi.budget_sites, or the run of gates.like, must name groups and at most their sites ({has}), got "
+                f"{group}: {most}."
+            )
 
 
 def _most(
@@ -88,16 +91,18 @@ def _filled(
 ) -> tuple[dict[str, Array], Array | None]:
     """Returns the sites and the levels of widths to keep: the likeliest, as many as the budget of energy pays for.
 
-    The mean steps are what an inference takes. One site stays whatever it costs; a level is as likely as it is reached,
-    so that none stays without those before it.
+    The mean steps are what an inference takes. The likeliest site of each group stays whatever it costs, since without
+    one nothing that reads the group would have anything to read, but for groups that a network goes on without
+    (`Sites.switches`); a level is as likely as it is reached, so that none stays without those before it.
     """
     gates, budget = bayesian.gates, pricing.budget(state, final=True)
     bits = bayesian.bits if bayesian.chooses_bits else None
-    allowed, likely = jnp.zeros(0, bool), [*opened.values()]
+    allowed, likely, least = jnp.zeros(0, bool), [*opened.values()], jnp.asarray(1)
     if gates is not None:
         chosen = _most(gates, config, opened, {group: jnp.ones_like(p) for group, p in opened.items()})
         allowed = jnp.concatenate(list(chosen.values()))
-        likely = [jnp.where(allowed, jnp.concatenate(likely), -1.0)]
+        first = jnp.concatenate(list(_first(gates, opened).values())) & allowed
+        likely, least = [jnp.where(allowed, jnp.concatenate(likely), -1.0) + 2.0 * first], jnp.maximum(first.sum(), 1)
     if bits is not None:
         likely = [*likely, bits.reached(svi_params(bayesian, state)).reshape(-1)]
     place = jnp.argsort(jnp.argsort(-jnp.concatenate(likely)))
@@ -114,7 +119,16 @@ def _filled(
             opened = opened | bits.of_gates(levels.astype(jnp.float32))
         return pricing.spent(opened, state)
 
-    return kept(most_within(spent, budget, len(place)))
+    return kept(jnp.maximum(most_within(spent, budget, len(place)), least))
+
+
+def _first(gates: GatePosterior, opened: dict[str, Array]) -> dict[str, Array]:
+    """Returns the likeliest site of each group, of features one that can be reached; none of switches."""
+    chosen: dict[str, Array] = {}
+    for group, p in opened.items():
+        likely = gates.sites.reachable({**chosen, group: p})[group]
+        chosen[group] = jnp.zeros(p.shape, bool) if group in gates.sites.switches else largest(likely, 1)
+    return chosen
 
 
 def _places(scores: Array) -> Array:

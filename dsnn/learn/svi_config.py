@@ -1,6 +1,7 @@
 """How variational inference runs: temperatures, prices and budgets."""
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass
@@ -66,6 +67,9 @@ class SviConfig:
     memory: float = 0.8
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"svi.{name} must be a finite number, got {value}.")
         if self.particles < 1:
             raise ValueError(f"svi.particles must be at least 1, got {self.particles}.")
         for name in ("kl_weight", "gates_weight", "lam", "budget_rate"):

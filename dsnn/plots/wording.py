@@ -1,6 +1,7 @@
 """What pages and tables call things: the posterior of a run, its two networks, and the rivals that are priced."""
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 RIVALS = {
@@ -136,6 +137,24 @@ def degenerate(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     if not has_hidden:
         return "The network has no hidden neurons: its readout sees the inputs, and nothing spikes."
     return ""
+
+
+WITHIN = 1.02
+"""What a network may spend of a budget that it keeps: sites are whole, and test examples others."""
+
+
+def budget(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """What a budget of energy was and what the deployed network spends, in a sentence; empty without a budget."""
+    svi, priced = _part(config, "svi"), _part(config, "energy")
+    share, most = float(svi.get("budget_fraction") or 0), float(svi.get("budget_nj") or 0)
+    where = f"energy/{PurePath(str(priced.get('profile', ''))).stem}/{priced.get('accounting', '')}"
+    spent, whole = metrics.get(f"{where}/snn_nj"), metrics.get(f"{where}/ungated_nj")
+    if not (share or most) or spent is None or whole is None:
+        return ""
+    allowed = most or share * float(whole)
+    asked = f"{most:.4g} nJ" if most else f"{share:.0%} of all sites and steps, {allowed:.4g} nJ"
+    kept = "within" if float(spent) <= WITHIN * allowed else "above"
+    return f"The budget was {asked}; the deployed network spends {float(spent):.4g} nJ, {kept} it."
 
 
 def even(metrics: Mapping[str, Any], profile: str, accounting: str) -> str:

@@ -56,7 +56,7 @@ def write_report(run_dir: str | Path) -> Path:
         "quality": _quality(config, metrics, belief),
         "own_task": wording.own_task(config),
         "decided": decided(metrics, config),
-        "budget": budget(metrics, config),
+        "budget": wording.budget(config, metrics),
         "behaviour": behaviour(config),
         "sites": figures.site_rows(metrics),
         "bits": figures.bit_rows(metrics),
@@ -141,24 +141,11 @@ CONTROLS = {
 def decided(metrics: figures.Metrics, config: Mapping[str, Any]) -> str:
     """A sentence on what decided where and how long the network runs; empty where nothing did."""
     control = CONTROLS.get(str(_part(config, "gates").get("family")), "") if figures.site_rows(metrics) else ""
-    sites = "which inputs and neurons have to run" if figures.site_rows(metrics) and not control else ""
+    inputs = "inputs and neurons" if _part(config, "gates").get("input", True) else "neurons"
+    sites = f"which {inputs} have to run" if figures.site_rows(metrics) and not control else ""
     stops = "after how many time steps an example is answered" if metrics.get("halting/certified") else ""
     inferred = ", and ".join(part for part in (sites, stops) if part)
     return " ".join(part for part in (control, f"Inference decided {inferred}." if inferred else "") if part)
-
-
-def budget(metrics: figures.Metrics, config: Mapping[str, Any]) -> str:
-    """A sentence on a budget of energy and what the deployed network spends; empty without a budget."""
-    svi, priced = _part(config, "svi"), _part(config, "energy")
-    share, most = float(svi.get("budget_fraction") or 0), float(svi.get("budget_nj") or 0)
-    where = f"energy/{Path(str(priced.get('profile', ''))).stem}/{priced.get('accounting', '')}"
-    spent, whole = metrics.get(f"{where}/snn_nj"), metrics.get(f"{where}/ungated_nj")
-    if not (share or most) or spent is None or whole is None:
-        return ""
-    allowed = most or share * float(whole)
-    asked = f"{most:.4g} nJ" if most else f"{percent(share)} of all sites and steps, {allowed:.4g} nJ"
-    kept = "within" if float(spent) <= 1.02 * allowed else "above"
-    return f"The budget was {asked}; the deployed network spends {float(spent):.4g} nJ, {kept} it."
 
 
 def behaviour(config: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dsnn import data, evaluate, rng
-from dsnn.bayes.norm_statistics import DECIDED
+from dsnn.bayes.norm_statistics import DECIDED, WHOLE
 from dsnn.bayes.priors import Hierarchical
 from dsnn.bayes.weight_posterior import ANSWERS
 from dsnn.native.programs import Program
@@ -92,7 +92,7 @@ def ahead(setup: "Setup", params: dict[str, Any]) -> None:
 
 def guide_only(params: dict[str, Any]) -> dict[str, Any]:
     """Returns the parameters that draws of weights need, the same names before and after the rest is fitted."""
-    found = {name: value for name, value in params.items() if not name.startswith(("halting.", DECIDED))}
+    found = {name: value for name, value in params.items() if not name.startswith(("halting.", DECIDED, WHOLE))}
     return {ANSWERS: np.ones((), np.float32)} | found
 
 

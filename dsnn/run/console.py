@@ -143,8 +143,9 @@ def final_table(metrics: Mapping[str, Any], directory: Path, report: Path | None
     if report is not None:
         table.add_row("report", str(report))
     console.print(table)
-    if said := wording.degenerate(config, metrics):
-        console.print(said, markup=False)
+    for said in (wording.degenerate(config, metrics), wording.budget(config, metrics)):
+        if said:
+            console.print(said, markup=False)
     rivals_table(metrics, profile)
 
 

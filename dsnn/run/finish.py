@@ -125,7 +125,7 @@ def check_export(setup: Setup) -> None:
 
         model = setup.bayesian.simulator.template.build(setup.bayesian.weights.initial)
         if isinstance(model, Whole):
-            raise ValueError("export.nir takes networks of layers, got one of your own; leave export.nir empty.")
+            raise ValueError("export.nir takes stacks of layers, got a network that is none; leave export.nir empty.")
         nir.to_nir(model, dt=setup.config.export.dt, method=setup.config.export.method)
 
 

@@ -109,6 +109,8 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
     if setup.config.learner == "svi":
         svi = setup.config.svi
         price = f"all energy is worth {svi.lam_nats:.3g} nats" if svi.lam_nats else f"an nJ costs {svi.lam:.3g} nats"
+        if svi.budget_nj or svi.budget_fraction:
+            price = "energy costs what its budget asks for"
         moves = "; events have a gradient" if setup.config.energy.events == "differentiated" else ""
         said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price} an example{moves}.")
     if setup.spread is not None:
