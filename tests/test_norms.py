@@ -18,6 +18,7 @@ import dsnn
 from dsnn import learn, parameters, rng
 from dsnn.bayes import guides, priors, sites
 from dsnn.bayes.bayesian import Bayesian
+from dsnn.bayes.energy_prior import EnergyPrior
 from dsnn.bayes.gate_posterior import GatePosterior
 from dsnn.bayes.gates import FAMILIES
 from dsnn.bayes.norm_statistics import DECIDED, ROWS, WHOLE
@@ -26,6 +27,7 @@ from dsnn.bayes.weight_posterior import WeightPosterior
 from dsnn.cells import LI, LIF
 from dsnn.config import Config, GatesConfig, HaltingConfig
 from dsnn.deploy.decided import compaction_error, deploy, ran
+from dsnn.energy import profile
 from dsnn.learn import Batch, SviConfig
 from dsnn.networks import Chain, Conv, Dense, Layer, Pool, Residual, Stack, TdBN, Whole, cut
 from dsnn.parameters import STATISTICS, split
@@ -428,6 +430,20 @@ def test_priors_see_no_statistics_and_scale_and_shift_are_points(model: Any) -> 
     assert not [name for name in template.names if name.endswith((".mean", ".variance"))]
     points = {name for name in template.names if prior(name, params[name].shape) is None}
     assert points == {name for name in template.names if ".norm." in name}
+
+
+def test_what_the_whole_network_spends_does_not_go_by_statistics_of_networks_under_gates() -> None:
+    bayesian = net(stack(), gated=True)
+    bayesian = dataclasses.replace(bayesian, energy=EnergyPrior(bayesian.sites, profile("45nm")))
+    learner = learn.svi_learner(bayesian, SviConfig(), optax.sgd(1e-3), 10, ROOT)
+    params = learn.svi_params(bayesian, learner.init())
+    other = params | {VARIANCE: 100.0 * params[VARIANCE]}
+
+    def spikes(params: dict, gated: bool) -> np.ndarray:
+        return np.asarray(bayesian.measure(params, DATA.x, ROOT, gated=gated)[0]["readout"])
+
+    np.testing.assert_array_equal(spikes(other, False), spikes(params, False))
+    assert not np.array_equal(spikes(other, True), spikes(params, True))
 
 
 def test_members_of_one_guide_get_a_sentence() -> None:

@@ -265,7 +265,8 @@ class Bayesian:
             params: the guide's parameters.
             x: a batch of examples.
             key: drives the draw and the noise; consumed.
-            gated: whether gates and widths are drawn; otherwise every site runs, on weights as they are.
+            gated: whether gates and widths are drawn; otherwise every site runs, on weights as they are, and norms go
+                by the batch: the statistics that are kept are those of networks under gates.
 
         Raises:
             ValueError: nothing has a price.
@@ -275,8 +276,11 @@ class Bayesian:
         draw = self.draw(params, stream(key, "weights"))
         network = self.network(draw if gated else draw._replace(gates=None, bits=None))
         adapt = self.adapt(key, x.shape[0])
-        logits, inputs, spikes = self.simulator.run(network, x, key, keep_spikes, adapt)
-        model, running = self.simulator.built(network)
+        if gated or not self.simulator.template.statistics:
+            logits, inputs, spikes = self.simulator.run(network, x, key, keep_spikes, adapt)
+            model, running = self.simulator.built(network)
+        else:
+            logits, _, model, inputs, spikes, running = self.simulator.observed(network, x, key, adapt)
         seen = x.shape[0] * logits.shape[0]
         events = self.energy.measured(model, inputs, spikes, held=self.simulator.held, seen=seen, running=running)
         return events, self.mean_steps(params, logits)
