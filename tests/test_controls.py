@@ -51,6 +51,16 @@ def test_a_control_keeps_as_many_sites_as_the_budget_says(family: str, tmp_path:
     assert {group: len(sites) for group, sites in found.items()} == {"hidden0": 5, "hidden1": 3}
 
 
+@pytest.mark.parametrize(("family", "moves"), [("random", False), ("magnitude", False), ("hard_concrete", True)])
+def test_sites_of_a_control_have_no_price_that_rises_for_ever(family: str, moves: bool, tmp_path: Path) -> None:
+    setup = build(config_of(tmp_path, gates=GatesConfig(input=False, family=family)))
+    batch = learn.Batch(*(jax.numpy.asarray(part[:64]) for part in setup.split.train))
+    state, step = setup.learner.init(), jax.jit(setup.learner.step)
+    for _ in range(8):
+        state, _ = step(state, batch)
+    assert all((float(price) != 0.0) == moves for price in state.duals.log_sites.values())
+
+
 def test_chance_goes_by_the_seed_and_by_nothing_else(tmp_path: Path) -> None:
     config = config_of(tmp_path, gates=GatesConfig(input=False, family="random"))
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2))

@@ -192,7 +192,9 @@ class Pricing:
             spent, budget = self.spent(self.bayesian.chances(params), state), self.budget(state)
             over = jnp.where(state.step >= self.gated_from, beyond(spent, budget), 0.0)
             duals = duals._replace(log_lam=ascend(duals.log_lam, spent, budget, rate), over=over)
-        fallen = self._fallen(state)
+        fallen, gates = self._fallen(state), self.bayesian.gates
+        # nor one of a control, which nothing closes before it is decided: its price would rise for ever
+        rate = rate if gates is None or gates.family.inferred else 0.0
         log_sites = {  # by name: a loop sorts the groups
             group: ascend(
                 duals.log_sites[group],
