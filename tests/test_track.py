@@ -1,7 +1,9 @@
 """Tracking: what W&B wrote, read back with W&B's own record type, and that no failure of it reaches training."""
 
+import contextlib
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -129,11 +131,17 @@ def test_runs_of_one_process_at_the_same_time_keep_apart(tmp_path):
 
 def services() -> set[str]:
     """Process ids of the W&B services this process has started and not ended."""
-    children = {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
-    return {pid for pid in children if "wandb" in Path(f"/proc/{pid}/comm").read_text()}
+    found = set()
+    # by parent: a list of a thread's children misses those of one that has just ended
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid, name, parent = re.match(r"(\d+) \((.*)\) \S (\d+)", path.read_text()).groups()
+            if "wandb" in name and int(parent) == os.getpid():
+                found.add(pid)
+    return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts processes in Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in Linux's /proc")
 def test_everything_is_on_the_disk_when_the_last_run_has_finished(tmp_path):
     """W&B's service writes behind; only its end makes sure of the records."""
     one, two = open_track(tmp_path / "one"), open_track(tmp_path / "two")
