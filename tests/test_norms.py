@@ -477,9 +477,9 @@ def test_the_decided_networks_statistics_are_measured_anew() -> None:
     raw = x @ np.asarray(centre.weights["hidden.synapse.kernel"])
     np.testing.assert_allclose(finished[WHOLE + MEAN], raw.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(finished[WHOLE + VARIANCE], raw.var(0), rtol=1e-4)
-    factor = norms.scale[...] / np.sqrt(raw.var(0) + norms.epsilon)
-    bias = np.asarray(norms.shift[...] - raw.mean(0) * factor)
-    np.testing.assert_allclose(deployed.full["hidden.synapse.bias"], bias, atol=2e-3)
+    factor = norms.scale[...] / np.sqrt(finished[WHOLE + VARIANCE] + norms.epsilon)
+    bias = np.asarray(norms.shift[...] - finished[WHOLE + MEAN] * factor)
+    np.testing.assert_allclose(deployed.full["hidden.synapse.bias"], bias, atol=2**-12)
 
 
 # --- Gates

@@ -96,6 +96,15 @@ def test_norms_of_each_step_have_those_of_the_run(norm: str | dict) -> None:
     assert ("model.architecture_options.norm.steps" in found.chosen) == (norm in ("bntt", {"name": "tebn"}))
 
 
+def test_a_budget_finds_its_price_itself() -> None:
+    split, weights = table(480), {"w": jnp.zeros(10)}
+    for budget, names in (({}, {"svi.lam_nats"}), ({"budget_fraction": 0.5}, set()), ({"budget_nj": 3.0}, set())):
+        found = automatic.weights(Config(svi=SviConfig(lam=-1.0, **budget)), split, lambda *_: None, weights)
+        assert found.chosen.keys() == names
+        assert found.config.svi.lam == 0.0
+        assert bool(found.config.svi.lam_nats) == bool(names)
+
+
 def test_options_that_a_network_of_the_zoo_does_not_read_get_a_sentence() -> None:
     x, y = np.zeros((8, 16, 16, 1), np.float32), np.arange(8) % 2
     with pytest.raises(ValueError, match=r"hidden is of the networks mlp and conv, .* network_options\.$"):

@@ -9,6 +9,7 @@ import numpy as np
 from dsnn.api.fitted import Fitted
 from dsnn.config import (
     NAMED,
+    OF_STACKS,
     BayesConfig,
     Config,
     DataConfig,
@@ -21,9 +22,6 @@ from dsnn.config import (
 from dsnn.learn import SviConfig
 from dsnn.learn.optimizer import OptimizerConfig
 from dsnn.suggest import did_you_mean
-
-OF_STACKS = ("hidden", "channels", "recurrent")
-"""Options of a call that a network of the zoo, or of rivals, does not read."""
 
 PATHS = {
     "hidden": "model",

@@ -187,7 +187,9 @@ def weights(
     if svi.gates_weight < 0:
         chosen["svi.gates_weight"] = svi.kl_weight
         svi = dataclasses.replace(svi, gates_weight=svi.kl_weight)
-    if svi.lam < 0:
+    if svi.lam < 0 and svi.budgeted:  # which finds its price itself
+        svi = dataclasses.replace(svi, lam=0.0)
+    elif svi.lam < 0:
         share = svi.lam_nats or SHARE * nats
         chosen["svi.lam_nats"] = share
         svi = dataclasses.replace(svi, lam=0.0, lam_nats=share)

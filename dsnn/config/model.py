@@ -35,6 +35,9 @@ CELLS: dict[str, tuple[str, ...]] = {
 STEPPED = ("PSN", "MaskedPSN")
 """Cells with parameters for each time step: their option ``steps`` is that of the run, where nobody says otherwise."""
 
+OF_STACKS = ("hidden", "channels", "recurrent", "feedforward", "blocks")
+"""Options that a network of the zoo, or of rivals, does not read."""
+
 STEPPED_NORMS = ("bntt", "tebn")
 """Norms of the zoo of which the same holds."""
 

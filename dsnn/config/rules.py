@@ -47,12 +47,12 @@ def _control(config: "Config") -> bool:
 
 def _counted(config: "Config") -> object:
     svi = config.svi
-    return svi.budget_sites or svi.budget_nj or svi.budget_fraction or config.gates.like
+    return svi.budget_sites or svi.budgeted or config.gates.like
 
 
 def _priced(config: "Config") -> object:
     svi = config.svi
-    return svi.lam or svi.budget_nj or svi.budget_fraction or svi.budget_sites
+    return svi.lam or svi.budgeted or svi.budget_sites
 
 
 def _behaves(config: "Config") -> object:
@@ -174,7 +174,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        lambda c: c.gates.like and (c.svi.budget_sites or c.svi.budget_nj or c.svi.budget_fraction),
+        lambda c: c.gates.like and (c.svi.budget_sites or c.svi.budgeted),
         lambda c: (
             f"gates.like takes the numbers of sites from a run, got {c.gates.like} and a budget as well; leave one of "
             "them out."

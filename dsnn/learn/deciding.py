@@ -124,11 +124,8 @@ def _filled(
 
 def _first(gates: GatePosterior, opened: dict[str, Array]) -> dict[str, Array]:
     """Returns the likeliest site of each group, of features one that can be reached; none of switches."""
-    chosen: dict[str, Array] = {}
-    for group, p in opened.items():
-        likely = gates.sites.reachable({**chosen, group: p})[group]
-        chosen[group] = jnp.zeros(p.shape, bool) if group in gates.sites.switches else largest(likely, 1)
-    return chosen
+    one_each = SviConfig(budget_sites={group: int(group not in gates.sites.switches) for group in opened})
+    return _most(gates, one_each, opened, opened)
 
 
 def _places(scores: Array) -> Array:

@@ -68,7 +68,7 @@ class Pricing:
     @property
     def budgeted(self) -> bool:
         """Whether the price of energy follows a budget by dual ascent."""
-        return bool(self.config.budget_nj or self.config.budget_fraction)
+        return self.config.budgeted
 
     @property
     def measures_ungated(self) -> bool:
@@ -186,21 +186,21 @@ class Pricing:
                 now = held(state.ungated_events, now, state.step, self.gated_from)
             state = state._replace(ungated_events=now)
         opened, duals = self.bayesian.gate_probabilities(params), state.duals
-        # no price can close a gate that stands open for now
-        rate = jnp.where(state.step >= self.gated_from, self.rate, 0.0) if self.gated_from else self.rate
+        gated = state.step >= self.gated_from  # before, no price can close a gate that stands open
+        rate = jnp.where(gated, self.rate, 0.0)
         if self.budgeted:
             spent, budget = self.spent(self.bayesian.chances(params), state), self.budget(state)
-            over = jnp.where(state.step >= self.gated_from, beyond(spent, budget), 0.0)
+            over = jnp.where(gated, beyond(spent, budget), 0.0)
             duals = duals._replace(log_lam=ascend(duals.log_lam, spent, budget, rate), over=over)
         fallen, gates = self._fallen(state), self.bayesian.gates
-        # nor one of a control, which nothing closes before it is decided: its price would rise for ever
-        rate = rate if gates is None or gates.family.inferred else 0.0
+        # nor can one close a control's, which is decided otherwise: its price would rise for ever
+        of_sites = rate if gates is None or gates.family.inferred else 0.0
         log_sites = {  # by name: a loop sorts the groups
             group: ascend(
                 duals.log_sites[group],
                 opened[group].sum(),
                 falling(self.sizes[group], max(most, 0.5), fallen),
-                rate,
+                of_sites,
             )
             for group, most in config.budget_sites.items()
         }

@@ -99,6 +99,11 @@ class SviConfig:
         if not 0 <= self.memory < 1:
             raise ValueError(f"svi.memory must be in [0, 1), got {self.memory}.")
 
+    @property
+    def budgeted(self) -> bool:
+        """Whether the price of energy follows from a budget."""
+        return bool(self.budget_nj or self.budget_fraction)
+
 
 def decided_from(config: SviConfig, total_steps: int) -> int | None:
     """Returns the update from which gates are decided, or None when they never are."""

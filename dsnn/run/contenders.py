@@ -168,7 +168,7 @@ def _check_spare(name: str, config: Config) -> None:
     steps = config.halting.enabled and config.halting.fit != "held_out"
     spikes = config.energy.events == "differentiated"
     spares = config.learner == "svi" and (config.gates.enabled or config.bits.enabled or steps or spikes)
-    if (svi.budget_fraction or svi.budget_nj) and not spares:
+    if svi.budgeted and not spares:
         raise ValueError(
             f"{name} keeps to a budget of energy and has nothing to spare, got gates.enabled="
             f"{str(config.gates.enabled).lower()} with learner={config.learner}; set gates.enabled=true, or leave the "

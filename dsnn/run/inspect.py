@@ -109,10 +109,9 @@ def _choices(split: data.Split, config: Config, held: int) -> list[str]:
     if setup.config.learner == "svi":
         svi = setup.config.svi
         price = f"all energy is worth {svi.lam_nats:.3g} nats" if svi.lam_nats else f"an nJ costs {svi.lam:.3g} nats"
-        if svi.budget_nj or svi.budget_fraction:
-            price = "energy costs what its budget asks for"
+        price = "energy costs what keeps it to its budget" if svi.budgeted else f"{price} an example"
         moves = "; events have a gradient" if setup.config.energy.events == "differentiated" else ""
-        said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price} an example{moves}.")
+        said.append(f"the divergence of the weights counts {svi.kl_weight:.3g} times, and {price}{moves}.")
     if setup.spread is not None:
         said.append(f"{dealt_out(setup)}.")
     if setup.automatic:

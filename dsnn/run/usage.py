@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsnn import data
-from dsnn.config import NAMED, PYTHON
+from dsnn.config import NAMED, OF_STACKS, PYTHON
 from dsnn.run import schema
 from dsnn.store import places
 from dsnn.suggest import did_you_mean
@@ -33,9 +33,6 @@ VALUED = (
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """Hydra's own flags, those of them that take a value, and what --cfg and --info may show."""
-
-OF_STACKS = ("model.hidden", "model.channels", "model.recurrent", "model.feedforward", "model.blocks")
-"""Options that a network of the zoo, or of rivals, does not read."""
 
 SHOWING = ("-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion")
 """Those with which nothing is run."""
@@ -164,7 +161,7 @@ def check(overrides: Sequence[str]) -> None:
             architecture = str(override.value())
     if architecture in NAMED:
         for argument in overrides:
-            if (name := argument.lstrip("+").partition("=")[0]) in OF_STACKS:
+            if (name := argument.lstrip("+").partition("=")[0]) in [f"model.{option}" for option in OF_STACKS]:
                 raise UsageError(
                     f"{name} is of the architectures mlp and conv, got {argument} with model.architecture="
                     f"{architecture}; its options are in model.architecture_options."
